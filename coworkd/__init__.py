@@ -1,0 +1,3 @@
+"""coworkd: the guest side of a local agent sandbox."""
+
+__version__ = "0.1.0"

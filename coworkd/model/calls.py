@@ -1,0 +1,349 @@
+"""The shapes of the calls: one frozen `Params` type per method and one type per answer.
+
+Unknown fields are refused (a limit dropped in silence is a policy widened); `bool` is never an integer. Every mutating
+call takes `request_id`. Fields may be added, never renamed. Times are epoch seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Optional
+
+from msgspec import Struct
+
+from coworkd.model.names import OsBytes
+from coworkd.model.policy import LimitsRequest
+from coworkd.model.process import Exit, OnFull, Rusage, TtySize
+from coworkd.model.session import FailedFolder, FolderGrant, SessionInfo
+
+class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Parameters of one call."""
+
+
+class Mutating(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Parameters of a call that changes something: the same `request_id` gets the first answer again for 10 minutes."""
+
+    request_id: Optional[str] = None
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """The answer of one call."""
+
+
+class Empty(Answer, frozen=True, kw_only=True):
+    """Nothing to say but that it was done."""
+
+
+class NoParams(Params, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A call without parameters: `[{}]`."""
+
+
+# -- the link -----------------------------------------------------------------------------------------------------
+
+
+class ProtocolRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The protocol versions a client speaks, both ends included."""
+
+    min: int
+    max: int
+
+
+class Hello(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    client: str
+    protocol: ProtocolRange
+    token: Optional[str] = None
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """One timed step of coming up; `error` where it failed."""
+
+    name: str
+    started_at: float
+    took_s: float
+    error: Optional[str] = None
+
+
+class HelloAnswer(Answer, frozen=True, kw_only=True):
+    protocol: int
+    version: str
+    boot_id: str
+    features: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    degraded: dict[str, str]
+    """Part → why it does not work. Empty when all is well."""
+
+
+class Pong(Answer, frozen=True, kw_only=True):
+    time: float
+    monotonic: float
+
+
+class Info(Answer, frozen=True, kw_only=True):
+    version: str
+    protocol: int
+    boot_id: str
+    kernel: str
+    machine: str
+    bubblewrap: str
+    pid: int
+    launcher_pid: int
+    state_dir: str
+    profiles: tuple[str, ...]
+    endpoints: tuple[str, ...]
+
+
+class Stats(Answer, frozen=True, kw_only=True):
+    uptime_s: float
+    links: int
+    sessions: int
+    processes: dict[str, int]
+    started_total: int
+    start_errors_total: int
+    spool_bytes: int
+    rss_bytes: dict[str, int]
+    audit_records: int
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One line of `doctor`."""
+
+    check: str
+    state: Literal["ok", "degraded", "failed"]
+    detail: str
+    remedy: str = ""
+
+
+class DoctorAnswer(Answer, frozen=True, kw_only=True):
+    findings: tuple[Finding, ...]
+
+
+class Logs(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    limit: int = 200
+    component: Optional[str] = None
+    level: Optional[str] = None
+
+
+class LogLine(Struct, frozen=True, kw_only=True):
+    at: float
+    level: str
+    component: str
+    message: str
+    fields: dict[str, Any]
+
+
+class LogsAnswer(Answer, frozen=True, kw_only=True):
+    lines: tuple[LogLine, ...]
+    dropped: int
+
+
+class SetLogLevel(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    level: Literal["debug", "info", "warning", "error"]
+    component: Optional[str] = None
+
+
+# -- sessions -----------------------------------------------------------------------------------------------------
+
+
+class SessionEnsure(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    resume: Literal["auto", "new", "existing"] = "auto"
+    profile: Optional[str] = None
+    folders: Optional[list[FolderGrant]] = None
+    limits: Optional[LimitsRequest] = None
+    env: Optional[dict[str, str]] = None
+    ephemeral: bool = False
+    """Deleted with all it holds when the link that made it goes, or coworkd stops (coworkctl run without --session)."""
+
+
+class SessionEnsured(Answer, frozen=True, kw_only=True):
+    session: SessionInfo
+    created: bool
+    failed_folders: tuple[FailedFolder, ...]
+    narrowed: tuple[str, ...] = ()
+
+
+class SessionName(Params, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    session: str
+
+
+class SessionAnswer(Answer, frozen=True, kw_only=True):
+    session: SessionInfo
+
+
+class SessionList(Answer, frozen=True, kw_only=True):
+    sessions: tuple[SessionInfo, ...]
+
+
+class SessionDelete(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    session: str
+    force: bool = False
+    """Kill what still runs in it; without it a session with a running command is `FAILED_PRECONDITION`."""
+
+
+# -- processes ----------------------------------------------------------------------------------------------------
+
+
+class ProcessStart(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    session: str
+    argv: list[OsBytes]
+    env: Optional[dict[str, str]] = None
+    cwd: Optional[OsBytes] = None
+    stdin: Literal["none", "pipe"] = "none"
+    tty: Optional[TtySize] = None
+    profile: Optional[str] = None
+    limits: Optional[LimitsRequest] = None
+    timeout_s: Optional[float] = None
+    id: Optional[str] = None
+    attach: bool = True
+    on_full: Optional[OnFull] = None
+    """None: block while a link is attached, else drop the oldest."""
+
+
+class ProcessStarted(Answer, frozen=True, kw_only=True):
+    process: str
+    pid: int
+    started_at: float
+    narrowed: tuple[str, ...] = ()
+
+
+class ProcessRun(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    session: str
+    argv: list[OsBytes]
+    env: Optional[dict[str, str]] = None
+    cwd: Optional[OsBytes] = None
+    profile: Optional[str] = None
+    limits: Optional[LimitsRequest] = None
+    timeout_s: Optional[float] = None
+    input: Optional[bytes] = None
+
+
+class PerStream(Struct, frozen=True, kw_only=True):
+    stdout: int
+    stderr: int
+
+
+class TruncatedStreams(Struct, frozen=True, kw_only=True):
+    stdout: bool
+    stderr: bool
+
+
+class ProcessRan(Answer, frozen=True, kw_only=True):
+    exit: Exit
+    stdout: bytes
+    stderr: bytes
+    truncated: TruncatedStreams
+    bytes: PerStream
+    rusage: Optional[Rusage]
+    output: str
+    started_at: float
+    ended_at: float
+
+
+class ProcessAttach(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+    stdout: Optional[int] = None
+    stderr: Optional[int] = None
+    tty: Optional[int] = None
+
+
+class Range(Struct, frozen=True, kw_only=True):
+    """What is kept of a stream: `first` inclusive, `end` exclusive."""
+
+    first: int
+    end: int
+
+
+class ProcessAttached(Answer, frozen=True, kw_only=True):
+    streams: dict[str, Range]
+
+
+class ProcessName(Params, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    process: str
+
+
+class WriteStdin(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+    offset: int
+    data: bytes
+
+
+class StdinOffset(Answer, frozen=True, kw_only=True):
+    offset: int
+
+
+class CloseStdin(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+    offset: Optional[int] = None
+    """Close only once this many bytes were taken; None closes after what was taken so far."""
+
+
+class Resize(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+    rows: int
+    cols: int
+
+
+class SignalProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+    signal: int | str
+    """`"TERM"`, `"SIGTERM"` or 15."""
+
+
+class KillProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+    grace_s: Optional[float] = None
+    """Seconds between TERM to the group and the end of the tree; None is 5, 0 is at once."""
+
+
+class WaitProcess(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+    timeout_s: Optional[float] = None
+
+
+class ProcessListParams(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    session: Optional[str] = None
+
+
+class ForgetProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+
+
+# -- audit, events, policy ----------------------------------------------------------------------------------------
+
+
+class AuditTail(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    limit: int = 100
+    session: Optional[str] = None
+
+
+class AuditRecords(Answer, frozen=True, kw_only=True):
+    records: tuple[dict[str, Any], ...]
+
+
+class AuditVerified(Answer, frozen=True, kw_only=True):
+    ok: bool
+    records: int
+    first: int
+    last: int
+    head: str
+    """SHA-256 of the newest record, lower-case hex: keep it elsewhere to notice a log that was cut at its end."""
+    problem: Optional[str] = None
+
+
+class Subscribe(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    after: Optional[int] = None
+    """The last sequence number seen; None starts with what comes next."""
+
+
+class Subscribed(Answer, frozen=True, kw_only=True):
+    next: int
+    missed: int
+    """How many events after `after` are no longer in the ring."""
+
+
+class PolicyShow(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    profile: Optional[str] = None
+
+
+class PolicyReloaded(Answer, frozen=True, kw_only=True):
+    profiles: tuple[str, ...]
+    changed: tuple[str, ...]

@@ -1,0 +1,263 @@
+"""The words between coworkd and its launcher: one SOCK_SEQPACKET message each, MessagePack of these tagged structs.
+
+Rules
+- A request carries `id`; the launcher answers each with exactly one `Done`, `Spawned` or `Refused` of the same id.
+- Notices (`Started`, `StartError`, `Exited`) come unasked, in the order things happened, and are kept by the launcher until `Forget`
+  or until the supervisor that was away has taken them with `Adopt`.
+- Descriptors travel as SCM_RIGHTS with the message that names them; `fds` lists their meaning in order. Whoever receives a
+  descriptor owns it and closes it.
+- A message over 64 KiB travels in a memfd: the packet is then one zero byte and the memfd is the first descriptor.
+- The launcher decides nothing and yet trusts nothing: a uid below 1001, a spawn without both filters, a destination
+  that is not absolute and normal are refused here as well.
+"""
+
+from __future__ import annotations
+
+from typing import Optional, Union
+
+from msgspec import Struct
+
+from coworkd.model.process import Rusage
+
+INLINE_LIMIT_BYTES = 64 * 1024
+MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
+
+# -- the mount tree of a session, in order of making --------------------------------------------------------------
+
+
+class TreeDir(Struct, frozen=True, kw_only=True, tag="dir"):
+    """A directory on the tree's own tmpfs, root-owned."""
+
+    path: bytes
+    mode: int = 0o755
+
+
+class TreeFile(Struct, frozen=True, kw_only=True, tag="file"):
+    """A small root-owned file on the tree's own tmpfs."""
+
+    path: bytes
+    data: bytes
+    mode: int = 0o644
+
+
+class TreeLink(Struct, frozen=True, kw_only=True, tag="link"):
+    """A symbolic link on the tree's own tmpfs."""
+
+    path: bytes
+    target: bytes
+
+
+class TreeBind(Struct, frozen=True, kw_only=True, tag="bind"):
+    """A bind of a guest path. `source` is resolved by openat2(2) with RESOLVE_NO_SYMLINKS below `root` if given.
+
+    Where `optional`, a missing source is told in `Done.missing` and left out; else it is `Refused`.
+    `create` makes a missing destination on the tree's own tmpfs; a destination inside a bound tree must exist or is
+    made below it with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, owned by the session.
+    """
+
+    source: bytes
+    path: bytes
+    read_only: bool
+    nosuid: bool = True
+    nodev: bool = True
+    recursive: bool = False
+    optional: bool = False
+
+
+class TreeTmpfs(Struct, frozen=True, kw_only=True, tag="tmpfs"):
+    """A bounded tmpfs, owned by the session."""
+
+    path: bytes
+    size_bytes: int
+    inodes: int
+    mode: int = 0o700
+
+
+class TreeCopy(Struct, frozen=True, kw_only=True, tag="copy"):
+    """A small file of the guest copied into the tree (at most 1 MiB); left out where it is missing."""
+
+    source: bytes
+    path: bytes
+
+
+TreeEntry = Union[TreeDir, TreeFile, TreeLink, TreeBind, TreeTmpfs, TreeCopy]
+
+# -- requests -----------------------------------------------------------------------------------------------------
+
+
+class OpenSession(Struct, frozen=True, kw_only=True, tag="open_session"):
+    """Build the mount namespace, network namespace and cgroup of a session; answered at once if it is open already."""
+
+    id: int
+    session: str
+    uid: int
+    gid: int
+    tree: tuple[TreeEntry, ...]
+    memory_max_bytes: int
+    pids_max: int
+    cpu_max: float
+
+
+class CloseSession(Struct, frozen=True, kw_only=True, tag="close_session"):
+    """Kill what runs in it, let go of its namespaces, remove its cgroup. Unknown sessions are `Done`."""
+
+    id: int
+    session: str
+
+
+class PutFilter(Struct, frozen=True, kw_only=True, tag="put_filter"):
+    """Keep a seccomp program under its SHA-256; refused where the hash does not match."""
+
+    id: int
+    sha256: str
+    bpf: bytes
+
+
+class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
+    """Start one command. Answered by `Spawned` as soon as bubblewrap runs, then `Started` or `StartError`, then `Exited`.
+
+    `bwrap_args` is everything that goes into `--args`, without filters and status descriptors, which the launcher adds
+    (`--add-seccomp-fd`, `--json-status-fd`). `shim_args` stands between `--` and argv where a shim is used (tty).
+    """
+
+    id: int
+    process: str
+    session: str
+    uid: int
+    gid: int
+    argv: tuple[bytes, ...]
+    bwrap_args: tuple[bytes, ...]
+    filters: tuple[str, str]
+    """SHA-256 of the base and of the admin's program, in the order of installing."""
+    stdin: bool
+    tty: Optional[tuple[int, int]]
+    nofile: int
+    pids_max: int
+    memory_max_bytes: int
+
+
+class Signal(Struct, frozen=True, kw_only=True, tag="signal"):
+    """kill(-pgid) of the command's own group, only while the leader's pidfd says it lives."""
+
+    id: int
+    process: str
+    signal: int
+
+
+class Kill(Struct, frozen=True, kw_only=True, tag="kill"):
+    """End the whole tree now: cgroup.kill where there is one, and SIGKILL to the sandbox's init. Works on paused trees."""
+
+    id: int
+    process: str
+
+
+class Forget(Struct, frozen=True, kw_only=True, tag="forget"):
+    """The supervisor has everything it needs of an exited process; its descriptors and record may go."""
+
+    id: int
+    process: str
+
+
+class Adopt(Struct, frozen=True, kw_only=True, tag="adopt"):
+    """First request of every supervisor: take over. Answered by one `Adopted` per kept process, then `Done`."""
+
+    id: int
+    version: str
+
+
+class Ping(Struct, frozen=True, kw_only=True, tag="ping"):
+    """Answered by `Done`."""
+
+    id: int
+
+
+class Quit(Struct, frozen=True, kw_only=True, tag="quit"):
+    """Kill every sandbox, undo every namespace and cgroup, answer `Done`, exit 0."""
+
+    id: int
+
+
+Request = Union[OpenSession, CloseSession, PutFilter, Spawn, Signal, Kill, Forget, Adopt, Ping, Quit]
+
+# -- answers and notices ------------------------------------------------------------------------------------------
+
+
+class Done(Struct, frozen=True, kw_only=True, tag="done"):
+    """It was done. `missing` names optional tree entries left out, `degraded` what the kernel did not allow."""
+
+    id: int
+    missing: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+
+
+class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
+    """It was not done; nothing is left of the attempt."""
+
+    id: int
+    stage: str
+    errno: Optional[int]
+    message: str
+
+
+class Spawned(Struct, frozen=True, kw_only=True, tag="spawned"):
+    """bubblewrap was exec'd. `fds` names the descriptors that came along, in order.
+
+    Meanings: `stdout`, `stderr` (pipe read ends), `stdout_spool`, `stderr_spool` (memfds whose file offset is the
+    stream offset; the launcher holds the same descriptions), `stdin` (pipe write end), `tty` (socket over which the shim
+    sends the pty master), `tty_spool`.
+    """
+
+    id: int
+    process: str
+    monitor_pid: int
+    fds: tuple[str, ...]
+    at: float
+
+
+class Started(Struct, frozen=True, kw_only=True, tag="started"):
+    """The command's own execve(2) succeeded."""
+
+    process: str
+    init_pid: int
+    payload_pid: int
+    at: float
+
+
+class StartError(Struct, frozen=True, kw_only=True, tag="start_error"):
+    """The command never ran. No `Exited` follows."""
+
+    process: str
+    stage: str
+    errno: Optional[int]
+    message: str
+
+
+class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
+    """The sandbox is gone: its init was reaped. `code`/`signal` as `Exit`; `oom` is cgroup v2's oom_kill count."""
+
+    process: str
+    code: Optional[int]
+    signal: Optional[int]
+    inferred: bool
+    killed: bool
+    oom_kills: int
+    rusage: Rusage
+    at: float
+
+
+class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):
+    """One kept process, with the descriptors of `Spawned` and whatever notices it had: the seam for re-attach."""
+
+    id: int
+    process: str
+    session: str
+    argv: tuple[bytes, ...]
+    spawned: Spawned
+    started: Optional[Started]
+    start_error: Optional[StartError]
+    exited: Optional[Exited]
+
+
+Answer = Union[Done, Refused, Spawned, Adopted]
+Notice = Union[Started, StartError, Exited]
+Reply = Union[Done, Refused, Spawned, Adopted, Started, StartError, Exited]

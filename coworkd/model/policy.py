@@ -1,0 +1,89 @@
+"""Policy: what may be done.
+
+A `Profile` is one file of `policies/profiles/`, all keys given after layering; the `Ceiling` bounds what a request
+may ask for; `EffectivePolicy` is the pure result for one session or process, with a sentence for everything that was
+narrowed. Sizes are bytes, times seconds, `0` in `timeout_s` means none.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Optional
+
+from msgspec import Struct
+
+FolderMode = Literal["ro", "rw", "rwd", "staged"]
+SeccompBase = Literal["dev", "strict"]
+
+
+class SandboxPolicy(Struct, frozen=True, kw_only=True):
+    """`[sandbox]`: which filters and which warm pool."""
+
+    base: SeccompBase
+    seccomp: str
+    warm: int
+    ask_delete: bool
+
+
+class LimitsPolicy(Struct, frozen=True, kw_only=True):
+    """`[limits]`: cgroup v2 values and rlimits."""
+
+    memory_max_bytes: int
+    pids_max: int
+    cpu_max: float
+    tmp_max_bytes: int
+    disk_max_bytes: int
+    nofile: int
+    timeout_s: float
+
+
+class FoldersPolicy(Struct, frozen=True, kw_only=True):
+    """`[folders]`: which modes a session may have, and whether a folder may hold a listening socket."""
+
+    modes: tuple[FolderMode, ...]
+    allow_sockets: bool
+
+
+class EgressPolicy(Struct, frozen=True, kw_only=True):
+    """`[egress]`: which srt-settings file, and the way out."""
+
+    settings: str
+    upstream: str
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """One profile with every key present."""
+
+    name: str
+    sandbox: SandboxPolicy
+    limits: LimitsPolicy
+    folders: FoldersPolicy
+    egress: EgressPolicy
+
+
+class SeccompProgram(Struct, frozen=True, kw_only=True):
+    """A compiled and checked cBPF program: `sock_filter` records, 8 bytes each, native byte order."""
+
+    sha256: str
+    bpf: bytes
+    source: str
+    """What it was made from, for people: `base:dev` or a file name."""
+
+
+class EffectivePolicy(Struct, frozen=True, kw_only=True):
+    """What holds for one session or process: profile ∩ ceiling ∩ request, with both compiled filters."""
+
+    profile: Profile
+    base_filter: SeccompProgram
+    admin_filter: SeccompProgram
+    narrowed: tuple[str, ...] = ()
+
+
+class LimitsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a host may ask for in `limits`; it can only narrow, and what was cut is told in `narrowed`."""
+
+    memory_max: Optional[int] = None
+    pids_max: Optional[int] = None
+    cpu_max: Optional[float] = None
+    tmp_max: Optional[int] = None
+    disk_max: Optional[int] = None
+    nofile: Optional[int] = None

@@ -1,0 +1,131 @@
+"""What a service needs of another, as Protocols: rooms on one floor do not import each other.
+
+`app` builds the real ones and hands them to constructors; tests hand in verified fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from coworkd.model.event import Event
+from coworkd.model.launch import Adopted, Notice, OpenSession, Spawn, Spawned
+from coworkd.model.policy import EffectivePolicy, LimitsRequest
+from coworkd.model.process import ExitRecord
+from coworkd.model.session import SessionView
+
+
+class AuditPort(Protocol):
+    """The audit log. Both verbs return when the record is durable (fdatasync); they raise `DiskFailed` and then the effect
+    must not happen.
+    """
+
+    async def record(self, kind: str, fields: Mapping[str, Any], /) -> None: ...
+
+
+class EventPort(Protocol):
+    """The event ring. Never blocks, never fails."""
+
+    def publish(self, name: str, params: Mapping[str, Any], /) -> Event: ...
+
+
+class Frames(Protocol):
+    """A source of stream data a link's writer pulls from, in turns.
+
+    `next_frame` returns the encoded notification with at most `limit_bytes` of data, or None if there is nothing now; the
+    owner then calls `LinkPort.wake()` when there is. It must not block. Encoded frames may be lists of buffers.
+    """
+
+    def next_frame(self, limit_bytes: int, /) -> list[bytes | memoryview] | None: ...
+
+    def detached(self) -> None:
+        """The link is gone or has detached; called exactly once."""
+
+
+class LinkPort(Protocol):
+    """One connection from a host, as services see it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def notify(self, method: str, params: Mapping[str, Any], /) -> None:
+        """Queue a control notification (an exit); it overtakes stream data. Bounded: past its bound the link is closed."""
+
+    def attach(self, source: Frames, /) -> None: ...
+
+    def detach(self, source: Frames, /) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def on_close(self, call: Callable[[], None], /) -> None:
+        """Call once, synchronously, when the link ends."""
+
+
+class SpawnedFds(Protocol):
+    """A `Spawned` or `Adopted` with the descriptors that came with it; whoever `take`s one owns it, `close` closes the rest."""
+
+    @property
+    def spawned(self) -> Spawned: ...
+
+    def take(self, name: str, /) -> int | None: ...
+
+    def close(self) -> None: ...
+
+
+class LauncherPort(Protocol):
+    """The launcher, from coworkd. Refusals raise `SandboxSetupFailed`/`StartFailed`; a launcher that is gone raises `Unavailable`."""
+
+    async def open_session(self, request: OpenSession, /) -> tuple[str, ...]:
+        """Build or find the session's namespaces; returns the optional tree entries that were left out."""
+
+    async def close_session(self, session: str, /) -> None: ...
+
+    async def spawn(self, request: Spawn, policy: EffectivePolicy, /) -> SpawnedFds:
+        """Put the filters if the launcher lacks them, spawn, and return the descriptors (`request.id` is filled in here)."""
+
+    async def signal(self, process: str, signal: int, /) -> None: ...
+
+    async def kill(self, process: str, /) -> None: ...
+
+    async def forget(self, process: str, /) -> None: ...
+
+    def watch(self, process: str, call: Callable[[Notice | None], None], /) -> None:
+        """Call `call` synchronously, from the trio thread, with each notice of `process` in order; None when the launcher is lost.
+
+        Registered before `spawn`, so nothing is missed.
+        """
+
+    def unwatch(self, process: str, /) -> None: ...
+
+    @property
+    def adopted(self) -> list[tuple[Adopted, SpawnedFds]]:
+        """What the launcher kept from an earlier supervisor; taken once by the process service."""
+
+
+class SessionDirectory(Protocol):
+    """What the process service needs of sessions."""
+
+    async def open(self, name: str, /) -> SessionView:
+        """A ready session whose namespaces are open in the launcher; raises `NotFound` or `InvalidState`."""
+
+
+class PolicyPort(Protocol):
+    """What sessions and processes need of policy."""
+
+    async def effective(self, profile: str | None, limits: LimitsRequest, /) -> EffectivePolicy:
+        """Profile ∩ ceiling ∩ request with both filters compiled and checked; raises `PolicyDenied`, `NotFound`."""
+
+
+class ProcessDirectory(Protocol):
+    """What the session service needs of processes."""
+
+    def count(self, session: str, /) -> int: ...
+
+    async def end_session(self, session: str, /) -> None:
+        """Kill every process of the session and wait until each is gone."""
+
+
+class ExitListener(Protocol):
+    """Called by the process service for every exit record, after the last byte of complete streams."""
+
+    def exited(self, record: ExitRecord, /) -> None: ...

@@ -1,0 +1,82 @@
+"""Sessions and their folders."""
+
+from __future__ import annotations
+
+from typing import Literal, Optional
+
+from msgspec import Struct
+
+from coworkd.model.policy import FolderMode, LimitsRequest
+
+SessionState = Literal["ready", "incomplete", "deleting"]
+RECORD_FORMAT = 1
+
+
+class FolderGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One folder of a session: `source` is a host path (embedded: a local directory)."""
+
+    name: str
+    source: str
+    mode: FolderMode
+    required: bool = True
+
+
+class SessionRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of a session, as `sessions/NAME.json` in the state directory.
+
+    Invariants: `uid >= MIN_UID`, `gid == uid`; `state == "incomplete"` from the first write until every step of
+    `ensure` is done, so a crash half-way is seen and finished by the next `ensure`.
+    """
+
+    format: int
+    name: str
+    uid: int
+    gid: int
+    profile: str
+    created_at: float
+    state: SessionState
+    folders: tuple[FolderGrant, ...] = ()
+    limits: LimitsRequest = LimitsRequest()
+    env: dict[str, str] = {}
+
+
+class SessionInfo(Struct, frozen=True, kw_only=True):
+    """A session as the host sees it."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    state: str
+    profile: str
+    created_at: float
+    folders: tuple[FolderGrant, ...]
+    processes: int = 0
+
+
+class FailedFolder(Struct, frozen=True, kw_only=True):
+    """An optional folder that could not be mounted, and why."""
+
+    name: str
+    error: str
+
+
+class SessionView(Struct, frozen=True, kw_only=True):
+    """What starting a process needs to know of a ready session."""
+
+    name: str
+    uid: int
+    gid: int
+    home: bytes
+    """The home inside the sandbox, `/sessions/NAME`."""
+    profile: str
+    limits: LimitsRequest
+    env: dict[str, str]
+    folders: tuple[FolderGrant, ...]
+
+
+class RemovedSession(Struct, frozen=True, kw_only=True):
+    """The answer of `session.delete`."""
+
+    name: str
+    freed_bytes: Optional[int] = None
