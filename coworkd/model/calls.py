@@ -6,7 +6,7 @@ call takes `request_id`. Fields may be added, never renamed. Times are epoch sec
 
 from __future__ import annotations
 
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from coworkd.model.policy import LimitsRequest
 from coworkd.model.process import Exit, OnFull, Rusage, TtySize
 from coworkd.model.session import FailedFolder, FolderGrant, SessionInfo
 
+
 class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Parameters of one call."""
 
@@ -22,7 +23,7 @@ class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 class Mutating(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Parameters of a call that changes something: the same `request_id` gets the first answer again for 10 minutes."""
 
-    request_id: Optional[str] = None
+    request_id: str | None = None
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ class ProtocolRange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Hello(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     client: str
     protocol: ProtocolRange
-    token: Optional[str] = None
+    token: str | None = None
 
 
 class Stage(Struct, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class Stage(Struct, frozen=True, kw_only=True):
     name: str
     started_at: float
     took_s: float
-    error: Optional[str] = None
+    error: str | None = None
 
 
 class HelloAnswer(Answer, frozen=True, kw_only=True):
@@ -118,8 +119,8 @@ class DoctorAnswer(Answer, frozen=True, kw_only=True):
 
 class Logs(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     limit: int = 200
-    component: Optional[str] = None
-    level: Optional[str] = None
+    component: str | None = None
+    level: str | None = None
 
 
 class LogLine(Struct, frozen=True, kw_only=True):
@@ -137,7 +138,7 @@ class LogsAnswer(Answer, frozen=True, kw_only=True):
 
 class SetLogLevel(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     level: Literal["debug", "info", "warning", "error"]
-    component: Optional[str] = None
+    component: str | None = None
 
 
 # -- sessions -----------------------------------------------------------------------------------------------------
@@ -146,10 +147,10 @@ class SetLogLevel(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class SessionEnsure(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     name: str
     resume: Literal["auto", "new", "existing"] = "auto"
-    profile: Optional[str] = None
-    folders: Optional[list[FolderGrant]] = None
-    limits: Optional[LimitsRequest] = None
-    env: Optional[dict[str, str]] = None
+    profile: str | None = None
+    folders: list[FolderGrant] | None = None
+    limits: LimitsRequest | None = None
+    env: dict[str, str] | None = None
     ephemeral: bool = False
     """Deleted with all it holds when the link that made it goes, or coworkd stops (coworkctl run without --session)."""
 
@@ -185,16 +186,16 @@ class SessionDelete(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=T
 class ProcessStart(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     session: str
     argv: list[OsBytes]
-    env: Optional[dict[str, str]] = None
-    cwd: Optional[OsBytes] = None
+    env: dict[str, str] | None = None
+    cwd: OsBytes | None = None
     stdin: Literal["none", "pipe"] = "none"
-    tty: Optional[TtySize] = None
-    profile: Optional[str] = None
-    limits: Optional[LimitsRequest] = None
-    timeout_s: Optional[float] = None
-    id: Optional[str] = None
+    tty: TtySize | None = None
+    profile: str | None = None
+    limits: LimitsRequest | None = None
+    timeout_s: float | None = None
+    id: str | None = None
     attach: bool = True
-    on_full: Optional[OnFull] = None
+    on_full: OnFull | None = None
     """None: block while a link is attached, else drop the oldest."""
 
 
@@ -208,12 +209,12 @@ class ProcessStarted(Answer, frozen=True, kw_only=True):
 class ProcessRun(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     session: str
     argv: list[OsBytes]
-    env: Optional[dict[str, str]] = None
-    cwd: Optional[OsBytes] = None
-    profile: Optional[str] = None
-    limits: Optional[LimitsRequest] = None
-    timeout_s: Optional[float] = None
-    input: Optional[bytes] = None
+    env: dict[str, str] | None = None
+    cwd: OsBytes | None = None
+    profile: str | None = None
+    limits: LimitsRequest | None = None
+    timeout_s: float | None = None
+    input: bytes | None = None
 
 
 class PerStream(Struct, frozen=True, kw_only=True):
@@ -232,7 +233,7 @@ class ProcessRan(Answer, frozen=True, kw_only=True):
     stderr: bytes
     truncated: TruncatedStreams
     bytes: PerStream
-    rusage: Optional[Rusage]
+    rusage: Rusage | None
     output: str
     started_at: float
     ended_at: float
@@ -240,9 +241,9 @@ class ProcessRan(Answer, frozen=True, kw_only=True):
 
 class ProcessAttach(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     process: str
-    stdout: Optional[int] = None
-    stderr: Optional[int] = None
-    tty: Optional[int] = None
+    stdout: int | None = None
+    stderr: int | None = None
+    tty: int | None = None
 
 
 class Range(Struct, frozen=True, kw_only=True):
@@ -272,7 +273,7 @@ class StdinOffset(Answer, frozen=True, kw_only=True):
 
 class CloseStdin(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     process: str
-    offset: Optional[int] = None
+    offset: int | None = None
     """Close only once this many bytes were taken; None closes after what was taken so far."""
 
 
@@ -290,17 +291,17 @@ class SignalProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class KillProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     process: str
-    grace_s: Optional[float] = None
+    grace_s: float | None = None
     """Seconds between TERM to the group and the end of the tree; None is 5, 0 is at once."""
 
 
 class WaitProcess(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     process: str
-    timeout_s: Optional[float] = None
+    timeout_s: float | None = None
 
 
 class ProcessListParams(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    session: Optional[str] = None
+    session: str | None = None
 
 
 class ForgetProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -312,7 +313,7 @@ class ForgetProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class AuditTail(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     limit: int = 100
-    session: Optional[str] = None
+    session: str | None = None
 
 
 class AuditRecords(Answer, frozen=True, kw_only=True):
@@ -326,11 +327,11 @@ class AuditVerified(Answer, frozen=True, kw_only=True):
     last: int
     head: str
     """SHA-256 of the newest record, lower-case hex: keep it elsewhere to notice a log that was cut at its end."""
-    problem: Optional[str] = None
+    problem: str | None = None
 
 
 class Subscribe(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    after: Optional[int] = None
+    after: int | None = None
     """The last sequence number seen; None starts with what comes next."""
 
 
@@ -341,7 +342,7 @@ class Subscribed(Answer, frozen=True, kw_only=True):
 
 
 class PolicyShow(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    profile: Optional[str] = None
+    profile: str | None = None
 
 
 class PolicyReloaded(Answer, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ Rules
 
 from __future__ import annotations
 
-from typing import Optional, Union
+from typing import Union
 
 from msgspec import Struct
 
@@ -130,7 +130,7 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     filters: tuple[str, str]
     """SHA-256 of the base and of the admin's program, in the order of installing."""
     stdin: bool
-    tty: Optional[tuple[int, int]]
+    tty: tuple[int, int] | None
     nofile: int
     pids_max: int
     memory_max_bytes: int
@@ -195,7 +195,7 @@ class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
 
     id: int
     stage: str
-    errno: Optional[int]
+    errno: int | None
     message: str
 
 
@@ -228,7 +228,7 @@ class StartError(Struct, frozen=True, kw_only=True, tag="start_error"):
 
     process: str
     stage: str
-    errno: Optional[int]
+    errno: int | None
     message: str
 
 
@@ -236,8 +236,8 @@ class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
     """The sandbox is gone: its init was reaped. `code`/`signal` as `Exit`; `oom` is cgroup v2's oom_kill count."""
 
     process: str
-    code: Optional[int]
-    signal: Optional[int]
+    code: int | None
+    signal: int | None
     inferred: bool
     killed: bool
     oom_kills: int
@@ -253,9 +253,9 @@ class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):
     session: str
     argv: tuple[bytes, ...]
     spawned: Spawned
-    started: Optional[Started]
-    start_error: Optional[StartError]
-    exited: Optional[Exited]
+    started: Started | None
+    start_error: StartError | None
+    exited: Exited | None
 
 
 Answer = Union[Done, Refused, Spawned, Adopted]

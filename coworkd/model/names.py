@@ -22,7 +22,6 @@ SandboxPath = NewType("SandboxPath", bytes)
 """A path as the command sees it."""
 
 
-
 class OsBytes(bytes):
     """An argument, a path: bytes to the kernel. On the wire it is text where it is UTF-8, else bin."""
 
@@ -49,10 +48,61 @@ MAX_UID = 59_999
 """Session uids stay below 60,000, where subordinate and dynamic ranges begin (shadow-utils' UID_MAX, systemd's UIDS-GIDS)."""
 
 RESERVED_NAMES = frozenset(
-    """root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup
-    systemd-network systemd-resolve systemd-timesync systemd-journal messagebus sshd syslog tss uuidd tcpdump
-    landscape pollinate lxd adm tty disk sudo wheel users staff shadow utmp video audio input kvm render sgx
-    coworkd coworkd-launcher coworkd-egress coworkd-reserve admin administrator""".split()
+    [
+        "root",
+        "daemon",
+        "bin",
+        "sys",
+        "sync",
+        "games",
+        "man",
+        "lp",
+        "mail",
+        "news",
+        "uucp",
+        "proxy",
+        "www-data",
+        "backup",
+        "list",
+        "irc",
+        "gnats",
+        "nobody",
+        "nogroup",
+        "systemd-network",
+        "systemd-resolve",
+        "systemd-timesync",
+        "systemd-journal",
+        "messagebus",
+        "sshd",
+        "syslog",
+        "tss",
+        "uuidd",
+        "tcpdump",
+        "landscape",
+        "pollinate",
+        "lxd",
+        "adm",
+        "tty",
+        "disk",
+        "sudo",
+        "wheel",
+        "users",
+        "staff",
+        "shadow",
+        "utmp",
+        "video",
+        "audio",
+        "input",
+        "kvm",
+        "render",
+        "sgx",
+        "coworkd",
+        "coworkd-launcher",
+        "coworkd-egress",
+        "coworkd-reserve",
+        "admin",
+        "administrator",
+    ]
 )
 
 _SESSION_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")

@@ -7,7 +7,7 @@ narrowed. Sizes are bytes, times seconds, `0` in `timeout_s` means none.
 
 from __future__ import annotations
 
-from typing import Literal, Optional
+from typing import Literal
 
 from msgspec import Struct
 
@@ -81,9 +81,9 @@ class EffectivePolicy(Struct, frozen=True, kw_only=True):
 class LimitsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a host may ask for in `limits`; it can only narrow, and what was cut is told in `narrowed`."""
 
-    memory_max: Optional[int] = None
-    pids_max: Optional[int] = None
-    cpu_max: Optional[float] = None
-    tmp_max: Optional[int] = None
-    disk_max: Optional[int] = None
-    nofile: Optional[int] = None
+    memory_max: int | None = None
+    pids_max: int | None = None
+    cpu_max: float | None = None
+    tmp_max: int | None = None
+    disk_max: int | None = None
+    nofile: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Optional
+from typing import Literal
 
 from msgspec import Struct
 
@@ -41,8 +41,8 @@ class Exit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     told from one killed by signal n.
     """
 
-    code: Optional[int]
-    signal: Optional[str]
+    code: int | None
+    signal: str | None
     reason: ExitReason
     inferred: bool = False
 
@@ -55,7 +55,7 @@ class ExitRecord(Struct, frozen=True, kw_only=True):
     exit: Exit
     output: OutputState
     bytes: dict[str, int]
-    rusage: Optional[Rusage]
+    rusage: Rusage | None
     started_at: float
     ended_at: float
 
@@ -67,11 +67,11 @@ class ProcessInfo(Struct, frozen=True, kw_only=True):
     session: str
     argv: tuple[OsBytes, ...]
     state: ProcessState
-    pid: Optional[int]
+    pid: int | None
     started_at: float
     streams: dict[str, tuple[int, int]]
     """Stream → (first offset kept, end offset)."""
-    exit: Optional[ExitRecord] = None
+    exit: ExitRecord | None = None
 
 
 class ProcessSpec(Struct, frozen=True, kw_only=True):
@@ -81,6 +81,6 @@ class ProcessSpec(Struct, frozen=True, kw_only=True):
     session: str
     argv: tuple[bytes, ...]
     env: dict[str, str]
-    cwd: Optional[bytes]
+    cwd: bytes | None
     stdin: bool
-    tty: Optional[TtySize]
+    tty: TtySize | None

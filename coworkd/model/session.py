@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Optional
+from typing import Literal
 
 from msgspec import Struct
 
@@ -79,4 +79,4 @@ class RemovedSession(Struct, frozen=True, kw_only=True):
     """The answer of `session.delete`."""
 
     name: str
-    freed_bytes: Optional[int] = None
+    freed_bytes: int | None = None
