@@ -48,29 +48,41 @@ class TreeLink(Struct, frozen=True, kw_only=True, tag="link"):
 
 
 class TreeBind(Struct, frozen=True, kw_only=True, tag="bind"):
-    """A bind of a guest path. `source` is resolved by openat2(2) with RESOLVE_NO_SYMLINKS below `root` if given.
+    """A bind of the guest path `source`, looked up without following any symbolic link (openat2(2)).
 
-    Where `optional`, a missing source is told in `Done.missing` and left out; else it is `Refused`.
-    `create` makes a missing destination on the tree's own tmpfs; a destination inside a bound tree must exist or is
-    made below it with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, owned by the session.
+    An `optional` one that is missing is left out and told in `Done.missing`; any other failure is `Refused`. The destination is
+    made where it is missing, never through a symbolic link. Set-user-id bits and devices are always off.
     """
 
     source: bytes
     path: bytes
     read_only: bool
-    nosuid: bool = True
-    nodev: bool = True
     recursive: bool = False
     optional: bool = False
 
 
 class TreeTmpfs(Struct, frozen=True, kw_only=True, tag="tmpfs"):
-    """A bounded tmpfs, owned by the session."""
+    """A bounded tmpfs without devices, owned by `uid` (and the gid of the same number)."""
 
     path: bytes
     size_bytes: int
     inodes: int
-    mode: int = 0o700
+    mode: int
+    uid: int
+
+
+class TreeDevice(Struct, frozen=True, kw_only=True, tag="device"):
+    """A character device node, 0666, on the tree's own tmpfs."""
+
+    path: bytes
+    major: int
+    minor: int
+
+
+class TreeProc(Struct, frozen=True, kw_only=True, tag="proc"):
+    """A proc of the launcher's pid namespace: the kernel lets bubblewrap mount its own only where one is fully visible."""
+
+    path: bytes
 
 
 class TreeCopy(Struct, frozen=True, kw_only=True, tag="copy"):
@@ -80,7 +92,7 @@ class TreeCopy(Struct, frozen=True, kw_only=True, tag="copy"):
     path: bytes
 
 
-TreeEntry = Union[TreeDir, TreeFile, TreeLink, TreeBind, TreeTmpfs, TreeCopy]
+TreeEntry = TreeDir | TreeFile | TreeLink | TreeBind | TreeTmpfs | TreeDevice | TreeProc | TreeCopy
 
 # -- requests -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,133 @@
+"""cgroup v2: make, join, limit, freeze, kill, ask, remove.
+
+Rules: only v2 is ever touched; a v1 hierarchy is left as it is. A controller that is missing is told by `missing_controllers`, never
+worked around. A cgroup is a directory; removing it needs it empty (EBUSY until its last process is reaped).
+Source: Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+_WANTED = ("memory", "pids", "cpu")
+_PERIOD_US = 100_000
+
+
+def find_root(mountinfo: str) -> str | None:
+    """The mount point of the cgroup2 file system in the text of /proc/self/mountinfo, or None."""
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        if right.startswith("cgroup2 "):
+            return left.split()[4]
+    return None
+
+
+def own_path(proc_cgroup: str) -> str:
+    """This process's v2 path (`0::` line) in the text of /proc/self/cgroup; "/" where there is none."""
+    for line in proc_cgroup.splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    return "/"
+
+
+def missing_controllers(directory: str) -> tuple[str, ...]:
+    """Which of memory, pids and cpu cannot be used below `directory`."""
+    available = _read(f"{directory}/cgroup.controllers").split()
+    return tuple(name for name in _WANTED if name not in available)
+
+
+def enable_controllers(directory: str) -> None:
+    """Give the children of `directory` every wanted controller it has."""
+    available = _read(f"{directory}/cgroup.controllers").split()
+    wanted = " ".join(f"+{name}" for name in _WANTED if name in available)
+    if wanted:
+        _write(f"{directory}/cgroup.subtree_control", wanted)
+
+
+def create(directory: str) -> None:
+    """Make the cgroup; it may exist."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o755)
+
+
+def limit(directory: str, *, memory_max_bytes: int, pids_max: int, cpu_max: float) -> None:
+    """Set what the cgroup's controllers allow: whole-group OOM kill, no swap. Absent controllers are passed over."""
+    values = {
+        "memory.max": str(memory_max_bytes),
+        "memory.high": str(memory_max_bytes - memory_max_bytes // 16),
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+        "pids.max": str(pids_max),
+        "cpu.max": f"{int(cpu_max * _PERIOD_US)} {_PERIOD_US}",
+    }
+    for name, value in values.items():
+        if os.path.exists(f"{directory}/{name}"):
+            _write(f"{directory}/{name}", value)
+
+
+def join(directory: str) -> None:
+    """Move the calling process into the cgroup."""
+    _write(f"{directory}/cgroup.procs", "0")
+
+
+def kill(directory: str) -> bool:
+    """SIGKILL everything in the cgroup and below, frozen or not; False where the kernel cannot (before 5.14) or it is gone."""
+    try:
+        _write(f"{directory}/cgroup.kill", "1")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def freeze(directory: str, frozen: bool) -> None:
+    """Stop or continue everything in the cgroup and below."""
+    _write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
+
+
+def oom_kills(directory: str) -> int:
+    """How many processes the OOM killer took in the cgroup; 0 where there is no memory controller."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in _read(f"{directory}/memory.events").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0
+
+
+def remove(directory: str, *, wait_s: float = 0.0) -> bool:
+    """Remove the cgroup and its empty children; False if something in it still lives after `wait_s`."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            _remove_tree(directory)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.002)
+        else:
+            return True
+
+
+def _remove_tree(directory: str) -> None:
+    with os.scandir(directory) as entries:
+        children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for child in children:
+        _remove_tree(child)
+    os.rmdir(directory)
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

@@ -1,0 +1,78 @@
+"""The mount calls, old and new, one function each.
+
+The new calls (open_tree, move_mount, mount_setattr, fsopen) have no libc wrapper in glibc 2.35, so they go by number; numbers from
+424 on are the same on every architecture. Sources: mount(2), open_tree(2), move_mount(2), mount_setattr(2), fsopen(2),
+pivot_root(2).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from coworkd.system import libc
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
+
+MNT_DETACH = 0x2
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_MOUNT_SETATTR = 442
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}[os.uname().machine]
+_OPEN_TREE_CLONE = 0x1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+_mount = libc.function("mount")
+_umount2 = libc.function("umount2")
+
+
+def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
+    """mount(2)."""
+    libc.check(_mount(source, target, kind, libc.ctypes.c_ulong(flags), data or None), target)
+
+
+def umount(target: bytes, flags: int = 0) -> None:
+    """umount2(2)."""
+    libc.check(_umount2(target, flags), target)
+
+
+def open_tree(fd: int, *, recursive: bool) -> int:
+    """A detached clone of the mount at `fd` (a path descriptor), not in any namespace until `move_mount`; caller closes it."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    return libc.syscall(_SYS_OPEN_TREE, fd, b"", flags)
+
+
+def move_mount(fd: int, target_fd: int) -> None:
+    """Attach the detached mount `fd` on the directory or file `target_fd`."""
+    libc.syscall(_SYS_MOVE_MOUNT, fd, b"", target_fd, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def mount_setattr(fd: int, *, set_attributes: int = 0, propagation: int = 0, recursive: bool) -> None:
+    """mount_setattr(2) on the mount `fd` refers to."""
+    record = libc.ctypes.create_string_buffer(struct.pack("=QQQQ", set_attributes, 0, propagation, 0), 32)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    libc.syscall(_SYS_MOUNT_SETATTR, fd, b"", flags, record, 32)
+
+
+def pivot_root(new_root: bytes, put_old: bytes) -> None:
+    """pivot_root(2)."""
+    libc.syscall(_SYS_PIVOT_ROOT, new_root, put_old)

@@ -1,0 +1,73 @@
+"""One SOCK_SEQPACKET message with descriptors: the unit in which coworkd and its launcher talk.
+
+Rules: a message over `INLINE_LIMIT_BYTES` travels in a memfd, as one zero byte with that memfd as first descriptor
+(a packet over about 208,000 bytes is EMSGSIZE); at most 253 descriptors go with a message (unix(7), SCM_MAX_FD); a truncated
+message is a broken peer, its descriptors are closed. Whoever receives owns every descriptor.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Iterable
+
+from coworkd.model.launch import INLINE_LIMIT_BYTES, MESSAGE_LIMIT_BYTES
+
+FD_LIMIT = 64
+"""The most descriptors any message of ours carries; the kernel's own bound is 253."""
+_ANCILLARY_BYTES = socket.CMSG_SPACE(FD_LIMIT * 4)
+RECEIVE_ARGUMENTS = (INLINE_LIMIT_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+"""Arguments for `recvmsg`, sync or trio."""
+
+
+class BrokenPacket(Exception):
+    """The peer sent what no peer of ours sends; the connection is to be closed."""
+
+
+def pack(message: bytes, fds: Iterable[int] = ()) -> tuple[list[bytes], list[tuple[int, int, array.array[int]]], int]:
+    """Arguments for `sendmsg`, and a memfd to close after sending (-1 where none was needed)."""
+    carried = list(fds)
+    memfd = -1
+    if len(message) > INLINE_LIMIT_BYTES:
+        memfd = os.memfd_create("coworkd-message", os.MFD_CLOEXEC)
+        remaining = memoryview(message)
+        while remaining:
+            remaining = remaining[os.write(memfd, remaining) :]
+        carried.insert(0, memfd)
+        message = b"\x00"
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", carried))] if carried else []
+    return [message], ancillary, memfd
+
+
+def unpack(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> tuple[bytes, list[int]]:
+    """The message and its descriptors, which the caller now owns; raises `BrokenPacket` with all of them closed."""
+    fds = _descriptors(ancillary)
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise BrokenPacket("a message was longer than any of ours, or carried more descriptors")
+        if data == b"\x00":
+            if not fds:
+                raise BrokenPacket("a long message came without its memfd")
+            data = _read_memfd(fds[0])
+            os.close(fds.pop(0))
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return data, fds
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _read_memfd(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    if size > MESSAGE_LIMIT_BYTES:
+        raise BrokenPacket(f"a message of {size} bytes is over the bound of {MESSAGE_LIMIT_BYTES}")
+    return os.pread(fd, size, 0)

@@ -1,0 +1,55 @@
+"""prctl(2), through python-prctl where it imports, else through libc.
+
+python-prctl is a build against libcap's headers: its import fails when the running kernel knows more capabilities than the
+headers did, so no security step may depend on it being there. Both roads end in the same call.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from coworkd.system import libc
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
+_PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+
+_prctl = libc.function("prctl")
+
+
+def load_python_prctl() -> ModuleType | None:
+    """The python-prctl module, or None where it does not import."""
+    try:
+        import prctl
+    except (ImportError, OSError, AttributeError):
+        return None
+    module: ModuleType = prctl
+    return module
+
+
+def set_pdeathsig(signal: int) -> None:
+    """Have `signal` sent to this process when the *thread* that made it ends; cleared by a change of uid."""
+    libc.check(_prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0))
+
+
+def set_no_new_privs() -> None:
+    """No execve(2) from here on can gain privileges; inherited, never undone."""
+    libc.check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def set_child_subreaper() -> None:
+    """Orphans below this process become its children, so it reaps them and learns their rusage."""
+    libc.check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether others of the same uid may trace this process or read its /proc files."""
+    libc.check(_prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0))
+
+
+def set_name(name: str) -> None:
+    """The thread's name as `ps` shows it, cut at 15 bytes."""
+    libc.check(_prctl(_PR_SET_NAME, libc.ctypes.create_string_buffer(name.encode()[:15]), 0, 0, 0))
