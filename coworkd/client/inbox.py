@@ -1,0 +1,122 @@
+"""What has come for one attached process and was not taken yet: offsets checked, bounded, without I/O.
+
+Rules
+- Frames of one stream are handed out in order, each byte once. A frame that starts behind the position wanted is a gap:
+  the frames before it are handed out, then `take` raises `OutOfRange` once, then the frames behind the gap follow.
+- Bytes that were had already (a re-attach from an earlier offset) are cut off, never handed out twice.
+- At most `BOUND_BYTES` wait here. A frame that would pass the bound is dropped and the inbox is `parked`: the client detaches
+  from the process, and attaches again from `wanted` when everything was taken. So a process nobody reads cannot fill the host,
+  nor stop the link for others.
+- It is `finished` when the exit is known and every stream has ended, or the exit says that its output is not complete.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from coworkd.model.errors import OutOfRange
+from coworkd.model.process import ExitRecord, StreamName
+
+BOUND_BYTES = 16 * 1024 * 1024
+
+
+class Output(NamedTuple):
+    """One piece of output: `data` begins at `offset` of `stream`. `eof` says that nothing follows on that stream."""
+
+    stream: StreamName
+    offset: int
+    data: bytes
+    eof: bool
+
+
+class _Gap(NamedTuple):
+    stream: StreamName
+    expected: int
+    got: int
+
+
+class Inbox:
+    """The receiving end of one process. `wanted` maps each attached stream that has not ended to its next offset."""
+
+    def __init__(self, process: str, wanted: Mapping[str, int], *, bound_bytes: int = BOUND_BYTES) -> None:
+        self.process = process
+        self.wanted: dict[str, int] = dict(wanted)
+        self.exit: ExitRecord | None = None
+        self.parked = False
+        self._bound_bytes = bound_bytes
+        self._queue: deque[Output | _Gap] = deque()
+        self._queued_bytes = 0
+
+    def feed_output(self, stream: str, offset: int, data: bytes, eof: bool) -> bool:
+        """Take one frame in. True when this frame made the inbox `parked`: the caller must detach."""
+        wanted = self.wanted.get(stream)
+        if wanted is None or self.parked:
+            return False
+        if self._queued_bytes and self._queued_bytes + len(data) > self._bound_bytes:
+            self.parked = True
+            return True
+        name = cast(StreamName, stream)
+        if offset > wanted:
+            self._queue.append(_Gap(name, wanted, offset))
+        elif offset < wanted:
+            data = data[wanted - offset :]
+            offset = wanted
+        if data or eof:
+            self._queue.append(Output(name, offset, data, eof))
+        self._queued_bytes += len(data)
+        if eof:
+            del self.wanted[stream]
+        else:
+            self.wanted[stream] = offset + len(data)
+        return False
+
+    def feed_exit(self, record: ExitRecord) -> None:
+        """The process ended; output that was counted may still be on its way."""
+        self.exit = record
+
+    def resume(self) -> None:
+        """The link is attached again from `wanted`: frames count once more."""
+        self.parked = False
+
+    def take(self) -> Output | None:
+        """The next piece, or None when none waits. Raises `OutOfRange` where bytes are missing before the next one."""
+        if not self._queue:
+            return None
+        item = self._queue.popleft()
+        if isinstance(item, Output):
+            self._queued_bytes -= len(item.data)
+            return item
+        raise OutOfRange(
+            f"{item.got - item.expected} bytes of {item.stream} of process {self.process} are gone: wanted offset "
+            f"{item.expected}, the oldest kept is {item.got}; read on to go on behind the gap, and start with "
+            'on_full="block" or read faster to lose nothing',
+            process=self.process,
+            stream=item.stream,
+            expected=item.expected,
+            offset=item.got,
+        )
+
+    @property
+    def waiting(self) -> bool:
+        """Something can be taken now."""
+        return bool(self._queue)
+
+    @property
+    def finished(self) -> bool:
+        """Everything was taken and nothing more will come."""
+        if self.exit is None or self._queue or self.parked:
+            return False
+        return self.exit.output != "complete" or not self._missing(self.exit)
+
+    def _missing(self, record: ExitRecord) -> bool:
+        return any(position < record.bytes.get(stream, 0) for stream, position in self.wanted.items())
+
+
+def read_output(params: Mapping[str, Any]) -> tuple[str, str, int, bytes, bool]:
+    """The fields of a `process.output` notification: process, stream, offset, data, eof. Raises `KeyError`, `TypeError`."""
+    data = params.get("data", b"")
+    if not isinstance(data, bytes):
+        raise TypeError("process.output: data must be bin")
+    return params["process"], params["stream"], int(params["offset"]), data, params.get("eof") is True
