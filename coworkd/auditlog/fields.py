@@ -1,0 +1,149 @@
+"""Fields: how a value becomes plain JSON of bounded size.
+
+Each rule takes what a service has (bytes, text, a `Struct`, a list) and returns the JSON value with, where it was too
+long, a note of the cut: the true size in bytes, the count for lists, the SHA-256 of the whole (each item followed by
+NUL). A value of the wrong type raises `Refused`; a long one never does, since a record must not be the reason why
+nothing starts.
+
+Bytes that are UTF-8 become text, others `{"b64": …}`. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+TEXT_LIMIT_BYTES = 4096
+LIST_LIMIT_BYTES = 16 * 1024
+LIST_LIMIT_ITEMS = 256
+
+Cut = dict[str, Any]
+Admitted = tuple[Any, Cut | None]
+Rule = Callable[[Any], Admitted]
+
+
+class Refused(Exception):
+    """The value is not of the field's type; the text says what was wanted."""
+
+
+def text(value: Any) -> Admitted:
+    if not isinstance(value, (str, bytes)):
+        raise Refused("text or bytes")
+    data = _bytes(value)
+    if len(data) <= TEXT_LIMIT_BYTES:
+        return _plain(data), None
+    cut = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return _plain(_whole(data[:TEXT_LIMIT_BYTES])), cut
+
+
+def texts(value: Any) -> Admitted:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise Refused("a list of texts")
+    kept: list[Any] = []
+    total = count = 0
+    whole = hashlib.sha256()
+    full = False
+    for item in value:
+        if not isinstance(item, (str, bytes)):
+            raise Refused("a list of texts")
+        data = _bytes(item)
+        whole.update(data + b"\0")
+        count += 1
+        total += len(data)
+        full = full or total > LIST_LIMIT_BYTES or count > LIST_LIMIT_ITEMS
+        if not full:
+            kept.append(_plain(data))
+    return kept, {"items": count, "bytes": total, "sha256": whole.hexdigest()} if full else None
+
+
+def integer(value: Any) -> Admitted:
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**64:
+        raise Refused("an integer of 64 bits")
+    return value, None
+
+
+def number(value: Any) -> Admitted:
+    if isinstance(value, float) and math.isfinite(value):
+        return value, None
+    return integer(value)
+
+
+def flag(value: Any) -> Admitted:
+    if not isinstance(value, bool):
+        raise Refused("true or false")
+    return value, None
+
+
+def signal(value: Any) -> Admitted:
+    return text(value) if isinstance(value, str) else integer(value)
+
+
+def map_of(*keys: str) -> Rule:
+    """A map of numbers, flags and short texts with these keys; a Struct counts as its fields."""
+
+    def rule(value: Any) -> Admitted:
+        fields = value if isinstance(value, Mapping) else _of_struct(value)
+        kept: dict[str, Any] = {}
+        for key, item in fields.items():
+            if key not in keys:
+                raise Refused(f"a map of {', '.join(keys)}; {key!r} is none of them")
+            if item is None:
+                continue
+            kept[key] = item if isinstance(item, bool) else text(item)[0] if isinstance(item, str) else number(item)[0]
+        return kept, None
+
+    return rule
+
+
+def maps_of(*keys: str) -> Rule:
+    """A list of such maps, at most `LIST_LIMIT_ITEMS` of them."""
+    one = map_of(*keys)
+
+    def rule(value: Any) -> Admitted:
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            raise Refused("a list of maps")
+        items = [one(item)[0] for item in value]
+        data = msgspec.json.encode(items)
+        if len(items) <= LIST_LIMIT_ITEMS and len(data) <= LIST_LIMIT_BYTES:
+            return items, None
+        kept = (
+            items[: LIST_LIMIT_ITEMS // 8]
+            if len(msgspec.json.encode(items[: LIST_LIMIT_ITEMS // 8])) <= LIST_LIMIT_BYTES
+            else []
+        )
+        return kept, {"items": len(items), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    return rule
+
+
+def _of_struct(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, msgspec.Struct):
+        raise Refused("a map")
+    return msgspec.structs.asdict(value)
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+
+
+def _plain(data: bytes) -> Any:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(data).decode()}
+
+
+def _whole(data: bytes) -> bytes:
+    """`data` without the part of a character that a cut left at its end; unchanged where it is no text anyway."""
+    for length in range(len(data), max(len(data) - 4, 0), -1):
+        try:
+            data[:length].decode()
+        except UnicodeDecodeError:
+            continue
+        return data[:length]
+    return data

@@ -1,0 +1,156 @@
+"""Kinds: what may be recorded, field by field.
+
+Rules
+- A kind or a field that is not in `KINDS` is refused with the nearest right spelling: what nobody listed cannot slip
+  in. No kind has a field for environment values, stdin, output, tokens or file contents; of an environment only names.
+- Every kind may say `session`, `process` and `link`. None is left out.
+- Beside a field that was cut stands `<field>_cut` (see `fields`).
+- Fields are written in the order of the table, whatever order they came in.
+
+Pure. It adds no `seq`, `at`, `boot`, `prev`, `hash`: those belong to `chain`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from coworkd.auditlog.fields import Refused, Rule, flag, integer, map_of, maps_of, number, signal, text, texts
+from coworkd.model.errors import InternalError
+
+_TYPES: dict[str, Rule] = {
+    "text": text,
+    "texts": texts,
+    "integer": integer,
+    "number": number,
+    "flag": flag,
+    "signal": signal,
+    "limits": map_of(
+        *("memory_max", "memory_max_bytes", "pids_max", "cpu_max", "tmp_max", "tmp_max_bytes"),
+        *("disk_max", "disk_max_bytes", "nofile", "timeout_s"),
+    ),
+    "exit": map_of("code", "signal", "reason", "inferred"),
+    "rusage": map_of(
+        *("user_s", "system_s", "max_rss_bytes", "minor_faults", "major_faults"),
+        *("voluntary_switches", "involuntary_switches"),
+    ),
+    "streams": map_of("stdout", "stderr", "tty", "stdin"),
+    "folders": maps_of("name", "source", "mode", "required", "error"),
+}
+
+
+def _table(*words: str) -> dict[str, Rule]:
+    """`name:type` words to rules; a bare name is text."""
+    pairs = (word.partition(":") for line in words for word in line.split())
+    return {name: _TYPES[kind or "text"] for name, _, kind in pairs}
+
+
+_WHO = _table("session process link")
+_FAULT = "stage errno:integer code message incident"
+_SESSION = _table(
+    "uid:integer gid:integer profile state resume created:flag ephemeral:flag folders:folders",
+    "failed_folders:folders limits:limits env_names:texts narrowed:texts",
+)
+_POLICY = _table(
+    "profile profiles:texts changed:texts files:texts sha256 narrowed:texts rule source limits:limits",
+)
+
+KINDS: dict[str, dict[str, Rule]] = {
+    "audit.opened": _table("format:integer version"),
+    "audit.recovered": _table("file bytes:integer"),
+    "audit.damaged": _table("file reason after_seq:integer"),
+    "audit.dropped": _table("files:texts kept_seq:integer kept_hash"),
+    "audit.degraded": _table("reason"),
+    "audit.restored": _table(),
+    "daemon.start": _table(
+        "version pid:integer launcher_pid:integer mode profiles:texts endpoints:texts degraded:texts"
+    ),
+    "daemon.stop": _table("reason processes:integer"),
+    "launcher.lost": _table("pid:integer reason"),
+    "link.open": _table("peer endpoint client protocol:integer"),
+    "link.close": _table("reason"),
+    "link.refused": _table("peer endpoint reason"),
+    "session.create": _SESSION,
+    "session.ensure": _SESSION,
+    "session.recover": _SESSION,
+    "session.delete": _table("uid:integer force:flag freed_bytes:integer reason"),
+    "session.pause": _table(),
+    "session.resume": _table(),
+    "session.fail": _table(_FAULT),
+    "process.start": _table(
+        "argv:texts cwd env_names:texts uid:integer gid:integer profile stdin:flag tty:flag timeout_s:number",
+        "limits:limits filters:texts narrowed:texts method",
+    ),
+    "process.start_failed": _table(_FAULT, "argv:texts"),
+    "process.exit": _table(
+        "exit:exit output bytes:streams rusage:rusage oom_kills:integer pid:integer started_at:number",
+        "ended_at:number",
+    ),
+    "process.signal": _table("signal:signal"),
+    "process.kill": _table("grace_s:number reason"),
+    "process.adopt": _table("argv:texts state"),
+    "process.denied": _table(_FAULT, "argv:texts rule"),
+    "policy.load": _POLICY,
+    "policy.reload": _POLICY,
+    "policy.set": _POLICY,
+    "policy.refused": _table(_FAULT, "file line:integer key"),
+    "log.level": _table("component level"),
+    "folder.mount": _table("name source mode required:flag"),
+    "folder.unmount": _table("name reason"),
+    "folder.mode": _table("name mode before"),
+    "folder.commit": _table("name paths:texts changes:integer"),
+    "folder.discard": _table("name paths:texts changes:integer"),
+    "folder.change": _table("name path change size:integer"),
+    "approval.request": _table("approval action paths:texts count:integer"),
+    "approval.answer": _table("approval answer"),
+    "egress.decision": _table(
+        "host port:integer allowed:flag rule reason address proxy sent_bytes:integer received_bytes:integer",
+        "took_s:number",
+    ),
+    "egress.allow": _table("host port:integer reason"),
+    "forward.open": _table("port:integer"),
+    "file.write": _table("path size:integer"),
+    "file.change": _table("path change size:integer"),
+    "storage.change": _table("device action bytes:integer message"),
+    "update.apply": _table("version slot sha256"),
+    "update.rollback": _table("version slot reason"),
+    "update.refused": _table("version slot reason"),
+    "tool.install": _table("name version sha256"),
+    "tool.remove": _table("name version"),
+    "ca.install": _table("name sha256"),
+    "clock.step": _table("before:number after:number delta_s:number source"),
+}
+
+
+def admit(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `fields` as they are written.
+
+    A kind, field or type that is not in `KINDS` raises `InternalError`: services write these, not callers.
+    """
+    table = KINDS.get(kind)
+    if table is None:
+        raise InternalError(f"audit kind {kind!r} is not one of ours{_nearest(kind, KINDS)}", key="kind")
+    for name in fields:
+        if name not in table and name not in _WHO:
+            raise InternalError(
+                f"audit field {name!r} is not listed for {kind!r}{_nearest(name, [*_WHO, *table])}",
+                key=name,
+            )
+    admitted: dict[str, Any] = {}
+    for name, rule in {**_WHO, **table}.items():
+        value = fields.get(name)
+        if value is None:
+            continue
+        try:
+            admitted[name], cut = rule(value)
+        except Refused as error:
+            raise InternalError(f"audit field {name!r} of {kind!r} must be {error}", key=name) from error
+        if cut is not None:
+            admitted[f"{name}_cut"] = cut
+    return admitted
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
