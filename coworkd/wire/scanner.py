@@ -1,0 +1,141 @@
+"""Finding where one MessagePack message ends, without building anything from it.
+
+A decoder that reserves what a header declares can be made to reserve 32 KiB by three bytes, once per nesting level. So
+a message is measured first, and decoded only when all of it is there and every cap of `Limits` holds.
+
+Rules
+- Each value is looked at once, however the bytes are cut: the scan goes on where it stopped.
+- A breach is told at the first byte that proves it: the first byte of a message must begin an array of 3 or 4.
+- Extension types (0xc7-0xc9, 0xd4-0xd8, timestamps with them) and the never-used byte 0xc1 are refused.
+
+Not here: what the values mean, UTF-8, the keys of maps. Source: MessagePack specification, section Formats.
+"""
+
+from __future__ import annotations
+
+from coworkd.wire.limits import Limits, RemoteLimitError, RemoteProtocolError
+
+_FIXARRAYS = frozenset([0x93, 0x94])
+_WIDE_ARRAYS = frozenset([0xDC, 0xDD])
+
+
+def _fixed_sizes() -> tuple[int, ...]:
+    """Tag → bytes of the whole value where the tag alone says it (containers: their header), else 0."""
+    sizes = [0] * 256
+    for tag in (*range(0xA0), 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100)):
+        sizes[tag] = 1
+    for tag in range(0xA0, 0xC0):
+        sizes[tag] = 1 + (tag & 0x1F)
+    sizes[0xCA], sizes[0xCB] = 5, 9
+    for index, size in enumerate((2, 3, 5, 9)):
+        sizes[0xCC + index] = sizes[0xD0 + index] = size
+    return tuple(sizes)
+
+
+_FIXED_SIZE = _fixed_sizes()
+_CHILDREN = tuple((tag & 0x0F) * (2 if tag < 0x90 else 1) if 0x80 <= tag < 0xA0 else 0 for tag in range(256))
+_LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
+
+
+class FrameScanner:
+    """Measures one message at a time. After an error it must not be used again."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.frame_bytes = limits.fresh_frame_bytes
+        self._scanned = 0
+        self._values = 0
+        self._pending = [1]
+
+    def reset(self) -> None:
+        """Be ready for the next message."""
+        self._scanned = 0
+        self._values = 0
+        self._pending = [1]
+
+    def scan(self, buffer: bytes | bytearray, start: int) -> int | None:
+        """Return the offset just past the message that begins at `start`, or None if more bytes are needed.
+
+        `buffer[start:]` must be what it was at the last call, with more at its end. Raises `RemoteProtocolError`
+        (`RemoteLimitError` for a cap).
+        """
+        position = start + self._scanned
+        available = len(buffer)
+        pending = self._pending
+        values = self._values
+        last_byte = start + self.frame_bytes
+        while pending and position < available:
+            tag = buffer[position]
+            if position == start:
+                self._check_first(tag)
+            size = _FIXED_SIZE[tag]
+            children = _CHILDREN[tag]
+            if not size:
+                header = 1 + self._length_bytes(tag)
+                if position + header > available:
+                    break
+                size, children = self._sized(tag, int.from_bytes(buffer[position + 1 : position + header], "big"))
+                if position == start and children not in (3, 4):
+                    raise _not_a_message(tag)
+            if position + size > last_byte:
+                raise RemoteLimitError(
+                    f"a message is larger than the {self.frame_bytes} bytes allowed; split it",
+                    rule="frame-bytes",
+                    limit=self.frame_bytes,
+                )
+            if position + size > available:
+                break
+            position += size
+            values += 1
+            if children:
+                self._check_container(len(pending), values + children)
+            pending[-1] -= 1
+            if children:
+                pending.append(children)
+            while pending and not pending[-1]:
+                pending.pop()
+        self._scanned = position - start
+        self._values = values
+        return position if not pending else None
+
+    def _check_first(self, tag: int) -> None:
+        if tag not in _FIXARRAYS and tag not in _WIDE_ARRAYS:
+            raise _not_a_message(tag)
+
+    def _length_bytes(self, tag: int) -> int:
+        length_bytes = _LENGTH_BYTES.get(tag)
+        if length_bytes is None:
+            if tag == 0xC1:
+                raise RemoteProtocolError("byte 0xc1 is never used in MessagePack", rule="format")
+            raise RemoteProtocolError(
+                f"extension type 0x{tag:02x} is not used on this wire (timestamps are floats)", rule="extension"
+            )
+        return length_bytes
+
+    def _sized(self, tag: int, length: int) -> tuple[int, int]:
+        """Bytes of the value (containers: of their header) and its children, for a tag that is followed by a length."""
+        header = 1 + _LENGTH_BYTES[tag]
+        if tag < 0xDC:
+            if tag >= 0xD9 and length > self._limits.text_bytes:
+                raise RemoteLimitError(
+                    f"a text of {length} bytes is longer than the {self._limits.text_bytes} allowed", rule="text-bytes"
+                )
+            return header + length, 0
+        if length > self._limits.items:
+            raise RemoteLimitError(
+                f"an array or map of {length} entries has more than the {self._limits.items} allowed", rule="items"
+            )
+        return header, length if tag < 0xDE else 2 * length
+
+    def _check_container(self, depth: int, values: int) -> None:
+        if depth > self._limits.depth:
+            raise RemoteLimitError(f"containers nest deeper than the {self._limits.depth} levels allowed", rule="depth")
+        if values > self._limits.values:
+            raise RemoteLimitError(f"a message has more than the {self._limits.values} values allowed", rule="values")
+
+
+def _not_a_message(tag: int) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        f"a message begins with byte 0x{tag:02x}: expected a MessagePack-RPC array of 3 or 4 values",
+        rule="message-shape",
+    )
