@@ -1,0 +1,401 @@
+"""The rules of the house, as tests: linters, types, floors, sizes, names, docs that run.
+
+Each test names the file, the rule and what to do. What a rule excuses stands in a table here, with its reason.
+Files are those that git tracks or would track, so that rubbish in the tree is not judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import coworkd
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+MODULE_LINES = 600
+FUNCTION_LINES = 60
+ADR_LINES = 60
+
+FORBIDDEN_STEMS = frozenset({"utils", "util", "helpers", "helper", "common", "base", "misc"})
+
+NO_MIRROR = {
+    "coworkd/model/calls.py": "declares types only; tests/unit/wire converts every one of them",
+    "coworkd/model/errors.py": "declares types only; tests/unit/wire/test_fault.py turns every one into bytes and back",
+    "coworkd/model/event.py": "declares types only",
+    "coworkd/model/launch.py": "declares types only",
+    "coworkd/model/policy.py": "declares types only",
+    "coworkd/model/ports.py": "declares Protocols only; mypy checks them against what is given",
+    "coworkd/model/process.py": "declares types only",
+    "coworkd/model/session.py": "declares types only",
+}
+
+MAN_PAGES = {"coworkd.8", "coworkctl.1", "coworkd.toml.5", "coworkd-policy.5"}
+
+# In parts, so that no tracked file holds such a name, this one included.
+REGISTRY_HOSTS = tuple(
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("registry", "npmjs", "org"),
+        ("registry", "yarnpkg", "com"),
+        ("deb", "debian", "org"),
+        ("security", "debian", "org"),
+        ("archive", "ubuntu", "com"),
+        ("ports", "ubuntu", "com"),
+    )
+)
+
+
+def run(*argv: str) -> str | None:
+    """What the command printed, where it failed; None where it ended with 0."""
+    done = subprocess.run(
+        argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return None if done.returncode == 0 else f"$ {shlex.join(argv)}\n{done.stdout}"
+
+
+def assert_runs(*argv: str) -> None:
+    said = run(*argv)
+    assert said is None, said
+
+
+def assert_none(title: str, rows: list[str]) -> None:
+    assert not rows, f"{title}\n  " + "\n  ".join(rows)
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files of the project, relative to its root: what git tracks, and what is new and not ignored."""
+    git = ("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--")
+    done = subprocess.run((*git, *patterns), cwd=ROOT, check=True, capture_output=True, text=True)
+    names = sorted(set(done.stdout.split("\0")) - {""})
+    return [Path(name) for name in names if (ROOT / name).is_file()]
+
+
+def text_files() -> Iterator[tuple[Path, str]]:
+    for path in tracked():
+        data = (ROOT / path).read_bytes()
+        if b"\0" not in data:
+            yield path, data.decode("utf-8", "replace")
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(), filename=str(path))
+
+
+# -- linters, types, floors ---------------------------------------------------------------------------------------
+
+
+def test_ruff_finds_nothing() -> None:
+    assert_runs(str(BIN / "ruff"), "check", "--no-cache", "--output-format=concise", ".")
+
+
+def test_ruff_format_changes_nothing() -> None:
+    assert_runs(str(BIN / "ruff"), "format", "--no-cache", "--check", ".")
+
+
+def test_mypy_strict_finds_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    cache = ROOT / ".mypy_cache" if sys.flags.dont_write_bytecode == 0 else tmp_path_factory.mktemp("mypy")
+    assert_runs(str(BIN / "mypy"), "--no-color-output", "--cache-dir", str(cache))
+
+
+def test_import_contracts_hold() -> None:
+    assert_runs(str(BIN / "lint-imports"), "--no-cache", "--config", ".importlinter")
+
+
+# -- sizes and names ----------------------------------------------------------------------------------------------
+
+
+def test_modules_are_small() -> None:
+    rows = []
+    for path in tracked("*.py"):
+        lines = (ROOT / path).read_text().count("\n")
+        if lines > MODULE_LINES:
+            rows.append(f"{path}: {lines} lines")
+    assert_none(f"modules over {MODULE_LINES} lines, to be split into rooms:", rows)
+
+
+def test_functions_are_short() -> None:
+    rows = []
+    for path in tracked("*.py"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > FUNCTION_LINES:
+                    rows.append(f"{path}:{node.lineno} {node.name}: {lines} lines")
+    assert_none(f"functions over {FUNCTION_LINES} lines, to be split:", rows)
+
+
+def exports_only(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Import() | ast.ImportFrom():
+            return True
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__" | "__version__")]):
+            return True
+    return False
+
+
+def test_package_inits_only_export() -> None:
+    rows = [
+        f"{path}:{statement.lineno} {ast.unparse(statement).splitlines()[0]}"
+        for path in tracked("coworkd/**/__init__.py", "coworkd/__init__.py")
+        for statement in parsed(path).body
+        if not exports_only(statement)
+    ]
+    assert_none("an __init__ holds more than a docstring, imports, __all__ and __version__:", rows)
+
+
+def test_modules_say_what_they_are() -> None:
+    rows = [str(path) for path in tracked("*.py") if parsed(path).body and not ast.get_docstring(parsed(path))]
+    assert_none("modules without a docstring:", rows)
+
+
+def test_names_say_what_a_module_is_for() -> None:
+    rows = [str(path) for path in tracked("*.py") if FORBIDDEN_STEMS & {*path.parent.parts, path.stem}]
+    assert_none(f"a module or room is called one of {sorted(FORBIDDEN_STEMS)}:", rows)
+
+
+# -- the tests mirror the modules ---------------------------------------------------------------------------------
+
+
+def modules_that_need_a_mirror() -> list[Path]:
+    return [path for path in tracked("coworkd/*.py") if path.stem not in ("__init__", "__main__")]
+
+
+def mirror_of(module: Path) -> Path:
+    return Path("tests/unit", *module.parts[1:-1], f"test_{module.name}")
+
+
+def test_each_module_has_its_unit_test() -> None:
+    there = set(tracked("tests/unit/*.py"))
+    rows = [
+        f"{module}: no {mirror_of(module)}"
+        for module in modules_that_need_a_mirror()
+        if str(module) not in NO_MIRROR and mirror_of(module) not in there
+    ]
+    assert_none("modules without their mirror in tests/unit:", rows)
+
+
+def test_each_unit_test_has_its_module() -> None:
+    mirrors = {mirror_of(module) for module in modules_that_need_a_mirror()}
+    rows = [str(path) for path in tracked("tests/unit/*.py") if path.name.startswith("test_") and path not in mirrors]
+    assert_none("unit tests of no module (renamed or moved?):", rows)
+
+
+@pytest.mark.parametrize("name", sorted(NO_MIRROR))
+def test_modules_without_a_mirror_declare_only(name: str) -> None:
+    """An excuse holds as long as the module has no behaviour of its own: an `__init__` that stores is all there is."""
+    bodies = [
+        f"{name}:{node.lineno} {node.name}"
+        for node in ast.walk(parsed(Path(name)))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name != "__init__" and has_body(node)
+    ]
+    assert_none("a module excused from a unit test has code by now: give it one, and take it off NO_MIRROR:", bodies)
+
+
+def has_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)) for line in function.body)
+
+
+# -- what must not stand in the tree ------------------------------------------------------------------------------
+
+
+def test_no_file_names_a_package_registry() -> None:
+    rows = [
+        f"{path}: {host}"
+        for path, text in text_files()
+        for host in REGISTRY_HOSTS
+        if re.search(rf"(?<![\w]){re.escape(host)}", text)
+    ]
+    assert_none("the locks and docs must work behind any mirror:", rows)
+
+
+def test_no_file_holds_a_path_of_this_machine() -> None:
+    places = {"/".join(("", "work", place)) for place in ("main", "shared", ".library", ".mirror")}
+    places |= {"/".join(("", "home", "")), "/".join(("", "root", ".pyenv"))}
+    if len(ROOT.parts) > 2:
+        places.add(str(ROOT))
+    rows = [
+        f"{path}:{number} {place}"
+        for path, text in text_files()
+        for number, line in enumerate(text.splitlines(), 1)
+        for place in sorted(places)
+        if place in line
+    ]
+    assert_none("paths that exist on one machine only:", rows)
+
+
+def test_locks_hold_pins_and_hashes_only() -> None:
+    line = re.compile(r"[a-z0-9-]+==[^ ]+( ; .*)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
+    rows = [
+        f"{path}:{number} {text}"
+        for path in tracked("requirements/*.lock")
+        for number, text in enumerate((ROOT / path).read_text().splitlines(), 1)
+        if not line.fullmatch(text)
+    ]
+    assert_none("a lock holds a line that is neither a pin nor a hash:", rows)
+
+
+def test_locks_cover_what_pyproject_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = {
+        "runtime": project["dependencies"],
+        "host": project["dependencies"] + project["optional-dependencies"]["host"],
+        "test": project["dependencies"] + project["optional-dependencies"]["test"],
+    }
+    rows = []
+    for lock, requirements in asked.items():
+        pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements" / f"{lock}.lock").read_text(), re.M))
+        rows += [f"{lock}.lock lacks {name}" for name in map(name_of, requirements) if name not in pinned]
+    assert_none("run `make lock`:", rows)
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-").replace(".", "-")
+
+
+# -- docs ---------------------------------------------------------------------------------------------------------
+
+
+def test_version_is_told_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == coworkd.__version__
+
+
+def test_changelog_has_an_unreleased_part() -> None:
+    assert re.search(r"^## \[Unreleased\]$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+def test_decisions_are_short_and_listed() -> None:
+    index = (ROOT / "docs/adr/README.md").read_text()
+    rows = []
+    for path in tracked("docs/adr/[0-9]*.md"):
+        text = (ROOT / path).read_text()
+        if text.count("\n") > ADR_LINES:
+            rows.append(f"{path}: {text.count(chr(10))} lines, {ADR_LINES} at most")
+        if f"({path.name})" not in index:
+            rows.append(f"{path}: not in docs/adr/README.md")
+        for part in ("## Context", "## Decision", "## Consequences", "## What would change our mind"):
+            if part not in text:
+                rows.append(f"{path}: no {part!r}")
+    assert_none("decisions that do not follow docs/adr/template.md:", rows)
+
+
+def test_man_pages_are_all_there() -> None:
+    assert {path.name for path in tracked("docs/man/*")} == MAN_PAGES
+
+
+@pytest.mark.parametrize("page", sorted(MAN_PAGES))
+def test_man_page_builds_without_a_warning(page: str) -> None:
+    assert shutil.which("mandoc"), "mandoc is not installed: ./setup test installs it"
+    if (ROOT / "docs/man" / page).exists():  # test_man_pages_are_all_there tells of a missing one
+        assert_runs("mandoc", "-T", "lint", "-W", "warning", f"docs/man/{page}")
+
+
+def test_links_between_docs_lead_somewhere() -> None:
+    rows = []
+    for path in tracked("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / path).read_text()):
+            if "://" not in target and not (ROOT / path.parent / target).exists():
+                rows.append(f"{path}: {target}")
+    assert_none("links that lead nowhere:", rows)
+
+
+def command_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The commands of a doc's `sh` and `console` blocks, as words, with `sudo`, prompt and .venv/bin/ taken off."""
+    fenced = False
+    pending = ""
+    for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
+        if line.startswith("```"):
+            fenced = line.strip() in ("```sh", "```console") and not fenced
+            continue
+        if not fenced:
+            continue
+        pending += line.strip()
+        if pending.endswith("\\"):
+            pending = pending[:-1]
+            continue
+        words = shlex.split(pending.removeprefix("$ "), comments=True)
+        pending = ""
+        while words and (words[0] == "sudo" or re.fullmatch(r"[A-Z_]+=.*", words[0])):
+            words = words[1:]
+        if words:
+            yield number, [words[0].removeprefix(".venv/bin/"), *words[1:]]
+
+
+def documented(program: str) -> list[tuple[str, list[str]]]:
+    return [
+        (f"{path}:{number}", words[1:])
+        for path in tracked("README.md", "CONTRIBUTING.md", "docs/*.md")
+        for number, words in command_lines(path)
+        if words[0] == program
+    ]
+
+
+def test_documented_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
+    rows = [
+        f"{where}: make {word}"
+        for where, words in documented("make")
+        for word in words
+        if "=" not in word and word not in targets
+    ]
+    assert_none("the docs name targets that the Makefile does not have:", rows)
+
+
+def test_make_help_tells_every_target() -> None:
+    done = subprocess.run(("make", "help"), cwd=ROOT, check=True, capture_output=True, text=True)
+    for target in ("setup", "demo", "test", "unit", "root-test", "fuzz", "lint", "bench", "vectors", "man", "lock"):
+        assert re.search(rf"^  make {target} +\S", done.stdout, re.M), f"make help does not tell {target!r}"
+
+
+def assert_parses(parser: argparse.ArgumentParser, program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = []
+    examples = documented(program)
+    assert examples, f"no document shows how to call {program}"
+    for where, words in examples:
+        if words in (["--help"], ["--version"]):
+            continue
+        try:
+            parser.parse_args(words)
+        except SystemExit:
+            rows.append(f"{where}: {program} {shlex.join(words)}\n      {capsys.readouterr().err.splitlines()[-1]}")
+    assert_none(f"the docs show calls that {program} refuses:", rows)
+
+
+def test_documented_coworkctl_calls_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    from coworkd.cli.control import build_parser
+
+    assert_parses(build_parser(), "coworkctl", capsys)
+
+
+def test_documented_coworkd_calls_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    from coworkd.cli.daemon import build_parser
+
+    assert_parses(build_parser(), "coworkd", capsys)
+
+
+def test_shipped_policies_load() -> None:
+    pages = tracked("policies/*")
+    assert pages, "policies/ is empty"
+    assert_runs(
+        str(BIN / "coworkctl"), "policy", "check", *map(str, (p for p in pages if p.suffix in (".toml", ".json")))
+    )
