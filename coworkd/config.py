@@ -1,0 +1,193 @@
+"""Config: `coworkd.toml` → one frozen `Config`.
+
+Invariants: every key has a default; an unknown key, a wrong type or a size out of bounds refuses the whole file
+(`BadFile`, with file, line, key and nearest spelling); what a command may do is never said here, but in the policies.
+
+Does not open sockets or directories, and does not check that paths exist. Described in coworkd.toml(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from coworkd.model.errors import InvalidParams, NotFound
+from coworkd.settings import BadFile, BadValue, Finding, Given, Parser, read_tables
+from coworkd.settings.values import absolute_path, choice, integer, listed, number, size, text
+
+DEFAULT_PATH = "/etc/coworkd/coworkd.toml"
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_MIB = 1024 * 1024
+_UNIX = re.compile(r"unix://(/[^?#]*)\Z")
+_VSOCK_LISTEN = re.compile(r"vsock://:([0-9]{1,10})\Z")
+_VSOCK_DIAL = re.compile(r"vsock://([0-9]{1,10}):([0-9]{1,10})\Z")
+_VIRTIO = re.compile(r"virtio://(/[^?#]*)\Z")
+_HOST_CID = 2
+"""The only peer there is for a guest (vsock(7), VMADDR_CID_HOST)."""
+_MAX_PORT = 0xFFFF_FFFE
+"""VMADDR_PORT_ANY, 0xffffffff, is no port."""
+
+
+class LogConfig(Struct, frozen=True, kw_only=True):
+    """`[log]`: `file` gets the structured lines as JSON, besides what goes to standard error; empty for none."""
+
+    level: LogLevel = "info"
+    file: str = ""
+
+
+class AuditConfig(Struct, frozen=True, kw_only=True):
+    """`[audit]`: bounds of the log in bytes: of one file, of all files, of the blocks kept for a full disk."""
+
+    rotate_bytes: int = 8 * _MIB
+    keep_bytes: int = 64 * _MIB
+    reserve_bytes: int = _MIB
+
+
+class SpoolConfig(Struct, frozen=True, kw_only=True):
+    """`[spool]`: what is kept of each stream, and after how long output that stays open is told as such."""
+
+    stream_bytes: int = _MIB
+    drain_s: float = 0.5
+
+
+class FinishedConfig(Struct, frozen=True, kw_only=True):
+    """`[finished]`: how long finished processes are kept; whichever bound is met first drops the oldest."""
+
+    keep_s: float = 24 * 3600.0
+    keep_count: int = 1024
+    keep_bytes: int = 64 * _MIB
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Everything a coworkd needs to know before it starts. `Config()` is what holds without a file."""
+
+    state_dir: str = "/sessions/.coworkd"
+    sessions_dir: str = "/sessions"
+    endpoints: tuple[str, ...] = ("unix:///run/coworkd/coworkd.sock",)
+    """`unix:///PATH` and `vsock://:PORT` are listened on, `vsock://2:PORT` is dialled, `virtio:///PATH` is opened."""
+    token_file: str = ""
+    """A file with the token a host must say in `hello`; empty for none."""
+    launcher_socket: str = "/run/coworkd/launcher.sock"
+    vendor_policies: str = ""
+    """Empty: as `find_vendor_policies` finds them."""
+    admin_policies: str = "/etc/coworkd/policies"
+    cache_dir: str = "/var/cache/coworkd"
+    log: LogConfig = LogConfig()
+    audit: AuditConfig = AuditConfig()
+    spool: SpoolConfig = SpoolConfig()
+    finished: FinishedConfig = FinishedConfig()
+
+    @property
+    def policy_dirs(self) -> tuple[str, str]:
+        """The vendor's layer and the admin's over it."""
+        return (self.vendor_policies or find_vendor_policies(), self.admin_policies)
+
+
+def load_config(path: str | None = None) -> Config:
+    """Read `path`; without one `DEFAULT_PATH` where it exists, else the defaults.
+
+    Raises `NotFound` where a named file is not there, `BadFile` (an `InvalidParams`) for what is wrong in it.
+    """
+    wanted = DEFAULT_PATH if path is None else path
+    try:
+        with open(wanted, "rb") as stream:
+            data = stream.read()
+    except FileNotFoundError as error:
+        if path is None:
+            return Config()
+        raise NotFound(f"there is no configuration file {path}", path=path) from error
+    except OSError as error:
+        raise InvalidParams(
+            f"configuration file {wanted} cannot be read: {error.strerror}", path=wanted, errno=error.errno
+        ) from error
+    return parse_config(data, file=wanted)
+
+
+def parse_config(data: bytes, *, file: str) -> Config:
+    """Return the configuration in the TOML bytes `data`, or raise `BadFile`."""
+    given = read_tables(data, file=file, schema=_SCHEMA)
+    values = {key: item.value for key, item in given.items()}
+    config = Config(
+        log=LogConfig(**_section(values, "log")),
+        audit=AuditConfig(**_section(values, "audit")),
+        spool=SpoolConfig(**_section(values, "spool")),
+        finished=FinishedConfig(**_section(values, "finished")),
+        **{key: value for key, value in values.items() if "." not in key},
+    )
+    _check_audit_bounds(config.audit, given)
+    return config
+
+
+def find_vendor_policies() -> str:
+    """The directory of the policies that came with this coworkd: a checkout's own, else the installation's share."""
+    checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    beside = os.path.join(checkout, "policies")
+    if os.path.exists(os.path.join(checkout, "pyproject.toml")) and os.path.isdir(beside):
+        return beside
+    return os.path.join(sys.prefix, "share", "coworkd", "policies")
+
+
+def _section(values: dict[str, Any], table: str) -> dict[str, Any]:
+    return {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{table}.")}
+
+
+def _check_audit_bounds(audit: AuditConfig, given: dict[str, Given]) -> None:
+    """A log must hold its newest file and one more, or rotation would drop what was just written."""
+    if audit.keep_bytes >= 2 * audit.rotate_bytes:
+        return
+    key = "audit.keep_bytes" if "audit.keep_bytes" in given else "audit.rotate_bytes"
+    said = f"keep_bytes ({audit.keep_bytes}) must be at least twice rotate_bytes ({audit.rotate_bytes})"
+    raise BadFile([Finding(file=given[key].file, line=given[key].line, key=key, message=said)])
+
+
+def _endpoint(value: object) -> str:
+    uri = text(value)
+    if (unix := _UNIX.match(uri)) is not None:
+        if len(unix[1].encode()) > 107:
+            raise BadValue(f"{uri!r} has a path over 107 bytes, more than a unix socket's name can have (unix(7))")
+        return uri
+    if (listen := _VSOCK_LISTEN.match(uri)) is not None:
+        return _with_port(uri, int(listen[1]))
+    if (dial := _VSOCK_DIAL.match(uri)) is not None:
+        if int(dial[1]) != _HOST_CID:
+            raise BadValue(f"{uri!r} names CID {dial[1]}; the host is CID 2: vsock://2:{dial[2]}")
+        return _with_port(uri, int(dial[2]))
+    if _VIRTIO.match(uri) is not None:
+        return uri
+    raise BadValue(
+        f"{uri!r} is not an endpoint: unix:///PATH, vsock://:PORT (listen), vsock://2:PORT (dial out) or "
+        "virtio:///dev/virtio-ports/NAME"
+    )
+
+
+def _with_port(uri: str, port: int) -> str:
+    if not 0 < port <= _MAX_PORT:
+        raise BadValue(f"{uri!r} has a port outside 1 to {_MAX_PORT}")
+    return uri
+
+
+_SCHEMA: dict[str, Parser] = {
+    "state_dir": absolute_path,
+    "sessions_dir": absolute_path,
+    "endpoints": listed(_endpoint),
+    "token_file": absolute_path,
+    "launcher_socket": absolute_path,
+    "vendor_policies": absolute_path,
+    "admin_policies": absolute_path,
+    "cache_dir": absolute_path,
+    "log.level": choice("debug", "info", "warning", "error"),
+    "log.file": absolute_path,
+    "audit.rotate_bytes": size(64 * 1024, 1 << 40),
+    "audit.keep_bytes": size(128 * 1024, 1 << 44),
+    "audit.reserve_bytes": size(0, 1 << 30),
+    "spool.stream_bytes": size(64 * 1024, 1 << 40),
+    "spool.drain_s": number(0, 60),
+    "finished.keep_s": number(0, 10 * 365 * 24 * 3600),
+    "finished.keep_count": integer(1, 1_000_000),
+    "finished.keep_bytes": size(0, 1 << 40),
+}
