@@ -62,7 +62,6 @@ KINDS: dict[str, dict[str, Rule]] = {
     "audit.damaged": _table("file reason after_seq:integer"),
     "audit.dropped": _table("files:texts kept_seq:integer kept_hash"),
     "audit.degraded": _table("reason"),
-    "audit.restored": _table(),
     "daemon.start": _table(
         "version pid:integer launcher_pid:integer mode profiles:texts endpoints:texts degraded:texts"
     ),

@@ -37,8 +37,10 @@ class Filter(Struct, frozen=True, kw_only=True):
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
 
 
-def tail(lines: Iterable[bytes], wanted: Filter, *, limit: int, limit_bytes: int) -> tuple[dict[str, Any], ...]:
-    """The newest `limit` records of `lines` that fit, oldest first; fewer where they pass `limit_bytes`."""
+def tail(
+    lines: Iterable[bytes], wanted: Filter, *, limit: int, limit_bytes: int
+) -> tuple[tuple[dict[str, Any], ...], bool]:
+    """The newest `limit` records of `lines` that fit, oldest first, and whether `limit_bytes` left some of them out."""
     found: deque[dict[str, Any]] = deque()
     room = limit_bytes
     for line in lines:
@@ -52,6 +54,6 @@ def tail(lines: Iterable[bytes], wanted: Filter, *, limit: int, limit_bytes: int
             continue
         room -= len(line)
         if room < 0:
-            break
+            return tuple(found), True
         found.appendleft(record)
-    return tuple(found)
+    return tuple(found), False

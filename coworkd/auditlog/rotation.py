@@ -6,8 +6,8 @@ Layout of the directory (0700; every file 0600, root)
     audit-00000000000000004711.jsonl    the newest; the only one that is written
     reserve                             blocks kept for the day the disk is full
 
-Rules: only whole files are dropped, oldest first, never the newest; before one goes, a durable `audit.dropped` record
-names the `seq` and hash of the first record that is kept, so a log which does not begin with 1 still proves itself.
+Rules: only whole files are dropped, oldest first, never the newest two; before one goes, a durable `audit.dropped`
+record names the `seq` and hash of the first record kept, so a log which does not begin with 1 still proves itself.
 
 Pure: names and sizes in, names out.
 """
@@ -49,10 +49,13 @@ def log_files(names: Iterable[str]) -> list[str]:
 
 
 def plan_drops(files: Sequence[tuple[str, int]], total_bytes: int) -> list[str]:
-    """Which of `files` (name, size in bytes; oldest first) must go so that the rest fits; the newest always stays."""
+    """Which of `files` (name, size in bytes; oldest first) must go so that the rest fits.
+
+    The newest two always stay: the newest is empty after a rotation, so it has no first record to be named by.
+    """
     left = sum(size for _, size in files)
     drops: list[str] = []
-    for name, size in files[:-1]:
+    for name, size in files[:-2]:
         if left <= total_bytes:
             break
         drops.append(name)

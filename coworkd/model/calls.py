@@ -318,6 +318,8 @@ class AuditTail(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, o
 
 class AuditRecords(Answer, frozen=True, kw_only=True):
     records: tuple[dict[str, Any], ...]
+    truncated: bool = False
+    """More records fit, but not into one message."""
 
 
 class AuditVerified(Answer, frozen=True, kw_only=True):

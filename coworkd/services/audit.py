@@ -1,9 +1,10 @@
 """The audit log as a service: durable before effect.
 
-`record` returns when the record is on disk. Callers that wait at the same time share one fdatasync (group commit): the first
-to get the writer's turn commits what all have queued. A record once begun is finished, cancelled or not.
+`record` returns when the record is on disk. Those who wait at the same time share one fdatasync (group commit): whoever
+gets the writer's turn commits what all have queued. A record once begun is finished, cancelled or not. The disk is only
+touched in a worker thread of its own, so one that stalls delays records, not links.
 
-It does not decide what is recorded (`auditlog.kinds` refuses what is not listed) and starts no task of its own.
+It does not decide what may be recorded (`auditlog.kinds` refuses what is not listed), and starts no task.
 """
 
 from __future__ import annotations
@@ -11,14 +12,57 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from coworkd.auditlog import RotationLimits
+import trio
+
+from coworkd.auditlog import Filter, RotationLimits, admit, tail, verify
 from coworkd.model.calls import AuditRecords, AuditTail, AuditVerified
+from coworkd.model.errors import CoworkError, DiskFailed, InvalidParams, LimitExceeded, Unavailable
+from coworkd.services.audit_files import AuditFiles, DiskCalls, Entry
+from coworkd.services.audit_snapshot import Snapshot
+
+QUEUE_LIMIT = 1024
+BATCH_LIMIT = 256
+TAIL_LIMIT = 10_000
+TAIL_LIMIT_BYTES = 3 * 1024 * 1024
+"""Below the 4 MiB a guest may send in one message."""
+
+_T = TypeVar("_T")
+
+
+class _Waiting:
+    """One record that is queued; `settled` once it is durable or has failed."""
+
+    __slots__ = ("entry", "error", "settled")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.settled = False
+        self.error: CoworkError | None = None
 
 
 class AuditLog:
-    """One open audit log. Implements `ports.AuditPort`; whoever opened it calls `close`."""
+    """One open audit log; implements `ports.AuditPort`. Whoever opened it calls `close`."""
+
+    def __init__(
+        self,
+        files: AuditFiles,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_degraded: Callable[[str | None], None] = lambda reason: None,
+    ) -> None:
+        """`files` is started and belongs to this log from here on. For `on_degraded` see `open`."""
+        self._files = files
+        self._clock = clock
+        self._on_degraded = on_degraded
+        self._told: str | None = None
+        self._queue: list[_Waiting] = []
+        self._turn = trio.Lock()
+        self._thread = trio.CapacityLimiter(1)
+        self._records = 0
+        self._closed = False
+        self._tell_degraded()
 
     @classmethod
     def open(
@@ -27,38 +71,137 @@ class AuditLog:
         *,
         boot_id: str,
         version: str,
-        limits: RotationLimits = RotationLimits(),
+        limits: RotationLimits | None = None,
         clock: Callable[[], float] = time.time,
         on_degraded: Callable[[str | None], None] = lambda reason: None,
+        disk: DiskCalls | None = None,
     ) -> AuditLog:
-        """Open or make the log in `directory` and record `audit.opened`. Blocking: call it before trio runs, or in a thread.
+        """Open or make the log in `directory` and record `audit.opened`. Blocking; a few milliseconds.
 
-        `on_degraded` is called, from a worker thread, with a reason when recording goes on with something wrong, with None when
-        that is over. Raises `InvalidState` when another process has it open, `DiskFailed` when the disk refuses.
+        `on_degraded` is called, in trio's thread, with a reason when recording goes on although something is wrong, and
+        with None when that is over. Raises `InvalidState` when another process has the log, `DiskFailed` when the disk
+        refuses; nothing is left open then.
         """
-        raise NotImplementedError
-
-    async def record(self, kind: str, fields: Mapping[str, Any], /) -> None:
-        """Append one record; return when it is durable.
-
-        Raises `DiskFailed` (nothing was recorded, the effect must not happen), `LimitExceeded` when too many wait,
-        `InternalError` for a kind or field that is not listed.
-        """
-        raise NotImplementedError
-
-    async def tail(self, params: AuditTail) -> AuditRecords:
-        """The newest records, oldest first: at most `params.limit`, 1,000 and 3 MiB."""
-        raise NotImplementedError
-
-    async def verify(self) -> AuditVerified:
-        """Read the whole log and prove the chain, up to the newest durable record of this moment."""
-        raise NotImplementedError
+        files = AuditFiles(directory, boot_id=boot_id, limits=limits or RotationLimits(), disk=disk)
+        try:
+            files.start(at=clock(), version=version)
+        except BaseException:
+            files.close()
+            raise
+        return cls(files, clock=clock, on_degraded=on_degraded)
 
     @property
     def records(self) -> int:
         """How many records this process has made durable."""
-        raise NotImplementedError
+        return self._records
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """`seq` and hash of the newest durable record."""
+        return self._files.head.seq, self._files.head.hash
+
+    async def record(self, kind: str, fields: Mapping[str, Any], /) -> None:
+        """Append one record; return when it is durable.
+
+        Raises `DiskFailed` (it is not in the log, so the effect must not happen), `LimitExceeded` when `QUEUE_LIMIT`
+        already wait, `Unavailable` after `close`, `InternalError` for a kind or field that is not listed. Cancellation:
+        before it is queued nothing is written; after that the record is finished first.
+        """
+        waiting = _Waiting(Entry(at=self._clock(), kind=kind, fields=admit(kind, fields)))
+        if self._closed:
+            raise Unavailable("the audit log is closed: coworkd is shutting down")
+        if len(self._queue) >= QUEUE_LIMIT:
+            raise LimitExceeded(f"{QUEUE_LIMIT} audit records wait for the disk; try again later")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._queue.append(waiting)
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                while not waiting.settled:
+                    await self._commit_batch()
+        if waiting.error is not None:
+            raise type(waiting.error)(waiting.error.message, **waiting.error.details) from waiting.error
+
+    async def tail(self, params: AuditTail) -> AuditRecords:
+        """The newest records that fit, oldest first; at most 3 MiB of them, and `truncated` says if that cut some.
+
+        Raises `InvalidParams` for a limit outside 1 to `TAIL_LIMIT`, `DiskFailed`.
+        """
+        if not 1 <= params.limit <= TAIL_LIMIT:
+            raise InvalidParams(f"limit must be 1 to {TAIL_LIMIT}, not {params.limit}", key="limit")
+        wanted = Filter(session=params.session)
+        snapshot = await self._snapshot()
+
+        def read() -> tuple[tuple[dict[str, Any], ...], bool]:
+            return tail(snapshot.lines_backwards(), wanted, limit=params.limit, limit_bytes=TAIL_LIMIT_BYTES)
+
+        records, truncated = await _read(snapshot, read)
+        return AuditRecords(records=records, truncated=truncated)
+
+    async def verify(self) -> AuditVerified:
+        """Prove the chain from its first record to the newest durable one of this moment, which this process remembers.
+
+        Raises `DiskFailed` where the files cannot be read; what is wrong inside them is `problem`.
+        """
+        snapshot = await self._snapshot()
+        verdict = await _read(snapshot, lambda: verify(snapshot.chunks()))
+        problem = verdict.problem
+        if problem is None and verdict.head != snapshot.head.hash:
+            problem = (
+                f"record {snapshot.head.seq} was written, but the log ends with {verdict.last}: its end was cut off"
+            )
+        return AuditVerified(
+            ok=problem is None,
+            records=verdict.records,
+            first=verdict.first,
+            last=verdict.last,
+            head=verdict.head,
+            problem=problem,
+        )
 
     def close(self) -> None:
-        """Let the log go: what is queued was either committed or failed before. Idempotent."""
-        raise NotImplementedError
+        """Let the log go; later records are refused. Call it when no `record` is under way. Idempotent."""
+        self._closed = True
+        self._files.close()
+
+    async def _commit_batch(self) -> None:
+        batch, self._queue = self._queue[:BATCH_LIMIT], self._queue[BATCH_LIMIT:]
+        entries = [waiting.entry for waiting in batch]
+        error: CoworkError | None = DiskFailed("the record was not written")
+        try:
+            await trio.to_thread.run_sync(self._files.commit, entries, limiter=self._thread)
+            error = None
+            self._records += len(batch)
+        except CoworkError as refused:
+            error = refused
+        finally:
+            for waiting in batch:
+                waiting.settled, waiting.error = True, error
+            self._tell_degraded()
+
+    def _tell_degraded(self) -> None:
+        reason = "; ".join(self._files.problems.values()) or None
+        if reason != self._told:
+            self._told = reason
+            self._on_degraded(reason)
+
+    async def _snapshot(self) -> Snapshot:
+        async with self._turn:
+            if self._closed:
+                raise Unavailable("the audit log is closed: coworkd is shutting down")
+            return await trio.to_thread.run_sync(self._files.snapshot, limiter=self._thread)
+
+
+async def _read(snapshot: Snapshot, work: Callable[[], _T]) -> _T:
+    """Run `work` in a thread; the snapshot is closed there, whatever happens."""
+
+    def run() -> _T:
+        try:
+            return work()
+        except OSError as error:
+            raise DiskFailed(f"the audit log cannot be read: {error.strerror}", errno=error.errno) from error
+        finally:
+            snapshot.close()
+
+    with trio.CancelScope(shield=True):
+        found = await trio.to_thread.run_sync(run)
+    return found  # noqa: RET504 (the scope could swallow the return, says mypy)
