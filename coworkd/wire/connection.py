@@ -5,13 +5,15 @@ The wire is MessagePack-RPC with no length prefix. Rules (each has the name that
   `[2, method, [{…}]]`; any encoding of the same values is accepted.
 - `id`: an id is an integer from 0 to 2**32 - 1. `id-reused`: a request may not use the id of one that is not yet
   answered. `id-unknown`: a response must answer a request that is outstanding.
-- `params`: parameters are always exactly one map in an array. `map-key`: keys are text, and none stands twice.
-- `error`: the error of a response is nil or a map; with an error the result is nil.
+- `params`: parameters are exactly one map in an array; an empty array stands for an empty map. `map-key`: keys are
+  text, and none stands twice. A method name that comes as bin is read as text, for clients that send it so.
+- `result`: of a response exactly one of error and result is not nil, and that one is a map.
 - `direction`: only hosts send requests, only guests send responses. Notifications go both ways.
-- `utf-8`: text is UTF-8. `format`, `extension`, `frame-bytes`, `depth`, `items`, `values`, `text-bytes`: see `limits`
-  and `scanner`. `truncated`: the stream ended inside a message.
+- `utf-8`: text is UTF-8. `format`, `extension`, `frame-bytes`, `depth`, `items`, `values`: see `limits` and `scanner`.
+  `truncated`: the stream ended inside a message.
 - After a breach the connection gives no more events: `next_event` raises the same error again. It can still compose
-  what tells the peer why (`link.error`).
+  what tells the peer why: the notification `link.error {code, message, details: {rule, …}}`, after which the link is
+  closed. (A response would need the id of a request; a breach often has none.)
 - Any cutting of the same bytes gives the same events.
 
 Not here: sockets, deadlines, which methods exist, whether `hello` was said (the link decides, and calls `greeted`).
@@ -56,7 +58,7 @@ class Response(Struct, frozen=True, kw_only=True):
 
     id: int
     error: dict[str, Any] | None
-    result: Any
+    result: dict[str, Any] | None
 
 
 class Notification(Struct, frozen=True, kw_only=True):
@@ -165,8 +167,8 @@ class Connection:
     def _response(self, request_id: Any, error: Any, result: Any) -> Response:
         if self.role == "guest":
             raise RemoteProtocolError("a host sends no responses: a guest asks nothing", rule="direction")
-        if error is not None and (not isinstance(error, dict) or result is not None):
-            raise RemoteProtocolError("the error of a response is nil, or a map with a nil result", rule="error")
+        if not isinstance(result if error is None else error, dict) or (error is not None and result is not None):
+            raise RemoteProtocolError("of a response exactly one of error and result is a map", rule="result")
         event = Response(id=_id(request_id), error=error, result=result)
         if event.id not in self._outstanding:
             raise RemoteProtocolError(f"a response to id {event.id}, which is not outstanding", rule="id-unknown")
@@ -272,12 +274,19 @@ def _id(value: Any) -> int:
 
 
 def _method(value: Any) -> str:
+    if type(value) is bytes:
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise RemoteProtocolError("a method name is not UTF-8", rule="utf-8") from error
     if type(value) is not str:
         raise RemoteProtocolError("a method name is not text", rule="message-shape")
     return value
 
 
 def _params(value: Any) -> dict[str, Any]:
+    if value == []:
+        return {}
     if type(value) is not list or len(value) != 1 or type(value[0]) is not dict:
         raise RemoteProtocolError("parameters are not exactly one map in an array, [{…}]", rule="params")
     params: dict[str, Any] = value[0]

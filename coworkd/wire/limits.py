@@ -4,7 +4,7 @@ Rules (the numbers of docs/protocol.md; a breach of any of them closes the link)
 - One message from a host is at most 16 KiB until its `hello` was answered, 1 MiB from then on.
 - One message from a guest is at most 4 MiB.
 - Containers nest at most 32 deep (the message itself is the first level); an array or a map has at most 4,096 entries;
-  one message has at most 65,536 values, keys counted; one text has at most 1 MiB.
+  one message has at most 65,536 values, keys counted.
 
 The caps are on the bytes of *one* message, judged as soon as its header declares them, so neither a declared length of
 4 GiB nor a slow drip makes the receiver keep more than the cap. Source: MessagePack specification, section Formats.
@@ -35,7 +35,6 @@ class Limits(Struct, frozen=True, kw_only=True):
     depth: int = 32
     items: int = 4096
     values: int = 65_536
-    text_bytes: int = 1024 * 1024
 
 
 FROM_HOST = Limits(fresh_frame_bytes=HOST_FRAME_BYTES_FRESH, frame_bytes=HOST_FRAME_BYTES)

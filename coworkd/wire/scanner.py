@@ -116,10 +116,6 @@ class FrameScanner:
         """Bytes of the value (containers: of their header) and its children, for a tag that is followed by a length."""
         header = 1 + _LENGTH_BYTES[tag]
         if tag < 0xDC:
-            if tag >= 0xD9 and length > self._limits.text_bytes:
-                raise RemoteLimitError(
-                    f"a text of {length} bytes is longer than the {self._limits.text_bytes} allowed", rule="text-bytes"
-                )
             return header + length, 0
         if length > self._limits.items:
             raise RemoteLimitError(

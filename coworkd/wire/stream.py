@@ -1,7 +1,7 @@
 """Stream events (`process.output`, `stream.data`) as buffers, so that a payload is never copied into a message.
 
 A frame is `[2, method, [{…, offset, eof?, data}]]` with `data` as its last key: everything up to the payload is one
-small header, and the payload follows as it lies in memory. Any MessagePack decoder reads it as one ordinary notification.
+small header, and the payload follows as it lies in memory. Any decoder reads it as one ordinary notification.
 
 Source: MessagePack specification, sections map, bin, uint.
 """
