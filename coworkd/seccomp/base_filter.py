@@ -78,6 +78,7 @@ _IP_PROTOCOLS = (0, 1, 6, 17, 58)
 """Whatever fits, ICMP and ICMPv6 (the unprivileged `ping` socket), TCP, UDP."""
 
 PER_LINUX32, UNAME26, ADDR_NO_RANDOMIZE = 0x0008, 0x002_0000, 0x004_0000
+_TOP_BIT = 0x8000_0000
 
 
 def load_base(profile: SeccompBase, arch: Arch) -> RuleSet:
@@ -110,14 +111,11 @@ def _conditional(arch: Arch, profile: SeccompBase) -> Iterator[Rule]:
     for command, reason in _REFUSED_IOCTLS:
         yield from _rules(arch, "ioctl", EPERM, reason, _int(1, Op.EQ, command))
     known = PER_LINUX32 | UNAME26 | (ADDR_NO_RANDOMIZE if profile == "dev" else 0)
-    yield from _rules(
-        arch,
-        "personality",
-        EPERM,
-        "an execution domain that weakens protections",
-        _int(0, Op.NE, 0, INT_MASK & ~known),
-        _int(0, Op.NE, INT_MASK),
-    )
+    reason = "an execution domain that weakens protections"
+    # 0xffffffff only asks. The top bit tells it from the rest, so two rules say what one with a hole would.
+    odd = (_int(0, Op.EQ, 0, _TOP_BIT), _int(0, Op.NE, 0, INT_MASK & ~_TOP_BIT & ~known))
+    yield from _rules(arch, "personality", EPERM, reason, *odd)
+    yield from _rules(arch, "personality", EPERM, reason, _int(0, Op.GE, _TOP_BIT), _int(0, Op.LT, INT_MASK))
     for call in ("socket", "socketpair"):
         yield from _socket_rules(arch, call)
 

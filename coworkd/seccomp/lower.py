@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations, product
+from math import prod
 from typing import Any
 
 from coworkd.seccomp.rules import LONG_MASK, Condition, Op, Rule, RuleSet
@@ -81,42 +82,51 @@ def _overlap(left: Cube, right: Cube) -> bool:
 
 def _cubes(rule: Rule) -> Iterator[Cube]:
     """The disjunction of cubes that is the conjunction of the rule's conditions."""
-    by_index: dict[int, list[Condition]] = {}
+    by_mask: dict[tuple[int, int], list[Condition]] = {}
     for condition in rule.conditions:
-        by_index.setdefault(condition.index, []).append(condition)
-    choices: list[list[tuple[int, int, int]]] = []
-    total = 1
-    for index, conditions in by_index.items():
-        blocks = _blocks(rule, conditions)
-        total *= len(blocks)
-        choices.append([(index, mask, value) for mask, value in blocks])
+        by_mask.setdefault((condition.index, condition.mask), []).append(condition)
+    choices = [
+        [(index, block_mask, value) for block_mask, value in _blocks(rule, mask, conditions)]
+        for (index, mask), conditions in by_mask.items()
+    ]
+    total = prod(len(choice) for choice in choices)
     if total > MAX_CUBES:
         raise Inexpressible(f"{rule.syscall}: {total} masked comparisons for one rule")
     for chosen in product(*choices):
-        yield {index: (mask, value) for index, mask, value in chosen}
+        cube = _intersection(chosen)
+        if cube is not None:
+            yield cube
 
 
-def _blocks(rule: Rule, conditions: list[Condition]) -> list[tuple[int, int]]:
-    """All conditions on one argument, as (mask, value) blocks; they must be under one mask."""
-    mask = conditions[0].mask
-    if any(condition.mask != mask for condition in conditions):
-        raise Inexpressible(f"{rule.syscall}: one argument compared under several masks")
+def _intersection(chosen: tuple[tuple[int, int, int], ...]) -> Cube | None:
+    """All of them at once, or None where two contradict each other about a bit."""
+    cube: Cube = {}
+    for index, mask, value in chosen:
+        had_mask, had_value = cube.get(index, (0, 0))
+        if (had_value ^ value) & had_mask & mask:
+            return None
+        cube[index] = (had_mask | mask, had_value | value)
+    return cube
+
+
+def _blocks(rule: Rule, mask: int, conditions: list[Condition]) -> list[tuple[int, int]]:
+    """The conditions on one argument under one mask, as (mask, value) blocks."""
     if len(conditions) == 1 and conditions[0].op is Op.EQ:
         value = conditions[0].value
         return [(mask, value)] if value & ~mask == 0 else []
     if mask & (mask + 1):
-        return _blocks_of_bits(rule, conditions)
+        return _blocks_of_bits(rule, mask, conditions)
     ranges = [(0, mask)]
     for condition in conditions:
         ranges = [kept for first, last in ranges for kept in _narrow(first, last, condition)]
     return [block for first, last in ranges for block in _aligned(first, last, mask)]
 
 
-def _blocks_of_bits(rule: Rule, conditions: list[Condition]) -> list[tuple[int, int]]:
+def _blocks_of_bits(rule: Rule, mask: int, conditions: list[Condition]) -> list[tuple[int, int]]:
     """Under a mask with holes only "not equal" has a meaning in blocks: some bit of the mask differs."""
-    if len(conditions) > 1 or conditions[0].op is not Op.NE or conditions[0].value & ~conditions[0].mask:
+    if len(conditions) > 1 or conditions[0].op is not Op.NE or conditions[0].value & ~mask:
         raise Inexpressible(f"{rule.syscall}: an order of values under a mask with holes")
-    mask, value = conditions[0].mask, conditions[0].value
+    value = conditions[0].value
     return [(1 << bit, ~value & 1 << bit) for bit in range(64) if mask >> bit & 1]
 
 
