@@ -1,8 +1,8 @@
 """Maps of the wire → parameter types, and answers → what MessagePack can carry: dicts end here.
 
 Rules
-- An unknown parameter is refused, with the nearest right spelling; so are wrong types (`bool` is no integer, a float is no
-  integer, an integer is taken where a float is wanted), a missing parameter, a value that is not one of those named.
+- An unknown parameter is refused, with the nearest right spelling; so are wrong types (`bool` is no integer, a float is
+  no integer, an integer is taken where a float is wanted), a missing parameter, a value that is not one of those named.
 - Text (keys too), arguments and paths hold no NUL; floats are finite. Plain `bin` (stdin, input) may hold anything.
 - Every refusal is `InvalidParams`; `details.key` is the path of the parameter, as `folders[0].mode`.
 - What travels as text where it is UTF-8 and else as bin is `OsBytes`, both ways.
@@ -46,7 +46,7 @@ def parse_params(params: Mapping[str, Any], kind: type[T]) -> T:
         raise _invalid(str(error), kind) from error
 
 
-def parse_answer(answer: Any, kind: type[T]) -> T:
+def read_answer(answer: Any, kind: type[T]) -> T:
     """Return what a guest answered as `kind`, unknown fields ignored. Raises `msgspec.ValidationError`."""
     return msgspec.convert(answer, kind, dec_hook=_from_wire, builtin_types=_NATIVE)
 
@@ -66,7 +66,7 @@ def _from_wire(kind: type, value: object) -> object:
     if kind is not OsBytes:
         raise NotImplementedError(f"no wire form is known for {kind!r}")
     parsed = OsBytes.from_wire(value)
-    if b"\0" in parsed:
+    if parsed.find(0) >= 0:
         raise ValueError("a NUL byte cannot be part of an argument or a path")
     return parsed
 
@@ -144,7 +144,7 @@ def _choices_at(kind: type, path: str) -> list[str]:
 
 
 def _types_at(kind: type, path: str) -> list[Any]:
-    """The types that may stand at a path of msgspec's, as `folders[0].mode`; only errors come here, so it is imported late."""
+    """The types that may stand at a path as `folders[0].mode`. Only errors come here: `inspect` is imported late."""
     from msgspec import inspect
 
     found = [inspect.type_info(kind)]

@@ -21,13 +21,22 @@ SPELLINGS = "unix:///PATH, vsock://CID:PORT, hybrid:///PATH?port=N or virtio:///
 
 
 class VsockEndpoint(Struct, frozen=True, kw_only=True, tag="vsock"):
-    """A vsock address. For a listener `cid` is ignored (it listens on its own); whom it accepts is not."""
+    """A vsock address to connect to."""
 
     cid: int
     port: int
 
     def __str__(self) -> str:
         return f"vsock://{self.cid}:{self.port}"
+
+
+class VsockPort(Struct, frozen=True, kw_only=True, tag="vsock-port"):
+    """A vsock port to listen on, `vsock://:PORT`. For guests only."""
+
+    port: int
+
+    def __str__(self) -> str:
+        return f"vsock://:{self.port}"
 
 
 class UnixEndpoint(Struct, frozen=True, kw_only=True, tag="unix"):
@@ -59,6 +68,9 @@ class VirtioEndpoint(Struct, frozen=True, kw_only=True, tag="virtio"):
 
 
 Endpoint = VsockEndpoint | UnixEndpoint | HybridEndpoint | VirtioEndpoint
+ServedEndpoint = VsockEndpoint | VsockPort | UnixEndpoint | VirtioEndpoint
+
+_VSOCK_LISTEN = "vsock://:"
 
 
 def parse_endpoint(uri: str) -> Endpoint:
@@ -84,6 +96,16 @@ def parse_endpoint(uri: str) -> Endpoint:
     if parts.scheme == "unix":
         return UnixEndpoint(path=path)
     return HybridEndpoint(path=path, port=_query_port(uri, parts.query))
+
+
+def parse_served_endpoint(uri: str) -> ServedEndpoint:
+    """Return what a guest is told to serve: a listener, a port to open, or (`VsockEndpoint`) a host to dial."""
+    if uri.startswith(_VSOCK_LISTEN):
+        return VsockPort(port=_uint32(uri, "port", uri[len(_VSOCK_LISTEN) :]))
+    endpoint = parse_endpoint(uri)
+    if isinstance(endpoint, HybridEndpoint):
+        raise _refused(uri, "a guest cannot serve a hybrid socket, its machine monitor does")
+    return endpoint
 
 
 def _path(uri: str, netloc: str, quoted: str) -> str:
