@@ -150,7 +150,7 @@ class AuditFiles:
                 self._append([*entries, Entry(at=at, kind="audit.degraded", fields=note)])
             except OSError as again:
                 raise self._failed("written, nor on its reserve", again) from again
-        if not self._reserved and self._room_again():
+        if self._limits.reserve_bytes and not self._reserved and self._room_again():
             self._take_reserve()
 
     # -- the newest file ------------------------------------------------------------------------------------------
@@ -286,6 +286,8 @@ class AuditFiles:
 
     def _take_reserve(self) -> None:
         """Hold blocks back for the day the disk is full; without them the log still works, and it is told."""
+        if not self._limits.reserve_bytes:
+            return
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(RESERVE_NAME, flags, 0o600, dir_fd=self._directory)

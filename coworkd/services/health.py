@@ -1,36 +1,179 @@
-"""Health: how far coming up got, what does not work, and how much there is of everything."""
+"""Health: how far coming up got, what does not work, and how much there is of everything.
+
+`degraded` maps a part to the reason why it does not work; `hello` tells it to every host, so being ready with problems
+is said, never silent. What is counted elsewhere is asked for at the moment of the call, through `Sources`, so no number
+here can be stale. Nothing here starts a task or keeps a descriptor.
+
+Sources: proc_pid_statm(5).
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from coworkd.model.calls import DoctorAnswer, Empty, HelloAnswer, Info, Logs, LogsAnswer, SetLogLevel, Stats
+import trio
+
+from coworkd import __version__
+from coworkd.model.calls import (
+    DoctorAnswer,
+    Empty,
+    Finding,
+    HelloAnswer,
+    Info,
+    Logs,
+    LogsAnswer,
+    SetLogLevel,
+    Stage,
+    Stats,
+)
+
+PROTOCOL = 1
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What health asks others for; each is cheap, synchronous and called in trio's thread, but `doctor` in a worker's."""
+
+    endpoints: Callable[[], tuple[str, ...]]
+    profiles: Callable[[], tuple[str, ...]]
+    bubblewrap: Callable[[], str]
+    """Its version as it tells it; empty where there is none."""
+    launcher_pid: Callable[[], int | None]
+    """None while the launcher is away."""
+    links: Callable[[], int]
+    sessions: Callable[[], int]
+    processes: Callable[[], dict[str, int]]
+    """State → count."""
+    started_total: Callable[[], int]
+    start_errors_total: Callable[[], int]
+    spool_bytes: Callable[[], int]
+    audit_records: Callable[[], int]
+    logs: Callable[[Logs], LogsAnswer]
+    set_log_level: Callable[[SetLogLevel], Empty]
+    doctor: Callable[[], tuple[Finding, ...]]
 
 
 class Health:
-    """Built by `app` from small callables; serves `hello`, `info`, `stats`, `doctor`, `logs` and `set_log_level`."""
+    """Made first, so that stages can be timed; `attach` gives it the sources once they exist."""
 
-    degraded: dict[str, str]
+    def __init__(
+        self,
+        *,
+        boot_id: str,
+        state_dir: str,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._boot_id = boot_id
+        self._state_dir = state_dir
+        self._clock = clock
+        self._monotonic = monotonic
+        self._since = monotonic()
+        self._stages: list[Stage] = []
+        self._sources: Sources | None = None
+        self.degraded: dict[str, str] = {}
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        """Time one step of coming up. An error inside is noted with the stage and raised on."""
-        raise NotImplementedError
+    def attach(self, sources: Sources) -> None:
+        """Say whom to ask. Needed before `info`, `stats`, `doctor`, `logs` and `set_log_level`."""
+        self._sources = sources
 
-    def hello_answer(self, protocol: int, features: tuple[str, ...]) -> HelloAnswer:
-        """The answer of `hello`."""
-        raise NotImplementedError
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one step of coming up. An error inside makes the part degraded and goes on to the caller, who decides."""
+        started_at, began = self._clock(), self._monotonic()
+        error: str | None = None
+        try:
+            yield
+        except Exception as problem:
+            error = str(problem) or type(problem).__name__
+            self.degrade(name, error)
+            raise
+        finally:
+            took_s = self._monotonic() - began
+            self._stages.append(Stage(name=name, started_at=started_at, took_s=took_s, error=error))
 
-    def info(self) -> Info:
-        raise NotImplementedError
+    def degrade(self, part: str, reason: str | None) -> None:
+        """Tell that `part` does not work, and why; None when it works again."""
+        if reason is None:
+            self.degraded.pop(part, None)
+        else:
+            self.degraded[part] = reason
 
-    def stats(self) -> Stats:
-        raise NotImplementedError
+    def hello_answer(self, features: tuple[str, ...], protocol: int = PROTOCOL) -> HelloAnswer:
+        """What `hello` tells: `protocol` is the version agreed on."""
+        return HelloAnswer(
+            protocol=protocol,
+            version=__version__,
+            boot_id=self._boot_id,
+            features=features,
+            stages=tuple(self._stages),
+            degraded=dict(self.degraded),
+        )
+
+    async def info(self) -> Info:
+        """What this coworkd is and where. `launcher_pid` is 0 while the launcher is away."""
+        ask = self._asked
+        kernel = os.uname()
+        return Info(
+            version=__version__,
+            protocol=PROTOCOL,
+            boot_id=self._boot_id,
+            kernel=kernel.release,
+            machine=kernel.machine,
+            bubblewrap=ask.bubblewrap(),
+            pid=os.getpid(),
+            launcher_pid=ask.launcher_pid() or 0,
+            state_dir=self._state_dir,
+            profiles=ask.profiles(),
+            endpoints=ask.endpoints(),
+        )
+
+    async def stats(self) -> Stats:
+        """Counts of this moment. `rss_bytes` has `coworkd`, and `launcher` where its pid can be read."""
+        ask = self._asked
+        rss = {"coworkd": rss_bytes(os.getpid()), "launcher": rss_bytes(ask.launcher_pid())}
+        return Stats(
+            uptime_s=self._monotonic() - self._since,
+            links=ask.links(),
+            sessions=ask.sessions(),
+            processes=ask.processes(),
+            started_total=ask.started_total(),
+            start_errors_total=ask.start_errors_total(),
+            spool_bytes=ask.spool_bytes(),
+            rss_bytes={name: size for name, size in rss.items() if size is not None},
+            audit_records=ask.audit_records(),
+        )
 
     async def doctor(self) -> DoctorAnswer:
-        raise NotImplementedError
+        """Check every requirement; in a worker thread, since some checks run programs. Takes up to a few seconds."""
+        return DoctorAnswer(findings=await trio.to_thread.run_sync(self._asked.doctor))
 
-    def logs(self, params: Logs) -> LogsAnswer:
-        raise NotImplementedError
+    async def logs(self, params: Logs) -> LogsAnswer:
+        """See `services.logs`."""
+        return self._asked.logs(params)
 
     async def set_log_level(self, params: SetLogLevel) -> Empty:
-        raise NotImplementedError
+        """See `services.logs`."""
+        return self._asked.set_log_level(params)
+
+    @property
+    def _asked(self) -> Sources:
+        if self._sources is None:
+            raise RuntimeError("Health.attach was not called")
+        return self._sources
+
+
+def rss_bytes(pid: int | None) -> int | None:
+    """The resident set of a process; None where there is no such process."""
+    if pid is None:
+        return None
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * _PAGE_BYTES
+    except (FileNotFoundError, ProcessLookupError):
+        return None
