@@ -13,7 +13,8 @@ ARGS ?=
 ifeq ($(shell id -u),0)
 AS_ROOT :=
 else
-AS_ROOT := sudo --preserve-env=CI,COWORKD_REQUIRE_CAPABILITIES,PYTHONDONTWRITEBYTECODE
+AS_ROOT := sudo --preserve-env=CI,COWORKD_REQUIRE_CAPABILITIES,PYTHONDONTWRITEBYTECODE \
+	env HYPOTHESIS_STORAGE_DIRECTORY=/var/tmp/coworkd-hypothesis-root
 ROOT_PYTEST_OPTIONS := -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE := 1
 endif
@@ -34,7 +35,7 @@ test: setup-test root-or-sudo ## run every test (needs root for the sandboxes; p
 	@$(AS_ROOT) $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests $(ARGS)
 
 unit: setup-test ## run the tests that need no root: units and the house's rules
-	@$(PYTEST) tests/unit tests/test_house.py $(ARGS)
+	@$(PYTEST) tests/unit tests/test_house.py tests/test_capabilities.py $(ARGS)
 
 root-test: setup-test root-or-sudo ## run the tests with real sandboxes, namespaces and mounts
 	@$(AS_ROOT) $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/root $(ARGS)

@@ -47,13 +47,14 @@ def load_capabilities() -> dict[str, Capability]:
 
 def required_tiers(environment: Mapping[str, str]) -> frozenset[str]:
     """The tiers whose lack of a capability fails here; raises ValueError for a tier that does not exist."""
+    ci = CI_TIERS if environment.get("CI") == "true" else frozenset()
     told = environment.get("COWORKD_REQUIRE_CAPABILITIES", "")
     if told in ("", "1"):
-        return CI_TIERS if told or environment.get("CI") == "true" else frozenset()
+        return ci | (CI_TIERS if told else frozenset())
     tiers = frozenset(told.split(","))
     if unknown := tiers - set(TIERS):
         raise ValueError(f"COWORKD_REQUIRE_CAPABILITIES names no tier: {sorted(unknown)}; there are {TIERS}")
-    return tiers
+    return ci | tiers
 
 
 @functools.cache
