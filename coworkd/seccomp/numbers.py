@@ -54,7 +54,9 @@ def host_arch() -> Arch:
     try:
         return Arch(machine)
     except ValueError:
-        raise InvalidParams(f"no seccomp filter can be made for {machine}: only x86_64 and aarch64", key="arch") from None
+        raise InvalidParams(
+            f"no seccomp filter can be made for {machine}: only x86_64 and aarch64", key="arch"
+        ) from None
 
 
 def host_kernel() -> tuple[int, int]:
