@@ -47,14 +47,14 @@ class Inbox:
         self.parked = False
         self._bound_bytes = bound_bytes
         self._queue: deque[Output | _Gap] = deque()
-        self._queued_bytes = 0
+        self.queued_bytes = 0
 
     def feed_output(self, stream: str, offset: int, data: bytes, eof: bool) -> bool:
         """Take one frame in. True when this frame made the inbox `parked`: the caller must detach."""
         wanted = self.wanted.get(stream)
         if wanted is None or self.parked:
             return False
-        if self._queued_bytes and self._queued_bytes + len(data) > self._bound_bytes:
+        if self.queued_bytes and self.queued_bytes + len(data) > self._bound_bytes:
             self.parked = True
             return True
         name = cast(StreamName, stream)
@@ -65,7 +65,7 @@ class Inbox:
             offset = wanted
         if data or eof:
             self._queue.append(Output(name, offset, data, eof))
-        self._queued_bytes += len(data)
+        self.queued_bytes += len(data)
         if eof:
             del self.wanted[stream]
         else:
@@ -86,7 +86,7 @@ class Inbox:
             return None
         item = self._queue.popleft()
         if isinstance(item, Output):
-            self._queued_bytes -= len(item.data)
+            self.queued_bytes -= len(item.data)
             return item
         raise OutOfRange(
             f"{item.got - item.expected} bytes of {item.stream} of process {self.process} are gone: wanted offset "

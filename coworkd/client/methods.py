@@ -1,0 +1,78 @@
+"""Every method by name, with the type of its parameters and of its answer: the one table both clients are made from.
+
+A `Method` is data. `Client.session_ensure` and `AsyncClient.session_ensure` are the same `Method` bound to two ways of
+calling; their keyword arguments are the fields of the parameter type in `coworkd.model.calls`, checked by mypy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from msgspec import Struct
+
+from coworkd.client.requests import run_request, start_request
+from coworkd.model import calls
+from coworkd.model.policy import Profile
+from coworkd.model.process import ExitRecord, ProcessInfo
+from coworkd.model.session import RemovedSession
+
+P = ParamSpec("P")
+A = TypeVar("A", bound=Struct)
+
+
+class Method(Generic[P, A]):
+    """One method: its name on the wire, what builds its parameters, and the type of its answer."""
+
+    __slots__ = ("answer", "build", "name")
+
+    def __init__(self, name: str, build: Callable[P, Struct], answer: type[A]) -> None:
+        self.name = name
+        self.build: Callable[..., Struct] = build
+        self.answer = answer
+
+
+class ProcessList(calls.Answer, frozen=True, kw_only=True):
+    """The answer of `process.list`."""
+
+    processes: tuple[ProcessInfo, ...]
+
+
+PING = Method("ping", calls.NoParams, calls.Pong)
+INFO = Method("info", calls.NoParams, calls.Info)
+STATS = Method("stats", calls.NoParams, calls.Stats)
+DOCTOR = Method("doctor", calls.NoParams, calls.DoctorAnswer)
+LOGS = Method("logs", calls.Logs, calls.LogsAnswer)
+SET_LOG_LEVEL = Method("set_log_level", calls.SetLogLevel, calls.Empty)
+SHUTDOWN = Method("shutdown", calls.Mutating, calls.Empty)
+
+SESSION_ENSURE = Method("session.ensure", calls.SessionEnsure, calls.SessionEnsured)
+SESSION_GET = Method("session.get", calls.SessionName, calls.SessionAnswer)
+SESSION_LIST = Method("session.list", calls.NoParams, calls.SessionList)
+SESSION_DELETE = Method("session.delete", calls.SessionDelete, RemovedSession)
+
+PROCESS_RUN = Method("process.run", run_request, calls.ProcessRan)
+PROCESS_START = Method("process.start", start_request, calls.ProcessStarted)
+PROCESS_ATTACH = Method("process.attach", calls.ProcessAttach, calls.ProcessAttached)
+PROCESS_DETACH = Method("process.detach", calls.ProcessName, calls.Empty)
+PROCESS_WRITE_STDIN = Method("process.write_stdin", calls.WriteStdin, calls.StdinOffset)
+PROCESS_CLOSE_STDIN = Method("process.close_stdin", calls.CloseStdin, calls.Empty)
+PROCESS_RESIZE = Method("process.resize", calls.Resize, calls.Empty)
+PROCESS_SIGNAL = Method("process.signal", calls.SignalProcess, calls.Empty)
+PROCESS_KILL = Method("process.kill", calls.KillProcess, calls.Empty)
+PROCESS_WAIT = Method("process.wait", calls.WaitProcess, ExitRecord)
+PROCESS_GET = Method("process.get", calls.ProcessName, ProcessInfo)
+PROCESS_LIST = Method("process.list", calls.ProcessListParams, ProcessList)
+PROCESS_FORGET = Method("process.forget", calls.ForgetProcess, calls.Empty)
+
+AUDIT_TAIL = Method("audit.tail", calls.AuditTail, calls.AuditRecords)
+AUDIT_VERIFY = Method("audit.verify", calls.NoParams, calls.AuditVerified)
+EVENTS_SUBSCRIBE = Method("events.subscribe", calls.Subscribe, calls.Subscribed)
+EVENTS_UNSUBSCRIBE = Method("events.unsubscribe", calls.NoParams, calls.Empty)
+POLICY_SHOW = Method("policy.show", calls.PolicyShow, Profile)
+POLICY_RELOAD = Method("policy.reload", calls.Mutating, calls.PolicyReloaded)
+
+
+def all_methods() -> dict[str, Method[..., Any]]:
+    """Every method of this module by its name on the wire."""
+    return {item.name: item for item in globals().values() if isinstance(item, Method)}

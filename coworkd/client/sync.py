@@ -1,0 +1,392 @@
+"""The blocking client: for programs without an event loop. Imports no trio.
+
+    with connect("unix:///run/coworkd/coworkd.sock") as client:
+        client.session_ensure(name="work")
+        print(client.run("work", ["uname", "-a"]).stdout)
+
+Rules
+- There is no thread of its own: whoever waits for something reads the link for everybody, one thread at a time. Any number of
+  threads may use one client.
+- Nothing is read while nobody waits; a subscriber or an attached process that is not read for long slows this link only.
+- An exception raised by a signal handler while a thread reads breaks the link; so does any that interrupts a send.
+- Errors are `CoworkError`s, those of the guest with the class of their code. A link that drops raises `Unavailable`
+  from every call that waits and every later one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+from msgspec import Struct
+
+from coworkd.client import methods
+from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
+from coworkd.client.dial import Stream, dial
+from coworkd.client.feed import Feed
+from coworkd.client.inbox import Inbox, Output
+from coworkd.client.methods import Method, P
+from coworkd.client.process import Process
+from coworkd.model.calls import HelloAnswer, ProcessStarted
+from coworkd.model.errors import CoworkError, DeadlineExceeded, Unavailable
+from coworkd.model.event import Event
+from coworkd.wire.convert import compose_answer
+from coworkd.wire.endpoint import parse_endpoint
+
+A = TypeVar("A", bound=Struct)
+RECEIVE_BYTES = 256 * 1024
+DEFAULT_TIMEOUT_S = 10.0
+
+
+class _Verb(Generic[P, A]):
+    """A `Method` as a method of `Client`: keyword arguments in, typed answer out."""
+
+    def __init__(self, method: Method[P, A]) -> None:
+        self._method = method
+
+    @overload
+    def __get__(self, client: None, owner: type) -> _Verb[P, A]: ...
+
+    @overload
+    def __get__(self, client: Client, owner: type) -> Callable[P, A]: ...
+
+    def __get__(self, client: Client | None, owner: type) -> Any:
+        if client is None:
+            return self
+        method = self._method
+
+        def verb(*args: Any, **fields: Any) -> Any:
+            answer = client.call(method.name, compose_answer(method.build(*args, **fields)))
+            return read_answer(method.name, answer, method.answer)
+
+        return verb
+
+
+class _Start(Generic[P]):
+    """`process.start` as a method of `Client`: keyword arguments in, a `Process` out."""
+
+    def __init__(self, method: Method[P, ProcessStarted]) -> None:
+        self._method = method
+
+    @overload
+    def __get__(self, client: None, owner: type) -> _Start[P]: ...
+
+    @overload
+    def __get__(self, client: Client, owner: type) -> Callable[P, Process]: ...
+
+    def __get__(self, client: Client | None, owner: type) -> Any:
+        if client is None:
+            return self
+
+        def start(*args: Any, **fields: Any) -> Process:
+            return client.start_process(self._method.build(*args, **fields))
+
+        return start
+
+
+class Client:
+    """One link to a guest, blocking. Made by `connect`; `close` it, or use it in a `with`."""
+
+    hello: HelloAnswer
+
+    def __init__(self, stream: Stream, first: bytes = b"") -> None:
+        """Take over a connected stream on which no call was made yet; call `greet` next. The client closes it."""
+        self._stream = stream
+        self._core = Core()
+        if first:
+            self._core.receive(first)
+        self._changed = threading.Condition(threading.Lock())
+        self._sending = threading.Lock()
+        self._reading = False
+
+    def greet(self, client_name: str, token: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> HelloAnswer:
+        """Say hello, once. Raises `Unauthenticated`, `InvalidState` (no common version), `DeadlineExceeded`, `Unavailable`."""
+        with self._changed:
+            pending, frame = self._core.hello(client_name, token)
+        self.hello = read_answer("hello", self._finish(pending, frame, timeout_s), HelloAnswer)
+        return self.hello
+
+    # -- calls
+
+    def call(
+        self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Call any method and return its answer as it came.
+
+        Raises the error it was answered with; `LimitExceeded` (nothing was sent) for a call over 1 MiB; `DeadlineExceeded`
+        where `timeout_s` ran out here, and then the call may still happen; `Unavailable` where the link is gone.
+        """
+        with self._changed:
+            pending, frame = self._core.request(method, params or {})
+        return self._finish(pending, frame, timeout_s)
+
+    run = _Verb(methods.PROCESS_RUN)
+    start = _Start(methods.PROCESS_START)
+    ping = _Verb(methods.PING)
+    info = _Verb(methods.INFO)
+    stats = _Verb(methods.STATS)
+    doctor = _Verb(methods.DOCTOR)
+    logs = _Verb(methods.LOGS)
+    set_log_level = _Verb(methods.SET_LOG_LEVEL)
+    shutdown = _Verb(methods.SHUTDOWN)
+    session_ensure = _Verb(methods.SESSION_ENSURE)
+    session_get = _Verb(methods.SESSION_GET)
+    session_list = _Verb(methods.SESSION_LIST)
+    session_delete = _Verb(methods.SESSION_DELETE)
+    process_detach = _Verb(methods.PROCESS_DETACH)
+    process_write_stdin = _Verb(methods.PROCESS_WRITE_STDIN)
+    process_close_stdin = _Verb(methods.PROCESS_CLOSE_STDIN)
+    process_resize = _Verb(methods.PROCESS_RESIZE)
+    process_signal = _Verb(methods.PROCESS_SIGNAL)
+    process_kill = _Verb(methods.PROCESS_KILL)
+    process_wait = _Verb(methods.PROCESS_WAIT)
+    process_get = _Verb(methods.PROCESS_GET)
+    process_list = _Verb(methods.PROCESS_LIST)
+    process_forget = _Verb(methods.PROCESS_FORGET)
+    audit_tail = _Verb(methods.AUDIT_TAIL)
+    audit_verify = _Verb(methods.AUDIT_VERIFY)
+    events_unsubscribe = _Verb(methods.EVENTS_UNSUBSCRIBE)
+    policy_show = _Verb(methods.POLICY_SHOW)
+    policy_reload = _Verb(methods.POLICY_RELOAD)
+
+    # -- commands
+
+    def start_process(self, request: Struct) -> Process:
+        """What `start` does, from a ready `ProcessStart`."""
+        with self._changed:
+            pending, frame, made = self._core.start(compose_answer(request))
+        started = read_answer("process.start", self._finish(pending, frame, None), ProcessStarted)
+        return Process(self, started, made[0] if made else None)
+
+    def attach(
+        self, process: str, *, stdout: int | None = None, stderr: int | None = None, tty: int | None = None
+    ) -> Process:
+        """Attach this link to a process, each stream from its offset; with none given all begin at the oldest byte kept.
+
+        Raises `NotFound`, `OutOfRange` (an offset that is no longer, or not yet, there).
+        """
+        given = {"stdout": stdout, "stderr": stderr, "tty": tty}
+        offsets = {name: offset for name, offset in given.items() if offset is not None}
+        info = self.process_get(process=process)
+        with self._changed:
+            pending, frame, made = self._core.attach(process, offsets)
+        self._finish(pending, frame, None)
+        return Process(self, ProcessStarted(process=process, pid=info.pid or 0, started_at=info.started_at), made[0])
+
+    def events(self, *, after: int | None = None) -> Subscription:
+        """Subscribe to the published events after `after`, or to what comes next. One subscription a link."""
+        with self._changed:
+            feed = Feed(after)
+            pending, frame = self._core.subscribe(feed)
+        self._finish(pending, frame, None)
+        return Subscription(self, feed)
+
+    # -- the link
+
+    @property
+    def broken(self) -> CoworkError | None:
+        """Why the link is no more, or None."""
+        return self._core.broken
+
+    def close(self) -> None:
+        """End the link; calls that wait in other threads raise `Unavailable`. Idempotent."""
+        with self._changed:
+            self._core.fail(Unavailable("this client was closed"))
+            self._changed.notify_all()
+        if isinstance(self._stream, socket.socket):
+            with contextlib.suppress(OSError):
+                self._stream.shutdown(socket.SHUT_RDWR)
+        self._stream.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- what `Process` and `Subscription` stand on
+
+    def next_output(self, inbox: Inbox, timeout_s: float | None = None) -> Output | None:
+        """The next piece of an inbox; None when it is finished or `timeout_s` ran out. For `Process`."""
+        deadline = _deadline(timeout_s)
+        while True:
+            with self._changed:
+                if (piece := inbox.take()) is not None:
+                    return piece
+                if not inbox.parked:
+                    in_time = self._read_until(lambda: inbox.waiting or inbox.finished or inbox.parked, deadline)
+                    if not in_time or inbox.finished:
+                        return None
+                    continue
+            self._attach_again(inbox)
+
+    def next_event(self, feed: Feed, timeout_s: float | None = None) -> Event | None:
+        """The next event of a feed; None when `timeout_s` ran out. For `Subscription`."""
+        deadline = _deadline(timeout_s)
+        while True:
+            with self._changed:
+                if (event := feed.take()) is not None:
+                    return event
+                if not feed.parked:
+                    if not self._read_until(lambda: feed.waiting, deadline):
+                        return None
+                    continue
+                pending, frame = self._core.subscribe(feed)
+            self._finish(pending, frame, None)
+
+    def drop(self, inbox: Inbox) -> None:
+        """Throw away what still comes for it. For `Process`."""
+        with self._changed:
+            self._core.drop(inbox)
+
+    def _attach_again(self, inbox: Inbox) -> None:
+        with self._changed:
+            pending, frame, _ = self._core.attach(inbox.process, inbox.wanted, inbox)
+        self._finish(pending, frame, None)
+
+    def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None) -> dict[str, Any]:
+        self._send(frame)
+        with self._changed:
+            if not self._read_until(lambda: pending.done, _deadline(timeout_s)):
+                self._core.abandon(pending)
+                raise DeadlineExceeded(
+                    f"{pending.method} was not answered within {timeout_s} s; it may still happen", timeout_s=timeout_s
+                )
+        return pending.answer()
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            with self._sending:
+                self._stream.sendall(frame)
+        except OSError as error:
+            with self._changed:
+                self._lose(error)
+        except BaseException:
+            with self._changed:
+                self._lose(InterruptedError("interrupted while sending"))
+            raise
+
+    def _lose(self, error: OSError) -> None:
+        """The link broke. Called with the lock held."""
+        self._core.fail(Unavailable(f"the link to the guest broke ({error}): {LOST_REMEDY}", errno=error.errno))
+        self._changed.notify_all()
+
+    def _read_until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
+        """Read the link until `ready()`; False when the deadline passed. Raises the link's error where it is broken.
+
+        Called and left with the lock held.
+        """
+        while not ready():
+            if self._core.broken is not None:
+                raise self._core.broken
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                return False
+            if self._reading:
+                self._changed.wait(left_s)
+            else:
+                self._read_once(left_s)
+        return True
+
+    def _read_once(self, timeout_s: float | None) -> None:
+        """Read once, for every thread that waits. The lock is held before and after, not while reading."""
+        self._reading = True
+        data: bytes | None = None
+        lost: OSError | None = None
+        self._changed.release()
+        try:
+            data = self._receive(timeout_s)
+        except OSError as error:
+            lost = error
+        except BaseException:
+            # An exception out of a signal handler: what was read at that moment may be lost, and the link with it.
+            lost = InterruptedError("interrupted while reading")
+            raise
+        finally:
+            self._changed.acquire()
+            self._reading = False
+            self._changed.notify_all()
+            if lost is not None:
+                self._lose(lost)
+        if data is not None:
+            self._core.receive(data)
+        if self._core.outgoing:
+            frames = b"".join(self._core.outgoing)
+            self._core.outgoing.clear()
+            self._changed.release()
+            try:
+                self._send(frames)
+            finally:
+                self._changed.acquire()
+
+    def _receive(self, timeout_s: float | None) -> bytes | None:
+        """What came, b"" at the end, None when nothing came in time."""
+        if timeout_s is not None:
+            poll = select.poll()
+            poll.register(self._stream.fileno(), select.POLLIN)
+            if not poll.poll(timeout_s * 1000):
+                return None
+        return self._stream.recv(RECEIVE_BYTES)
+
+
+class Subscription:
+    """The published events of a guest, in order. One a link; `close` ends it."""
+
+    def __init__(self, client: Client, feed: Feed) -> None:
+        self._client = client
+        self._feed = feed
+
+    @property
+    def missed(self) -> int:
+        """How many events were gone from the guest's ring before they could be had."""
+        return self._feed.missed
+
+    @property
+    def last_seq(self) -> int | None:
+        """What to give as `after` to go on from here on another link."""
+        return self._feed.last_seq
+
+    def read(self, *, timeout_s: float | None = None) -> Event | None:
+        """The next event, or None when `timeout_s` ran out. Raises `Unavailable` where the link is gone."""
+        return self._client.next_event(self._feed, timeout_s)
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            event = self.read()
+            if event is not None:
+                yield event
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._client.events_unsubscribe()
+
+
+def connect(
+    uri: str, *, token: str | None = None, client_name: str = "coworkd-client", timeout_s: float = DEFAULT_TIMEOUT_S
+) -> Client:
+    """Connect to a guest and say hello; the caller closes the client.
+
+    `uri` is `unix:///PATH`, `vsock://CID:PORT`, `hybrid:///PATH?port=N` or `virtio:///PATH`. `timeout_s` bounds connecting and
+    hello. Raises `InvalidParams` (no endpoint), `Unavailable`, `Unauthenticated`, `InvalidState` (no common version),
+    `DeadlineExceeded`.
+    """
+    dialled = dial(parse_endpoint(uri), timeout_s=timeout_s)
+    client = Client(dialled.stream, dialled.first)
+    try:
+        client.greet(client_name, token, timeout_s=timeout_s)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _deadline(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else time.monotonic() + timeout_s
