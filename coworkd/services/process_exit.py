@@ -1,0 +1,53 @@
+"""How a process ended: the launcher's notice and what we did, judged into one `Exit`.
+
+Rules
+- What ended it on our side comes first (`timeout`, `killed`): such a command may well return 0 from its TERM handler, or
+  have lost a child to the OOM killer earlier.
+- `oom` is SIGKILL with an oom_kill counted in its cgroup, when nobody of ours killed it.
+- A launcher that is gone tells nothing: `lost`, with neither code nor signal.
+
+Pure. Sources: signal(7), cgroup v2 memory.events.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+
+from coworkd.model.launch import Exited
+from coworkd.model.process import Exit, ExitReason, OutputState
+from coworkd.services.spools import Spool
+
+LOST = Exit(code=None, signal=None, reason="lost")
+
+
+def judge_exit(exited: Exited, ended_by: ExitReason | None) -> Exit:
+    """`ended_by` is what we did to end it, None where we did nothing."""
+    if exited.signal is None:
+        return Exit(code=exited.code, signal=None, reason=ended_by or "exited", inferred=exited.inferred)
+    reason = ended_by or _signal_reason(exited)
+    return Exit(code=None, signal=signal_name(exited.signal), reason=reason, inferred=exited.inferred)
+
+
+def _signal_reason(exited: Exited) -> ExitReason:
+    if exited.signal == signal.SIGKILL and exited.oom_kills:
+        return "oom"
+    return "killed" if exited.killed else "signaled"
+
+
+def judge_output(streams: Iterable[Spool]) -> OutputState:
+    """`still_open` where a stream has not ended, else `truncated` where one lost bytes, else `complete`."""
+    spools = list(streams)
+    if not all(spool.eof for spool in spools):
+        return "still_open"
+    return "truncated" if any(spool.lost for spool in spools) else "complete"
+
+
+def signal_name(number: int) -> str:
+    """The name without SIG: 15 is `TERM`, 36 is `RTMIN+2`; a number nobody named stays a number."""
+    if signal.SIGRTMIN < number < signal.SIGRTMAX:
+        return f"RTMIN+{number - signal.SIGRTMIN}"
+    try:
+        return signal.Signals(number).name.removeprefix("SIG")
+    except ValueError:
+        return str(number)

@@ -1,0 +1,215 @@
+"""One process while coworkd knows it: its streams, its readers, and the road from spawn to exit record.
+
+    starting ──Started──▶ running ──Exited, or the launcher lost──▶ draining ──▶ ended: `over`
+        └──StartError──▶ failed: `over`, without a record
+
+Rules
+- Exit is not EOF: after the exit the pipes are drained for at most `drain_s`; then the record is made, once, and is never
+  changed. A stream that is still open goes on being read.
+- A full spool does not hold back what a command left in its pipe: at the exit it grows by as much as the pipe can hold.
+- `settled` says that the command's exec is known (or that it never came), `over` that nothing more will be learned,
+  `recorded` that its end is in the audit log.
+
+It asks nothing of the launcher and writes no audit record: `processes` does. All calls are made from trio's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import trio
+
+from coworkd.model.launch import Exited, Notice, StartError, Started
+from coworkd.model.names import OsBytes
+from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo, ProcessState, StreamName
+from coworkd.services.process_exit import LOST, judge_exit, judge_output
+from coworkd.services.process_reader import ProcessReader
+from coworkd.services.spools import Pump, Spool
+from coworkd.services.stdin import Stdin
+from coworkd.services.terminal import Terminal
+
+
+class LiveProcess:
+    """One process. Owns its spools, pumps, stdin and terminal until `close`."""
+
+    def __init__(
+        self,
+        id: str,
+        session: str,
+        argv: tuple[bytes, ...],
+        *,
+        one_shot: bool,
+        drain_s: float,
+        clock: Callable[[], float],
+        later: Callable[..., None],
+        ended: Callable[[LiveProcess, ExitRecord], None],
+        failed: Callable[[LiveProcess, OSError], None],
+    ) -> None:
+        """`later` starts a task that outlives the caller; `ended` is called once, with the exit record; `failed` where a stream
+        can no longer be kept, so that the command would wait for ever.
+        """
+        self.id = id
+        self.session = session
+        self.argv = argv
+        self.one_shot = one_shot
+        self.started_at = clock()
+        self.pid: int | None = None
+        self.streams: dict[StreamName, Spool] = {}
+        self.readers: list[ProcessReader] = []
+        self.stdin: Stdin | None = None
+        self.terminal: Terminal | None = None
+        self.ended_by: ExitReason | None = None
+        self.started = False
+        self.start_error: StartError | None = None
+        self.exited: Exited | None = None
+        self.record: ExitRecord | None = None
+        self.lost = False
+        self.settled = trio.Event()
+        self.over = trio.Event()
+        self.recorded = trio.Event()
+        self._pumps: list[Pump] = []
+        self._clock = clock
+        self._drain_s = drain_s
+        self._later = later
+        self._ended = ended
+        self._failed = failed
+        self._drained = trio.Event()
+        self._ending = False
+
+    # -- what is asked of it ------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Its tree may still be there."""
+        return not self.over.is_set() and not self._ending
+
+    @property
+    def state(self) -> ProcessState:
+        if self._ending:
+            return "exited"
+        return "running" if self.started else "starting"
+
+    @property
+    def kept_bytes(self) -> int:
+        return sum(spool.kept_bytes for spool in self.streams.values())
+
+    def info(self) -> ProcessInfo:
+        return ProcessInfo(
+            process=self.id,
+            session=self.session,
+            argv=tuple(OsBytes(word) for word in self.argv),
+            state=self.state,
+            pid=self.pid,
+            started_at=self.started_at,
+            streams={name: (spool.first, spool.end) for name, spool in self.streams.items()},
+            exit=self.record,
+        )
+
+    def exit_params(self) -> Mapping[str, Any]:
+        """The parameters of `process.exit`. Only once there is a record."""
+        params: dict[str, Any] = msgspec.to_builtins(self.record)
+        return params
+
+    # -- what it is made of -------------------------------------------------------------------------------------
+
+    def add_stream(self, name: StreamName, spool: Spool) -> None:
+        self.streams[name] = spool
+
+    def add_pump(self, pipe_fd: int, spool: Spool) -> Pump:
+        pump = Pump(pipe_fd, spool, ended=self.stream_ended, failed=lambda error: self._failed(self, error))
+        self._pumps.append(pump)
+        return pump
+
+    def add_reader(self, reader: ProcessReader) -> None:
+        self.readers.append(reader)
+        if self.record is not None:
+            reader.exited(self.record, self.exit_params())
+
+    def reader_gone(self, reader: ProcessReader) -> None:
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    # -- what it learns -----------------------------------------------------------------------------------------
+
+    def learn(self, notice: Notice | None) -> None:
+        """One notice of the launcher's, in order; None when the launcher is lost."""
+        if self.over.is_set() or self._ending:
+            return
+        if isinstance(notice, Started):
+            self.started, self.pid, self.started_at = True, notice.payload_pid, notice.at
+            self.settled.set()
+        elif isinstance(notice, StartError):
+            self.start_error = notice
+            self.settled.set()
+            self.over.set()
+        else:
+            self._learn_end(notice)
+
+    def stream_ended(self) -> None:
+        """A stream has given its last byte."""
+        if self._ending and self._all_ended():
+            self._drained.set()
+
+    def abandon(self) -> None:
+        """It was never spawned: nothing will come of it."""
+        self.settled.set()
+        self.over.set()
+        self.recorded.set()
+
+    def _learn_end(self, exited: Exited | None) -> None:
+        self._ending = True
+        self.exited = exited
+        self.lost = exited is None
+        self.settled.set()
+        if self.stdin is not None:
+            self.stdin.close(by="its end")
+        for pump in self._pumps:
+            if pump.spool.blocking:
+                pump.spool.extend(pump.pipe_bytes())
+            pump.take()
+        if self._all_ended():
+            self._conclude()
+        else:
+            self._later(self._drain)
+
+    async def _drain(self) -> None:
+        with trio.move_on_after(self._drain_s):
+            await self._drained.wait()
+        self._conclude()
+
+    def _conclude(self) -> None:
+        exited = self.exited
+        self.record = ExitRecord(
+            process=self.id,
+            session=self.session,
+            exit=LOST if exited is None else judge_exit(exited, self.ended_by),
+            output=judge_output(self.streams.values()),
+            bytes={name: spool.total for name, spool in self.streams.items()},
+            rusage=None if exited is None else exited.rusage,
+            started_at=self.started_at,
+            ended_at=self._clock() if exited is None else exited.at,
+        )
+        self._ended(self, self.record)
+        if self.readers:
+            params = self.exit_params()
+            for reader in tuple(self.readers):
+                reader.exited(self.record, params)
+        self.over.set()
+
+    def _all_ended(self) -> bool:
+        return all(spool.eof for spool in self.streams.values())
+
+    def close(self) -> None:
+        """Let everything go: readers are detached, descriptors closed, kept output is gone. Idempotent."""
+        for reader in tuple(self.readers):
+            reader.link.detach(reader)
+        for pump in self._pumps:
+            pump.close()
+        if self.stdin is not None:
+            self.stdin.close()
+        if self.terminal is not None:
+            self.terminal.close()
+        for spool in self.streams.values():
+            spool.close()

@@ -1,0 +1,112 @@
+"""One link's view of one process: what its writer pulls, stream after stream, and the exit behind it.
+
+Rules
+- Streams take turns; frames of one stream come in order; `eof` is on the last frame of a stream, once.
+- The exit is a frame of this source, so it cannot overtake output: it comes when every byte the exit record counts was
+  handed out, or is gone, and every stream that ended was told to have ended.
+- A reader never waits and never holds bytes: what the link does not pull stays in the spool.
+
+Encoding is the caller's (`EncodeOutput`, `EncodeNotification`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from coworkd.model.ports import LinkPort
+from coworkd.model.process import ExitRecord, StreamName
+from coworkd.services.spools import Spool
+
+Buffers = list[bytes | memoryview]
+EncodeOutput = Callable[[str, StreamName, int, bytes, bool], Buffers]
+"""`(process, stream, offset, data, eof)` → the encoded `process.output` notification."""
+EncodeNotification = Callable[[str, Mapping[str, Any]], Buffers]
+"""`(method, params)` → any encoded notification."""
+
+
+class _Cursor:
+    """The position of a reader in one stream; a `spools.Follower`."""
+
+    def __init__(self, stream: StreamName, spool: Spool, offset: int, more: Callable[[], None]) -> None:
+        self.stream = stream
+        self.spool = spool
+        self.offset = offset
+        self.eof_told = False
+        self.more = more
+
+    def next(self, limit_bytes: int) -> tuple[int, bytes, bool] | None:
+        """(offset, data, eof), or None where there is nothing now."""
+        offset, data = self.spool.read(self.offset, limit_bytes)
+        self.offset = offset + len(data)
+        eof = self.spool.eof and self.offset == self.spool.end
+        if not data and (not eof or self.eof_told):
+            return None
+        self.eof_told = eof
+        self.spool.delivered(self.offset)
+        return offset, data, eof
+
+
+class ProcessReader:
+    """Implements `ports.Frames` for one process on one link."""
+
+    def __init__(
+        self,
+        process: str,
+        link: LinkPort,
+        streams: Mapping[StreamName, tuple[Spool, int]],
+        *,
+        encode_output: EncodeOutput,
+        encode_notification: EncodeNotification,
+        gone: Callable[[ProcessReader], None],
+    ) -> None:
+        """`streams` maps each stream to its spool and the offset to begin at. `gone` is called once, after `detached`, or when
+        all was handed out.
+        """
+        self.link = link
+        self._process = process
+        self._encode_output = encode_output
+        self._encode_notification = encode_notification
+        self._gone = gone
+        self._record: ExitRecord | None = None
+        self._exit_params: Mapping[str, Any] = {}
+        self._finished = False
+        self._cursors = deque(_Cursor(name, spool, offset, link.wake) for name, (spool, offset) in streams.items())
+        for cursor in self._cursors:
+            cursor.spool.follow(cursor)
+
+    def next_frame(self, limit_bytes: int, /) -> Buffers | None:
+        for _ in range(len(self._cursors)):
+            cursor = self._cursors[0]
+            self._cursors.rotate(-1)
+            frame = cursor.next(limit_bytes)
+            if frame is not None:
+                offset, data, eof = frame
+                return self._encode_output(self._process, cursor.stream, offset, data, eof)
+        if self._record is None or self._finished or not self._all_told(self._record):
+            return None
+        self._finish()
+        return self._encode_notification("process.exit", self._exit_params)
+
+    def exited(self, record: ExitRecord, params: Mapping[str, Any]) -> None:
+        """The process has ended: `params` is what `process.exit` says, once the output before it was handed out."""
+        self._record = record
+        self._exit_params = params
+        self.link.wake()
+
+    def detached(self) -> None:
+        if not self._finished:
+            self._finish()
+
+    def _all_told(self, record: ExitRecord) -> bool:
+        return all(
+            cursor.offset >= record.bytes[cursor.stream] and (cursor.eof_told or not cursor.spool.eof)
+            for cursor in self._cursors
+        )
+
+    def _finish(self) -> None:
+        self._finished = True
+        for cursor in self._cursors:
+            cursor.spool.unfollow(cursor)
+        self._gone(self)

@@ -1,0 +1,126 @@
+"""From a request to a spawned command: session, policy, plan, audit, launcher, in a straight line.
+
+Rules
+- `process.start` is durable in the audit log before the launcher hears of it; where the log refuses, nothing starts.
+- Whatever fails on the way leaves nothing behind, and what failed after the record is recorded too.
+- Once asked, the launcher is waited for, cancelled or not: the answer brings descriptors.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import trio
+from msgspec import Struct
+
+from coworkd.model.errors import CoworkError, PolicyDenied, StartFailed
+from coworkd.model.launch import Spawn
+from coworkd.model.policy import EffectivePolicy
+from coworkd.model.ports import AuditPort, LauncherPort, PolicyPort, SessionDirectory, SpawnedFds
+from coworkd.model.process import ProcessSpec
+from coworkd.model.session import SessionView
+from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_request import StartRequest, narrow_limits, narrow_timeout
+
+Compose = Callable[[ProcessSpec, SessionView, EffectivePolicy], Spawn]
+"""`sandbox.compose` for this guest: pure; raises `InvalidParams`, `StartFailed`, `SandboxSetupFailed`."""
+
+_log = logging.getLogger("coworkd.process")
+
+
+class Launched(Struct, frozen=True, kw_only=True):
+    """What came of a spawn. Whoever gets it closes `fds`."""
+
+    fds: SpawnedFds
+    timeout_s: float | None
+    narrowed: tuple[str, ...]
+
+
+class Starter:
+    """The way into the launcher."""
+
+    def __init__(
+        self,
+        *,
+        launcher: LauncherPort,
+        sessions: SessionDirectory,
+        policies: PolicyPort,
+        audit: AuditPort,
+        compose: Compose,
+    ) -> None:
+        self._launcher = launcher
+        self._sessions = sessions
+        self._policies = policies
+        self._audit = audit
+        self._compose = compose
+
+    async def launch(self, process: LiveProcess, request: StartRequest, link: str) -> Launched:
+        """Spawn `request` as `process`, which learns every notice from here on. Raises any `CoworkError`; nothing runs then."""
+        try:
+            session = await self._sessions.open(request.session)
+            limits, cut = narrow_limits(session.limits, request.limits)
+            policy = await self._policies.effective(request.profile or session.profile, limits)
+            spawn = self._compose(request.spec(process.id), session, policy)
+        except (PolicyDenied, StartFailed) as error:
+            await self.record_failure(process, error)
+            raise
+        timeout_s = narrow_timeout(policy.profile.limits.timeout_s, request.timeout_s)
+        narrowed = (*policy.narrowed, *cut)
+        await self._audit.record("process.start", _fields(process, request, spawn, policy, link, timeout_s, narrowed))
+        self._launcher.watch(process.id, process.learn)
+        try:
+            with trio.CancelScope(shield=True):
+                fds = await self._launcher.spawn(spawn, policy)
+        except BaseException as error:
+            self._launcher.unwatch(process.id)
+            if isinstance(error, CoworkError):
+                await self.record_failure(process, error)
+            raise
+        return Launched(fds=fds, timeout_s=timeout_s, narrowed=narrowed)
+
+    async def record_failure(self, process: LiveProcess, error: CoworkError) -> None:
+        """Record that `process` did not start. A log that refuses is itself logged: there is no effect left to hold back."""
+        kind = "process.denied" if isinstance(error, PolicyDenied) else "process.start_failed"
+        fields: dict[str, Any] = {
+            "session": process.session,
+            "process": process.id,
+            "argv": process.argv,
+            "code": error.code.value,
+            "message": error.message,
+        }
+        fields.update((name, error.details[name]) for name in ("stage", "errno") if name in error.details)
+        try:
+            await self._audit.record(kind, fields)
+        except CoworkError as refused:
+            _log.error("%s of %s is not in the audit log: %s", kind, process.id, refused.message)
+
+
+def _fields(
+    process: LiveProcess,
+    request: StartRequest,
+    spawn: Spawn,
+    policy: EffectivePolicy,
+    link: str,
+    timeout_s: float | None,
+    narrowed: tuple[str, ...],
+) -> Mapping[str, Any]:
+    return {
+        "session": process.session,
+        "process": process.id,
+        "link": link,
+        "method": "process.run" if request.one_shot else "process.start",
+        "argv": request.argv,
+        "cwd": request.cwd,
+        "env_names": sorted(request.env),
+        "uid": spawn.uid,
+        "gid": spawn.gid,
+        "profile": policy.profile.name,
+        "stdin": spawn.stdin,
+        "tty": spawn.tty,
+        "timeout_s": timeout_s,
+        "limits": policy.profile.limits,
+        "filters": spawn.filters,
+        "narrowed": narrowed,
+    }

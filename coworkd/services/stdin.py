@@ -1,0 +1,156 @@
+"""Stdin: bytes for a command, taken at their offset and acknowledged only once the kernel has them.
+
+Rules
+- The pipe is the buffer (64 KiB, 256 KiB once writes are larger): what was acknowledged is in it and outlives coworkd.
+- A write waits for room at most `PATIENCE_S`, then answers with what was taken; only that call waits, nobody else.
+- Writes are taken in the order of their calls. Bytes before the offset wanted are known and dropped; bytes behind it
+  are refused.
+- A command that closed its stdin, or ended, is told with the next write as `InvalidState`.
+
+Sources: pipe(7), write(2), ioctl_tty(2).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import trio
+
+from coworkd.model.errors import InvalidState, OutOfRange
+from coworkd.system import spool_file
+
+PATIENCE_S = 1.0
+_USUAL_BYTES = 64 * 1024
+_LARGE_BYTES = 256 * 1024
+
+
+class Sink(Protocol):
+    """Where a command's input goes."""
+
+    async def write_some(self, data: memoryview, /) -> int:
+        """Wait for room and write; returns how much was taken. Cancelled means: nothing was.
+
+        Raises `BrokenPipeError` when the command has closed its end, `trio.ClosedResourceError` after `close`.
+        """
+
+    def close(self) -> None:
+        """Close our end; idempotent."""
+
+
+class PipeSink:
+    """The write end of a pipe. Owns it until `close`."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._open = True
+        self._large = False
+
+    async def write_some(self, data: memoryview, /) -> int:
+        if len(data) > _USUAL_BYTES and not self._large:
+            self._enlarge()
+        while self._open:
+            try:
+                return os.write(self._fd, data)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._fd)
+        raise trio.ClosedResourceError("stdin was closed here")
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            trio.lowlevel.notify_closing(self._fd)
+            os.close(self._fd)
+
+    def _enlarge(self) -> None:
+        self._large = True
+        try:
+            spool_file.set_pipe_bytes(self._fd, _LARGE_BYTES)
+        except PermissionError:
+            return  # past the uid's share of pipe pages: the pipe stays as it is
+
+
+class Stdin:
+    """The input of one command. Owns its sink until `close`."""
+
+    def __init__(self, process: str, sink: Sink, *, offset: int | None = 0) -> None:
+        """`offset` None: how much was taken before is not known (an adopted process), the first write tells it."""
+        self._process = process
+        self._sink = sink
+        self._turn = trio.Lock()
+        self._closed_by: str | None = None
+        self.wanted = offset
+
+    @property
+    def open(self) -> bool:
+        return self._closed_by is None
+
+    async def write(self, offset: int, data: bytes) -> int:
+        """Take what fits of `data`, which begins at `offset`; returns the next offset wanted.
+
+        Raises `OutOfRange` for an offset behind the one wanted, `InvalidState` once stdin is closed by either side.
+        Cancellation: what was taken stays taken, and `wanted` counts it.
+        """
+        with trio.move_on_after(PATIENCE_S):
+            async with self._turn:
+                await self._write_all(self._fresh(offset, data))
+        return self.wanted or 0
+
+    async def feed(self, data: bytes) -> None:
+        """Write all of `data`, however long it takes. Returns early where the command closes its stdin."""
+        try:
+            async with self._turn:
+                await self._write_all(self._fresh(0, data))
+        except InvalidState:
+            return
+
+    def check_close(self, offset: int | None) -> None:
+        """Raise `OutOfRange` unless exactly `offset` bytes were taken; None is always right."""
+        if offset is not None and self.wanted is not None and offset != self.wanted:
+            raise OutOfRange(
+                f"stdin of process {self._process} has taken {self.wanted} bytes, not {offset}: write the rest first",
+                process=self._process,
+                offset=self.wanted,
+            )
+
+    def close(self, by: str = "the caller") -> None:
+        """Close our end; the command reads an end of file once every copy is closed. Idempotent."""
+        if self._closed_by is None:
+            self._closed_by = by
+            self._sink.close()
+
+    def _fresh(self, offset: int, data: bytes) -> memoryview:
+        """What of `data` was not taken yet."""
+        self._refuse_closed()
+        if self.wanted is None:
+            self.wanted = offset
+        if offset > self.wanted:
+            raise OutOfRange(
+                f"stdin of process {self._process} wants offset {self.wanted} next, not {offset}",
+                process=self._process,
+                offset=self.wanted,
+            )
+        return memoryview(data)[self.wanted - offset :]
+
+    async def _write_all(self, view: memoryview) -> None:
+        while view:
+            try:
+                taken = await self._sink.write_some(view)
+            except BrokenPipeError:
+                self.close(by="the command")
+                self._refuse_closed()
+                raise
+            except trio.ClosedResourceError:
+                self._refuse_closed()
+                raise
+            self.wanted = (self.wanted or 0) + taken
+            view = view[taken:]
+
+    def _refuse_closed(self) -> None:
+        if self._closed_by is not None:
+            raise InvalidState(
+                f"stdin of process {self._process} was closed by {self._closed_by} after {self.wanted} bytes",
+                process=self._process,
+                offset=self.wanted,
+            )

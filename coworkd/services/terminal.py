@@ -1,0 +1,222 @@
+"""A command's terminal: the master of a pty that was opened inside its sandbox and sent out.
+
+Rules
+- Whoever sends it is not trusted: what comes must be the master of a pty, open for both ways; anything else is closed,
+  and it must come within `ARRIVAL_S`.
+- The description is shared with the sandbox, which could make it blocking at any time. So reads and writes run in a
+  thread: a command that plays with it stops its own terminal and nothing else, until its tree is killed.
+- EIO is the end: nobody has the other side open any more (pty(7), Linux's tty_io).
+- Output cannot be spliced from a terminal; it is read and appended to the spool.
+
+Sources: pty(7), ioctl_tty(2), unix(7) (SCM_RIGHTS).
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+import termios
+import threading
+from collections.abc import Callable
+
+import trio
+
+from coworkd.model.errors import InvalidParams, InvalidState
+from coworkd.model.process import TtySize
+from coworkd.services.spools import Spool
+
+ARRIVAL_S = 5.0
+_READ_BYTES = 64 * 1024
+_STUCK_S = 5.0
+_PTMX = os.makedev(5, 2)
+_TIOCGPTN = 0x80045430
+_FD_LIMIT = 4
+
+
+class NoTerminal(Exception):
+    """The sandbox did not send the master of a pty; the text says what came instead."""
+
+
+async def receive_master(sock: socket.socket) -> int:
+    """Wait for the master on `sock`, which is closed in any case; the caller owns what is returned. Raises `NoTerminal`."""
+    sock.setblocking(False)
+    with sock:
+        with trio.move_on_after(ARRIVAL_S):
+            await trio.lowlevel.wait_readable(sock)
+            return _take_master(sock)
+    raise NoTerminal(f"the terminal did not come out of the sandbox within {ARRIVAL_S:g} s")
+
+
+def _take_master(sock: socket.socket) -> int:
+    try:
+        _, ancillary, flags, _ = sock.recvmsg(16, socket.CMSG_SPACE(_FD_LIMIT * 4), socket.MSG_CMSG_CLOEXEC)
+    except OSError as error:
+        raise NoTerminal(f"the terminal's socket failed: {error.strerror}") from error
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    try:
+        if len(fds) != 1 or flags & socket.MSG_CTRUNC:
+            raise NoTerminal(f"the sandbox sent {len(fds)} descriptors, not a terminal")
+        check_master(fds[0])
+        return fds.pop()
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def check_master(fd: int) -> None:
+    """Raise `NoTerminal` unless `fd` is the master of a pty, open for reading and writing."""
+    status = os.fstat(fd)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _PTMX:
+        raise NoTerminal("the sandbox sent a descriptor that is no pty master")
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & os.O_ACCMODE != os.O_RDWR or flags & os.O_PATH:
+        raise NoTerminal("the sandbox sent a pty master that is not open for reading and writing")
+    try:
+        fcntl.ioctl(fd, _TIOCGPTN, b"\0\0\0\0")
+    except OSError as error:
+        raise NoTerminal(f"the sandbox sent something that is no pty: {error.strerror}") from error
+
+
+class _Held:
+    """A descriptor that threads use: closed once it is retired and no call is inside, so its number is never another's."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._retired = False
+
+    def read(self, limit_bytes: int) -> bytes:
+        self._enter()
+        try:
+            return os.read(self._fd, limit_bytes)
+        finally:
+            self._leave()
+
+    def write(self, data: memoryview) -> int:
+        self._enter()
+        try:
+            return os.write(self._fd, data)
+        finally:
+            self._leave()
+
+    def retire(self) -> None:
+        with self._lock:
+            self._retired = True
+            self._close_if_unused()
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._retired:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            self._calls += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._calls -= 1
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._retired and not self._calls:
+            os.close(self._fd)
+
+
+class Terminal:
+    """The master side of one pty: a pump into `spool`, a sink for input, a size. Owns the descriptor until `close`."""
+
+    def __init__(self, process: str, fd: int, spool: Spool, ended: Callable[[], None]) -> None:
+        """`fd` was checked by `check_master`. `ended` is called once at the end of the terminal, not after `close`."""
+        os.set_blocking(fd, False)
+        self._process = process
+        self._fd = fd
+        self._held = _Held(fd)
+        self._spool = spool
+        self._ended = ended
+        self._open = True
+        self._reading = trio.CapacityLimiter(1)
+        self._writing = trio.CapacityLimiter(1)
+
+    async def run(self) -> None:
+        """Read until the end or `close`."""
+        try:
+            while self._open:
+                await self._spool.wait_room()
+                if not self._open:
+                    return
+                await trio.lowlevel.wait_readable(self._fd)
+                data = await self._read()
+                if data is None:
+                    continue
+                if not data:
+                    break
+                self._spool.append(data)
+            if self._open:
+                self._spool.finish()
+                self._ended()
+        except trio.ClosedResourceError:
+            return
+        finally:
+            self.close()
+
+    async def write_some(self, data: memoryview, /) -> int:
+        """As `stdin.Sink.write_some`: a terminal nobody has open any more is a broken pipe."""
+        while self._open:
+            await trio.lowlevel.wait_writable(self._fd)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _STUCK_S):
+                try:
+                    return await trio.to_thread.run_sync(
+                        self._held.write, data, limiter=self._writing, abandon_on_cancel=True
+                    )
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    raise BrokenPipeError(errno.EPIPE, "the terminal is closed") from error
+            self.close()
+            raise BrokenPipeError(errno.EPIPE, "the command made its terminal stick")
+        raise trio.ClosedResourceError("the terminal was closed here")
+
+    def resize(self, size: TtySize) -> None:
+        """Set the size; the kernel tells the foreground group with SIGWINCH. Raises `InvalidState` after the end."""
+        if not self._open:
+            raise InvalidState(f"the terminal of process {self._process} is closed", process=self._process)
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", size.rows, size.cols, 0, 0))
+
+    def fileno(self) -> int:
+        """The master, or -1 after `close`; it stays this object's."""
+        return self._fd if self._open else -1
+
+    def close(self) -> None:
+        """Hang up: the command's group gets SIGHUP where nobody else keeps the master. Idempotent."""
+        if self._open:
+            self._open = False
+            trio.lowlevel.notify_closing(self._fd)
+            self._held.retire()
+            self._spool.finish()
+
+    async def _read(self) -> bytes | None:
+        """What is there; empty at the end, None where there was nothing after all."""
+        limit = min(_READ_BYTES, max(1, self._spool.room()))
+        try:
+            return await trio.to_thread.run_sync(self._held.read, limit, limiter=self._reading, abandon_on_cancel=True)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.EBADF):
+                return b""
+            raise
+
+
+def check_size(size: TtySize) -> TtySize:
+    """Return `size`, or raise `InvalidParams` where the kernel's unsigned shorts cannot hold it or it is empty."""
+    for name, value in (("rows", size.rows), ("cols", size.cols)):
+        if not 1 <= value <= 0xFFFF:
+            raise InvalidParams(f"{name} must be 1 to 65535, not {value}", key=name)
+    return size
