@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 from msgspec import Struct
 
@@ -171,11 +172,15 @@ def read_layer(directory: str) -> Layer:
 
 
 def describe(policies: PolicySet, profile: Profile, narrowed: Sequence[str]) -> dict[str, Any]:
-    """What `policy show` tells of a profile after narrowing, as plain maps and lists; sizes in bytes."""
+    """What `policy.show` tells of a profile after narrowing: the fields of `model.policy.Profile`, and beside them
+
+    `profiles` (all names), `sources` (dotted key → `file:line`), `narrowed`, `ceiling` (dotted key → bound) and
+    `ceiling_sources`. Plain maps and lists; sizes in bytes.
+    """
+    shown: dict[str, Any] = msgspec.to_builtins(profile)
     return {
-        "profile": profile.name,
+        **shown,
         "profiles": sorted(policies.profiles),
-        "effective": {key: _plain(value) for key, value in flatten(profile).items()},
         "sources": dict(policies.sources[profile.name]),
         "narrowed": list(narrowed),
         "ceiling": {key: _plain(value) for key, value in policies.ceiling.bounds.items()},

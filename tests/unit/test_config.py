@@ -1,0 +1,129 @@
+"""`config`: the file, its defaults, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coworkd import config
+from coworkd.config import Config, find_vendor_policies, load_config, parse_config
+from coworkd.model.errors import InvalidParams, NotFound
+from coworkd.settings import BadFile
+
+
+def refusal(text: str) -> BadFile:
+    with pytest.raises(BadFile) as caught:
+        parse_config(text.encode(), file="coworkd.toml")
+    return caught.value
+
+
+def test_an_empty_file_is_the_defaults() -> None:
+    assert parse_config(b"", file="f") == Config()
+
+
+def test_every_key_reaches_its_field() -> None:
+    text = """
+state_dir = "/s"
+sessions_dir = "/h"
+endpoints = ["unix:///a/b.sock", "vsock://:5005", "vsock://2:5007", "virtio:///dev/virtio-ports/x"]
+token_file = "/t"
+launcher_socket = "/l"
+vendor_policies = "/v"
+admin_policies = "/a"
+cache_dir = "/c"
+[log]
+level = "debug"
+file = "/j"
+[audit]
+rotate_bytes = "1M"
+keep_bytes = "3M"
+reserve_bytes = 0
+[spool]
+stream_bytes = "2M"
+drain_s = 1
+[finished]
+keep_s = 60
+keep_count = 5
+keep_bytes = "4M"
+"""
+    read = parse_config(text.encode(), file="f")
+    assert read.endpoints == ("unix:///a/b.sock", "vsock://:5005", "vsock://2:5007", "virtio:///dev/virtio-ports/x")
+    assert read.policy_dirs == ("/v", "/a")
+    assert (read.state_dir, read.sessions_dir, read.token_file, read.launcher_socket) == ("/s", "/h", "/t", "/l")
+    assert (read.cache_dir, read.log.level, read.log.file) == ("/c", "debug", "/j")
+    assert (read.audit.rotate_bytes, read.audit.keep_bytes, read.audit.reserve_bytes) == (1 << 20, 3 << 20, 0)
+    assert (read.spool.stream_bytes, read.spool.drain_s) == (2 << 20, 1.0)
+    assert (read.finished.keep_s, read.finished.keep_count, read.finished.keep_bytes) == (60.0, 5, 4 << 20)
+    # Every key of the schema stands in the text above, so none can be forgotten here.
+    assert all(f"{key.rpartition('.')[2]} = " in text for key in config._SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "says"),
+    [
+        ("\nstate_dri = '/x'", 2, "state_dri", "did you mean 'state_dir'"),
+        ("level = 'info'", 1, "level", "did you mean 'log.level'"),
+        ("[log]\nlevel = 'warn'", 2, "log.level", "did you mean 'warning'"),
+        ("state_dir = 'relative'", 1, "state_dir", "absolute"),
+        ("[audit]\nrotate_bytes = '1M'\nkeep_bytes = '1M'", 3, "audit.keep_bytes", "twice rotate_bytes"),
+        ("[audit]\nrotate_bytes = '1G'", 2, "audit.rotate_bytes", "twice rotate_bytes"),
+        ("[finished]\nkeep_s = nan", 2, "finished.keep_s", "not nan"),
+    ],
+)
+def test_mistakes_are_told_with_line_and_key(text: str, line: int, key: str, says: str) -> None:
+    first = refusal(text).findings[0]
+    assert (first.line, first.key) == (line, key)
+    assert says in first.message
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "tcp://1.2.3.4:5",
+        "unix://relative",
+        "unix:///" + "x" * 200,
+        "vsock://3:5005",
+        "vsock://:0",
+        "vsock://:4294967295",
+        "vsock://2:99999999999",
+        "vsock://2",
+        "hybrid:///a?port=1",
+        "virtio://x",
+        "",
+    ],
+)
+def test_endpoints_that_cannot_be_meant_are_refused(uri: str) -> None:
+    first = refusal(f'endpoints = [\n"unix:///a",\n"{uri}"]').findings[0]
+    assert (first.line, first.key) == (3, "endpoints")
+
+
+def test_load_of_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="there is no configuration file"):
+        load_config(str(tmp_path / "absent.toml"))
+
+
+def test_load_of_a_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParams, match="cannot be read"):
+        load_config(str(tmp_path))
+
+
+def test_load_without_a_name_takes_the_default_file_or_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "coworkd.toml"
+    monkeypatch.setattr(config, "DEFAULT_PATH", str(path))
+    assert load_config() == Config()
+    path.write_text("state_dir = '/elsewhere'\n")
+    assert load_config().state_dir == "/elsewhere"
+
+
+def test_vendor_policies_of_a_checkout_are_its_own() -> None:
+    assert (Path(find_vendor_policies()) / "profiles" / "default.toml").is_file()
+
+
+def test_vendor_policies_of_an_installation_are_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "lib" / "coworkd"
+    monkeypatch.setattr(config, "__file__", str(package / "config.py"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert find_vendor_policies() == str(tmp_path / "share" / "coworkd" / "policies")
