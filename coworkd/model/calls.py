@@ -227,10 +227,14 @@ class TruncatedStreams(Struct, frozen=True, kw_only=True):
     stderr: bool
 
 
+Bin = bytes
+"""`bytes` under a name that the field `bytes` below does not hide from whoever resolves the annotations."""
+
+
 class ProcessRan(Answer, frozen=True, kw_only=True):
     exit: Exit
-    stdout: bytes
-    stderr: bytes
+    stdout: Bin
+    stderr: Bin
     truncated: TruncatedStreams
     bytes: PerStream
     rusage: Rusage | None

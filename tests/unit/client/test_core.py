@@ -1,0 +1,182 @@
+"""The client's state machine, fed with bytes the msgpack library made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from coworkd.client.core import Core
+from coworkd.client.feed import Feed
+from coworkd.model.errors import InvalidState, LimitExceeded, NotFound, Unavailable
+
+OUTPUT = {"process": "p1", "stream": "stdout", "offset": 0, "data": b"hi"}
+
+
+def packed(*message: Any) -> bytes:
+    return bytes(msgpack.packb(list(message)))
+
+
+def greeted() -> Core:
+    core = Core()
+    pending, _ = core.hello("test", None)
+    core.receive(packed(1, pending.request_id, None, {"protocol": 1}))
+    assert pending.answer() == {"protocol": 1}
+    return core
+
+
+def test_hello_names_the_client_the_versions_and_the_token() -> None:
+    _, frame = Core().hello("me", "secret")
+    assert msgpack.unpackb(frame) == [
+        0,
+        0,
+        "hello",
+        [{"client": "me", "protocol": {"min": 1, "max": 1}, "token": "secret"}],
+    ]
+
+
+def test_answers_find_their_calls_in_any_order() -> None:
+    core = greeted()
+    first, _ = core.request("ping", {})
+    second, _ = core.request("info", {})
+    core.receive(packed(1, second.request_id, None, {"n": 2}) + packed(1, first.request_id, None, {"n": 1}))
+    assert (first.answer(), second.answer()) == ({"n": 1}, {"n": 2})
+
+
+def test_an_error_comes_back_as_its_class_with_its_details() -> None:
+    core = greeted()
+    pending, _ = core.request("session.get", {"session": "x"})
+    core.receive(packed(1, pending.request_id, {"code": "NOT_FOUND", "message": "m", "details": {"key": "k"}}, None))
+    with pytest.raises(NotFound, match="m") as caught:
+        pending.answer()
+    assert caught.value.details == {"key": "k"}
+
+
+def test_a_call_over_the_limit_is_refused_here_and_harms_nothing() -> None:
+    core = greeted()
+    with pytest.raises(LimitExceeded) as caught:
+        core.request("process.write_stdin", {"data": bytes(1024 * 1024)})
+    assert caught.value.details["stage"] == "too_big"
+    pending, _ = core.request("ping", {})
+    core.receive(packed(1, pending.request_id, None, {}))
+    assert pending.answer() == {}
+
+
+def test_before_hello_was_answered_the_smaller_limit_holds() -> None:
+    core = Core()
+    with pytest.raises(LimitExceeded):
+        core.request("hello", {"client": "x" * 20_000})
+
+
+def test_output_in_the_same_bytes_as_the_answer_to_start_is_not_lost() -> None:
+    core = greeted()
+    pending, _, made = core.start({"session": "s", "argv": ["x"]})
+    answer = packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0})
+    core.receive(answer + packed(2, "process.output", [OUTPUT]))
+    assert made[0].take() == ("stdout", 0, b"hi", False)
+
+
+def test_a_start_that_does_not_attach_has_no_inbox() -> None:
+    core = greeted()
+    pending, _, made = core.start({"session": "s", "argv": ["x"], "attach": False})
+    core.receive(packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0}))
+    assert made == []
+
+
+def test_a_tty_has_one_stream() -> None:
+    core = greeted()
+    pending, _, made = core.start({"session": "s", "argv": ["x"], "tty": {"rows": 1, "cols": 1}})
+    core.receive(packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0}))
+    assert made[0].wanted == {"tty": 0}
+
+
+def test_attach_begins_where_asked_and_else_at_the_oldest_byte_kept() -> None:
+    core = greeted()
+    pending, frame, made = core.attach("p1", {"stdout": 9})
+    assert msgpack.unpackb(frame)[3] == [{"process": "p1", "stdout": 9}]
+    streams = {"stdout": {"first": 3, "end": 20}, "stderr": {"first": 5, "end": 5}}
+    core.receive(packed(1, pending.request_id, None, {"streams": streams}))
+    assert made[0].wanted == {"stdout": 9, "stderr": 5}
+
+
+def test_a_parked_inbox_asks_the_guest_to_stop() -> None:
+    core = greeted()
+    pending, _, made = core.start({"session": "s", "argv": ["x"]})
+    core.receive(packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0}))
+    made[0]._bound_bytes = 2
+    core.receive(packed(2, "process.output", [OUTPUT]) + packed(2, "process.output", [{**OUTPUT, "offset": 2}]))
+    assert [msgpack.unpackb(frame)[2:] for frame in core.outgoing] == [["process.detach", [{"process": "p1"}]]]
+
+
+def test_published_events_go_to_the_feed_and_never_to_an_inbox() -> None:
+    core = greeted()
+    feed = Feed(4)
+    pending, frame = core.subscribe(feed)
+    assert msgpack.unpackb(frame)[3] == [{"after": 4}]
+    core.receive(packed(1, pending.request_id, None, {"next": 6, "missed": 0}))
+    core.receive(packed(2, "process.exit", [{"seq": 5, "at": 1.0, "process": "p1"}]))
+    event = feed.take()
+    assert event is not None
+    assert event.name == "process.exit"
+
+
+def test_unknown_notifications_are_ignored() -> None:
+    core = greeted()
+    core.receive(packed(2, "new.thing", [{"a": 1}]))
+    assert core.broken is None
+
+
+def test_the_end_of_the_link_fails_what_waits_and_says_what_to_do() -> None:
+    core = greeted()
+    pending, _ = core.request("ping", {})
+    core.receive(b"")
+    with pytest.raises(Unavailable, match="attach"):
+        pending.answer()
+    with pytest.raises(Unavailable):
+        core.request("ping", {})
+
+
+def test_what_the_guest_said_of_the_link_is_the_reason_of_its_end() -> None:
+    core = greeted()
+    core.receive(packed(2, "link.error", [{"code": "FAILED_PRECONDITION", "message": "why", "details": {}}]))
+    core.receive(b"")
+    assert isinstance(core.broken, InvalidState)
+    assert core.broken.message == "why"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xc1",
+        packed(1, 999, None, {}),
+        packed(0, 1, "ping", [{}]),
+        packed(2, "process.output", [{"process": "p1"}]),
+        packed(2, "process.output", [{**OUTPUT, "data": "text"}]),
+    ],
+    ids=["never-used-byte", "unknown-id", "request-of-a-guest", "output-without-fields", "output-as-text"],
+)
+def test_a_guest_that_breaks_the_rules_breaks_the_link_and_nothing_else(data: bytes) -> None:
+    core = greeted()
+    pending, _ = core.request("ping", {})
+    core.receive(data)
+    with pytest.raises(Unavailable):
+        pending.answer()
+
+
+def test_an_exit_that_cannot_be_read_breaks_the_link() -> None:
+    core = greeted()
+    pending, _, _ = core.start({"session": "s", "argv": ["x"]})
+    core.receive(packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0}))
+    core.receive(packed(2, "process.exit", [{"process": "p1", "exit": 3}]))
+    assert isinstance(core.broken, Unavailable)
+    assert core.broken.details["method"] == "process.exit"
+
+
+def test_an_abandoned_start_makes_no_inbox() -> None:
+    core = greeted()
+    pending, _, made = core.start({"session": "s", "argv": ["x"]})
+    core.abandon(pending)
+    core.receive(packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0}))
+    assert made == []
+    assert core.broken is None
