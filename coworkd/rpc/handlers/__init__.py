@@ -1,1 +1,1 @@
-"""rpc/handlers"""
+"""Handlers: three lines each, from parameters to a service's verb. They decide nothing."""

@@ -1,0 +1,43 @@
+"""One request, from its map to its map: parse, replay, call the handler, translate what it raises.
+
+Not here: who may call, how many at once, sending. All of that is the link's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coworkd.model.calls import Mutating, Params
+from coworkd.model.errors import CoworkError
+from coworkd.model.ports import LinkPort
+from coworkd.rpc.faults import as_fault
+from coworkd.rpc.methods import Method
+from coworkd.rpc.replay import Replay
+from coworkd.wire.convert import compose_answer, parse_params
+
+
+class Dispatcher:
+    """Calls methods for links; shared by all of a server."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+
+    async def call(self, method: Method, params: Mapping[str, Any], link: LinkPort) -> Any:
+        """Return the composed answer. Raises only `CoworkError` (and trio's `Cancelled`)."""
+        try:
+            parsed = parse_params(params, method.params)
+            if isinstance(parsed, Mutating):
+                return await self._replay.call(method.name, parsed, lambda: _handle(method, parsed, link))
+            return await _handle(method, parsed, link)
+        except CoworkError:
+            raise
+        except Exception as error:
+            raise as_fault(error, method=method.name, link=link.name) from error
+
+
+async def _handle(method: Method, params: Params, link: LinkPort) -> Any:
+    try:
+        return compose_answer(await method.handler(params, link))
+    except Exception as error:
+        raise as_fault(error, method=method.name, link=link.name) from error

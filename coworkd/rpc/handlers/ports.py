@@ -1,0 +1,110 @@
+"""What handlers call: the verbs of services, parameters in, answer out.
+
+Declares Protocols only; mypy checks them against the services that `app` hands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from coworkd.model import calls
+from coworkd.model.ports import LinkPort
+from coworkd.model.process import ExitRecord, ProcessInfo
+from coworkd.model.session import RemovedSession
+
+
+class HelloApi(Protocol):
+    """Who answers `hello`."""
+
+    def hello_answer(self, features: tuple[str, ...], protocol: int = ..., /) -> calls.HelloAnswer: ...
+
+
+class HealthApi(Protocol):
+    """How it is."""
+
+    async def info(self) -> calls.Info: ...
+
+    async def stats(self) -> calls.Stats: ...
+
+    async def doctor(self) -> calls.DoctorAnswer: ...
+
+    async def logs(self, params: calls.Logs, /) -> calls.LogsAnswer: ...
+
+    async def set_log_level(self, params: calls.SetLogLevel, /) -> calls.Empty: ...
+
+
+class ShutdownApi(Protocol):
+    """Who can stop this coworkd."""
+
+    async def shutdown(self) -> calls.Empty:
+        """Begin to stop, and return at once: the answer must still be sent."""
+
+
+class SessionsApi(Protocol):
+    """Sessions."""
+
+    async def ensure(self, params: calls.SessionEnsure, link: LinkPort, /) -> calls.SessionEnsured: ...
+
+    async def get(self, params: calls.SessionName, /) -> calls.SessionAnswer: ...
+
+    async def list(self) -> calls.SessionList: ...
+
+    async def delete(self, params: calls.SessionDelete, /) -> RemovedSession: ...
+
+
+class ProcessesApi(Protocol):
+    """Processes."""
+
+    async def run(self, params: calls.ProcessRun, link: LinkPort, /) -> calls.ProcessRan: ...
+
+    async def start(self, params: calls.ProcessStart, link: LinkPort, /) -> calls.ProcessStarted: ...
+
+    async def attach(self, params: calls.ProcessAttach, link: LinkPort, /) -> calls.ProcessAttached: ...
+
+    async def detach(self, params: calls.ProcessName, link: LinkPort, /) -> calls.Empty: ...
+
+    async def write_stdin(self, params: calls.WriteStdin, /) -> calls.StdinOffset: ...
+
+    async def close_stdin(self, params: calls.CloseStdin, /) -> calls.Empty: ...
+
+    async def resize(self, params: calls.Resize, /) -> calls.Empty: ...
+
+    async def signal(self, params: calls.SignalProcess, /) -> calls.Empty: ...
+
+    async def kill(self, params: calls.KillProcess, /) -> calls.Empty: ...
+
+    async def wait(self, params: calls.WaitProcess, /) -> ExitRecord: ...
+
+    async def get(self, params: calls.ProcessName, /) -> ProcessInfo: ...
+
+    async def list(self, params: calls.ProcessListParams, /) -> Struct:
+        """An answer with one field, `processes`."""
+
+    async def forget(self, params: calls.ForgetProcess, /) -> calls.Empty: ...
+
+
+class AuditApi(Protocol):
+    """Reading the audit log."""
+
+    async def tail(self, params: calls.AuditTail, /) -> calls.AuditRecords: ...
+
+    async def verify(self) -> calls.AuditVerified: ...
+
+
+class EventsApi(Protocol):
+    """Published events."""
+
+    def subscribe(self, params: calls.Subscribe, link: LinkPort, /) -> calls.Subscribed: ...
+
+    def unsubscribe(self, link: LinkPort, /) -> calls.Empty: ...
+
+
+class PoliciesApi(Protocol):
+    """Policies."""
+
+    def show(self, params: calls.PolicyShow, /) -> Mapping[str, Any]: ...
+
+    async def reload(self) -> calls.PolicyReloaded: ...

@@ -1,0 +1,32 @@
+"""`session.*`."""
+
+from __future__ import annotations
+
+from coworkd.model import calls
+from coworkd.model.ports import LinkPort
+from coworkd.model.session import RemovedSession
+from coworkd.rpc.handlers.ports import SessionsApi
+from coworkd.rpc.methods import Method
+
+
+def session_methods(sessions: SessionsApi) -> tuple[Method, ...]:
+    """The methods of sessions."""
+
+    async def ensure(params: calls.SessionEnsure, link: LinkPort) -> calls.SessionEnsured:
+        return await sessions.ensure(params, link)
+
+    async def get(params: calls.SessionName, link: LinkPort) -> calls.SessionAnswer:
+        return await sessions.get(params)
+
+    async def list_(params: calls.NoParams, link: LinkPort) -> calls.SessionList:
+        return await sessions.list()
+
+    async def delete(params: calls.SessionDelete, link: LinkPort) -> RemovedSession:
+        return await sessions.delete(params)
+
+    return (
+        Method(name="session.ensure", params=calls.SessionEnsure, handler=ensure),
+        Method(name="session.get", params=calls.SessionName, handler=get),
+        Method(name="session.list", params=calls.NoParams, handler=list_),
+        Method(name="session.delete", params=calls.SessionDelete, handler=delete),
+    )
