@@ -237,6 +237,11 @@ class Connection:
         return encoded
 
 
+def compose_notification(method: str, params: Mapping[str, Any]) -> bytes:
+    """The bytes of an event, the same for every link; for what is told to many. Raises `LocalProtocolError`."""
+    return Connection("guest").send_notification(method, params)
+
+
 def _check_composed(encoded: bytes, limits: Limits) -> None:
     scanner = FrameScanner(limits)
     scanner.frame_bytes = len(encoded)
