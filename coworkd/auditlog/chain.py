@@ -28,7 +28,7 @@ from msgspec import Struct
 
 FORMAT = 1
 GENESIS = "0" * 64
-LINE_LIMIT_BYTES = 256 * 1024
+LINE_LIMIT_BYTES = 1024 * 1024
 """A longer line is not ours. `kinds.admit` cuts what could make one."""
 
 _SEAL = b',"hash":"'

@@ -1,0 +1,76 @@
+"""Kinds: what is not listed is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from coworkd.auditlog import fields
+from coworkd.auditlog.chain import LINE_LIMIT_BYTES, Head, append_record, check_line
+from coworkd.auditlog.kinds import KINDS, admit
+from coworkd.model.errors import InternalError
+
+CHAIN_KEYS = {"seq", "at", "boot", "kind", "prev", "hash"}
+
+
+def test_admit_writes_in_the_order_of_the_table() -> None:
+    admitted = admit("process.start", {"uid": 1001, "argv": [b"true"], "process": "p", "session": "s"})
+    assert list(admitted) == ["session", "process", "argv", "uid"]
+
+
+def test_admit_leaves_none_out() -> None:
+    assert admit("process.start", {"session": "s", "cwd": None}) == {"session": "s"}
+
+
+def test_admit_refuses_an_unknown_kind_with_the_nearest() -> None:
+    with pytest.raises(InternalError, match=r"did you mean 'process\.start'"):
+        admit("proces.start", {})
+
+
+@pytest.mark.parametrize("name", ["env", "stdin_data", "token", "hash", "seq"])
+def test_admit_refuses_a_field_that_is_not_listed(name: str) -> None:
+    with pytest.raises(InternalError, match="not listed"):
+        admit("process.start", {name: "x"})
+
+
+def test_admit_refuses_a_wrong_type_and_names_the_field() -> None:
+    with pytest.raises(InternalError, match=r"'uid' of 'process\.start' must be an integer"):
+        admit("process.start", {"uid": "root"})
+
+
+def test_admit_tells_a_cut_beside_its_field() -> None:
+    admitted = admit("process.start", {"argv": [b"x" * 100_000]})
+    assert admitted["argv"] == []
+    assert admitted["argv_cut"]["bytes"] == 100_000
+
+
+def test_no_kind_has_a_field_for_what_must_stay_secret() -> None:
+    names = {name for table in KINDS.values() for name in table}
+    assert not names & {"env", "environment", "stdin", "stdout", "stderr", "data", "input", "token", "content"} - {
+        "stdin"
+    }
+    assert admit("process.start", {"stdin": True}) == {"stdin": True}
+    with pytest.raises(InternalError):
+        admit("process.start", {"stdin": b"secret"})
+
+
+def test_no_field_shadows_a_key_of_the_chain() -> None:
+    assert not [kind for kind, table in KINDS.items() if CHAIN_KEYS & set(table)]
+
+
+WORST: dict[object, object] = {
+    fields.text: "\x01" * 10_000,
+    fields.texts: ["\x01" * 100] * 1000,
+    fields.signal: "\x01" * 10_000,
+    fields.flag: True,
+    fields.integer: 2**63,
+    fields.number: 1.1e-300,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_longest_record_of_a_kind_is_a_line_that_checks(kind: str) -> None:
+    table = {"session": fields.text, "process": fields.text, "link": fields.text, **KINDS[kind]}
+    worst = {name: WORST[rule] for name, rule in table.items() if rule in WORST}
+    line, head = append_record(Head(), kind, admit(kind, worst), at=1.0, boot="b")
+    assert check_line(line)[1] == head.hash
+    assert len(line) < LINE_LIMIT_BYTES * 3 // 4

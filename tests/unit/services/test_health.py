@@ -1,0 +1,130 @@
+"""Health: stages, degraded parts, counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import pytest
+import trio
+
+import coworkd
+from coworkd.model.calls import Empty, Finding, Logs, LogsAnswer, SetLogLevel
+from coworkd.services.health import Health, Sources, rss_bytes
+
+
+class Clock:
+    """A clock that moves when told."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+FINDING = Finding(check="python", state="ok", detail="3.11")
+
+
+def sources(**more: Any) -> Sources:
+    made = Sources(
+        endpoints=lambda: ("unix:///s",),
+        profiles=lambda: ("default", "strict"),
+        bubblewrap=lambda: "0.8.0",
+        launcher_pid=lambda: os.getpid(),
+        links=lambda: 2,
+        sessions=lambda: 3,
+        processes=lambda: {"running": 4},
+        started_total=lambda: 5,
+        start_errors_total=lambda: 6,
+        spool_bytes=lambda: 7,
+        audit_records=lambda: 8,
+        logs=lambda params: LogsAnswer(lines=(), dropped=params.limit),
+        set_log_level=lambda params: Empty(),
+        doctor=lambda: (FINDING,),
+    )
+    return dataclasses.replace(made, **more)
+
+
+def test_stage_is_timed() -> None:
+    clock, monotonic = Clock(100.0), Clock(10.0)
+    health = Health(boot_id="b", state_dir="/s", clock=clock, monotonic=monotonic)
+    with health.stage("disk"):
+        monotonic.now += 1.5
+    (stage,) = health.hello_answer(()).stages
+    assert (stage.name, stage.started_at, stage.took_s, stage.error) == ("disk", 100.0, 1.5, None)
+    assert health.degraded == {}
+
+
+def test_a_failing_stage_is_noted_and_goes_on_to_the_caller() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    with pytest.raises(OSError, match="no disk"), health.stage("disk"):
+        raise OSError("no disk")
+    answer = health.hello_answer(())
+    assert answer.stages[0].error == "no disk"
+    assert answer.degraded == {"disk": "no disk"}
+
+
+def test_a_part_that_works_again_is_degraded_no_more() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    health.degrade("audit", "the disk is full")
+    told = health.hello_answer(())
+    health.degrade("audit", None)
+    health.degrade("audit", None)
+    assert told.degraded == {"audit": "the disk is full"}
+    assert health.hello_answer(()).degraded == {}
+
+
+def test_hello_tells_who_answers() -> None:
+    answer = Health(boot_id="b", state_dir="/s").hello_answer(("events",), protocol=1)
+    assert (answer.protocol, answer.version, answer.boot_id, answer.features) == (
+        1,
+        coworkd.__version__,
+        "b",
+        ("events",),
+    )
+
+
+def test_info_asks_its_sources() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    health.attach(sources(launcher_pid=lambda: None))
+    info = trio.run(health.info)
+    assert (info.pid, info.launcher_pid, info.bubblewrap) == (os.getpid(), 0, "0.8.0")
+    assert (info.state_dir, info.profiles, info.endpoints) == ("/s", ("default", "strict"), ("unix:///s",))
+
+
+def test_stats_counts_at_the_moment_of_the_call() -> None:
+    monotonic = Clock(10.0)
+    health = Health(boot_id="b", state_dir="/s", monotonic=monotonic)
+    health.attach(sources())
+    monotonic.now = 12.5
+    stats = trio.run(health.stats)
+    assert (stats.uptime_s, stats.links, stats.sessions, stats.processes) == (2.5, 2, 3, {"running": 4})
+    assert (stats.started_total, stats.start_errors_total, stats.spool_bytes, stats.audit_records) == (5, 6, 7, 8)
+    assert set(stats.rss_bytes) == {"coworkd", "launcher"}
+
+
+def test_stats_leaves_out_a_launcher_that_is_away() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    health.attach(sources(launcher_pid=lambda: None))
+    assert set(trio.run(health.stats).rss_bytes) == {"coworkd"}
+
+
+def test_doctor_logs_and_level_are_passed_on() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    health.attach(sources())
+    assert trio.run(health.doctor).findings == (FINDING,)
+    assert trio.run(health.logs, Logs(limit=9)).dropped == 9
+    assert trio.run(health.set_log_level, SetLogLevel(level="info")) == Empty()
+
+
+def test_rss_is_that_of_the_process() -> None:
+    own = rss_bytes(os.getpid())
+    assert own is not None
+    assert 4 << 20 < own < 4 << 30
+
+
+def test_rss_of_no_process_is_none() -> None:
+    assert rss_bytes(None) is None
+    assert rss_bytes(2**22 + 1) is None
