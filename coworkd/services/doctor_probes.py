@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coworkd.auditlog.chain import read_tail
 from coworkd.auditlog.rotation import log_files
-from coworkd.services.audit_snapshot import find_end
 from coworkd.services.doctor import AuditFacts, DirectoryFacts, SocketFacts
 from coworkd.system import mounts
 from coworkd.system.proc_connector import ProcConnector
@@ -109,11 +109,7 @@ class SystemProbes:
         names = log_files(os.listdir(self._audit_dir))
         if not names:
             raise FileNotFoundError(self._audit_dir)
-        fd = os.open(self._audit_dir / names[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            end = find_end(fd, os.fstat(fd).st_size)
-        finally:
-            os.close(fd)
+        end = read_tail((self._audit_dir / names[-1]).read_bytes())
         seq, head = (end.head.seq, end.head.hash) if end.head else (0, "")
         return AuditFacts(seq=seq, head=head, torn_bytes=end.torn_bytes, broken=end.broken)
 

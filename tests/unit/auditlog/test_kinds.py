@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from coworkd.auditlog import fields
 from coworkd.auditlog.chain import LINE_LIMIT_BYTES, Head, append_record, check_line
 from coworkd.auditlog.kinds import KINDS, admit
 from coworkd.model.errors import InternalError
+from coworkd.model.policy import LimitsPolicy, LimitsRequest
+from coworkd.model.process import Exit, Rusage
+from coworkd.model.session import FailedFolder, FolderGrant
 
 CHAIN_KEYS = {"seq", "at", "boot", "kind", "prev", "hash"}
 
@@ -74,3 +78,56 @@ def test_the_longest_record_of_a_kind_is_a_line_that_checks(kind: str) -> None:
     line, head = append_record(Head(), kind, admit(kind, worst), at=1.0, boot="b")
     assert check_line(line)[1] == head.hash
     assert len(line) < LINE_LIMIT_BYTES * 3 // 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("process.exit", "exit", Exit(code=None, signal="KILL", reason="killed", inferred=True)),
+        (
+            "process.exit",
+            "rusage",
+            Rusage(
+                user_s=0.1,
+                system_s=0.2,
+                max_rss_bytes=1,
+                minor_faults=2,
+                major_faults=3,
+                voluntary_switches=4,
+                involuntary_switches=5,
+            ),
+        ),
+        (
+            "process.start",
+            "limits",
+            LimitsPolicy(
+                memory_max_bytes=1,
+                pids_max=2,
+                cpu_max=4.0,
+                tmp_max_bytes=3,
+                disk_max_bytes=4,
+                nofile=5,
+                timeout_s=0.0,
+            ),
+        ),
+        (
+            "session.create",
+            "limits",
+            LimitsRequest(memory_max=1, pids_max=2, cpu_max=1.5, tmp_max=3, disk_max=4, nofile=5),
+        ),
+    ],
+)
+def test_the_types_of_the_model_are_written_whole(kind: str, field: str, value: msgspec.Struct) -> None:
+    whole = {name: item for name, item in msgspec.structs.asdict(value).items() if item is not None}
+    assert admit(kind, {field: value}) == {field: whole}
+
+
+def test_folders_are_written_with_what_failed() -> None:
+    fields = {
+        "folders": (FolderGrant(name="src", source="/home/me/src", mode="ro"),),
+        "failed_folders": (FailedFolder(name="out", error="gone"),),
+    }
+    assert admit("session.ensure", fields) == {
+        "folders": [{"name": "src", "source": "/home/me/src", "mode": "ro", "required": True}],
+        "failed_folders": [{"name": "out", "error": "gone"}],
+    }
