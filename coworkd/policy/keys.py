@@ -48,27 +48,24 @@ LIMIT_KEYS: dict[str, Parser] = {
     "limits.nofile": integer(1, MAX_NOFILE),
     "limits.timeout_s": number(0, MAX_TIMEOUT_S),
 }
-_SHARED_KEYS: dict[str, Parser] = {
-    "sandbox.base": choice("dev", "strict"),
-    "sandbox.warm": integer(0, MAX_WARM),
-    "sandbox.ask_delete": flag,
-    **LIMIT_KEYS,
-    "folders.modes": listed(choice("ro", "rw", "rwd", "staged")),
-    "folders.allow_sockets": flag,
-}
-PROFILE_KEYS: dict[str, Parser] = {
-    "inherits": name,
-    **_SHARED_KEYS,
-    "sandbox.seccomp": name,
-    "egress.settings": name,
-    "egress.upstream": _upstream,
-}
-CEILING_KEYS: dict[str, Parser] = {
-    **_SHARED_KEYS,
-    "sandbox.seccomp": listed(name),
-    "egress.settings": listed(name),
-    "egress.upstream": listed(_upstream),
-}
+
+
+def _keys(named: Parser, way: Parser) -> dict[str, Parser]:
+    return {
+        "sandbox.base": choice("dev", "strict"),
+        "sandbox.seccomp": named,
+        "sandbox.warm": integer(0, MAX_WARM),
+        "sandbox.ask_delete": flag,
+        **LIMIT_KEYS,
+        "folders.modes": listed(choice("ro", "rw", "rwd", "staged")),
+        "folders.allow_sockets": flag,
+        "egress.settings": named,
+        "egress.upstream": way,
+    }
+
+
+PROFILE_KEYS: dict[str, Parser] = {"inherits": name, **_keys(name, _upstream)}
+CEILING_KEYS: dict[str, Parser] = _keys(listed(name), listed(_upstream))
 REQUIRED_KEYS = tuple(key for key in PROFILE_KEYS if key != "inherits")
 """What a profile must have once layers and `inherits` are resolved."""
 

@@ -108,7 +108,8 @@ class _Resolver:
         merged.pop("inherits", None)
         missing = [key for key in REQUIRED_KEYS if key not in merged]
         if missing and not self._broken.intersection(chain):
-            said = 'is missing; give it, or inherit it: inherits = "default"'
+            others = f" (and so are {', '.join(missing[1:])})" if missing[1:] else ""
+            said = f'is missing{others}; give it, or inherit it: inherits = "default"'
             self._add(self._files[profile], 1, missing[0], said)
         return merged
 
