@@ -32,6 +32,9 @@ class KeptProcesses:
         _, kept_bytes = self._ended.pop(process, (0.0, 0))
         self._bytes -= kept_bytes
 
+    def __len__(self) -> int:
+        return len(self._ended)
+
     def surplus(self, now_s: float) -> list[str]:
         """Who has to go, oldest first."""
         count, kept_bytes = len(self._ended), self._bytes

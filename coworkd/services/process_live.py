@@ -21,8 +21,11 @@ from typing import Any
 import msgspec
 import trio
 
-from coworkd.model.launch import Exited, Notice, StartError, Started
+from coworkd.model.calls import PerStream, ProcessRan, TruncatedStreams
+from coworkd.model.errors import CoworkError, StartFailed, Unavailable
+from coworkd.model.launch import Exited, Notice, Started, StartError
 from coworkd.model.names import OsBytes
+from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo, ProcessState, StreamName
 from coworkd.services.process_exit import LOST, judge_exit, judge_output
 from coworkd.services.process_reader import ProcessReader
@@ -61,7 +64,10 @@ class LiveProcess:
         self.stdin: Stdin | None = None
         self.terminal: Terminal | None = None
         self.ended_by: ExitReason | None = None
+        self.spawned = False
         self.started = False
+        self.closed = False
+        self.terminal_error: str | None = None
         self.start_error: StartError | None = None
         self.exited: Exited | None = None
         self.record: ExitRecord | None = None
@@ -69,6 +75,8 @@ class LiveProcess:
         self.settled = trio.Event()
         self.over = trio.Event()
         self.recorded = trio.Event()
+        self.terminal_known = trio.Event()
+        self.terminal_known.set()
         self._pumps: list[Pump] = []
         self._clock = clock
         self._drain_s = drain_s
@@ -95,6 +103,21 @@ class LiveProcess:
     def kept_bytes(self) -> int:
         return sum(spool.kept_bytes for spool in self.streams.values())
 
+    def answer(self, record: ExitRecord, limit_bytes: int) -> ProcessRan:
+        """The answer of `process.run`."""
+        stdout, stderr = self.streams["stdout"], self.streams["stderr"]
+        return ProcessRan(
+            exit=record.exit,
+            stdout=stdout.read(0, limit_bytes)[1],
+            stderr=stderr.read(0, limit_bytes)[1],
+            truncated=TruncatedStreams(stdout=stdout.lost, stderr=stderr.lost),
+            bytes=PerStream(stdout=stdout.total, stderr=stderr.total),
+            rusage=record.rusage,
+            output=record.output,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+        )
+
     def info(self) -> ProcessInfo:
         return ProcessInfo(
             process=self.id,
@@ -114,13 +137,26 @@ class LiveProcess:
 
     # -- what it is made of -------------------------------------------------------------------------------------
 
-    def add_stream(self, name: StreamName, spool: Spool) -> None:
-        self.streams[name] = spool
-
     def add_pump(self, pipe_fd: int, spool: Spool) -> Pump:
         pump = Pump(pipe_fd, spool, ended=self.stream_ended, failed=lambda error: self._failed(self, error))
         self._pumps.append(pump)
         return pump
+
+    def expect_terminal(self) -> None:
+        """Its terminal is to come out of the sandbox: `terminal_known` waits for it."""
+        self.terminal_known = trio.Event()
+
+    def set_terminal(self, terminal: Terminal, stdin: Stdin) -> None:
+        self.terminal, self.stdin = terminal, stdin
+        self.terminal_known.set()
+
+    def terminal_missing(self, why: str) -> None:
+        """No terminal came: its stream ends empty."""
+        self.terminal_error = why
+        for spool in self.streams.values():
+            spool.finish()
+        self.terminal_known.set()
+        self.stream_ended()
 
     def add_reader(self, reader: ProcessReader) -> None:
         self.readers.append(reader)
@@ -130,6 +166,9 @@ class LiveProcess:
     def reader_gone(self, reader: ProcessReader) -> None:
         if reader in self.readers:
             self.readers.remove(reader)
+
+    def readers_of(self, link: LinkPort) -> list[ProcessReader]:
+        return [reader for reader in self.readers if reader.link is link]
 
     # -- what it learns -----------------------------------------------------------------------------------------
 
@@ -142,6 +181,10 @@ class LiveProcess:
             self.settled.set()
         elif isinstance(notice, StartError):
             self.start_error = notice
+            self.settled.set()
+            self.over.set()
+        elif notice is None and not self.started:
+            self.lost = True
             self.settled.set()
             self.over.set()
         else:
@@ -157,6 +200,17 @@ class LiveProcess:
         self.settled.set()
         self.over.set()
         self.recorded.set()
+
+    def start_failure(self) -> CoworkError:
+        """Why it never ran, or is taken not to."""
+        if self.start_error is not None:
+            error = self.start_error
+            details = {"stage": error.stage, "process": self.id}
+            return StartFailed(error.message, **details, **({} if error.errno is None else {"errno": error.errno}))
+        if self.lost:
+            return Unavailable("the launcher has gone, and every command with it; try again", process=self.id)
+        why = self.terminal_error or "the sandbox did not get as far as the command in time"
+        return StartFailed(why, stage="sandbox_setup", process=self.id)
 
     def _learn_end(self, exited: Exited | None) -> None:
         self._ending = True
@@ -203,8 +257,9 @@ class LiveProcess:
 
     def close(self) -> None:
         """Let everything go: readers are detached, descriptors closed, kept output is gone. Idempotent."""
+        self.closed = True
         for reader in tuple(self.readers):
-            reader.link.detach(reader)
+            reader.leave()
         for pump in self._pumps:
             pump.close()
         if self.stdin is not None:

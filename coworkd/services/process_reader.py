@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import trio
+
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, StreamName
 from coworkd.services.spools import Spool
@@ -61,8 +63,8 @@ class ProcessReader:
         encode_notification: EncodeNotification,
         gone: Callable[[ProcessReader], None],
     ) -> None:
-        """`streams` maps each stream to its spool and the offset to begin at. `gone` is called once, after `detached`, or when
-        all was handed out.
+        """`streams` maps each stream to its spool and the offset to begin at. `gone` is called once, at `detached` or when
+        all was handed out, which detaches it.
         """
         self.link = link
         self._process = process
@@ -87,6 +89,8 @@ class ProcessReader:
         if self._record is None or self._finished or not self._all_told(self._record):
             return None
         self._finish()
+        # Not now: the link is about to go on to the next of its sources.
+        trio.lowlevel.current_trio_token().run_sync_soon(self.link.detach, self)
         return self._encode_notification("process.exit", self._exit_params)
 
     def exited(self, record: ExitRecord, params: Mapping[str, Any]) -> None:
@@ -94,6 +98,11 @@ class ProcessReader:
         self._record = record
         self._exit_params = params
         self.link.wake()
+
+    def leave(self) -> None:
+        """Detach from the link, attached or not."""
+        self.link.detach(self)
+        self.detached()
 
     def detached(self) -> None:
         if not self._finished:

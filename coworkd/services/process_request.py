@@ -108,11 +108,10 @@ def narrow_timeout(policy_s: float, asked_s: float | None) -> float | None:
 
 def parse_signal(value: int | str) -> int:
     """`15`, `"TERM"`, `"SIGTERM"` or `"RTMIN+1"` to its number, or `InvalidParams`."""
-    known = {signal_name(number): int(number) for number in signal.valid_signals()}
-    if isinstance(value, str):
-        number = known.get(value.upper().removeprefix("SIG"))
-    else:
-        number = value if value in known.values() else None
+    names = {name.removeprefix("SIG"): int(number) for name, number in signal.Signals.__members__.items()}
+    for valid in map(int, signal.valid_signals()):
+        names[signal_name(valid)] = names[str(valid)] = valid
+    number = names.get(str(value).upper().removeprefix("SIG"))
     if number is None:
         raise InvalidParams(f"{value!r} is no signal; give a name like TERM or a number of 1 to 64", key="signal")
     return number

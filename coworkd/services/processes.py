@@ -13,13 +13,11 @@ Sans policy and sans sandbox: those are asked in `process_starting`. Encoding is
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
-import secrets
-import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NoReturn
 
 import trio
 from msgspec import Struct
@@ -27,24 +25,22 @@ from msgspec import Struct
 from coworkd.config import FinishedConfig, SpoolConfig
 from coworkd.model import calls
 from coworkd.model.errors import (
-    AlreadyExists,
     CoworkError,
     DeadlineExceeded,
     InvalidParams,
     InvalidState,
-    LimitExceeded,
     NotFound,
-    OutOfRange,
     SandboxSetupFailed,
-    StartFailed,
     Unavailable,
 )
 from coworkd.model.ports import AuditPort, EventPort, ExitListener, LauncherPort, LinkPort, PolicyPort, SessionDirectory
-from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo, StreamName, TtySize
+from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo, TtySize
+from coworkd.services.process_attach import Attacher
+from coworkd.services.process_building import Builder
 from coworkd.services.process_callers import Callers
-from coworkd.services.process_kept import KeptProcesses
+from coworkd.services.process_ending import Ender
 from coworkd.services.process_live import LiveProcess
-from coworkd.services.process_reader import EncodeNotification, EncodeOutput, ProcessReader
+from coworkd.services.process_reader import EncodeNotification, EncodeOutput
 from coworkd.services.process_request import (
     ONE_SHOT_PREFIX,
     StartRequest,
@@ -54,7 +50,13 @@ from coworkd.services.process_request import (
     parse_start,
 )
 from coworkd.services.process_starting import Compose, Launched, Starter
+from coworkd.services.process_table import ProcessTable
+from coworkd.services.stdin import Stdin
 from coworkd.services.terminal import check_size
+
+_EVICTION_INTERVAL_S = 60.0
+
+_log = logging.getLogger("coworkd.process")
 
 
 class ProcessLimits(Struct, frozen=True, kw_only=True):
@@ -62,7 +64,7 @@ class ProcessLimits(Struct, frozen=True, kw_only=True):
 
     running: int = 512
     start_s: float = 10.0
-    """A `start` whose exec is not known by then is killed and fails."""
+    """A `start` whose exec is not known by then is killed, and fails."""
     grace_s: float = 5.0
     spool: SpoolConfig = SpoolConfig()
     finished: FinishedConfig = FinishedConfig()
@@ -82,64 +84,351 @@ class Processes:
         compose: Compose,
         encode_output: EncodeOutput,
         encode_notification: EncodeNotification,
-        limits: ProcessLimits = ProcessLimits(),
+        limits: ProcessLimits | None = None,
         clock: Callable[[], float] = time.time,
         listeners: Iterable[ExitListener] = (),
     ) -> None:
-        raise NotImplementedError
+        self._launcher = launcher
+        self._audit = audit
+        self._events = events
+        self._limits = limits or ProcessLimits()
+        self._clock = clock
+        self._listeners = tuple(listeners)
+        self._starter = Starter(launcher=launcher, sessions=sessions, policies=policies, audit=audit, compose=compose)
+        self._ender = Ender(launcher=launcher, audit=audit, later=self._later)
+        self._builder = Builder(launcher=launcher, limits=self._limits.spool, later=self._later)
+        self._attacher = Attacher(encode_output=encode_output, encode_notification=encode_notification)
+        self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
+        self._callers = Callers(self._caller_vanished)
+        self._nursery: trio.Nursery | None = None
+        self.started_total = 0
+        self.start_errors_total = 0
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Adopt what the launcher kept, then own every task of every process. Never returns; started when calls may come.
 
         Cancelled, it lets go of descriptors and ends nothing: commands live on in the launcher. See `end_all`.
         """
-        raise NotImplementedError
+        self._builder.open()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await self._adopt_all()
+                task_status.started()
+                while True:
+                    await trio.sleep(_EVICTION_INTERVAL_S)
+                    self._forget_all(self._table.surplus())
+        finally:
+            self._nursery = None
+            for process in self._table.where():
+                process.close()
+            self._builder.close()
+
+    # -- starting -----------------------------------------------------------------------------------------------
 
     async def run(self, params: calls.ProcessRun, link: LinkPort) -> calls.ProcessRan:
-        """Run to the end; answers with the first MiB of each stream."""
-        raise NotImplementedError
+        """Run to the end; answers with the first MiB of each stream. Killed and forgotten when the link ends before.
+
+        Raises `StartFailed`, `NotFound` for the session, `PolicyDenied`, `LimitExceeded`, `InvalidParams`, `DiskFailed` where
+        the audit log refuses. A timeout is an answer, with what came until then.
+        """
+        request = parse_run(params)
+        process, _ = await self._spawn(request, link)
+        self._callers.add(link, process)
+        try:
+            if process.stdin is not None:
+                self._later(self._feed, process, process.stdin, request.input)
+            await process.over.wait()
+        except trio.Cancelled:
+            self._caller_vanished(process)
+            raise
+        finally:
+            self._callers.discard(link, process)
+        if process.record is None:
+            await self._refuse_start(process)
+        answer = process.answer(process.record, self._limits.spool.stream_bytes)
+        self._forget(process)
+        return answer
 
     async def start(self, params: calls.ProcessStart, link: LinkPort) -> calls.ProcessStarted:
-        raise NotImplementedError
+        """Start; answers when the command's exec succeeded, with the link attached from offset 0 unless it asked not to be.
+
+        Attaching is the last thing done, without a checkpoint behind it: an answer queued at once comes before output. Raises
+        as `run`, and `AlreadyExists` for a given id.
+        """
+        request = parse_start(params)
+        process, launched = await self._spawn(request, link)
+        reader = self._attacher.make_reader(process, link) if params.attach else None
+        try:
+            await self._wait_started(process)
+        except BaseException:
+            if reader is not None:
+                reader.leave()
+            raise
+        self.started_total += 1
+        if reader is not None:
+            link.attach(reader)
+        return calls.ProcessStarted(
+            process=process.id, pid=process.pid or 0, started_at=process.started_at, narrowed=launched.narrowed
+        )
+
+    async def _spawn(self, request: StartRequest, link: LinkPort) -> tuple[LiveProcess, Launched]:
+        process = self._reserve(request)
+        try:
+            launched = await self._starter.launch(process, request, link.name)
+        except BaseException:
+            self.start_errors_total += 1
+            self._table.remove(process)
+            process.abandon()
+            raise
+        try:
+            self._builder.build(process, launched.fds, on_full=request.on_full)
+        except BaseException:
+            self._later(self._end_orphan, process, "killed", "its descriptors did not come")
+            raise
+        if launched.timeout_s is not None:
+            self._later(self._ender.enforce_timeout, process, launched.timeout_s)
+        if process.ended_by is not None:
+            self._later(self._ender.end_unwatched, process, process.ended_by, "asked for while it was starting")
+        return process, launched
+
+    def _reserve(self, request: StartRequest) -> LiveProcess:
+        if self._nursery is None:
+            raise Unavailable("the process service is not running; try again")
+        id = self._table.reserve(request.id, one_shot=request.one_shot)
+        return self._add(id, request.session, request.argv, one_shot=request.one_shot)
+
+    def _add(self, id: str, session: str, argv: tuple[bytes, ...], *, one_shot: bool) -> LiveProcess:
+        process = LiveProcess(
+            id,
+            session,
+            argv,
+            one_shot=one_shot,
+            drain_s=self._limits.spool.drain_s,
+            clock=self._clock,
+            later=self._later,
+            ended=self._process_ended,
+            failed=self._stream_failed,
+        )
+        self._table.add(process)
+        return process
+
+    async def _wait_started(self, process: LiveProcess) -> None:
+        """Return once the exec is known to have succeeded; raise why it has not. Cancelled, the process lives on."""
+        with trio.move_on_after(self._limits.start_s):
+            await process.settled.wait()
+            await process.terminal_known.wait()
+        if process.start_error is None and not process.lost:
+            if process.settled.is_set() and process.terminal_error is None:
+                return
+            await self._ender.end_unwatched(process, "killed", "it did not start")
+            with trio.move_on_after(self._limits.start_s):
+                await process.over.wait()
+        await self._refuse_start(process)
+
+    async def _refuse_start(self, process: LiveProcess) -> NoReturn:
+        """Clean up after a command that never ran, and raise why."""
+        error = process.start_failure()
+        await self._clean_up(process, error)
+        raise error
+
+    async def _clean_up(self, process: LiveProcess, error: CoworkError) -> None:
+        if process.id in self._table:
+            self.start_errors_total += 1
+            await self._starter.record_failure(process, error)
+            process.abandon()
+            self._forget(process)
+
+    async def _feed(self, process: LiveProcess, stdin: Stdin, data: bytes) -> None:
+        await stdin.feed(data)
+        await self._close_stdin(process, stdin)
+
+    # -- links --------------------------------------------------------------------------------------------------
 
     async def attach(self, params: calls.ProcessAttach, link: LinkPort) -> calls.ProcessAttached:
-        raise NotImplementedError
+        """Send output from the offsets given, elsewhere from the oldest byte kept, then the exit. Moves what was attached."""
+        return self._attacher.attach(self._table.find(params.process), params, link)
 
     async def detach(self, params: calls.ProcessName, link: LinkPort) -> calls.Empty:
-        raise NotImplementedError
+        """Send no more of it to this link; one that is not attached is passed over."""
+        self._attacher.detach(self._table.find(params.process), link)
+        return calls.Empty()
+
+    def _caller_vanished(self, process: LiveProcess) -> None:
+        self._later(self._end_orphan, process, "killed", "its caller has gone")
+
+    async def _end_orphan(self, process: LiveProcess, reason: ExitReason, why: str) -> None:
+        """End a process nobody will ask for, and forget it."""
+        await self._ender.end_unwatched(process, reason, why)
+        await process.over.wait()
+        if process.record is None:
+            await self._clean_up(process, process.start_failure())
+        else:
+            await process.recorded.wait()
+            self._forget(process)
+
+    # -- input, terminal, signals -------------------------------------------------------------------------------
 
     async def write_stdin(self, params: calls.WriteStdin) -> calls.StdinOffset:
-        raise NotImplementedError
+        """As `stdin.Stdin.write`; `InvalidState` where there is no stdin."""
+        process = self._table.find(params.process)
+        if params.offset < 0:
+            raise InvalidParams(f"offset must be 0 or more, not {params.offset}", key="offset")
+        return calls.StdinOffset(offset=await self._stdin(process).write(params.offset, params.data))
 
     async def close_stdin(self, params: calls.CloseStdin) -> calls.Empty:
-        raise NotImplementedError
+        """End of file for the command, after what was taken; closing twice does nothing."""
+        process = self._table.find(params.process)
+        if "tty" in process.streams:
+            raise InvalidState(
+                f"process {process.id} has a terminal, whose input has no end: write its end-of-file character (0x04)",
+                process=process.id,
+            )
+        stdin = self._stdin(process)
+        stdin.check_close(params.offset)
+        await self._close_stdin(process, stdin)
+        return calls.Empty()
+
+    def _stdin(self, process: LiveProcess) -> Stdin:
+        if process.stdin is None:
+            raise InvalidState(f"process {process.id} has no stdin: start it with stdin=pipe", process=process.id)
+        return process.stdin
+
+    async def _close_stdin(self, process: LiveProcess, stdin: Stdin) -> None:
+        if stdin.open:
+            stdin.close()
+            try:
+                await self._launcher.release(process.id, "stdin")
+            except CoworkError as error:
+                _log.debug("stdin of %s was closed with its command: %s", process.id, error.message)
 
     async def resize(self, params: calls.Resize) -> calls.Empty:
-        raise NotImplementedError
+        """Set the terminal's size; its foreground group gets SIGWINCH."""
+        size = check_size(TtySize(rows=params.rows, cols=params.cols))
+        process = self._table.find(params.process)
+        if process.terminal is None:
+            raise InvalidState(f"process {process.id} has no terminal", process=process.id)
+        process.terminal.resize(size)
+        return calls.Empty()
 
     async def signal(self, params: calls.SignalProcess) -> calls.Empty:
-        raise NotImplementedError
+        """Signal the command's process group. `InvalidState` where it has not started or has ended."""
+        number = parse_signal(params.signal)
+        process = self._table.find(params.process)
+        if not process.started or not process.running:
+            raise InvalidState(f"process {process.id} is {process.state}, not running", process=process.id)
+        await self._audit.record(
+            "process.signal", {"session": process.session, "process": process.id, "signal": number}
+        )
+        try:
+            await self._launcher.signal(process.id, number)
+        except SandboxSetupFailed as error:
+            if error.details.get("errno") != errno.ESRCH:
+                raise
+            raise InvalidState(f"the command of process {process.id} has ended", process=process.id) from error
+        return calls.Empty()
 
     async def kill(self, params: calls.KillProcess) -> calls.Empty:
-        raise NotImplementedError
+        """TERM to the group, then the end of the tree after `grace_s`; answers when that has begun."""
+        grace_s = self._limits.grace_s if params.grace_s is None else parse_seconds(params.grace_s, "grace_s")
+        await self._ender.end(self._table.find(params.process), "killed", grace_s=grace_s)
+        return calls.Empty()
+
+    # -- looking ------------------------------------------------------------------------------------------------
 
     async def wait(self, params: calls.WaitProcess) -> ExitRecord:
-        raise NotImplementedError
+        """The exit record, once there is one. Raises `DeadlineExceeded` after `timeout_s`, which changes nothing."""
+        process = self._table.find(params.process)
+        timeout_s = float("inf") if params.timeout_s is None else parse_seconds(params.timeout_s, "timeout_s")
+        with trio.move_on_after(timeout_s):
+            await process.over.wait()
+        if not process.over.is_set():
+            raise DeadlineExceeded(f"process {process.id} still runs after {timeout_s:g} s", process=process.id)
+        if process.record is None:
+            raise NotFound(f"process {process.id} could not be started", process=process.id)
+        return process.record
 
     async def get(self, params: calls.ProcessName) -> ProcessInfo:
-        raise NotImplementedError
+        return self._table.find(params.process).info()
 
     async def list(self, params: calls.ProcessListParams) -> tuple[ProcessInfo, ...]:
-        raise NotImplementedError
+        """All processes, or those of one session, oldest first; what is being started included."""
+        found = self._table.where(lambda process: params.session in (None, process.session))
+        return tuple(process.info() for process in sorted(found, key=lambda process: process.started_at))
 
     async def forget(self, params: calls.ForgetProcess) -> calls.Empty:
-        raise NotImplementedError
+        """Let an ended process and its output go."""
+        process = self._table.find(params.process)
+        if process.record is None:
+            raise InvalidState(f"process {process.id} still runs: kill it first", process=process.id)
+        self._forget(process)
+        return calls.Empty()
+
+    # -- for other services -------------------------------------------------------------------------------------
 
     def count(self, session: str, /) -> int:
-        raise NotImplementedError
+        """How many processes of `session` run or are being started."""
+        return len(self._table.where(lambda process: process.session == session and process.running))
 
     async def end_session(self, session: str, /) -> None:
-        raise NotImplementedError
+        """Kill every process of the session; returns when each is gone and recorded. Ended ones stay kept."""
+        await self._end_where(lambda process: process.session == session)
 
     async def end_all(self) -> None:
-        raise NotImplementedError
+        """Kill every process; returns when each is gone and recorded."""
+        await self._end_where(lambda process: True)
+
+    async def _end_where(self, wanted: Callable[[LiveProcess], bool]) -> None:
+        while unrecorded := self._table.where(lambda process: wanted(process) and not process.recorded.is_set()):
+            for process in unrecorded:
+                await self._ender.end_unwatched(process, "killed", "its session ends")
+            for process in unrecorded:
+                await process.recorded.wait()
+
+    def state_counts(self) -> dict[str, int]:
+        """How many processes are in each state."""
+        return self._table.state_counts()
+
+    @property
+    def spool_bytes(self) -> int:
+        """What all spools keep."""
+        return sum(process.kept_bytes for process in self._table.where())
+
+    # -- the end of a process -----------------------------------------------------------------------------------
+
+    def _process_ended(self, process: LiveProcess, record: ExitRecord) -> None:
+        self._later(self._ender.record_exit, process)
+        self._events.publish("process.exit", process.exit_params())
+        for listener in self._listeners:
+            listener.exited(record)
+        self._forget_all(self._table.ended(process))
+
+    def _stream_failed(self, process: LiveProcess, error: OSError) -> None:
+        _log.error("output of process %s cannot be kept, killing it: %s", process.id, error)
+        self._later(self._ender.end_unwatched, process, "killed", f"its output cannot be kept: {error.strerror}")
+
+    def _forget_all(self, processes: Iterable[LiveProcess]) -> None:
+        for process in processes:
+            self._forget(process)
+
+    def _forget(self, process: LiveProcess) -> None:
+        if self._table.remove(process):
+            self._launcher.unwatch(process.id)
+            process.close()
+            self._later(self._ender.forget, process)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _adopt_all(self) -> None:
+        for adopted, fds in self._launcher.adopted:
+            one_shot = adopted.process.startswith(ONE_SHOT_PREFIX)
+            process = self._add(adopted.process, adopted.session, adopted.argv, one_shot=one_shot)
+            self._launcher.watch(process.id, process.learn)
+            self._builder.adopt(process, adopted, fds)
+            await self._ender.record("process.adopt", process, argv=process.argv, state=process.state)
+            if process.one_shot or process.start_error is not None:
+                self._caller_vanished(process)
+
+    def _later(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Start a task of this service. Once it has stopped there is none to start: commands are the launcher's then."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task, *arguments)

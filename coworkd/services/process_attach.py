@@ -1,0 +1,79 @@
+"""Links and processes: making readers, moving and removing them.
+
+Rules
+- A link has at most one reader of a process; attaching again moves it.
+- A reader counts as a reader, and holds back output that would be dropped, from when it is made, attached or not.
+"""
+
+from __future__ import annotations
+
+from coworkd.model import calls
+from coworkd.model.errors import InvalidParams, InvalidState, OutOfRange
+from coworkd.model.ports import LinkPort
+from coworkd.model.process import StreamName
+from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_reader import EncodeNotification, EncodeOutput, ProcessReader
+from coworkd.services.spools import Spool
+
+
+class Attacher:
+    """Knows how to encode, which is the caller's to say."""
+
+    def __init__(self, *, encode_output: EncodeOutput, encode_notification: EncodeNotification) -> None:
+        self._encode_output = encode_output
+        self._encode_notification = encode_notification
+
+    def attach(self, process: LiveProcess, params: calls.ProcessAttach, link: LinkPort) -> calls.ProcessAttached:
+        """Attach at the offsets given, elsewhere at the oldest byte kept. Raises `OutOfRange` with `stream`, `first` and `end`,
+        and leaves what was attached before.
+        """
+        if process.one_shot:
+            raise InvalidState(f"process {process.id} is a process.run, which answers its caller", process=process.id)
+        if not process.streams:
+            raise InvalidState(f"process {process.id} is still being started; try again", process=process.id)
+        named: dict[StreamName, int | None] = {"stdout": params.stdout, "stderr": params.stderr, "tty": params.tty}
+        reader = self.make_reader(process, link, {name: at for name, at in named.items() if at is not None})
+        for other in process.readers_of(link):
+            if other is not reader:
+                other.leave()
+        link.attach(reader)
+        streams = {str(name): calls.Range(first=spool.first, end=spool.end) for name, spool in process.streams.items()}
+        return calls.ProcessAttached(streams=streams)
+
+    def detach(self, process: LiveProcess, link: LinkPort) -> None:
+        """Send no more of it to `link`; one that is not attached is passed over."""
+        for reader in process.readers_of(link):
+            reader.leave()
+
+    def make_reader(
+        self, process: LiveProcess, link: LinkPort, offsets: dict[StreamName, int] | None = None
+    ) -> ProcessReader:
+        """A reader that its link does not pull from yet. Raises as `attach`."""
+        given = offsets or {}
+        for name in given:
+            if name not in process.streams:
+                raise InvalidParams(f"process {process.id} has no stream {name}", key=name)
+        streams = {name: (spool, given.get(name, spool.first)) for name, spool in process.streams.items()}
+        for name, (spool, offset) in streams.items():
+            _check_kept(process.id, name, spool, offset)
+        reader = ProcessReader(
+            process.id,
+            link,
+            streams,
+            encode_output=self._encode_output,
+            encode_notification=self._encode_notification,
+            gone=process.reader_gone,
+        )
+        process.add_reader(reader)
+        return reader
+
+
+def _check_kept(process: str, stream: StreamName, spool: Spool, offset: int) -> None:
+    if not spool.first <= offset <= spool.end:
+        raise OutOfRange(
+            f"{stream} of process {process} keeps bytes {spool.first} to {spool.end}; {offset} is none of them",
+            process=process,
+            stream=stream,
+            first=spool.first,
+            end=spool.end,
+        )

@@ -1,0 +1,116 @@
+"""Ending processes: by request, by time, because nobody waits; and what is recorded of every end.
+
+Rules
+- Killing is done even where the audit log refuses the record: a full disk must not keep a command alive.
+- `kill` with grace is TERM to the command's group, then the end of the whole tree; where there is no group to tell, the
+  tree ends at once.
+- The first reason to end a process stays its reason.
+- The launcher forgets a process only after its exit is durable, so that a restart cannot lose one.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from coworkd.model.errors import CoworkError
+from coworkd.model.ports import AuditPort, LauncherPort
+from coworkd.model.process import ExitReason
+from coworkd.services.process_live import LiveProcess
+
+_log = logging.getLogger("coworkd.process")
+
+
+class Ender:
+    """Ends processes through the launcher. Starts its tasks by `later`."""
+
+    def __init__(self, *, launcher: LauncherPort, audit: AuditPort, later: Callable[..., None]) -> None:
+        self._launcher = launcher
+        self._audit = audit
+        self._later = later
+
+    async def end(
+        self, process: LiveProcess, reason: ExitReason, *, grace_s: float = 0.0, why: str | None = None
+    ) -> None:
+        """Begin to end `process`; one that is not spawned yet is ended when it is. `why` goes into the audit log.
+
+        Raises `Unavailable` where the launcher is gone, and every sandbox with it.
+        """
+        if not process.running:
+            return
+        process.ended_by = process.ended_by or reason
+        await self.record("process.kill", process, grace_s=grace_s, reason=why or reason)
+        if not process.spawned or not process.running:
+            return
+        if grace_s > 0 and await self._terminate(process):
+            self._later(self._kill_after, process, grace_s)
+        else:
+            await self._launcher.kill(process.id)
+
+    async def end_unwatched(self, process: LiveProcess, reason: ExitReason, why: str) -> None:
+        """`end` for a task of its own: what goes wrong is logged."""
+        try:
+            await self.end(process, reason, why=why)
+        except CoworkError as error:
+            _log.error("process %s could not be killed (%s): %s", process.id, why, error.message)
+
+    async def enforce_timeout(self, process: LiveProcess, timeout_s: float) -> None:
+        """Kill the tree when `timeout_s` have passed and it still runs."""
+        with trio.move_on_after(timeout_s):
+            await process.over.wait()
+            return
+        await self.end_unwatched(process, "timeout", f"ran for {timeout_s:g} s")
+
+    async def record(self, kind: str, process: LiveProcess, **fields: Any) -> None:
+        """Record what has happened, or will happen whatever the log says; a log that refuses is itself logged."""
+        try:
+            await self._audit.record(kind, {"session": process.session, "process": process.id, **fields})
+        except CoworkError as error:
+            _log.error("%s of %s is not in the audit log: %s", kind, process.id, error.message)
+
+    async def record_exit(self, process: LiveProcess) -> None:
+        """Make the exit of `process` durable; sets `recorded`."""
+        record = process.record
+        if record is not None:
+            await self.record(
+                "process.exit",
+                process,
+                exit=record.exit,
+                output=record.output,
+                bytes=record.bytes,
+                rusage=record.rusage,
+                oom_kills=process.exited.oom_kills if process.exited else None,
+                pid=process.pid,
+                started_at=record.started_at,
+                ended_at=record.ended_at,
+            )
+        process.recorded.set()
+
+    async def forget(self, process: LiveProcess) -> None:
+        """Let the launcher forget it, once its end is recorded."""
+        await process.recorded.wait()
+        try:
+            await self._launcher.forget(process.id)
+        except CoworkError as error:
+            _log.debug("the launcher could not forget %s: %s", process.id, error.message)
+
+    async def _terminate(self, process: LiveProcess) -> bool:
+        try:
+            await self._launcher.signal(process.id, signal.SIGTERM)
+        except CoworkError as error:
+            _log.debug("TERM did not reach %s: %s", process.id, error.message)
+            return False
+        return True
+
+    async def _kill_after(self, process: LiveProcess, grace_s: float) -> None:
+        with trio.move_on_after(grace_s):
+            await process.over.wait()
+            return
+        try:
+            await self._launcher.kill(process.id)
+        except CoworkError as error:
+            _log.error("process %s could not be killed: %s", process.id, error.message)

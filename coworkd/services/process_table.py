@@ -1,0 +1,83 @@
+"""The table of processes: who has which id, who still runs, who has to go.
+
+Rules
+- An id names one process from when it is reserved until it is forgotten.
+- A one-shot that has ended is not kept: its caller has the answer, or is gone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import trio
+
+from coworkd.config import FinishedConfig
+from coworkd.model.errors import AlreadyExists, LimitExceeded, NotFound
+from coworkd.services.process_kept import KeptProcesses
+from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_request import ONE_SHOT_PREFIX
+
+
+class ProcessTable:
+    """All processes there are."""
+
+    def __init__(self, *, running_limit: int, finished: FinishedConfig) -> None:
+        self._running_limit = running_limit
+        self._processes: dict[str, LiveProcess] = {}
+        self._kept = KeptProcesses(finished)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._processes
+
+    def find(self, id: str) -> LiveProcess:
+        """Raises `NotFound`."""
+        process = self._processes.get(id)
+        if process is None:
+            raise NotFound(f"there is no process {id!r}: it was forgotten, or never was", process=id)
+        return process
+
+    def where(self, wanted: Callable[[LiveProcess], bool] = lambda process: True) -> list[LiveProcess]:
+        """Those that are wanted, in the order of their ids' making."""
+        return [process for process in self._processes.values() if wanted(process)]
+
+    def reserve(self, id: str | None, *, one_shot: bool) -> str:
+        """An id that is free, `id` if that is given. Raises `AlreadyExists`, or `LimitExceeded` where too many run."""
+        if id is not None and id in self._processes:
+            raise AlreadyExists(f"process {id} exists already; choose another id", process=id)
+        running = len(self._processes) - len(self._kept)
+        if running >= self._running_limit:
+            raise LimitExceeded(
+                f"{running} commands are running, no more are allowed at once", limit=self._running_limit
+            )
+        return id or self._fresh_id(ONE_SHOT_PREFIX if one_shot else "p")
+
+    def add(self, process: LiveProcess) -> None:
+        self._processes[process.id] = process
+
+    def ended(self, process: LiveProcess) -> list[LiveProcess]:
+        """`process` has ended; returns those that have to be forgotten for it."""
+        if not process.one_shot:
+            self._kept.add(process.id, now_s=trio.current_time(), kept_bytes=process.kept_bytes)
+        return self.surplus()
+
+    def surplus(self) -> list[LiveProcess]:
+        """Those that are kept too long, or are too many."""
+        return [self._processes[id] for id in self._kept.surplus(trio.current_time())]
+
+    def remove(self, process: LiveProcess) -> bool:
+        """Take it out; False where it was out already."""
+        self._kept.discard(process.id)
+        return self._processes.pop(process.id, None) is not None
+
+    def state_counts(self) -> dict[str, int]:
+        """How many processes are in each state."""
+        counts = {"starting": 0, "running": 0, "exited": 0}
+        for process in self._processes.values():
+            counts[process.state] += 1
+        return counts
+
+    def _fresh_id(self, prefix: str) -> str:
+        while (id := prefix + secrets.token_hex(5)) in self._processes:
+            continue
+        return id
