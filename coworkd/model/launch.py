@@ -59,6 +59,8 @@ class TreeBind(Struct, frozen=True, kw_only=True, tag="bind"):
     read_only: bool
     recursive: bool = False
     optional: bool = False
+    map_owner: bool = False
+    """Show what the source's owner owns as the session's, by an idmapped mount; plain where the file system cannot."""
 
 
 class TreeTmpfs(Struct, frozen=True, kw_only=True, tag="tmpfs"):
@@ -126,10 +128,10 @@ class PutFilter(Struct, frozen=True, kw_only=True, tag="put_filter"):
 
 
 class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
-    """Start one command. Answered by `Spawned` as soon as bubblewrap runs, then `Started` or `StartError`, then `Exited`.
+    """Start one command. Answered by `Spawned` once the child exists, then `Started` or `StartError`, then `Exited`.
 
     `bwrap_args` is everything that goes into `--args`, without filters and status descriptors, which the launcher adds
-    (`--add-seccomp-fd`, `--json-status-fd`). `shim_args` stands between `--` and argv where a shim is used (tty).
+    (`--add-seccomp-fd`, `--json-status-fd`). `shim_args` stands between `--` and argv, and is there where `tty` is.
     """
 
     id: int
@@ -141,8 +143,9 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     bwrap_args: tuple[bytes, ...]
     filters: tuple[str, str]
     """SHA-256 of the base and of the admin's program, in the order of installing."""
+    shim_args: tuple[bytes, ...] = ()
     stdin: bool
-    tty: tuple[int, int] | None
+    tty: bool
     nofile: int
     pids_max: int
     memory_max_bytes: int
@@ -170,6 +173,22 @@ class Forget(Struct, frozen=True, kw_only=True, tag="forget"):
     process: str
 
 
+class Release(Struct, frozen=True, kw_only=True, tag="release"):
+    """Close the launcher's own copy of a descriptor of `Spawned`: a closed stdin is an end of file only when every copy is closed."""
+
+    id: int
+    process: str
+    name: str
+
+
+class Keep(Struct, frozen=True, kw_only=True, tag="keep"):
+    """Keep the descriptor that came along under `name` (a terminal's master), so that the next supervisor gets it back."""
+
+    id: int
+    process: str
+    name: str
+
+
 class Adopt(Struct, frozen=True, kw_only=True, tag="adopt"):
     """First request of every supervisor: take over. Answered by one `Adopted` per kept process, then `Done`."""
 
@@ -189,7 +208,7 @@ class Quit(Struct, frozen=True, kw_only=True, tag="quit"):
     id: int
 
 
-Request = Union[OpenSession, CloseSession, PutFilter, Spawn, Signal, Kill, Forget, Adopt, Ping, Quit]
+Request = Union[OpenSession, CloseSession, PutFilter, Spawn, Signal, Kill, Forget, Release, Keep, Adopt, Ping, Quit]
 
 # -- answers and notices ------------------------------------------------------------------------------------------
 
@@ -212,7 +231,7 @@ class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 class Spawned(Struct, frozen=True, kw_only=True, tag="spawned"):
-    """bubblewrap was exec'd. `fds` names the descriptors that came along, in order.
+    """The child exists and becomes bubblewrap. `fds` names the descriptors that came along, in order.
 
     Meanings: `stdout`, `stderr` (pipe read ends), `stdout_spool`, `stderr_spool` (memfds whose file offset is the
     stream offset; the launcher holds the same descriptions), `stdin` (pipe write end), `tty` (socket over which the shim

@@ -89,6 +89,12 @@ class LauncherPort(Protocol):
 
     async def forget(self, process: str, /) -> None: ...
 
+    async def release(self, process: str, name: str, /) -> None:
+        """Have the launcher close its copy of a descriptor, so that closing ours is the end of file."""
+
+    async def keep(self, process: str, name: str, fd: int, /) -> None:
+        """Hand the launcher a copy of `fd` (a terminal's master) to keep for the next supervisor."""
+
     def watch(self, process: str, call: Callable[[Notice | None], None], /) -> None:
         """Call `call` synchronously, from the trio thread, with each notice of `process` in order; None when the launcher is lost.
 

@@ -52,16 +52,20 @@ def create(directory: str) -> None:
         os.mkdir(directory, 0o755)
 
 
-def limit(directory: str, *, memory_max_bytes: int, pids_max: int, cpu_max: float) -> None:
-    """Set what the cgroup's controllers allow: whole-group OOM kill, no swap. Absent controllers are passed over."""
+def limit(directory: str, *, memory_max_bytes: int, pids_max: int, cpu_max: float | None) -> None:
+    """Set what the cgroup's controllers allow: whole-group OOM kill, no swap. Absent controllers are passed over.
+
+    `cpu_max` is in CPUs; None leaves the CPU to the parent's limit.
+    """
     values = {
         "memory.max": str(memory_max_bytes),
         "memory.high": str(memory_max_bytes - memory_max_bytes // 16),
         "memory.swap.max": "0",
         "memory.oom.group": "1",
         "pids.max": str(pids_max),
-        "cpu.max": f"{int(cpu_max * _PERIOD_US)} {_PERIOD_US}",
     }
+    if cpu_max is not None:
+        values["cpu.max"] = f"{int(cpu_max * _PERIOD_US)} {_PERIOD_US}"
     for name, value in values.items():
         if os.path.exists(f"{directory}/{name}"):
             _write(f"{directory}/{name}", value)

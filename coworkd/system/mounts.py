@@ -7,6 +7,7 @@ pivot_root(2).
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 
@@ -29,6 +30,7 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x100000
 
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
@@ -47,7 +49,7 @@ _umount2 = libc.function("umount2")
 
 def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:
     """mount(2)."""
-    libc.check(_mount(source, target, kind, libc.ctypes.c_ulong(flags), data or None), target)
+    libc.check(_mount(source, target, kind, ctypes.c_ulong(flags), data or None), target)
 
 
 def umount(target: bytes, flags: int = 0) -> None:
@@ -66,9 +68,14 @@ def move_mount(fd: int, target_fd: int) -> None:
     libc.syscall(_SYS_MOVE_MOUNT, fd, b"", target_fd, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
 
 
-def mount_setattr(fd: int, *, set_attributes: int = 0, propagation: int = 0, recursive: bool) -> None:
-    """mount_setattr(2) on the mount `fd` refers to."""
-    record = libc.ctypes.create_string_buffer(struct.pack("=QQQQ", set_attributes, 0, propagation, 0), 32)
+def mount_setattr(fd: int, *, set_attributes: int, user_namespace: int | None = None, recursive: bool) -> None:
+    """mount_setattr(2) on the mount `fd` refers to; with a `user_namespace` descriptor the mount is idmapped by it.
+
+    EINVAL: the file system cannot be idmapped, or the mount is not a detached clone.
+    """
+    if user_namespace is not None:
+        set_attributes |= MOUNT_ATTR_IDMAP
+    record = ctypes.create_string_buffer(struct.pack("=QQQQ", set_attributes, 0, 0, user_namespace or 0), 32)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     libc.syscall(_SYS_MOUNT_SETATTR, fd, b"", flags, record, 32)
 

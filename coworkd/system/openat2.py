@@ -5,6 +5,7 @@ EAGAIN means a rename raced with the lookup; it is tried again a bounded number 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
@@ -26,7 +27,7 @@ def openat2(directory_fd: int, path: bytes, flags: int, *, resolve: int, mode: i
 
     Raises `OSError`: EXDEV where the path leads out, ELOOP where a symbolic link is forbidden, EAGAIN after 16 lost races.
     """
-    how = libc.ctypes.create_string_buffer(struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve), 24)
+    how = ctypes.create_string_buffer(struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve), 24)
     for _ in range(_RACES):
         try:
             return libc.syscall(_SYS_OPENAT2, directory_fd, path, how, 24)

@@ -6,6 +6,7 @@ headers did, so no security step may depend on it being there. Both roads end in
 
 from __future__ import annotations
 
+import ctypes
 from types import ModuleType
 
 from coworkd.system import libc
@@ -52,4 +53,4 @@ def set_dumpable(dumpable: bool) -> None:
 
 def set_name(name: str) -> None:
     """The thread's name as `ps` shows it, cut at 15 bytes."""
-    libc.check(_prctl(_PR_SET_NAME, libc.ctypes.create_string_buffer(name.encode()[:15]), 0, 0, 0))
+    libc.check(_prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()[:15]), 0, 0, 0))

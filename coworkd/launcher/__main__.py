@@ -1,0 +1,79 @@
+"""coworkd-launcher --socket PATH --base DIR --bubblewrap PATH [--cgroup DIR] [--linger SECONDS]
+
+Started by systemd or by `coworkd local`; speaks `model.launch` on a SEQPACKET socket. `--base` is an empty directory on which session
+trees are built. Without `--linger` it waits for ever for a supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import getopt
+import os
+import signal
+import socket
+import sys
+
+from coworkd.launcher.server import Launcher
+from coworkd.system import cgroup, prctl
+
+_BACKLOG = 4
+
+
+def main(argv: list[str]) -> int:
+    """Run the launcher; 0 after a wanted end, 2 for unusable arguments."""
+    try:
+        pairs, rest = getopt.getopt(argv, "", ["socket=", "base=", "bubblewrap=", "cgroup=", "linger="])
+        options = dict(pairs)
+        path, base, bubblewrap = options["--socket"], options["--base"], options["--bubblewrap"]
+        linger_s = float(options["--linger"]) if "--linger" in options else None
+    except (getopt.GetoptError, KeyError, ValueError) as error:
+        print(f"coworkd-launcher: {error}\n{__doc__}", file=sys.stderr)
+        return 2
+    if rest:
+        print(f"coworkd-launcher: unexpected {rest[0]!r}", file=sys.stderr)
+        return 2
+    cgroup_root = options.get("--cgroup")
+    if cgroup_root is not None:
+        cgroup.create(cgroup_root)
+        cgroup.enable_controllers(cgroup_root)
+    prctl.set_name("coworkd-launch")
+    prctl.set_child_subreaper()
+    with contextlib.suppress(PermissionError):
+        os.setsid()  # the terminal's signals are the supervisor's to handle
+    listener = _listen(path)
+    launcher = Launcher(listener, bubblewrap=bubblewrap, base=base, cgroup_root=cgroup_root, linger_s=linger_s)
+    gc.collect()
+    gc.freeze()
+    try:
+        launcher.run(_open_wakeup())
+    finally:
+        listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    return 0
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    old = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(old)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _open_wakeup() -> int:
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,452 @@
+"""The launcher's loop: one selector, one supervisor, every session and process.
+
+Rules
+- One supervisor at a time: a second is answered by end of file while the first lives. Only root may connect.
+- A supervisor that goes leaves everything running; if none comes back within `linger_s` (None: for ever) all is ended.
+- One reaper: `wait4(-1)` here and nowhere else. Facts of the connector and the status pipes are taken before each reaping, so that a
+  reaped pid is always known by then.
+- What is asked is checked again here: uid, filters, names. Nothing is decided.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from coworkd.launcher.exec_watch import open_watch
+from coworkd.launcher.link import SupervisorLink, peer_uid
+from coworkd.launcher.process import Process
+from coworkd.launcher.session import BUILD_TIMEOUT_S, Builder, Session
+from coworkd.launcher.spawn import Spawner
+from coworkd.model import launch
+from coworkd.model.names import MIN_UID
+from coworkd.system import cgroup
+
+_PROCESS_LIMIT = 4096
+_FILTER_LIMIT = 256
+
+
+class Quitting(Exception):
+    """The loop is to end."""
+
+
+class Launcher:
+    """Everything the launcher holds. `run` serves until `Quit`, TERM, or the linger time has passed."""
+
+    def __init__(
+        self, listener: socket.socket, *, bubblewrap: str, base: str, cgroup_root: str | None, linger_s: float | None
+    ) -> None:
+        self._listener = listener
+        self._base = os.fsencode(base)
+        self._cgroup_root = cgroup_root
+        self._linger_s = linger_s
+        self._alone_since = time.monotonic()
+        self._supervisor: SupervisorLink | None = None
+        self._sessions: dict[str, Session] = {}
+        self._builders: dict[str, tuple[Builder, float]] = {}
+        self._processes: dict[str, Process] = {}
+        self._filters: dict[str, int] = {}
+        self._degraded: list[str] = []
+        missing = cgroup.missing_controllers(cgroup_root) if cgroup_root else ("memory", "pids", "cpu")
+        if missing:
+            self._degraded.append(f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold")
+        self._spawner = Spawner(os.fsencode(bubblewrap), "pids" not in missing)
+        self._watch, reason = open_watch()
+        if reason:
+            self._degraded.append(reason)
+        self._selector = selectors.EpollSelector()
+        self._handlers: dict[type, Callable[[Any, list[int]], None]] = {
+            launch.OpenSession: self._open_session,
+            launch.CloseSession: self._close_session,
+            launch.PutFilter: self._put_filter,
+            launch.Spawn: self._spawn,
+            launch.Signal: self._signal,
+            launch.Kill: self._kill,
+            launch.Forget: self._forget,
+            launch.Release: self._release,
+            launch.Keep: self._keep,
+            launch.Adopt: self._adopt,
+            launch.Ping: self._ping,
+            launch.Quit: self._quit,
+        }
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self, wakeup_fd: int) -> None:
+        """Serve. `wakeup_fd` becomes readable when a signal has come."""
+        self._register(self._listener.fileno(), self._accept)
+        self._register(wakeup_fd, lambda: self._take_signals(wakeup_fd))
+        if self._watch.fileno() >= 0:
+            self._register(self._watch.fileno(), self._take_facts)
+        try:
+            while True:
+                for key, mask in self._selector.select(self._timeout_s()):
+                    if self._selector.get_map().get(key.fd) is not key:
+                        continue  # closed by what came before it in this round
+                    if mask & selectors.EVENT_WRITE and self._supervisor is not None:
+                        self._supervisor.flush()
+                    if mask & selectors.EVENT_READ:
+                        key.data()
+                self._take_time()
+                self._set_interest()
+        except Quitting:
+            return
+        finally:
+            self._end_everything()
+
+    def _timeout_s(self) -> float | None:
+        waits = [self._watch.next_poll_s()]
+        waits += [deadline - time.monotonic() for _, deadline in self._builders.values()]
+        if self._supervisor is None and self._linger_s is not None:
+            waits.append(self._alone_since + self._linger_s - time.monotonic())
+        known = [max(0.0, wait) for wait in waits if wait is not None]
+        return min(known, default=None)
+
+    def _take_time(self) -> None:
+        if self._watch.next_poll_s() == 0:
+            self._take_facts()
+        for name, (builder, deadline) in list(self._builders.items()):
+            if time.monotonic() > deadline:
+                self._unregister(builder.fileno())
+                del self._builders[name]
+                builder.abandon()
+                self._refuse(builder.request.id, "tree", errno.ETIMEDOUT, "a folder did not answer in time")
+        alone = self._supervisor is None and self._linger_s is not None
+        if alone and time.monotonic() - self._alone_since > (self._linger_s or 0.0):
+            raise Quitting
+
+    def _take_signals(self, wakeup_fd: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if signal.SIGTERM in os.read(wakeup_fd, 4096):
+                raise Quitting
+        self._take_facts()
+
+    def _take_facts(self) -> None:
+        """Connector, status pipes, then the dead: in that order."""
+        touched = self._watch.poll()
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            touched |= self._watch.poll()
+            for process in self._processes.values():
+                if process.living:
+                    self._learn_init(process)
+                    if process.learn_reaped(pid, status, usage):
+                        touched.add(process)
+        touched |= {process for process in self._processes.values() if process.living and process.learn_orphaned()}
+        for process in touched:
+            self._tell(process)
+
+    def _tell(self, process: Process) -> None:
+        for notice in process.notices():
+            if isinstance(notice, launch.StartError | launch.Exited):
+                self._settle(process)
+            self._send(notice)
+
+    def _settle(self, process: Process) -> None:
+        self._watch.discard(process)
+        self._drop_status(process)
+        for fd in (process.error_fd, process.exec_fd):
+            if fd is not None:
+                self._drop(fd)
+        process.error_fd = process.exec_fd = None
+
+    # -- one process's pipes ------------------------------------------------------------------------------------
+
+    def _status_ready(self, process: Process) -> None:
+        process.status.read()
+        self._learn_init(process)
+        if process.status.ended:
+            self._drop_status(process)
+
+    def _learn_init(self, process: Process) -> None:
+        if process.init_pid is None:
+            process.status.read()
+            if process.status.init_pid is not None:
+                process.learn_init(process.status.init_pid)
+
+    def _drop_status(self, process: Process) -> None:
+        if process.status.fd is not None:
+            self._unregister(process.status.fd)
+            process.status.close()
+
+    def _error_ready(self, process: Process) -> None:
+        if process.error_fd is None:
+            return
+        text = os.read(process.error_fd, 4096).decode(errors="replace")
+        if text:
+            stage, number, *rest = text.split(" ", 2)
+            reason = rest[0] if rest else os.strerror(int(number))
+            process.setup_error = ("sandbox_setup", int(number) or None, f"the sandbox's {stage} step failed: {reason}")
+        self._drop(process.error_fd)
+        process.error_fd = None
+
+    def _exec_ready(self, process: Process) -> None:
+        """The shim's pipe: `+` once the terminal stands, then its end (a good exec) or `stage errno`."""
+        if process.exec_fd is None:
+            return
+        data = os.read(process.exec_fd, 256)
+        process.shim_said += data
+        if data and len(process.shim_said) < 256:
+            return
+        self._drop(process.exec_fd)
+        process.exec_fd = None
+        process.learn_shim()
+        for touched in self._watch.poll() | {process}:
+            self._tell(touched)
+
+    def _drop(self, fd: int) -> None:
+        self._unregister(fd)
+        os.close(fd)
+
+    # -- the supervisor -----------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        if peer_uid(connection) != 0 or self._supervisor is not None:
+            connection.close()
+            return
+        self._supervisor = SupervisorLink(connection)
+        self._register(connection.fileno(), self._receive)
+
+    def _receive(self) -> None:
+        while self._supervisor is not None and not self._supervisor.closed:
+            received = self._supervisor.receive()
+            if received is None:
+                break
+            request, fds = received
+            self._handlers[type(request)](request, fds)
+            for fd in fds:
+                os.close(fd)
+
+    def _set_interest(self) -> None:
+        link = self._supervisor
+        if link is None:
+            return
+        if link.closed:
+            self._unregister(link.fileno())
+            link.close()
+            self._supervisor = None
+            self._alone_since = time.monotonic()
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.behind else 0)
+        if self._selector.get_key(link.fileno()).events != wanted:
+            self._selector.modify(link.fileno(), wanted, self._receive)
+
+    def _send(self, reply: launch.Reply, fds: list[int] | None = None) -> None:
+        if self._supervisor is not None:
+            self._supervisor.send(reply, fds or ())
+
+    def _refuse(self, request_id: int, stage: str, number: int | None, message: str) -> None:
+        self._send(launch.Refused(id=request_id, stage=stage, errno=number, message=message))
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def _ping(self, request: launch.Ping, _: list[int]) -> None:
+        self._send(launch.Done(id=request.id, degraded=tuple(self._degraded)))
+
+    def _quit(self, request: launch.Quit, _: list[int]) -> None:
+        self._end_everything()
+        self._send(launch.Done(id=request.id))
+        raise Quitting
+
+    def _adopt(self, request: launch.Adopt, _: list[int]) -> None:
+        for process in self._processes.values():
+            self._send(process.adopted(request.id), list(process.fds.values()))
+        self._send(launch.Done(id=request.id, degraded=tuple(self._degraded)))
+
+    def _open_session(self, request: launch.OpenSession, _: list[int]) -> None:
+        if request.uid < MIN_UID or request.gid < MIN_UID:
+            self._refuse(request.id, "uid", errno.EPERM, "a session's uid is at least 1001")
+            return
+        if request.session in self._sessions:
+            self._send(launch.Done(id=request.id))
+            return
+        if request.session in self._builders:
+            self._refuse(request.id, "tree", errno.EBUSY, "the session is being opened; ask again")
+            return
+        if self._cgroup_root is not None:
+            path = self._session_cgroup(request.session)
+            cgroup.create(path)
+            cgroup.limit(
+                path, memory_max_bytes=request.memory_max_bytes, pids_max=request.pids_max, cpu_max=request.cpu_max
+            )
+            cgroup.enable_controllers(path)
+        builder = Builder(request, self._base)
+        self._builders[request.session] = (builder, time.monotonic() + BUILD_TIMEOUT_S)
+        self._register(builder.fileno(), lambda: self._builder_ready(request.session))
+
+    def _builder_ready(self, name: str) -> None:
+        builder, _ = self._builders.pop(name)
+        self._unregister(builder.fileno())
+        session, report = builder.finish()
+        if session is None:
+            self._refuse(builder.request.id, report.error_stage or "", report.errno, report.message)
+            return
+        self._sessions[name] = session
+        missing = tuple(os.fsdecode(path) for path in report.missing)
+        unmapped = tuple(f"{os.fsdecode(path)} keeps its owner: no idmapped mounts there" for path in report.unmapped)
+        self._send(launch.Done(id=builder.request.id, missing=missing, degraded=unmapped))
+
+    def _close_session(self, request: launch.CloseSession, _: list[int]) -> None:
+        if any(p.living and p.request.session == request.session for p in self._processes.values()):
+            self._refuse(request.id, "busy", errno.EBUSY, "commands of the session still run")
+            return
+        session = self._sessions.pop(request.session, None)
+        if session is not None:
+            session.close()
+        if self._cgroup_root is not None:
+            cgroup.remove(self._session_cgroup(request.session), wait_s=0.2)
+        self._send(launch.Done(id=request.id))
+
+    def _put_filter(self, request: launch.PutFilter, _: list[int]) -> None:
+        if hashlib.sha256(request.bpf).hexdigest() != request.sha256 or len(request.bpf) % 8 or not request.bpf:
+            self._refuse(request.id, "filter", errno.EINVAL, "the program is not the one its hash names")
+            return
+        if request.sha256 not in self._filters:
+            if len(self._filters) >= _FILTER_LIMIT:
+                os.close(self._filters.pop(next(iter(self._filters))))
+            fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+            os.write(fd, request.bpf)
+            self._filters[request.sha256] = fd
+        self._send(launch.Done(id=request.id))
+
+    def _spawn(self, request: launch.Spawn, _: list[int]) -> None:
+        session = self._sessions.get(request.session)
+        problem = self._judge(request, session)
+        if problem is not None or session is None:
+            self._refuse(request.id, "policy_denied", errno.EPERM, problem or "no such session")
+            return
+        base, admin = request.filters
+        path = None
+        if self._cgroup_root is not None:
+            path = f"{self._session_cgroup(request.session)}/p-{request.process}"
+        try:
+            filters = (self._filters[base], self._filters[admin])
+            process = self._spawner.spawn(request, session, filters, path)
+        except OSError as error:
+            self._refuse(request.id, "resources", error.errno, f"the sandbox could not be started: {error.strerror}")
+            return
+        self._processes[request.process] = process
+        self._watch.add(process)
+        for fd, ready in (
+            (process.status.fd, self._status_ready),
+            (process.error_fd, self._error_ready),
+            (process.exec_fd, self._exec_ready),
+        ):
+            if fd is not None:
+                self._register(fd, partial(ready, process))
+        self._send(process.spawned, list(process.fds.values()))
+
+    def _judge(self, request: launch.Spawn, session: Session | None) -> str | None:
+        if session is None:
+            return f"session {request.session!r} is not open"
+        if (request.uid, request.gid) != (session.uid, session.gid):
+            return "the uid asked for is not the session's"
+        if request.process in self._processes:
+            return f"process {request.process!r} exists already"
+        if len(self._processes) >= _PROCESS_LIMIT:
+            return f"{_PROCESS_LIMIT} processes are kept already; forget some"
+        if any(sha256 not in self._filters for sha256 in request.filters):
+            return "a seccomp filter is missing: no filter, no spawn"
+        if not request.argv or not request.argv[0]:
+            return "the command is empty"
+        return None
+
+    def _signal(self, request: launch.Signal, _: list[int]) -> None:
+        process = self._find(request.id, request.process)
+        if process is None:
+            return
+        try:
+            process.signal(request.signal)
+        except OSError as error:
+            self._refuse(request.id, "signal", error.errno, str(error.strerror))
+            return
+        self._send(launch.Done(id=request.id))
+
+    def _kill(self, request: launch.Kill, _: list[int]) -> None:
+        process = self._find(request.id, request.process)
+        if process is not None:
+            process.kill()
+            self._send(launch.Done(id=request.id))
+
+    def _forget(self, request: launch.Forget, _: list[int]) -> None:
+        process = self._processes.get(request.process)
+        if process is not None and process.living:
+            self._refuse(request.id, "busy", errno.EBUSY, "the command still runs")
+            return
+        if process is not None:
+            del self._processes[request.process]
+            process.close()
+        self._send(launch.Done(id=request.id))
+
+    def _release(self, request: launch.Release, _: list[int]) -> None:
+        process = self._find(request.id, request.process)
+        if process is not None:
+            fd = process.fds.pop(request.name, None)
+            if fd is not None:
+                os.close(fd)
+            self._send(launch.Done(id=request.id))
+
+    def _keep(self, request: launch.Keep, fds: list[int]) -> None:
+        process = self._find(request.id, request.process)
+        if process is None:
+            return
+        if len(fds) != 1 or request.name in process.fds:
+            self._refuse(request.id, "keep", errno.EINVAL, "exactly one new descriptor can be kept under a name")
+            return
+        process.fds[request.name] = fds.pop()
+        self._send(launch.Done(id=request.id))
+
+    def _find(self, request_id: int, name: str) -> Process | None:
+        process = self._processes.get(name)
+        if process is None:
+            self._refuse(request_id, "process", errno.ESRCH, f"no process {name!r}")
+        return process
+
+    # -- ends ---------------------------------------------------------------------------------------------------
+
+    def _end_everything(self) -> None:
+        for builder, _ in self._builders.values():
+            builder.abandon()
+        self._builders.clear()
+        for process in self._processes.values():
+            process.kill()
+        deadline = time.monotonic() + 5
+        while any(p.living for p in self._processes.values()) and time.monotonic() < deadline:
+            self._take_facts()
+            time.sleep(0.002)
+        for process in self._processes.values():
+            process.close()
+        self._processes.clear()
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        if self._cgroup_root is not None and not cgroup.remove(self._cgroup_root, wait_s=1.0):
+            print(f"coworkd-launcher: {self._cgroup_root} could not be removed", file=sys.stderr)
+
+    # -- selector -----------------------------------------------------------------------------------------------
+
+    def _session_cgroup(self, session: str) -> str:
+        return f"{self._cgroup_root}/s-{session}"
+
+    def _register(self, fd: int, call: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, call)
+
+    def _unregister(self, fd: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(fd)

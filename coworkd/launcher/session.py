@@ -1,0 +1,115 @@
+"""What the launcher holds of a session: a mount namespace, a network namespace and a cgroup.
+
+The namespaces are made by a builder child and kept as descriptors, so nothing of them lives in a file system and nothing is left
+after a crash. The builder tells its result through a pipe: nothing but `ok` and the missing entries, or a stage and an errno. A builder
+that does not answer in `BUILD_TIMEOUT_S` (a hung share) is killed and the session refused.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import msgspec
+from msgspec import Struct
+
+from coworkd.launcher import tree
+from coworkd.model.launch import OpenSession
+from coworkd.system import namespaces
+
+BUILD_TIMEOUT_S = 10.0
+_REPORT_LIMIT_BYTES = 64 * 1024
+
+
+class BuildReport(Struct, frozen=True, kw_only=True):
+    """The builder's one message."""
+
+    error_stage: str | None = None
+    errno: int | None = None
+    message: str = ""
+    missing: tuple[bytes, ...] = ()
+    unmapped: tuple[bytes, ...] = ()
+
+
+class Session:
+    """An open session. `close` lets go of both namespaces; they end with their last process."""
+
+    def __init__(self, name: str, uid: int, gid: int, mount_namespace: int, network_namespace: int) -> None:
+        self.name = name
+        self.uid = uid
+        self.gid = gid
+        self.mount_namespace = mount_namespace
+        self.network_namespace = network_namespace
+
+    def close(self) -> None:
+        os.close(self.mount_namespace)
+        os.close(self.network_namespace)
+
+
+class Builder:
+    """A child that builds a session's namespaces; `fileno` becomes readable when it has answered or died.
+
+    It waits, after its answer, until `finish` or `abandon`: the launcher has to open its namespaces while it lives.
+    """
+
+    def __init__(self, request: OpenSession, base: bytes) -> None:
+        self.request = request
+        self._report, report_write = os.pipe2(os.O_CLOEXEC)
+        hold_read, self._hold = os.pipe2(os.O_CLOEXEC)
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._report)
+            os.close(self._hold)
+            _build(request, base, report_write, hold_read)
+        os.close(report_write)
+        os.close(hold_read)
+
+    def fileno(self) -> int:
+        return self._report
+
+    def finish(self) -> tuple[Session | None, BuildReport]:
+        """Take the answer; the session on success. The child ends by itself afterwards and is reaped by the launcher."""
+        data = os.read(self._report, _REPORT_LIMIT_BYTES)
+        if not data:
+            report = BuildReport(error_stage="builder", message="the builder died without an answer")
+        else:
+            report = msgspec.msgpack.decode(data, type=BuildReport)
+        session = None
+        if report.error_stage is None:
+            request = self.request
+            mount_namespace = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            network_namespace = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            session = Session(request.session, request.uid, request.gid, mount_namespace, network_namespace)
+        self._release()
+        return session, report
+
+    def abandon(self) -> None:
+        """Kill the builder; nothing of its work stays."""
+        os.kill(self.pid, signal.SIGKILL)
+        self._release()
+
+    def _release(self) -> None:
+        os.close(self._report)
+        os.close(self._hold)
+
+
+def _build(request: OpenSession, base: bytes, report_fd: int, hold_fd: int) -> None:
+    """The builder's whole life."""
+    try:
+        sources = tree.Sources(request.uid, request.gid)
+        sources.take(request.tree)
+        namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWNET)
+        namespaces.set_loopback_up()
+        tree.build(request.tree, sources, base)
+        report = BuildReport(missing=tuple(sources.missing), unmapped=tuple(sources.unmapped))
+    except tree.TreeError as error:
+        report = BuildReport(error_stage=error.stage, errno=error.errno, message=str(error))
+    except OSError as error:
+        report = BuildReport(error_stage="namespaces", errno=error.errno, message=str(error))
+    except BaseException as error:
+        report = BuildReport(error_stage="builder", message=repr(error))
+    try:
+        os.write(report_fd, msgspec.msgpack.encode(report))
+        os.read(hold_fd, 1)
+    finally:
+        os._exit(0)

@@ -1,0 +1,108 @@
+"""One command: spec + session + policy → what the launcher is asked to do. Pure; refuses what cannot be meant.
+
+Sizes: the kernel takes one argument of at most 131,071 bytes and a NUL (MAX_ARG_STRLEN) and, for arguments and environment with
+their pointers, a quarter of the stack limit (execve(2)); both are checked here, so that `too_big` is told before anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from coworkd.model.errors import InvalidParams, StartFailed
+from coworkd.model.launch import Spawn
+from coworkd.model.layout import BwrapFeatures, GuestLayout
+from coworkd.model.policy import EffectivePolicy
+from coworkd.model.process import ProcessSpec
+from coworkd.model.session import SessionView
+from coworkd.sandbox.bwrap_plan import plan_bwrap
+from coworkd.sandbox.environment import compose_environment
+from coworkd.sandbox.tree import HOSTNAME
+
+MAX_ARGUMENT_BYTES = 131_071
+MAX_ARGUMENTS_BYTES = 2 * 1024 * 1024 - 64 * 1024
+"""A quarter of the usual 8 MiB stack, less room for the kernel's own data and bubblewrap's words."""
+_POINTER_BYTES = 8
+_E2BIG = 7
+_SHIM_SOURCE = b"/proc/self/fd/9"
+
+Compose = Callable[[ProcessSpec, SessionView, EffectivePolicy], Spawn]
+
+
+def composer(layout: GuestLayout, features: BwrapFeatures) -> Compose:
+    """`compose` for one guest."""
+
+    def compose_here(spec: ProcessSpec, session: SessionView, policy: EffectivePolicy) -> Spawn:
+        return compose(spec, session, policy, layout=layout, features=features)
+
+    return compose_here
+
+
+def compose(
+    spec: ProcessSpec,
+    session: SessionView,
+    policy: EffectivePolicy,
+    *,
+    layout: GuestLayout,
+    features: BwrapFeatures,
+) -> Spawn:
+    """Raises `InvalidParams` for what cannot be meant, `StartFailed` with stage `too_big`, `SandboxSetupFailed`."""
+    _refuse_bad_words(spec)
+    environment = compose_environment(session, spec.env, tty=spec.tty is not None)
+    _refuse_too_big(spec.argv, environment)
+    limits = policy.profile.limits
+    return Spawn(
+        id=0,
+        process=spec.process,
+        session=session.name,
+        uid=session.uid,
+        gid=session.gid,
+        argv=spec.argv,
+        bwrap_args=plan_bwrap(
+            home=session.home,
+            hostname=HOSTNAME,
+            environment=environment,
+            cwd=spec.cwd or session.home,
+            layout=layout,
+            features=features,
+        ),
+        filters=(policy.base_filter.sha256, policy.admin_filter.sha256),
+        shim_args=_shim(spec, layout),
+        stdin=spec.stdin,
+        tty=spec.tty is not None,
+        nofile=limits.nofile,
+        pids_max=limits.pids_max,
+        memory_max_bytes=limits.memory_max_bytes,
+    )
+
+
+def _refuse_bad_words(spec: ProcessSpec) -> None:
+    if not spec.argv or not spec.argv[0]:
+        raise InvalidParams("argv is empty: name a command", key="argv")
+    for position, argument in enumerate(spec.argv):
+        if b"\0" in argument:
+            raise InvalidParams(f"argv[{position}] holds a NUL, which no argument can", key=f"argv[{position}]")
+    if spec.cwd is not None and (not spec.cwd.startswith(b"/") or b"\0" in spec.cwd):
+        raise InvalidParams("cwd is an absolute path inside the sandbox, such as /tmp", key="cwd")
+
+
+def _refuse_too_big(argv: Sequence[bytes], environment: Mapping[str, str]) -> None:
+    words = [*argv, *(f"{name}={value}".encode() for name, value in environment.items())]
+    longest = max(len(word) for word in words)
+    if longest > MAX_ARGUMENT_BYTES:
+        raise _too_big(f"one argument or variable has {longest} bytes; the kernel takes {MAX_ARGUMENT_BYTES}")
+    total = sum(len(word) + 1 + _POINTER_BYTES for word in words)
+    if total > MAX_ARGUMENTS_BYTES:
+        raise _too_big(f"arguments and environment come to {total} bytes; the kernel takes {MAX_ARGUMENTS_BYTES}")
+
+
+def _too_big(message: str) -> StartFailed:
+    return StartFailed(f"{message}. Pass it through a file or stdin", stage="too_big", errno=_E2BIG)
+
+
+def _shim(spec: ProcessSpec, layout: GuestLayout) -> tuple[bytes, ...]:
+    if spec.tty is None:
+        return ()
+    if layout.python is None:
+        raise StartFailed("a terminal needs /usr/bin/python3 in the guest: install python3", stage="sandbox_setup")
+    size = (b"%d" % spec.tty.rows, b"%d" % spec.tty.cols)
+    return (layout.python, b"-I", b"-S", _SHIM_SOURCE, *size)

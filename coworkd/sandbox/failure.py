@@ -1,0 +1,53 @@
+"""What bubblewrap said when a command could not start, as a stage and an errno.
+
+bubblewrap runs with an empty environment, so its words and libc's are those of the C locale. Only called when it is known that the
+command never ran: then all of stderr is bubblewrap's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+_EXEC = "execvp "
+_CHDIR = "Can't chdir to "
+_BY_TEXT = {os.strerror(number): number for number in errno.errorcode}
+_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
+_TOO_BIG = (errno.E2BIG,)
+_RESOURCES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
+_USERNS_HINT = (
+    "; on Ubuntu 23.10 and newer AppArmor restricts user namespaces: install an AppArmor profile for bwrap"
+    " (see `coworkctl doctor`)"
+)
+
+
+def parse_failure(stderr: bytes, command: bytes) -> tuple[str, int | None, str]:
+    """(stage, errno, sentence) for `StartError`; stages are `model.errors.START_STAGES`."""
+    text = stderr.decode(errors="replace").strip()
+    said = text.splitlines()[-1].removeprefix("bwrap: ") if text else ""
+    number = _BY_TEXT.get(said.rpartition(": ")[2])
+    name = os.fsdecode(command)
+    if said.startswith(_EXEC):
+        return _exec_failure(name, number)
+    if said.startswith(_CHDIR):
+        where = said.removeprefix(_CHDIR).rpartition(": ")[0]
+        return "bad_cwd", number, f"cwd {where}: {os.strerror(number) if number else said}"
+    if number in _RESOURCES:
+        return "resources", number, f"the sandbox could not be set up: {said}"
+    hint = _USERNS_HINT if "uid map" in said or "RTM_NEWADDR" in said else ""
+    return (
+        "sandbox_setup",
+        number,
+        f"the sandbox could not be set up: {said or 'bubblewrap ended without a word'}{hint}",
+    )
+
+
+def _exec_failure(name: str, number: int | None) -> tuple[str, int | None, str]:
+    reason = os.strerror(number) if number else "it could not be executed"
+    if number in _NOT_FOUND:
+        return "not_found", number, f"{name}: not found in the sandbox (its PATH and view are not the host's)"
+    if number in _TOO_BIG:
+        return "too_big", number, f"{name}: {reason}"
+    if number in _RESOURCES:
+        return "resources", number, f"{name}: {reason}"
+    return "not_executable", number, f"{name}: cannot be executed: {reason}"
