@@ -35,12 +35,14 @@ from coworkd.policy import (
     parse_profile,
     tell_kind,
 )
+from coworkd.policy.keys import SIZE_KEYS
 from coworkd.policy.layers import CEILING
 from coworkd.policy.locate import parse_json
 from coworkd.seccomp import Arch, RuleSet, explain, host_arch, host_kernel, load_base, load_oci
 from coworkd.seccomp.explain import describe_action, describe_rule
 from coworkd.services.policies import describe, read_layer
 from coworkd.settings import BadFile, Finding, nearest
+from coworkd.settings.values import size_text
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -197,7 +199,7 @@ def _show(args: argparse.Namespace) -> int:
     profile = msgspec.convert(shown, Profile)
     print(f"profile {profile.name}   (there are: {', '.join(shown['profiles'])})")
     sources: Mapping[str, str] = shown["sources"]
-    _print_columns((key, _shown(value), sources.get(key, "")) for key, value in flatten(profile).items())
+    _print_columns((key, _shown_at(key, value), sources.get(key, "")) for key, value in flatten(profile).items())
     for sentence in shown["narrowed"]:
         print(f"narrowed: {sentence}")
     return 0
@@ -283,7 +285,7 @@ def _facts(spelling: str, args: argparse.Namespace) -> tuple[Kind, dict[str, str
     if "/" not in spelling and not os.path.exists(spelling):
         policies = load_policies(_read_layers(args))
         flat = flatten(_find_profile(policies, spelling))
-        return Kind.PROFILE, {key: _shown(value) for key, value in flat.items()}
+        return Kind.PROFILE, {key: _shown_at(key, value) for key, value in flat.items()}
     try:
         with open(spelling, "rb") as stream:
             data = stream.read()
@@ -292,7 +294,7 @@ def _facts(spelling: str, args: argparse.Namespace) -> tuple[Kind, dict[str, str
     kind = tell_kind(data, file=spelling)
     if kind in (Kind.PROFILE, Kind.CEILING):
         given = (parse_ceiling if kind is Kind.CEILING else parse_profile)(data, file=spelling)
-        return kind, {key: _shown(item.value) for key, item in given.items()}
+        return kind, {key: _shown_at(key, item.value) for key, item in given.items()}
     if kind is Kind.SECCOMP:
         return kind, _seccomp_facts(load_oci(data, name=spelling, arch=host_arch(), kernel=host_kernel()))
     check_srt(data, file=spelling)
@@ -327,6 +329,10 @@ def _read_layers(args: argparse.Namespace) -> list[Layer]:
 
 def _wants_json(args: argparse.Namespace) -> bool:
     return bool(getattr(args, "json", False))
+
+
+def _shown_at(key: str, value: Any) -> str:
+    return size_text(value) if key in SIZE_KEYS else _shown(value)
 
 
 def _shown(value: Any) -> str:

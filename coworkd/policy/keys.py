@@ -66,6 +66,8 @@ def _keys(named: Parser, way: Parser) -> dict[str, Parser]:
 
 PROFILE_KEYS: dict[str, Parser] = {"inherits": name, **_keys(name, _upstream)}
 CEILING_KEYS: dict[str, Parser] = _keys(listed(name), listed(_upstream))
+SIZE_KEYS = frozenset(["limits.memory_max", "limits.tmp_max", "limits.disk_max"])
+"""Keys whose value is in bytes."""
 REQUIRED_KEYS = tuple(key for key in PROFILE_KEYS if key != "inherits")
 """What a profile must have once layers and `inherits` are resolved."""
 

@@ -15,14 +15,14 @@ from typing import Any
 from coworkd.model.errors import InvalidParams, PolicyDenied
 from coworkd.model.policy import LimitsRequest, Profile
 from coworkd.policy.ceiling import Ceiling
-from coworkd.policy.keys import LIMIT_KEYS, MAX_TIMEOUT_S, build_profile, flatten
+from coworkd.policy.keys import LIMIT_KEYS, MAX_TIMEOUT_S, SIZE_KEYS, build_profile, flatten
 from coworkd.settings import BadValue
+from coworkd.settings.values import size_text
 
 _NAMED = ("sandbox.seccomp", "egress.settings", "egress.upstream")
 _NONE_IS_ZERO = frozenset(["limits.timeout_s"])
 _FORCED_TO = {"sandbox.base": "strict", "sandbox.ask_delete": True, "folders.allow_sockets": False}
 """Keys of two values: the narrower one, which a ceiling can force."""
-_BYTES = frozenset(["limits.memory_max", "limits.tmp_max", "limits.disk_max"])
 
 
 def narrow(profile: Profile, ceiling: Ceiling, request: LimitsRequest) -> tuple[Profile, tuple[str, ...]]:
@@ -103,4 +103,4 @@ def _said(key: str, value: Any) -> str:
         return str(value).lower()
     if key in _NONE_IS_ZERO:
         return f"{value:g} s" if value else "no timeout"
-    return f"{value} bytes" if key in _BYTES else str(value)
+    return size_text(value) if key in SIZE_KEYS else str(value)

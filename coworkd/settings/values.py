@@ -60,6 +60,14 @@ def _parse_size_text(text: str) -> int:
     raise BadValue(f"{_shown(text)} is not a size: digits and then K, M, G or T (binary units){hint}", nearest=close)
 
 
+def size_text(amount: int) -> str:
+    """The shortest spelling of `amount` bytes that `size` takes: `2800M`, or the digits."""
+    for letter, unit in (("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+        if amount >= unit and amount % unit == 0:
+            return f"{amount // unit}{letter}"
+    return str(amount)
+
+
 def integer(low: int, high: int) -> Parser:
     """A whole number within `low` and `high`."""
 

@@ -87,7 +87,7 @@ def test_a_request_above_gets_what_is_allowed_and_is_told() -> None:
     assert (narrowed.limits.nofile, narrowed.limits.memory_max_bytes) == (60, 100)
     assert told == (
         "limits.nofile: profile 'p' says 64, the ceiling leaves 60",
-        "limits.memory_max: 101 bytes was asked, 100 bytes is what the policy allows",
+        "limits.memory_max: 101 was asked, 100 is what the policy allows",
         "limits.nofile: 1000 was asked, 60 is what the policy allows",
     )
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 
+from coworkd.config import find_vendor_policies
 from coworkd.model.calls import PolicyReloaded, PolicyShow
 from coworkd.model.errors import DiskFailed, InvalidParams, NotFound, PolicyDenied, Unavailable
 from coworkd.model.event import Event
@@ -253,6 +254,21 @@ def test_show_tells_values_sources_and_filters(scene: Scene) -> None:
     assert shown["narrowed"] == ["limits.pids_max: profile 'default' says 1024, the ceiling leaves 7"]
     assert set(shown["filters"]) == {"base", "admin"}
     msgspec.msgpack.encode(shown)
+
+
+def test_the_shipped_policies_load_and_say_what_the_design_says(cache: Path) -> None:
+    store = PolicyStore(directories=[find_vendor_policies()], cache_dir=str(cache), audit=Audit(), events=Events())
+    trio.run(store.load)
+    default, strict = store.effective_nowait(None), store.effective_nowait("strict")
+    assert (default.narrowed, strict.narrowed) == ((), ())
+    limits = default.profile.limits
+    assert (limits.memory_max_bytes, limits.pids_max, limits.cpu_max) == (2800 << 20, 1024, 4.0)
+    assert (limits.tmp_max_bytes, limits.disk_max_bytes, limits.nofile, limits.timeout_s) == (1 << 30, 5 << 30, 4096, 0)
+    assert default.profile.folders.modes == ("ro", "rw", "rwd", "staged")
+    assert default.profile.egress.upstream == "direct"
+    assert default.base_filter.source == "base:dev"
+    assert strict.base_filter.source == "base:strict"
+    assert strict.profile.limits.memory_max_bytes < limits.memory_max_bytes
 
 
 def test_read_layer_passes_over_what_is_no_policy(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from coworkd.settings.values import (
     name,
     number,
     size,
+    size_text,
     text,
 )
 
@@ -119,6 +120,15 @@ def test_listed_names_the_place_of_the_wrong_element() -> None:
         listed(choice("ro", "rw"))(["ro", "rwx"])
     assert caught.value.place == 1
     assert caught.value.nearest == "rw"
+
+
+@pytest.mark.parametrize(
+    ("amount", "spelling"),
+    [(1, "1"), (1023, "1023"), (1536, "1536"), (2048, "2K"), (2800 << 20, "2800M"), (1 << 40, "1T")],
+)
+def test_size_text_is_a_spelling_size_takes(amount: int, spelling: str) -> None:
+    assert size_text(amount) == spelling
+    assert size()(spelling) == amount
 
 
 def test_refusal_shows_long_values_cut() -> None:
