@@ -26,10 +26,10 @@ from coworkd.client.aio_dial import dial
 from coworkd.client.aio_process import AsyncProcess, AsyncSubscription
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
 from coworkd.client.feed import Feed
-from coworkd.client.inbox import Inbox, Output
+from coworkd.client.inbox import Inbox, Output, without_refused
 from coworkd.client.methods import Method, P
 from coworkd.model.calls import HelloAnswer, ProcessStarted
-from coworkd.model.errors import CoworkError, DeadlineExceeded, Unavailable
+from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
 from coworkd.wire.convert import compose_answer
 from coworkd.wire.endpoint import parse_endpoint
@@ -204,8 +204,7 @@ class AsyncClient:
                 await trio.lowlevel.checkpoint()
                 return piece
             if inbox.parked:
-                pending, frame, _ = self._core.attach(inbox.process, inbox.wanted, inbox)
-                await self._finish(pending, frame)
+                await self._attach_again(inbox)
                 continue
             await self._read_until(lambda: inbox.waiting or inbox.finished or inbox.parked)
             if inbox.finished:
@@ -226,6 +225,16 @@ class AsyncClient:
     def drop(self, inbox: Inbox) -> None:
         """Throw away what still comes for it. For `AsyncProcess`."""
         self._core.drop(inbox)
+
+    async def _attach_again(self, inbox: Inbox) -> None:
+        """Go on where a parked inbox stopped; what the guest no longer has shows as a gap."""
+        offsets = dict(inbox.wanted)
+        while inbox.parked:
+            pending, frame, _ = self._core.attach(inbox.process, offsets, inbox)
+            try:
+                await self._finish(pending, frame)
+            except OutOfRange as error:
+                offsets = without_refused(offsets, error)
 
     async def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None = None) -> dict[str, Any]:
         try:

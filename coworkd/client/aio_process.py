@@ -94,6 +94,11 @@ class AsyncProcess:
             await trio.sleep(pause_s)
             pause_s = next_pause_s(pause_s)
 
+    async def resume_stdin(self) -> int:
+        """Ask how much of stdin was taken so far, from whatever link, and go on behind it; returns that offset."""
+        self.stdin_offset = (await self._client.process_write_stdin(process=self.id, offset=0, data=b"")).offset
+        return self.stdin_offset
+
     async def close_stdin(self) -> None:
         """No more input: the command reads end of file after what was taken."""
         await self._client.process_close_stdin(process=self.id, offset=self.stdin_offset)

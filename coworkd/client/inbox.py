@@ -114,6 +114,17 @@ class Inbox:
         return any(position < record.bytes.get(stream, 0) for stream, position in self.wanted.items())
 
 
+def without_refused(offsets: Mapping[str, int], error: OutOfRange) -> dict[str, int]:
+    """The offsets to attach with after one of them was refused: a stream not named begins at the oldest byte kept.
+
+    Raises `error` where it names none of them.
+    """
+    stream = error.details.get("stream")
+    if stream not in offsets:
+        raise error
+    return {name: offset for name, offset in offsets.items() if name != stream}
+
+
 def read_output(params: Mapping[str, Any]) -> tuple[str, str, int, bytes, bool]:
     """The fields of a `process.output` notification: process, stream, offset, data, eof. Raises `KeyError`, `TypeError`."""
     data = params.get("data", b"")

@@ -98,6 +98,11 @@ class Process:
             time.sleep(pause_s)
             pause_s = next_pause_s(pause_s)
 
+    def resume_stdin(self) -> int:
+        """Ask how much of stdin was taken so far, from whatever link, and go on behind it; returns that offset."""
+        self._stdin_offset = (self._client.process_write_stdin(process=self.id, offset=0, data=b"")).offset
+        return self._stdin_offset
+
     def close_stdin(self) -> None:
         """No more input: the command reads end of file after what was taken."""
         self._client.process_close_stdin(process=self.id, offset=self._stdin_offset)

@@ -30,11 +30,11 @@ from coworkd.client import methods
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
 from coworkd.client.dial import Stream, dial
 from coworkd.client.feed import Feed
-from coworkd.client.inbox import Inbox, Output
+from coworkd.client.inbox import Inbox, Output, without_refused
 from coworkd.client.methods import Method, P
 from coworkd.client.process import Process
 from coworkd.model.calls import HelloAnswer, ProcessStarted
-from coworkd.model.errors import CoworkError, DeadlineExceeded, Unavailable
+from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
 from coworkd.wire.convert import compose_answer
 from coworkd.wire.endpoint import parse_endpoint
@@ -248,9 +248,15 @@ class Client:
             self._core.drop(inbox)
 
     def _attach_again(self, inbox: Inbox) -> None:
-        with self._changed:
-            pending, frame, _ = self._core.attach(inbox.process, inbox.wanted, inbox)
-        self._finish(pending, frame, None)
+        """Go on where a parked inbox stopped; what the guest no longer has shows as a gap."""
+        offsets = dict(inbox.wanted)
+        while inbox.parked:
+            with self._changed:
+                pending, frame, _ = self._core.attach(inbox.process, offsets, inbox)
+            try:
+                self._finish(pending, frame, None)
+            except OutOfRange as error:
+                offsets = without_refused(offsets, error)
 
     def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None) -> dict[str, Any]:
         self._send(frame)

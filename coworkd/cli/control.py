@@ -1,0 +1,69 @@
+"""`coworkctl`: arguments in, exit status out. The commands are in `control_*`, each imported when it is asked for.
+
+Exit status: 0 done · 1 refused or failed, the reason on standard error · 2 the command line is wrong · 128+n ended by
+signal n. `run`, `shell` and `attach` give the command's own status instead, and 125 to 127 as docker and env(1) do
+(see `control_exit`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from coworkd.cli.control_args import build_parser
+from coworkd.model.errors import CoworkError
+
+INTERRUPTED_STATUS = 130
+PIPE_STATUS = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status, or raises SystemExit as argparse does for `--help` and wrong words."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser(words).parse_args(words)
+    try:
+        status = _handler(args)(args)
+        sys.stdout.flush()
+    except CoworkError as error:
+        report(error, as_json=args.json)
+        return int(getattr(args, "failure_status", 1))
+    except KeyboardInterrupt:
+        return INTERRUPTED_STATUS
+    except BrokenPipeError:
+        # Whoever read our output is gone; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_STATUS
+    return status
+
+
+def _handler(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    """What runs the command: `module:function` of this package, or the function that `policy` brought itself."""
+    if callable(args.handler):
+        from coworkd.cli.control_policy import with_link
+
+        return with_link(args.handler)
+    module, _, function = args.handler.partition(":")
+    handler: Callable[[argparse.Namespace], int] = getattr(import_module(f"coworkd.cli.{module}"), function)
+    return handler
+
+
+def report(error: CoworkError, *, as_json: bool) -> None:
+    """Say on standard error what went wrong."""
+    if as_json:
+        from coworkd.cli.control_json import dump
+        from coworkd.wire.fault import compose_fault
+
+        print(dump({"error": compose_fault(error)}), file=sys.stderr)
+        return
+    from coworkd.wire.fault import code_of
+
+    stage = error.details.get("stage")
+    label = f"{code_of(error).value}, {stage}" if stage else code_of(error).value
+    print(f"coworkctl: {error.message} [{label}]", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

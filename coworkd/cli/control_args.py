@@ -1,0 +1,214 @@
+"""The command line of `coworkctl`: every word it knows, and what it says to one it does not know.
+
+Light: no command is imported here. A command names its handler as `module:function`; `control` imports it. The `policy` commands
+bring their own parsers, and are imported only where the word stands in the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from coworkd import __version__
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[Any]
+
+USAGE_STATUS = 2
+RUN_FAILURE_STATUS = 125
+_CHOICE = re.compile(r"invalid choice: '(?P<word>.*?)' \(choose from (?P<known>.*)\)")
+
+EPILOG = """\
+without --to and COWORKD_URI the system's coworkd is used (/run/coworkd/coworkd.sock), and where there is none one is
+started for this call (as root, on Linux).
+
+examples:
+  coworkctl run -- uname -a
+  coworkctl run --session work --folder ~/project:project:rwd --cwd /sessions/work/mnt/project -- make
+  coworkctl --to vsock://3:5005 ps --json
+"""
+RUN_EPILOG = """\
+exit status: the command's own; 128+n if signal n ended it; 124 if --timeout did; 127 if there is no such command, 126 if
+it cannot be executed, 125 if anything else of ours failed (the reason is on standard error).
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with the nearest right spelling of a wrong word, and a status of its own for `run` and its like."""
+
+    failure_status = USAGE_STATUS
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(self.failure_status, f"{self.prog}: {self._with_spelling(message)}\n")
+
+    def _with_spelling(self, message: str) -> str:
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        choice = _CHOICE.search(message)
+        if unknown:
+            near = spelled_like(unknown[1], self.options())
+        elif choice:
+            near = spelled_like(choice["word"], re.findall(r"[\w.-]+", choice["known"]))
+        else:
+            near = None
+        return f"{message}; did you mean {near!r}?" if near else message
+
+    def options(self) -> list[str]:
+        """Every option this parser knows, and those of its commands."""
+        known: list[str] = []
+        for action in self._actions:
+            known.extend(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    known.extend(parser.options())
+        return known
+
+
+def spelled_like(word: str, known: Sequence[str]) -> str | None:
+    """The known word that `word` was probably meant to be."""
+    near = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
+def build_parser(words: Sequence[str]) -> Parser:
+    """The whole parser. `words` is the command line, looked at only for whether `policy` is in it."""
+    parser = Parser(
+        prog="coworkctl",
+        description="Run commands in sandboxed sessions, and see what they did.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"coworkctl {__version__}")
+    parser.add_argument(
+        "--to", metavar="URI", help="unix:///PATH, vsock://CID:PORT, hybrid:///PATH?port=N or virtio:///PATH"
+    )
+    parser.add_argument("--token-file", metavar="FILE", help="a file with the shared token, where the guest wants one")
+    parser.add_argument("--json", action="store_true", default=False, help="print JSON instead of tables")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    _add_run(commands)
+    _add_processes(commands)
+    _add_sessions(commands)
+    _add_policy(commands, words)
+    _add_audit(commands)
+    _add_daemon(commands)
+    return parser
+
+
+def _add(commands: Subparsers, name: str, handler: str | None, what: str, **options: Any) -> Any:
+    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", **options)
+    # SUPPRESS: a default here would overwrite a --json that stood before the command.
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    if handler is not None:
+        parser.set_defaults(handler=handler)
+    return parser
+
+
+def _add_like_run(commands: Subparsers, name: str, handler: str, what: str) -> Any:
+    parser = _add(
+        commands, name, handler, what, epilog=RUN_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.failure_status = RUN_FAILURE_STATUS
+    parser.set_defaults(failure_status=RUN_FAILURE_STATUS)
+    return parser
+
+
+def _add_run(commands: Subparsers) -> None:
+    run = _add_like_run(commands, "run", "control_run:run", "run one command in a session's sandbox")
+    _add_session_options(run)
+    run.add_argument("--session", metavar="NAME", help="default: a new one, thrown away afterwards")
+    run.add_argument("--timeout", type=float, metavar="S", help="end the command and all it started after S seconds")
+    run.add_argument("--tty", "-t", action="store_true", help="give the command a terminal")
+    run.add_argument("--stdin", "-i", action="store_true", help="pass standard input on (default: /dev/null)")
+    run.add_argument("argv", nargs="+", metavar="ARGV", help="the command and its arguments, after --")
+    shell = _add_like_run(commands, "shell", "control_run:shell", "open a shell in a session")
+    _add_session_options(shell)
+    shell.add_argument("session", nargs="?", metavar="SESSION", help="default: a new one, thrown away afterwards")
+
+
+def _add_session_options(parser: Any) -> None:
+    parser.add_argument("--profile", metavar="P", help="the policy profile")
+    parser.add_argument(
+        "--folder",
+        action="append",
+        metavar="HOST_DIR:NAME:MODE",
+        help="share a directory as ~/mnt/NAME; MODE is ro, rw (no delete), rwd or staged; may be repeated",
+    )
+    parser.add_argument("--env", "-e", action="append", metavar="K=V", help="set a variable; may be repeated")
+    parser.add_argument("--cwd", metavar="D", help="the directory to start in, as the command sees it (default: home)")
+
+
+def _add_processes(commands: Subparsers) -> None:
+    ps = _add(commands, "ps", "control_processes:ps", "list commands, running and ended")
+    ps.add_argument("--session", metavar="NAME", help="only those of this session")
+    attach = _add_like_run(
+        commands, "attach", "control_run:attach", "show a command's output, from the oldest byte kept"
+    )
+    attach.add_argument("process", metavar="PROCESS")
+    attach.add_argument("--stdin", "-i", action="store_true", help="pass standard input on; it stays open at its end")
+    kill = _add(commands, "kill", "control_processes:kill", "end a command, or send it a signal")
+    kill.add_argument("process", metavar="PROCESS")
+    kill.add_argument("--signal", metavar="S", help="only send this signal to its group: TERM, SIGINT or a number")
+    kill.add_argument(
+        "--grace", type=float, metavar="S", help="seconds between TERM and the end of all (default 5; 0: at once)"
+    )
+
+
+def _add_sessions(commands: Subparsers) -> None:
+    session = _add(commands, "session", None, "make, list, show and remove sessions")
+    verbs = session.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    ensure = _add(verbs, "ensure", "control_sessions:ensure", "make a session, or bring it up to what is said here")
+    ensure.add_argument("name", metavar="NAME")
+    ensure.add_argument("--profile", metavar="P", help="the policy profile")
+    ensure.add_argument("--folder", action="append", metavar="HOST_DIR:NAME:MODE", help="as in: coworkctl run --help")
+    ensure.add_argument(
+        "--env", "-e", action="append", metavar="K=V", help="a variable of all its commands; may be repeated"
+    )
+    _add(verbs, "list", "control_sessions:list_all", "list the sessions")
+    show = _add(verbs, "show", "control_sessions:show", "show one session")
+    show.add_argument("name", metavar="NAME")
+    remove = _add(verbs, "rm", "control_sessions:remove", "remove a session with all it holds")
+    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("--force", "-f", action="store_true", help="also when commands of it still run")
+
+
+def _add_policy(commands: Subparsers, words: Sequence[str]) -> None:
+    if "policy" not in words:
+        _add(commands, "policy", None, "check, show, explain and compare policies")
+        return
+    from coworkd.cli.policy_files import add_parser
+
+    add_parser(commands)
+
+
+def _add_audit(commands: Subparsers) -> None:
+    audit = _add(commands, "audit", None, "read the audit log, and prove it whole")
+    verbs = audit.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    tail = _add(verbs, "tail", "control_records:audit_tail", "show the newest records")
+    tail.add_argument("--limit", "-n", type=int, default=100, metavar="N", help="how many (default 100)")
+    tail.add_argument("--session", metavar="NAME", help="only those of this session")
+    _add(verbs, "verify", "control_records:audit_verify", "check the chain of all records; status 1 where it is broken")
+    events = _add(commands, "events", "control_records:events", "show events as they come, until interrupted")
+    events.add_argument("--after", type=int, metavar="SEQ", help="begin behind this one, with those still kept")
+    logs = _add(commands, "logs", "control_records:logs", "show the newest log lines of coworkd")
+    logs.add_argument("--limit", "-n", type=int, default=200, metavar="N", help="how many (default 200)")
+    logs.add_argument("--component", metavar="C", help="only those of this part")
+    logs.add_argument("--level", choices=["debug", "info", "warning", "error"], help="only these and worse")
+
+
+def _add_daemon(commands: Subparsers) -> None:
+    _add(commands, "doctor", "control_daemon:doctor", "check every requirement, and say how to mend each")
+    _add(commands, "info", "control_daemon:info", "show what is at the other end")
+    _add(commands, "stats", "control_daemon:stats", "show what it is doing")
+    call = _add(commands, "call", "control_daemon:call", "call any method; the answer is JSON")
+    call.add_argument("method", metavar="METHOD", help="as in docs/protocol.md")
+    call.add_argument(
+        "params",
+        nargs="?",
+        default="{}",
+        metavar="JSON",
+        help='its parameters, "-" reads them; bytes are {"$bin": base64}',
+    )

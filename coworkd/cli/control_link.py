@@ -1,0 +1,70 @@
+"""Which coworkd a command talks to: `--to`, else COWORKD_URI, else the system's socket, else one of its own.
+
+Rules: what was named is used or refused, never replaced. An embedded coworkd lives as long as the `with`, and needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+
+from coworkd.client.sync import Client, connect
+from coworkd.model.errors import InvalidParams, Unavailable
+
+URI_VARIABLE = "COWORKD_URI"
+SYSTEM_SOCKET = "/run/coworkd/coworkd.sock"
+LOCAL_KINDS = ("unix:",)
+
+
+def named_uri(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The URI that was asked for, or the system's where its socket is there; None where one must be started."""
+    asked: str | None = args.to or environment.get(URI_VARIABLE)
+    if asked:
+        return asked
+    return f"unix://{SYSTEM_SOCKET}" if os.path.exists(SYSTEM_SOCKET) else None
+
+
+def read_token(path: str | None) -> str | None:
+    """The shared token, first line of a file; never from argv, where everybody sees it. Raises `InvalidParams`."""
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            token = file.readline().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParams(f"the token file {path} cannot be read: {error}", key="token-file") from error
+    if not token:
+        raise InvalidParams(f"the token file {path} is empty", key="token-file")
+    return token
+
+
+@contextlib.contextmanager
+def open_client(args: argparse.Namespace) -> Iterator[Client]:
+    """A client of whatever `args` names, greeted; closed at the end. Raises `Unavailable`, `Unauthenticated`."""
+    with contextlib.ExitStack() as stack:
+        uri = named_uri(args)
+        if uri is None:
+            uri = stack.enter_context(_embedded())
+        client = connect(uri, token=read_token(args.token_file), client_name=f"coworkctl {args.command}")
+        yield stack.enter_context(client)
+
+
+@contextlib.contextmanager
+def _embedded() -> Iterator[str]:
+    if os.geteuid() != 0:
+        raise Unavailable(
+            f"no coworkd runs here ({SYSTEM_SOCKET} is not there), and starting one for this call needs root: use sudo, or "
+            f"name one with --to URI or {URI_VARIABLE}"
+        )
+    from coworkd.cli.embedded import open_embedded
+
+    with open_embedded() as uri:
+        yield uri
+
+
+def is_local(args: argparse.Namespace) -> bool:
+    """Whether coworkd sees the same directories as we do: not through a VM's socket."""
+    uri = named_uri(args)
+    return uri is None or uri.startswith(LOCAL_KINDS)

@@ -1,0 +1,114 @@
+"""Signals to `coworkctl` while it follows a command.
+
+Rules
+- Before there is a command, INT, TERM and HUP end `coworkctl` as always: by an exception, so that every `with` is left.
+- Then a handler only notes the signal; a thread acts on it, so that nothing is interrupted half-way.
+- INT goes to the command's group. TERM and HUP end it with grace; so does a second INT, at once. Where the guest does
+  not say within `GIVE_UP_S` that it ended, the link is given up.
+- WINCH resizes the command's terminal.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+from coworkd.model.errors import CoworkError
+
+GIVE_UP_S = 15.0
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP = 0
+
+
+class Command(Protocol):
+    """What signals act on; `client.Process` is one."""
+
+    def signal(self, signal: int | str, /) -> None: ...
+
+    def kill(self, grace_s: float | None = None, /) -> None: ...
+
+    def resize(self, rows: int, cols: int, /) -> None: ...
+
+
+class Signals:
+    """A context manager, from the main thread only. `received` is the first signal that asked for the end, or None."""
+
+    def __init__(self, *, size: Callable[[], tuple[int, int]], give_up: Callable[[], None]) -> None:
+        self.received: int | None = None
+        self._size = size
+        self.give_up = give_up
+        self._command: Command | None = None
+        self._detach = False
+        self._noted: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._act_on_all, daemon=True)
+        self._before: dict[int, Any] = {}
+
+    def follow(self, command: Command, *, detach: bool = False) -> None:
+        """From now on signals are the command's; with `detach` the first that asks for the end gives the link up."""
+        self._command = command
+        self._detach = detach
+        self._thread.start()
+
+    def __enter__(self) -> Signals:
+        for number in (*ENDING, signal.SIGWINCH):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._noted.put(_STOP)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self._command is not None:
+            self._noted.put(number)
+        elif number in ENDING:
+            raise SystemExit(128 + number)
+
+    def _act_on_all(self) -> None:
+        patience_s: float | None = None
+        while True:
+            try:
+                number = self._noted.get(timeout=patience_s)
+            except queue.Empty:
+                self.give_up()
+                return
+            if number == _STOP:
+                return
+            if self.act_on(number):
+                patience_s = GIVE_UP_S
+
+    def act_on(self, number: int) -> bool:
+        """Do what `number` asks for; True where the command should now end by itself soon."""
+        command = self._command
+        if command is None:
+            return False
+        if number == signal.SIGWINCH:
+            self._quietly(lambda: command.resize(*self._size()))
+            return False
+        first = self.received is None
+        self.received = self.received or number
+        if self._detach:
+            self.give_up()
+        elif not first:
+            self._quietly(lambda: command.kill(0.0))
+        elif number == signal.SIGINT:
+            self._quietly(lambda: command.signal("INT"))
+            return False
+        else:
+            self._quietly(lambda: command.kill(None))
+        return True
+
+    @staticmethod
+    def _quietly(act: Callable[[], None]) -> None:
+        try:
+            act()
+        except CoworkError:
+            # It ended a moment ago, or the link is gone: whoever reads its output is told that.
+            return
