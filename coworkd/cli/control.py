@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from coworkd.cli.control_args import build_parser
+from coworkd.cli.control_args import parse
 from coworkd.model.errors import CoworkError
 
 INTERRUPTED_STATUS = 130
@@ -23,13 +23,13 @@ PIPE_STATUS = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, or raises SystemExit as argparse does for `--help` and wrong words."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser(words).parse_args(words)
+    args = parse(words)
     try:
         status = _handler(args)(args)
         sys.stdout.flush()
     except CoworkError as error:
         report(error, as_json=args.json)
-        return int(getattr(args, "failure_status", 1))
+        return int(args.failure_status)
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     except BrokenPipeError:

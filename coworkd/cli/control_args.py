@@ -42,6 +42,10 @@ class Parser(argparse.ArgumentParser):
 
     failure_status = USAGE_STATUS
 
+    def __init__(self, **options: Any) -> None:
+        # No abbreviations: an option that is added later must not change what a script means.
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(self.failure_status, f"{self.prog}: {self._with_spelling(message)}\n")
@@ -72,6 +76,33 @@ def spelled_like(word: str, known: Sequence[str]) -> str | None:
     """The known word that `word` was probably meant to be."""
     near = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.5)
     return near[0] if near else None
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line; leaves by SystemExit where it is wrong, and for `--help`.
+
+    Of `run`, all behind the first `--` is the command's, whatever it looks like.
+    """
+    parser = build_parser(words)
+    head, tail = _split(words)
+    args, unknown = parser.parse_known_args(head)
+    args.failure_status = getattr(args, "failure_status", 1)
+    if unknown or (args.command == "run" and not args.argv + tail):
+        if args.failure_status == RUN_FAILURE_STATUS:
+            parser.failure_status = RUN_FAILURE_STATUS
+        hint = "; what belongs to the command stands behind --" if args.command == "run" else ""
+        parser.error(
+            f"unrecognized arguments: {' '.join(unknown)}{hint}" if unknown else "run what? Write -- ARGV at the end"
+        )
+    if args.command == "run":
+        args.argv = [*args.argv, *tail]
+    return args
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    marked = "--" in words and "run" in words[: words.index("--")]
+    end = words.index("--") if marked else len(words)
+    return list(words[:end]), list(words[end + 1 :])
 
 
 def build_parser(words: Sequence[str]) -> Parser:
@@ -123,7 +154,7 @@ def _add_run(commands: Subparsers) -> None:
     run.add_argument("--timeout", type=float, metavar="S", help="end the command and all it started after S seconds")
     run.add_argument("--tty", "-t", action="store_true", help="give the command a terminal")
     run.add_argument("--stdin", "-i", action="store_true", help="pass standard input on (default: /dev/null)")
-    run.add_argument("argv", nargs="+", metavar="ARGV", help="the command and its arguments, after --")
+    run.add_argument("argv", nargs="*", metavar="ARGV", help="the command and its arguments, after --")
     shell = _add_like_run(commands, "shell", "control_run:shell", "open a shell in a session")
     _add_session_options(shell)
     shell.add_argument("session", nargs="?", metavar="SESSION", help="default: a new one, thrown away afterwards")
