@@ -75,8 +75,12 @@ class SpawnedFds(Protocol):
 class LauncherPort(Protocol):
     """The launcher, from coworkd. Refusals raise `SandboxSetupFailed`/`StartFailed`; a launcher that is gone raises `Unavailable`."""
 
-    async def open_session(self, request: OpenSession, /) -> tuple[str, ...]:
-        """Build or find the session's namespaces; returns the optional tree entries that were left out."""
+    @property
+    def generation(self) -> int:
+        """Grows with every new connection: sessions opened in an earlier one may be unknown now."""
+
+    async def open_session(self, request: OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Build or find the session's namespaces; returns the optional tree entries left out, and what is not as asked."""
 
     async def close_session(self, session: str, /) -> None: ...
 

@@ -145,6 +145,7 @@ class Processes:
             self._callers.discard(link, process)
         if process.record is None:
             await self._refuse_start(process)
+        self.started_total += 1
         answer = process.answer(process.record, self._limits.spool.stream_bytes)
         self._forget(process)
         return answer
@@ -358,7 +359,7 @@ class Processes:
     async def forget(self, params: calls.ForgetProcess) -> calls.Empty:
         """Let an ended process and its output go."""
         process = self._table.find(params.process)
-        if process.record is None:
+        if process.record is None or process.one_shot:
             raise InvalidState(f"process {process.id} still runs: kill it first", process=process.id)
         self._forget(process)
         return calls.Empty()

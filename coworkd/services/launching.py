@@ -1,0 +1,278 @@
+"""The launcher, from coworkd's side: requests out, answers and notices in, descriptors owned from the moment they arrive.
+
+Rules
+- One connection; every request has an id and exactly one answer. The first request is `Adopt`.
+- Notices are handed to the watcher of their process synchronously and in order; a notice nobody watches is dropped with a log line.
+- A launcher that is lost fails every waiting request with `Unavailable`, tells every watcher None, and is connected to again; its
+  successor knows no session, so `generation` grows and sessions are opened anew.
+- A request that was sent is waited for even if its caller is cancelled: its answer may bring descriptors.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+from msgspec import structs
+
+from coworkd.model import launch
+from coworkd.model.errors import CoworkError, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
+from coworkd.model.policy import EffectivePolicy, SeccompProgram
+from coworkd.system import packet
+
+_RETRY_S = 0.1
+_log = logging.getLogger("coworkd.launching")
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(launch.Reply)
+
+Connect = Callable[[], Awaitable[trio.socket.SocketType]]
+Watcher = Callable[[launch.Notice | None], None]
+
+
+class LaunchedFds:
+    """The descriptors of one `Spawned`, by name; implements `ports.SpawnedFds`."""
+
+    def __init__(self, spawned: launch.Spawned, fds: list[int]) -> None:
+        self._spawned = spawned
+        self._fds = dict(zip(spawned.fds, fds, strict=True))
+
+    @property
+    def spawned(self) -> launch.Spawned:
+        return self._spawned
+
+    def take(self, name: str, /) -> int | None:
+        """The descriptor `name`, the caller's from now on."""
+        return self._fds.pop(name, None)
+
+    def close(self) -> None:
+        """Close what was not taken."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds = {}
+
+
+class _Waiting:
+    """One request on its way."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer: launch.Answer | None = None
+        self.fds: list[int] = []
+
+
+class LauncherClient:
+    """Implements `ports.LauncherPort`. `serve` keeps the connection; calls before it or while it is away raise `Unavailable`."""
+
+    def __init__(self, connect: Connect, *, version: str, on_state: Callable[[str | None], None]) -> None:
+        """`on_state` is told why the launcher is away or limited, or None."""
+        self._connect = connect
+        self._version = version
+        self._on_state = on_state
+        self._socket: trio.socket.SocketType | None = None
+        self._sending = trio.Lock()
+        self._waiting: dict[int, _Waiting] = {}
+        self._watchers: dict[str, Watcher] = {}
+        self._filters: set[str] = set()
+        self._last_id = 0
+        self._adopted: list[tuple[launch.Adopted, LaunchedFds]] = []
+        self.generation = 0
+        self.pid: int | None = None
+
+    # -- the connection -----------------------------------------------------------------------------------------
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect, adopt, and receive until cancelled; started after the first adoption."""
+        started = task_status.started
+        while True:
+            connection = await self._connect_again()
+            try:
+                self._begin(connection)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._adopt, started)
+                    await self._receive(connection)
+                    self._lose(connection)
+            finally:
+                self._lose(connection)
+            started = _nothing
+
+    async def _connect_again(self) -> trio.socket.SocketType:
+        while True:
+            try:
+                return await self._connect()
+            except OSError as error:
+                self._on_state(f"the launcher cannot be reached: {error.strerror or error}")
+                await trio.sleep(_RETRY_S)
+
+    def _begin(self, connection: trio.socket.SocketType) -> None:
+        self._socket = connection
+        self._filters.clear()
+        self.generation += 1
+        self.pid = peer_pid(connection)
+
+    async def _adopt(self, started: Callable[[], None]) -> None:
+        try:
+            done = await self._ask(launch.Adopt(id=0, version=self._version))
+        except CoworkError as error:
+            _log.warning("adoption failed: %s", error.message)
+            return
+        if isinstance(done, launch.Done):
+            self._on_state("; ".join(done.degraded) or None)
+        started()
+
+    async def _receive(self, connection: trio.socket.SocketType) -> None:
+        while True:
+            try:
+                data, ancillary, flags, _ = await connection.recvmsg(*packet.RECEIVE_ARGUMENTS)
+                message, fds = packet.unpack(data, ancillary, flags)
+                if not message:
+                    return
+                reply = _decoder.decode(message)
+            except (OSError, packet.BrokenPacket, msgspec.MsgspecError) as error:
+                _log.error("the launcher broke off: %s", error)
+                return
+            self._take(reply, fds)
+
+    def _take(self, reply: launch.Reply, fds: list[int]) -> None:
+        if isinstance(reply, launch.Adopted):
+            self._adopted.append((reply, LaunchedFds(reply.spawned, fds)))
+        elif isinstance(reply, launch.Done | launch.Refused | launch.Spawned):
+            waiting = self._waiting.pop(reply.id, None)
+            if waiting is None:
+                for fd in fds:
+                    os.close(fd)
+                return
+            waiting.answer, waiting.fds = reply, fds
+            waiting.answered.set()
+        else:
+            watcher = self._watchers.get(reply.process)
+            if watcher is None:
+                _log.debug("nobody waits for %s of %s", type(reply).__name__, reply.process)
+            else:
+                watcher(reply)
+
+    def _lose(self, connection: trio.socket.SocketType) -> None:
+        if self._socket is not connection:
+            return
+        connection.close()
+        self._socket = None
+        self.pid = None
+        self._on_state("the launcher is gone")
+        for waiting in self._waiting.values():
+            waiting.answered.set()
+        self._waiting.clear()
+        watchers, self._watchers = self._watchers, {}
+        for watcher in watchers.values():
+            watcher(None)
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    async def _ask(self, request: launch.Request, fds: tuple[int, ...] = ()) -> launch.Answer | LaunchedFds:
+        """Send and wait, whatever happens to the caller. Raises `Unavailable` and what `_raise_refusal` does."""
+        with trio.CancelScope(shield=True):
+            waiting = _Waiting()
+            self._last_id += 1
+            number = self._last_id
+            self._waiting[number] = waiting
+            try:
+                await self._send(structs.replace(request, id=number), fds)
+            except CoworkError:
+                self._waiting.pop(number, None)
+                raise
+            await waiting.answered.wait()
+        answer = waiting.answer
+        if answer is None:
+            raise Unavailable("the launcher went away during the call; it is being started again")
+        if isinstance(answer, launch.Spawned):
+            return LaunchedFds(answer, waiting.fds)
+        if isinstance(answer, launch.Refused):
+            _raise_refusal(answer)
+        return answer
+
+    async def _send(self, request: launch.Request, fds: tuple[int, ...]) -> None:
+        data, ancillary, memfd = packet.pack(_encoder.encode(request), fds)
+        try:
+            async with self._sending:
+                if self._socket is None:
+                    raise Unavailable("the launcher is away; it is being started again")
+                await self._socket.sendmsg(data, ancillary)
+        except OSError as error:
+            raise Unavailable(f"the launcher does not answer: {error.strerror}") from error
+        finally:
+            if memfd >= 0:
+                os.close(memfd)
+
+    async def open_session(self, request: launch.OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(optional entries left out, what is not as asked). Raises `MountFailed` or `SandboxSetupFailed`."""
+        done = await self._ask(request)
+        assert isinstance(done, launch.Done)
+        return done.missing, done.degraded
+
+    async def close_session(self, session: str, /) -> None:
+        await self._ask(launch.CloseSession(id=0, session=session))
+
+    async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, /) -> LaunchedFds:
+        for program in (policy.base_filter, policy.admin_filter):
+            await self._put(program)
+        spawned = await self._ask(request)
+        assert isinstance(spawned, LaunchedFds)
+        return spawned
+
+    async def _put(self, program: SeccompProgram) -> None:
+        if program.sha256 not in self._filters:
+            await self._ask(launch.PutFilter(id=0, sha256=program.sha256, bpf=program.bpf))
+            self._filters.add(program.sha256)
+
+    async def signal(self, process: str, signal: int, /) -> None:
+        await self._ask(launch.Signal(id=0, process=process, signal=signal))
+
+    async def kill(self, process: str, /) -> None:
+        await self._ask(launch.Kill(id=0, process=process))
+
+    async def forget(self, process: str, /) -> None:
+        await self._ask(launch.Forget(id=0, process=process))
+
+    async def release(self, process: str, name: str, /) -> None:
+        await self._ask(launch.Release(id=0, process=process, name=name))
+
+    async def keep(self, process: str, name: str, fd: int, /) -> None:
+        await self._ask(launch.Keep(id=0, process=process, name=name), (fd,))
+
+    async def quit(self) -> None:
+        """End every sandbox and the launcher itself."""
+        await self._ask(launch.Quit(id=0))
+
+    # -- notices ------------------------------------------------------------------------------------------------
+
+    def watch(self, process: str, call: Watcher, /) -> None:
+        self._watchers[process] = call
+
+    def unwatch(self, process: str, /) -> None:
+        self._watchers.pop(process, None)
+
+    @property
+    def adopted(self) -> list[tuple[launch.Adopted, LaunchedFds]]:
+        taken, self._adopted = self._adopted, []
+        return taken
+
+
+def _nothing() -> None:
+    """Only the first adoption starts the service."""
+
+
+def peer_pid(connection: trio.socket.SocketType) -> int:
+    """The pid at the other end (SO_PEERCRED, unix(7))."""
+    record = connection.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_PEERCRED, 12)
+    return int.from_bytes(record[:4], "little", signed=True)
+
+
+def _raise_refusal(refused: launch.Refused) -> None:
+    details = {"stage": refused.stage, "errno": refused.errno}
+    if refused.stage in ("policy_denied", "resources"):
+        raise StartFailed(refused.message, **details)
+    if refused.stage.startswith("bind ") or refused.errno == errno.ETIMEDOUT:
+        raise MountFailed(f"{refused.message}", **{**details, "path": refused.stage.removeprefix("bind ")})
+    raise SandboxSetupFailed(refused.message, **details)

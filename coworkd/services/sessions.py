@@ -1,0 +1,398 @@
+"""Sessions: made, found again, opened in the launcher, deleted. Every verb converges: run it twice, or after a crash half-way.
+
+Order of `ensure`: judge (names, policy, folders) → audit → record `incomplete` → home and account → open in the launcher → record
+`ready`. A step that fails leaves a record that says how far it came; a session that never was is taken back whole.
+
+Rules
+- The record on disk is the session; what the launcher holds is made from it whenever it is needed (`open`).
+- What a running command stands on is not changed under it: folders and profile change when the session is idle.
+- An ephemeral session goes, with all it holds, when the link that made it goes.
+- One verb at a time works on a session; different sessions do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import trio
+from msgspec import structs
+
+from coworkd.model import calls
+from coworkd.model.errors import AlreadyExists, CoworkError, InvalidState, LimitExceeded, NotFound
+from coworkd.model.launch import OpenSession
+from coworkd.model.layout import GuestLayout
+from coworkd.model.names import parse_session_name
+from coworkd.model.policy import EffectivePolicy, LimitsRequest
+from coworkd.model.ports import AuditPort, EventPort, LauncherPort, LinkPort, PolicyPort, ProcessDirectory
+from coworkd.model.session import (
+    RECORD_FORMAT,
+    FailedFolder,
+    FolderGrant,
+    RemovedSession,
+    SessionInfo,
+    SessionRecord,
+    SessionView,
+)
+from coworkd.sandbox.tree import compose_tree, folder_path, sandbox_home
+from coworkd.services.session_folders import judge_folders, refuse_sockets
+from coworkd.services.session_home import Homes
+from coworkd.services.session_records import RecordStore
+
+SESSION_LIMIT = 10_000
+_log = logging.getLogger("coworkd.session")
+_T = TypeVar("_T")
+
+
+class Sessions:
+    """All sessions of this guest; implements `ports.SessionDirectory`. `load` before anything else, `serve` to own its tasks."""
+
+    def __init__(
+        self,
+        *,
+        records: RecordStore,
+        homes: Homes,
+        own_directories: tuple[str, ...],
+        layout: GuestLayout,
+        launcher: LauncherPort,
+        policies: PolicyPort,
+        audit: AuditPort,
+        events: EventPort,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = records
+        self._homes = homes
+        self._own_directories = own_directories
+        self._layout = layout
+        self._launcher = launcher
+        self._policies = policies
+        self._audit = audit
+        self._events = events
+        self._clock = clock
+        self._records: dict[str, SessionRecord] = {}
+        self._locks: dict[str, trio.Lock] = {}
+        self._opened: dict[str, int] = {}
+        self._ephemeral: set[str] = set()
+        self._claiming = trio.Lock()
+        self._processes: ProcessDirectory | None = None
+        self._nursery: trio.Nursery | None = None
+
+    def attach(self, processes: ProcessDirectory) -> None:
+        """Say who knows the processes; before `serve`."""
+        self._processes = processes
+
+    async def load(self) -> None:
+        """Read every record. Raises `DiskFailed`."""
+        await _in_thread(self._homes.prepare)
+        self._records = await _in_thread(self._store.load)
+        for record in self._records.values():
+            _log.info("recovered %s uid=%d gid=%d state=%s", record.name, record.uid, record.gid, record.state)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own background deletions; finish those a crash interrupted. Never returns."""
+        async with trio.open_nursery() as self._nursery:
+            for record in list(self._records.values()):
+                if record.state == "deleting":
+                    self._nursery.start_soon(self._delete_quietly, record.name, "begun before a restart")
+            task_status.started()
+            await trio.sleep_forever()
+
+    @property
+    def count(self) -> int:
+        return len(self._records)
+
+    # -- verbs --------------------------------------------------------------------------------------------------
+
+    async def ensure(self, params: calls.SessionEnsure, link: LinkPort) -> calls.SessionEnsured:
+        """Make the session as asked, or find it so. Raises `AlreadyExists` (`resume: new`), `NotFound` (`existing`), `InvalidState`
+        where commands run on what is to change, and what judging and mounting raise.
+        """
+        name = parse_session_name(params.name)
+        async with self._lock(name):
+            known = self._records.get(name)
+            self._judge_resume(params, known)
+            policy = await self._judge(params, known)
+            wanted, created = await self._claim(name, params, known, policy)
+            try:
+                failed, told = await self._realise(
+                    wanted, policy, changed=known is not None and _differs(known, wanted)
+                )
+            except BaseException:
+                if created:
+                    with trio.CancelScope(shield=True):
+                        await self._take_back(wanted)
+                raise
+            if params.ephemeral and created:
+                self._ephemeral.add(name)
+                link.on_close(partial(self._drop, name))
+        if created:
+            self._events.publish("session.created", {"session": name, "uid": wanted.uid, "profile": wanted.profile})
+        return calls.SessionEnsured(
+            session=self._info(self._records[name]),
+            created=created,
+            failed_folders=failed,
+            narrowed=(*policy.narrowed, *told),
+        )
+
+    async def get(self, params: calls.SessionName) -> calls.SessionAnswer:
+        """Raises `NotFound`."""
+        return calls.SessionAnswer(session=self._info(self._find(params.session)))
+
+    async def list(self) -> calls.SessionList:
+        """By name."""
+        return calls.SessionList(sessions=tuple(self._info(self._records[name]) for name in sorted(self._records)))
+
+    async def delete(self, params: calls.SessionDelete) -> RemovedSession:
+        """Remove the session and all it holds. Raises `NotFound`, `InvalidState` if commands run and `force` is not given."""
+        name = self._find(params.session).name
+        async with self._lock(name):
+            return await self._delete(name, force=params.force, reason="asked for")
+
+    async def open(self, name: str, /) -> SessionView:
+        """See `ports.SessionDirectory`."""
+        record = self._find(name)
+        if record.state != "ready":
+            raise InvalidState(f"session {name} is {record.state}: call session.ensure again", session=name)
+        if self._opened.get(name) != self._launcher.generation:
+            async with self._lock(name):
+                record = self._find(name)
+                policy = await self._policies.effective(record.profile, record.limits)
+                await self._open(record, policy)
+        return SessionView(
+            name=record.name,
+            uid=record.uid,
+            gid=record.gid,
+            home=sandbox_home(record.name),
+            profile=record.profile,
+            limits=record.limits,
+            env=record.env,
+            folders=record.folders,
+        )
+
+    async def end_ephemeral(self) -> None:
+        """Delete every ephemeral session: coworkd is stopping."""
+        for name in sorted(self._ephemeral):
+            await self._delete_quietly(name, "coworkd stops")
+
+    # -- ensure, step by step -----------------------------------------------------------------------------------
+
+    def _judge_resume(self, params: calls.SessionEnsure, known: SessionRecord | None) -> None:
+        if known is not None and known.state == "deleting":
+            raise InvalidState(
+                f"session {params.name} is being deleted; try again when it is gone", session=params.name
+            )
+        if params.resume == "new" and known is not None and known.state == "ready":
+            raise AlreadyExists(f"session {params.name} exists; use resume=auto or delete it", session=params.name)
+        if params.resume == "existing" and known is None:
+            raise NotFound(f"there is no session {params.name}; use resume=auto to make it", session=params.name)
+
+    async def _judge(self, params: calls.SessionEnsure, known: SessionRecord | None) -> EffectivePolicy:
+        profile = params.profile or (known.profile if known else None)
+        limits = params.limits or (known.limits if known else LimitsRequest())
+        policy = await self._policies.effective(profile, limits)
+        folders = tuple(params.folders) if params.folders is not None else (known.folders if known else ())
+        judge_folders(folders, policy.profile, self._own_directories)
+        await _in_thread(refuse_sockets, folders, policy.profile)
+        await _in_thread(self._homes.refuse_system_name, params.name, known.uid if known else None)
+        return policy
+
+    async def _claim(
+        self, name: str, params: calls.SessionEnsure, known: SessionRecord | None, policy: EffectivePolicy
+    ) -> tuple[SessionRecord, bool]:
+        """The record as wanted, and whether the session is new; a new one is written, so that its uid is its own."""
+        if known is not None:
+            return _updated(known, params), False
+        if len(self._records) >= SESSION_LIMIT:
+            raise LimitExceeded(f"there are {SESSION_LIMIT} sessions; delete some", limit=SESSION_LIMIT)
+        async with self._claiming:
+            uid = await _in_thread(self._homes.choose_uid, name, [record.uid for record in self._records.values()])
+            fresh = SessionRecord(
+                format=RECORD_FORMAT,
+                name=name,
+                uid=uid,
+                gid=uid,
+                profile=policy.profile.name,
+                created_at=self._clock(),
+                state="incomplete",
+            )
+            record = _updated(fresh, params)
+            await self._audit.record("session.create", _audited(record, params))
+            await _in_thread(self._store.save, record)
+            self._records[name] = record
+        return record, True
+
+    async def _realise(
+        self, wanted: SessionRecord, policy: EffectivePolicy, *, changed: bool
+    ) -> tuple[tuple[FailedFolder, ...], tuple[str, ...]]:
+        name = wanted.name
+        if changed:
+            if self._count(name):
+                raise InvalidState(
+                    f"commands of session {name} run on its folders and profile; end them, then change it", session=name
+                )
+            await self._audit.record("session.ensure", _audited(wanted, None))
+            await self._launcher.close_session(name)
+            self._opened.pop(name, None)
+        await _in_thread(self._homes.make, name, wanted.uid)
+        missing: tuple[str, ...] = ()
+        told: tuple[str, ...] = ()
+        if self._opened.get(name) != self._launcher.generation:
+            missing, told = await self._open(wanted, policy)
+        ready = structs.replace(wanted, state="ready")
+        if ready != self._records.get(name):
+            await _in_thread(self._store.save, ready)
+            self._records[name] = ready
+        return _failed(ready, missing), told
+
+    async def _open(self, record: SessionRecord, policy: EffectivePolicy) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        limits = policy.profile.limits
+        generation = self._launcher.generation
+        answer = await self._launcher.open_session(
+            OpenSession(
+                id=0,
+                session=record.name,
+                uid=record.uid,
+                gid=record.gid,
+                tree=compose_tree(
+                    name=record.name,
+                    uid=record.uid,
+                    home=self._homes.path(record.name).encode(),
+                    folders=record.folders,
+                    tmp_max_bytes=limits.tmp_max_bytes,
+                    layout=self._layout,
+                ),
+                memory_max_bytes=limits.memory_max_bytes,
+                pids_max=limits.pids_max,
+                cpu_max=limits.cpu_max,
+            )
+        )
+        self._opened[record.name] = generation
+        return answer
+
+    async def _take_back(self, record: SessionRecord) -> None:
+        """Nothing stays of a session that could not be made."""
+        name = record.name
+        try:
+            await self._launcher.close_session(name)
+            await _in_thread(self._homes.remove, name)
+            await _in_thread(self._store.remove, name)
+        except CoworkError as error:
+            _log.error("session %s is left incomplete: %s", name, error.message)
+            return
+        self._records.pop(name, None)
+        self._opened.pop(name, None)
+        await self._audit.record(
+            "session.delete", {"session": name, "uid": record.uid, "reason": "it could not be made"}
+        )
+
+    # -- delete -------------------------------------------------------------------------------------------------
+
+    async def _delete(self, name: str, *, force: bool, reason: str) -> RemovedSession:
+        record = self._find(name)
+        if self._count(name) and not force:
+            raise InvalidState(f"commands of session {name} still run; end them or use force", session=name)
+        await self._audit.record(
+            "session.delete", {"session": name, "uid": record.uid, "force": force, "reason": reason}
+        )
+        with trio.CancelScope(shield=True):
+            deleting = structs.replace(record, state="deleting")
+            await _in_thread(self._store.save, deleting)
+            self._records[name] = deleting
+            if self._processes is not None:
+                await self._processes.end_session(name)
+            await self._launcher.close_session(name)
+            freed_bytes = await _in_thread(self._homes.remove, name)
+            await _in_thread(self._store.remove, name)
+            self._records.pop(name, None)
+            self._opened.pop(name, None)
+            self._ephemeral.discard(name)
+        self._events.publish("session.deleted", {"session": name, "freed_bytes": freed_bytes})
+        return RemovedSession(name=name, freed_bytes=freed_bytes)
+
+    def _drop(self, name: str) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._delete_quietly, name, "its link is gone")
+
+    async def _delete_quietly(self, name: str, reason: str) -> None:
+        async with self._lock(name):
+            if name not in self._records:
+                return
+            try:
+                await self._delete(name, force=True, reason=reason)
+            except CoworkError as error:
+                _log.error("session %s could not be deleted: %s", name, error.message)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _find(self, name: str) -> SessionRecord:
+        record = self._records.get(parse_session_name(name))
+        if record is None:
+            raise NotFound(f"there is no session {name!r}; make it with session.ensure", session=name)
+        return record
+
+    def _lock(self, name: str) -> trio.Lock:
+        return self._locks.setdefault(name, trio.Lock())
+
+    def _count(self, name: str) -> int:
+        return self._processes.count(name) if self._processes is not None else 0
+
+    def _info(self, record: SessionRecord) -> SessionInfo:
+        return SessionInfo(
+            name=record.name,
+            uid=record.uid,
+            gid=record.gid,
+            home=sandbox_home(record.name).decode(),
+            state=record.state,
+            profile=record.profile,
+            created_at=record.created_at,
+            folders=record.folders,
+            processes=self._count(record.name),
+        )
+
+
+def _updated(record: SessionRecord, params: calls.SessionEnsure) -> SessionRecord:
+    given: dict[str, object] = {}
+    if params.profile is not None:
+        given["profile"] = params.profile
+    if params.folders is not None:
+        given["folders"] = tuple(params.folders)
+    if params.limits is not None:
+        given["limits"] = params.limits
+    if params.env is not None:
+        given["env"] = dict(params.env)
+    return structs.replace(record, **given)
+
+
+def _differs(old: SessionRecord, new: SessionRecord) -> bool:
+    return (old.folders, old.profile, old.limits) != (new.folders, new.profile, new.limits)
+
+
+def _failed(record: SessionRecord, missing: tuple[str, ...]) -> tuple[FailedFolder, ...]:
+    return tuple(
+        FailedFolder(name=folder.name, error=f"{folder.source} is not there")
+        for folder in record.folders
+        if folder_path(record.name, folder.name).decode() in missing
+    )
+
+
+def _audited(record: SessionRecord, params: calls.SessionEnsure | None) -> dict[str, object]:
+    folders: tuple[FolderGrant, ...] = record.folders
+    return {
+        "session": record.name,
+        "uid": record.uid,
+        "gid": record.gid,
+        "profile": record.profile,
+        "resume": params.resume if params else None,
+        "ephemeral": params.ephemeral if params else None,
+        "folders": folders,
+        "env_names": sorted(record.env),
+    }
+
+
+async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
+    """The one place where sessions touch the disk; never abandoned half-way."""
+    with trio.CancelScope(shield=True):
+        return await trio.to_thread.run_sync(call, *arguments)

@@ -1,0 +1,88 @@
+"""Accounts and uids of the guest: who has a uid, and making one with the system's own tools.
+
+useradd(8) takes about 17 ms; a uid without an account is as good inside a sandbox, whose passwd is generated.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import subprocess
+
+_TOOL_TIMEOUT_S = 30
+
+
+class AccountToolFailed(OSError):
+    """useradd or userdel refused; the text is its own."""
+
+
+def account_uid(name: str) -> int | None:
+    """The uid of the account `name`, None where there is none."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def group_exists(name: str) -> bool:
+    """Whether there is a group `name`."""
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def taken_uids() -> set[int]:
+    """Every uid and gid an account, a group or a living process has."""
+    taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                taken.add(os.stat(f"/proc/{name}").st_uid)
+            except FileNotFoundError:
+                continue
+    return taken
+
+
+def subordinate_ranges(paths: tuple[str, ...] = ("/etc/subuid", "/etc/subgid")) -> list[range]:
+    """The ranges subuid(5) and subgid(5) give away."""
+    ranges = []
+    for path in paths:
+        try:
+            with open(path) as file:
+                lines = file.readlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            fields = line.strip().split(":")
+            if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
+                ranges.append(range(int(fields[1]), int(fields[1]) + int(fields[2])))
+    return ranges
+
+
+def add_account(name: str, uid: int, home: str) -> None:
+    """Make group and user `name` with `uid`, no password, no login shell of use; raises `AccountToolFailed`."""
+    _run(["groupadd", "--gid", str(uid), name])
+    _run(
+        ["useradd", "--uid", str(uid), "--gid", str(uid), "--home-dir", home, "--no-create-home", "--no-user-group"]
+        + ["--shell", "/usr/sbin/nologin", name]
+    )
+
+
+def remove_account(name: str) -> None:
+    """Remove user and group `name` where they are."""
+    if account_uid(name) is not None:
+        _run(["userdel", name])
+    if group_exists(name):
+        _run(["groupdel", name])
+
+
+def _run(argv: list[str]) -> None:
+    path = "/usr/sbin:/usr/bin:/sbin:/bin"
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=False, env={"PATH": path}
+    )
+    if done.returncode:
+        raise AccountToolFailed(done.returncode, f"{argv[0]}: {done.stderr.strip()}")
