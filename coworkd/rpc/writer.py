@@ -145,11 +145,12 @@ class Writer:
             self._room = trio.Event()
         silent = 0
         while silent < len(self._sources) and total < GATHER_BYTES and len(buffers) < MAX_BUFFERS:
-            source = self._sources[0]
+            source, attached = self._sources[0], len(self._sources)
             self._sources.rotate(-1)
             given = self._next_frame(source)
             if not given:
-                silent += 1
+                # Asked and detached (by itself, or for an error) is not silent: those left must all be asked.
+                silent = silent + 1 if len(self._sources) == attached else 0
                 continue
             silent = 0
             buffers.extend(given)
