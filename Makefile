@@ -47,13 +47,13 @@ lint: setup-test ## ruff, mypy --strict and the import contracts
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports --no-cache
+	@.venv/bin/lint-imports --no-logo --no-cache
 
 bench: setup-test root-or-sudo ## measure ours beside raw bubblewrap and what else is installed; writes docs/benchmarks.md
 	@$(AS_ROOT) $(PYTHON) -m tests.bench $(ARGS)
 
 vectors: setup-test ## write the protocol's test vectors anew (tests/vectors/)
-	@$(PYTHON) -m tests.vectors.write $(ARGS)
+	@$(PYTHON) tests/vectors/make_vectors.py
 
 man: setup-test ## check the man pages and render them to build/man/
 	@mkdir -p build/man
