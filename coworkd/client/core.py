@@ -221,6 +221,9 @@ class Core:
                 self.outgoing.append(frame)
         elif name == "link.error":
             self._reason = parse_fault(params)
+        elif name == "events.missed":
+            if self.feed is not None:
+                self.feed.missed += int(params["missed"])
         elif "seq" in params:
             if self.feed is not None:
                 self.feed.feed(name, params)

@@ -121,6 +121,15 @@ def test_published_events_go_to_the_feed_and_never_to_an_inbox() -> None:
     assert event.name == "process.exit"
 
 
+def test_events_that_went_while_the_host_did_not_read_are_counted() -> None:
+    core = greeted()
+    feed = Feed(4)
+    pending, _ = core.subscribe(feed)
+    core.receive(packed(1, pending.request_id, None, {"next": 6, "missed": 1}))
+    core.receive(packed(2, "events.missed", [{"missed": 3, "next": 9}]))
+    assert feed.missed == 4
+
+
 def test_unknown_notifications_are_ignored() -> None:
     core = greeted()
     core.receive(packed(2, "new.thing", [{"a": 1}]))
