@@ -17,7 +17,9 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from coworkd.wire.connection import Connection, Event, Notification, Request, Response
+from coworkd.wire.hybrid import HybridAccept, HybridDial, compose_ok
 from coworkd.wire.limits import RemoteProtocolError, Role
+from coworkd.wire.resync import GuestResync, HostResync
 from coworkd.wire.stream import StreamEvents
 from tests.conformance.rpc_house import serve
 
@@ -125,6 +127,23 @@ def test_what_is_sent_without_copying_means_the_same(name: str) -> None:
     data, offset, eof = params.pop("data"), params.pop("offset"), params.pop("eof", False)
     frame = b"".join(StreamEvents("process.output", params).frame(offset, data, eof=eof))
     assert meant(frame) == [event]
+
+
+def test_a_hybrid_socket_is_asked_and_answers_in_these_bytes() -> None:
+    asked, answer = ((FOLDER / f"hybrid-{name}.bin").read_bytes() for name in ("connect", "ok"))
+    dial = HybridDial(5005)
+    assert dial.request == asked
+    assert HybridAccept().feed(asked) == (5005, b"")
+    assert dial.feed(answer + b"\x94") == b"\x94"
+    assert compose_ok(1073741824) == answer
+
+
+def test_a_virtio_serial_link_begins_with_these_bytes() -> None:
+    mark, answer = ((FOLDER / f"resync-{name}.bin").read_bytes() for name in ("mark", "answer"))
+    host = HostResync(bytes(range(16)))
+    assert host.mark == mark
+    assert host.feed(answer + b"\x94") == b"\x94"
+    assert GuestResync().feed(b"\x94\x00 an old half" + mark) == (mark, b"")
 
 
 @vectors("breach")

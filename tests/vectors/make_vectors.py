@@ -8,8 +8,9 @@ Kinds of expectation
   send these very bytes for it.
 - `breach`: the receiving end refuses with this rule of `coworkd.wire.connection`, for good.
 - `more`: the receiving end waits for more bytes.
-- `code`: a guest answers the last request, or where there is none tells by `link.error`, with this code (`OK`: a result). `after_hello` says whether a good
-  hello was exchanged before; `closes` whether the guest closes the link then.
+- `code`: a guest answers the last request, or where there is none tells by `link.error`, with this code (`OK`: a result).
+  `after_hello` says whether a good hello was exchanged before; `closes` whether the guest closes the link then.
+- `handshake`: what is said before a link begins, with port 5005 and the nonce 00 01 … 0f.
 """
 
 from __future__ import annotations
@@ -215,9 +216,20 @@ def exchanges() -> Iterator[Vector]:
     )  # fmt: skip
 
 
+def handshakes() -> Iterator[Vector]:
+    mark = b"\xc1" + bytes(range(16))
+    yield Vector("hybrid-connect", ("E-4",), "host", b"CONNECT 5005\n", "what a hybrid socket is asked", "handshake")
+    yield Vector("hybrid-ok", ("E-4",), "guest", b"OK 1073741824\n", "and how it says yes", "handshake")
+    yield Vector("resync-mark", ("E-5",), "host", mark, "the mark of a virtio-serial link", "handshake")
+    stale = b"\x94\x00\x07\xa4pi" + b"\xc1" + bytes(16) + b"\x93\x02"
+    yield Vector(
+        "resync-answer", ("E-5",), "guest", stale + mark, "old halves, another's mark, then the answer", "handshake"
+    )
+
+
 def vectors() -> list[Vector]:
     """All of them, in the order of the index."""
-    return [*shapes(), *texts(), *limits(), *exchanges()]
+    return [*handshakes(), *shapes(), *texts(), *limits(), *exchanges()]
 
 
 def index_of(made: list[Vector]) -> str:
