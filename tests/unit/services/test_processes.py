@@ -1,0 +1,731 @@
+"""`services.processes`: every verb, over a launcher whose commands the test plays."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from typing import Any
+
+import pytest
+import trio
+
+from coworkd.config import FinishedConfig
+from coworkd.model import calls
+from coworkd.model.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    DiskFailed,
+    InvalidParams,
+    InvalidState,
+    LimitExceeded,
+    NotFound,
+    StartFailed,
+    Unavailable,
+)
+from coworkd.model.names import OsBytes
+from coworkd.model.process import Exit
+from tests.unit.services.fake_launcher import EXITED_AT, RUSAGE, STARTED_AT, FakeCommand
+from tests.unit.services.process_house import FakeLink, House, Output, in_trio, jump, open_house, settle
+
+NAME = calls.ProcessName(process="one")
+
+
+async def run(house: House, link: FakeLink | None = None, **fields: Any) -> calls.ProcessRan:
+    params = calls.ProcessRun(**{"session": "work", "argv": [OsBytes(b"cat")], **fields})
+    return await house.processes.run(params, link or house.link)
+
+
+async def wait(house: House) -> Exit:
+    return (await house.processes.wait(calls.WaitProcess(process="one"))).exit
+
+
+# -- run
+
+
+@in_trio
+async def test_run_answers_with_output_exit_and_rusage() -> None:
+    async with open_house() as house:
+
+        def script(command: FakeCommand) -> None:
+            command.start()
+            command.write(b"out")
+            command.write(b"problem", "stderr")
+            command.exit(3)
+
+        house.launcher.script = script
+        answer = await run(house)
+        assert answer == calls.ProcessRan(
+            exit=Exit(code=3, signal=None, reason="exited"),
+            stdout=b"out",
+            stderr=b"problem",
+            truncated=calls.TruncatedStreams(stdout=False, stderr=False),
+            bytes=calls.PerStream(stdout=3, stderr=7),
+            rusage=RUSAGE,
+            output="complete",
+            started_at=STARTED_AT,
+            ended_at=EXITED_AT,
+        )
+
+
+@in_trio
+async def test_run_is_forgotten_everywhere_once_answered() -> None:
+    async with open_house() as house:
+        house.launcher.script = FakeCommand.exit
+        await run(house)
+        await settle()
+        assert (await house.processes.list(calls.ProcessListParams())).processes == ()
+        (forgotten,) = house.launcher.forgotten
+        assert forgotten.startswith("run.")
+        assert house.launcher.watched == set()
+
+
+@in_trio
+async def test_run_keeps_the_first_bytes_and_counts_all() -> None:
+    async with open_house(stream_bytes=8192) as house:
+
+        def script(command: FakeCommand) -> None:
+            assert command.write(b"a" * 8192 + b"b" * 8192) == 16384
+            command.exit(0)
+
+        house.launcher.script = script
+        answer = await run(house)
+        assert answer.stdout == b"a" * 8192
+        assert answer.bytes.stdout == 16384
+        assert answer.truncated == calls.TruncatedStreams(stdout=True, stderr=False)
+        assert answer.output == "truncated"
+
+
+@in_trio
+async def test_run_gives_all_of_its_input_then_the_end() -> None:
+    async with open_house() as house:
+        data = os.urandom(300_000)
+        got = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(functools.partial(run, house, input=data))
+            await settle()
+            while (some := house.command.read()) != b"":
+                got += some or b""
+                await settle()
+            house.command.exit(0)
+        assert got == data
+
+
+@in_trio
+async def test_run_that_cannot_start_is_typed_and_leaves_nothing() -> None:
+    async with open_house() as house:
+        house.launcher.script = FakeCommand.fail
+        with pytest.raises(StartFailed) as caught:
+            await run(house)
+        assert (caught.value.details["stage"], caught.value.details["errno"]) == ("not_found", 2)
+        await settle()
+        assert house.audit.kinds == ["process.start", "process.start_failed"]
+        assert house.launcher.commands == {}
+        assert house.processes.start_errors_total == 1
+
+
+@in_trio
+async def test_run_past_its_timeout_answers_with_what_came() -> None:
+    async with open_house() as house:
+        answers = []
+
+        async def call() -> None:
+            answers.append(await run(house, timeout_s=5.0))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await settle()
+            house.command.write(b"so far")
+            await settle()
+            jump(5.1)
+        (answer,) = answers
+        assert answer.exit == Exit(code=None, signal="KILL", reason="timeout")
+        assert answer.stdout == b"so far"
+        assert house.audit.fields("process.kill")["reason"] == "ran for 5 s"
+
+
+@in_trio
+async def test_run_whose_link_ends_is_killed_and_forgotten() -> None:
+    async with open_house() as house:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, house)
+            await settle()
+            house.link.close()
+        await settle()
+        assert len(house.launcher.killed) == 1
+        assert house.launcher.commands == {}
+        assert house.audit.fields("process.kill")["reason"] == "its caller has gone"
+        assert house.audit.kinds[-1] == "process.exit"
+
+
+@in_trio
+async def test_run_cancelled_is_killed_and_forgotten() -> None:
+    async with open_house() as house:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run, house)
+                await settle()
+                scope.cancel()
+        await settle()
+        assert house.launcher.commands == {}
+
+
+@in_trio
+async def test_run_asks_its_link_once_however_many_there_are() -> None:
+    async with open_house() as house:
+        house.launcher.script = FakeCommand.exit
+        for _ in range(5):
+            await run(house)
+        assert house.link.listeners == 1
+
+
+@in_trio
+async def test_run_with_a_lost_launcher_is_unavailable() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: house.launcher.lose()
+        with pytest.raises(Unavailable):
+            await run(house)
+
+
+# -- start
+
+
+@in_trio
+async def test_start_answers_with_pid_and_what_was_narrowed() -> None:
+    async with open_house() as house:
+        started = await house.start()
+        assert started == calls.ProcessStarted(
+            process="one", pid=12, started_at=STARTED_AT, narrowed=("from the policy",)
+        )
+
+
+@in_trio
+async def test_start_does_not_answer_before_the_exec_is_known() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(house.start)
+                await settle()
+                assert (await house.processes.get(NAME)).state == "starting"
+                assert house.link.sources == []
+                scope.cancel()
+
+
+@in_trio
+async def test_start_attaches_from_offset_0_unless_told_not_to() -> None:
+    async with open_house() as house:
+
+        def script(command: FakeCommand) -> None:
+            command.write(b"early")
+            command.start()
+
+        house.launcher.script = script
+        await house.start()
+        await settle()
+        assert house.link.pull() == [Output("stdout", 0, b"early", False)]
+        await house.start(id="two", attach=False)
+        assert len(house.link.sources) == 1
+
+
+@in_trio
+async def test_start_loses_nothing_of_what_comes_before_the_answer() -> None:
+    async with open_house(stream_bytes=8192) as house:
+        written = []
+
+        def script(command: FakeCommand) -> None:
+            written.append(command.write(os.urandom(60_000)))
+
+        house.launcher.script = script
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.start)
+            await settle()
+            house.command.start()
+        assert (await house.processes.get(NAME)).streams["stdout"] == (0, 8192)
+
+
+@in_trio
+async def test_start_exit_without_started_counts_as_started() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: command.exit(7)
+        assert (await house.start()).pid == 0
+        assert await wait(house) == Exit(code=7, signal=None, reason="exited")
+
+
+@in_trio
+async def test_start_that_cannot_start_leaves_no_process_and_no_reader() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: command.fail("not_executable", 13)
+        with pytest.raises(StartFailed, match="no such command") as caught:
+            await house.start()
+        assert caught.value.details == {"stage": "not_executable", "errno": 13, "process": "one"}
+        assert house.link.sources == []
+        with pytest.raises(NotFound):
+            await house.processes.get(NAME)
+        await settle()
+        assert house.launcher.forgotten == ["one"]
+
+
+@in_trio
+async def test_start_that_never_execs_is_killed() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+
+        async def call() -> None:
+            with pytest.raises(StartFailed) as caught:
+                await house.start()
+            assert caught.value.details["stage"] == "sandbox_setup"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await settle()
+            jump(11)
+        await settle()
+        assert house.launcher.commands == {}
+
+
+@in_trio
+async def test_start_with_an_id_in_use_is_refused_also_after_the_end() -> None:
+    async with open_house() as house:
+        await house.start()
+        with pytest.raises(AlreadyExists):
+            await house.start()
+        house.command.exit(0)
+        with pytest.raises(AlreadyExists):
+            await house.start()
+
+
+@in_trio
+async def test_start_past_the_bound_is_refused_until_one_has_ended() -> None:
+    async with open_house(running=1) as house:
+        await house.start()
+        with pytest.raises(LimitExceeded):
+            await house.start(id="two")
+        house.command.exit(0)
+        await house.start(id="two")
+
+
+@in_trio
+async def test_start_timeout_kills_the_tree() -> None:
+    async with open_house() as house:
+        house.policies.timeout_s = 30.0
+        await house.start(timeout_s=60.0)
+        await settle()
+        jump(30.1)
+        assert await wait(house) == Exit(code=None, signal="KILL", reason="timeout")
+
+
+@in_trio
+async def test_start_before_serve_is_unavailable() -> None:
+    async with open_house() as house:
+        house.processes = house.make()
+        with pytest.raises(Unavailable):
+            await house.start()
+
+
+# -- links
+
+
+@in_trio
+async def test_exit_comes_after_the_last_byte_on_every_link() -> None:
+    async with open_house() as house:
+        other = FakeLink("other")
+        await house.start()
+        await house.processes.attach(calls.ProcessAttach(process="one"), other)
+        house.command.write(b"x" * 100_000)
+        house.command.write(b"problem", "stderr")
+        await settle()
+        first = house.link.pull(frames=1)
+        house.command.exit(0)
+        await settle()
+        for link, got in ((house.link, first + house.link.pull()), (other, other.pull())):
+            assert got[-1]["exit"] == {"code": 0, "signal": None, "reason": "exited"}
+            assert sum(len(frame.data) for frame in got[:-1]) == got[-1]["bytes"]["stdout"] + 7
+            assert sorted(frame.stream for frame in got[:-1] if frame.eof) == ["stderr", "stdout"]
+            await settle()
+            assert link.sources == []
+
+
+@in_trio
+async def test_link_that_ends_leaves_the_command_running() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.link.close()
+        await settle()
+        assert house.launcher.killed == []
+        assert (await house.processes.get(NAME)).state == "running"
+
+
+@in_trio
+async def test_link_that_stops_reading_delays_no_other_process() -> None:
+    async with open_house(stream_bytes=8192) as house:
+        await house.start()
+        await house.start(id="two", attach=False)
+        silent, busy = house.launcher.commands["one"], house.launcher.commands["two"]
+        silent.write(b"x" * 65536)
+        other = FakeLink("other")
+        await house.processes.attach(calls.ProcessAttach(process="two"), other)
+        busy.write(b"y" * 50_000)
+        got = b""
+        while len(got) < 50_000:
+            await settle()
+            got += other.pull_bytes()
+        assert (await house.processes.get(NAME)).streams["stdout"] == (0, 8192)
+
+
+# -- signals, kill, timeouts
+
+
+@in_trio
+async def test_signal_goes_to_the_launcher_and_is_recorded_first() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.on_signal = lambda number: house.audit.records.append(("reached", {"signal": number}))
+        await house.processes.signal(calls.SignalProcess(process="one", signal="SIGTERM"))
+        assert house.audit.kinds[-2:] == ["process.signal", "reached"]
+        assert house.command.signals == [signal.SIGTERM]
+
+
+@in_trio
+async def test_signal_that_cannot_be_recorded_is_not_sent() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.audit.full = {"process.signal"}
+        with pytest.raises(DiskFailed):
+            await house.processes.signal(calls.SignalProcess(process="one", signal=15))
+        assert house.command.signals == []
+
+
+@in_trio
+async def test_signal_after_the_exit_is_refused() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.exit(0)
+        with pytest.raises(InvalidState):
+            await house.processes.signal(calls.SignalProcess(process="one", signal=15))
+
+
+@in_trio
+async def test_signal_that_loses_the_race_with_the_exit_is_refused_as_such() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.started_notice = None
+        with pytest.raises(InvalidState):
+            await house.processes.signal(calls.SignalProcess(process="one", signal=15))
+
+
+@in_trio
+async def test_kill_lets_the_command_end_itself_within_grace() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.on_signal = lambda number: house.command.exit(0)
+        await house.processes.kill(calls.KillProcess(process="one"))
+        assert await wait(house) == Exit(code=0, signal=None, reason="killed")
+        await settle()
+        jump(10)
+        await settle()
+        assert house.launcher.killed == []
+
+
+@in_trio
+async def test_kill_ends_the_tree_after_grace() -> None:
+    async with open_house() as house:
+        await house.start()
+        await house.processes.kill(calls.KillProcess(process="one", grace_s=2.0))
+        await settle()
+        jump(1.9)
+        await settle()
+        assert house.launcher.killed == []
+        jump(0.2)
+        assert await wait(house) == Exit(code=None, signal="KILL", reason="killed")
+
+
+@in_trio
+async def test_kill_without_grace_ends_the_tree_at_once() -> None:
+    async with open_house() as house:
+        await house.start()
+        await house.processes.kill(calls.KillProcess(process="one", grace_s=0))
+        assert (await wait(house)).reason == "killed"
+        assert house.command.signals == []
+
+
+@in_trio
+async def test_kill_is_done_though_the_log_is_full() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.audit.full = {"process.kill", "process.exit"}
+        await house.processes.kill(calls.KillProcess(process="one", grace_s=0))
+        assert (await wait(house)).reason == "killed"
+
+
+@in_trio
+async def test_kill_of_an_ended_process_does_nothing() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.exit(0)
+        await house.processes.kill(calls.KillProcess(process="one"))
+        assert house.launcher.killed == []
+        assert "process.kill" not in house.audit.kinds
+
+
+# -- stdin
+
+
+@in_trio
+async def test_write_stdin_acknowledges_what_the_pipe_took() -> None:
+    async with open_house() as house:
+        await house.start(stdin="pipe")
+        answer = await house.processes.write_stdin(calls.WriteStdin(process="one", offset=0, data=b"hello"))
+        assert answer.offset == 5
+        assert house.command.read() == b"hello"
+
+
+@in_trio
+async def test_close_stdin_is_the_end_of_file_though_the_launcher_has_a_copy() -> None:
+    async with open_house() as house:
+        await house.start(stdin="pipe")
+        assert house.command.read() is None
+        await house.processes.close_stdin(calls.CloseStdin(process="one"))
+        assert house.command.read() == b""
+        await house.processes.close_stdin(calls.CloseStdin(process="one"))
+
+
+@in_trio
+async def test_stdin_without_a_pipe_is_refused() -> None:
+    async with open_house() as house:
+        await house.start()
+        with pytest.raises(InvalidState, match="no stdin"):
+            await house.processes.write_stdin(calls.WriteStdin(process="one", offset=0, data=b"x"))
+        with pytest.raises(InvalidState, match="no stdin"):
+            await house.processes.close_stdin(calls.CloseStdin(process="one"))
+
+
+@in_trio
+async def test_stdin_offset_below_zero_is_refused() -> None:
+    async with open_house() as house:
+        await house.start(stdin="pipe")
+        with pytest.raises(InvalidParams):
+            await house.processes.write_stdin(calls.WriteStdin(process="one", offset=-1, data=b"x"))
+
+
+@in_trio
+async def test_resize_without_a_terminal_is_refused() -> None:
+    async with open_house() as house:
+        await house.start()
+        with pytest.raises(InvalidState, match="no terminal"):
+            await house.processes.resize(calls.Resize(process="one", rows=1, cols=1))
+
+
+# -- looking and forgetting
+
+
+@in_trio
+async def test_wait_past_its_timeout_changes_nothing() -> None:
+    async with open_house() as house:
+        await house.start()
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                with pytest.raises(DeadlineExceeded):
+                    await house.processes.wait(calls.WaitProcess(process="one", timeout_s=3))
+
+            nursery.start_soon(call)
+            await settle()
+            jump(4)
+        assert (await house.processes.get(NAME)).state == "running"
+
+
+@in_trio
+async def test_list_is_by_session() -> None:
+    async with open_house() as house:
+        await house.start()
+        await house.start(id="two", session="play")
+        found = await house.processes.list(calls.ProcessListParams(session="play"))
+        assert [info.process for info in found.processes] == ["two"]
+        assert len((await house.processes.list(calls.ProcessListParams())).processes) == 2
+        assert (house.processes.count("work"), house.processes.count("none")) == (1, 0)
+        assert house.processes.state_counts() == {"starting": 0, "running": 2, "exited": 0}
+
+
+@in_trio
+async def test_forget_of_a_running_process_is_refused() -> None:
+    async with open_house() as house:
+        await house.start()
+        with pytest.raises(InvalidState):
+            await house.processes.forget(calls.ForgetProcess(process="one"))
+
+
+@in_trio
+async def test_forget_lets_output_go_once_the_exit_is_recorded() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.write(b"x" * 10)
+        house.command.exit(0)
+        await wait(house)
+        assert house.processes.spool_bytes == 10
+        await house.processes.forget(calls.ForgetProcess(process="one"))
+        assert house.processes.spool_bytes == 0
+        assert house.link.sources == []
+        await settle()
+        assert house.launcher.forgotten == ["one"]
+        with pytest.raises(NotFound):
+            await house.processes.get(NAME)
+
+
+@in_trio
+async def test_ended_processes_are_kept_within_bounds() -> None:
+    async with open_house(finished=FinishedConfig(keep_count=2)) as house:
+        house.launcher.script = FakeCommand.exit
+        for name in ("a", "b", "c"):
+            await house.start(id=name)
+        await settle()
+        assert [info.process for info in (await house.processes.list(calls.ProcessListParams())).processes] == [
+            "b",
+            "c",
+        ]
+        assert house.launcher.forgotten == ["a"]
+
+
+@in_trio
+async def test_ended_processes_go_with_age() -> None:
+    async with open_house(finished=FinishedConfig(keep_s=3600)) as house:
+        house.launcher.script = FakeCommand.exit
+        await house.start()
+        await settle()
+        jump(3700)
+        await settle()
+        assert (await house.processes.list(calls.ProcessListParams())).processes == ()
+
+
+# -- ends
+
+
+@in_trio
+async def test_exit_is_published_and_recorded_once() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.exit(signal=signal.SIGSEGV)
+        await settle()
+        (event,) = house.events.published
+        assert event.name == "process.exit"
+        assert event.params["exit"] == {"code": None, "signal": "SEGV", "reason": "signaled"}
+        fields = house.audit.fields("process.exit")
+        assert fields["rusage"] == RUSAGE
+        assert fields["pid"] == 12
+
+
+@in_trio
+async def test_end_session_kills_all_of_it_and_waits_for_the_record() -> None:
+    async with open_house() as house:
+        await house.start()
+        await house.start(id="two")
+        await house.start(id="three", session="play")
+        await house.processes.end_session("work")
+        assert sorted(house.launcher.killed) == ["one", "two"]
+        assert house.audit.kinds.count("process.exit") == 2
+        assert house.processes.count("work") == 0
+
+
+@in_trio
+async def test_end_session_ends_what_is_just_being_spawned() -> None:
+    async with open_house() as house:
+        async with trio.open_nursery() as nursery:
+
+            def ending(_: object) -> None:
+                nursery.start_soon(house.processes.end_session, "work")
+
+            house.launcher.before_spawn = ending
+            await house.start()
+        assert set(house.launcher.killed) == {"one"}
+        assert (await wait(house)).reason == "killed"
+
+
+@in_trio
+async def test_end_all_leaves_none_running() -> None:
+    async with open_house() as house:
+        await house.start()
+        await house.start(id="two", session="play")
+        await house.processes.end_all()
+        assert house.processes.state_counts() == {"starting": 0, "running": 0, "exited": 2}
+
+
+@in_trio
+async def test_lost_launcher_is_an_exit_without_code() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.launcher.lose()
+        await settle()
+        assert await wait(house) == Exit(code=None, signal=None, reason="lost")
+
+
+# -- adoption
+
+
+@in_trio
+async def test_adopted_process_goes_on_without_gap() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.write(b"before")
+        await settle()
+        await house.restart(lambda: house.command.write(b" after"))
+        await settle()
+        attached = await house.processes.attach(calls.ProcessAttach(process="one", stdout=3), house.link)
+        assert attached.streams["stdout"] == calls.Range(first=0, end=12)
+        assert house.link.pull() == [Output("stdout", 3, b"ore after", False)]
+        assert house.audit.fields("process.adopt")["state"] == "running"
+
+
+@in_trio
+async def test_adopted_process_that_ended_meanwhile_is_told() -> None:
+    async with open_house() as house:
+        await house.start()
+
+        def end() -> None:
+            house.command.write(b"last words")
+            house.command.exit(4)
+
+        await house.restart(end)
+        assert (await wait(house)).code == 4
+        await house.processes.attach(calls.ProcessAttach(process="one"), house.link)
+        assert house.link.pull_bytes() == b"last words"
+
+
+@in_trio
+async def test_adopted_process_that_never_ran_is_recorded_and_forgotten() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(house.start)
+                await settle()
+                nursery.cancel_scope.cancel()
+        await house.restart(lambda: house.command.fail())
+        await settle()
+        assert house.audit.kinds[-1] == "process.start_failed"
+        assert house.launcher.forgotten == ["one"]
+
+
+@in_trio
+async def test_adopted_one_shot_is_killed_and_forgotten() -> None:
+    async with open_house() as house:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run, house)
+                await settle()
+                await house.close()
+                scope.cancel()
+        await house.restart()
+        await settle()
+        assert len(house.launcher.killed) == 1
+        assert house.launcher.commands == {}
+
+
+@in_trio
+async def test_adopted_stdin_goes_on_where_the_first_write_says() -> None:
+    async with open_house() as house:
+        await house.start(stdin="pipe")
+        await house.processes.write_stdin(calls.WriteStdin(process="one", offset=0, data=b"12345"))
+        await house.restart()
+        answer = await house.processes.write_stdin(calls.WriteStdin(process="one", offset=5, data=b"678"))
+        assert answer.offset == 8
+        assert house.command.read() == b"12345678"

@@ -1,0 +1,285 @@
+"""`services.spools`: what is kept, what blocks, what is dropped, and the pump."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+
+from coworkd.services.spools import PIPE_BYTES, HeadSpool, Pump, Spool
+from coworkd.system import spool_file
+from tests.unit.services.process_house import PAGE, in_trio, settle
+
+LIMIT = 4 * PAGE
+"""A spool of this limit lets go of pages once five are kept."""
+
+
+class Reader:
+    """A follower that moves as the test says."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self.offset = offset
+        self.told = 0
+
+    def more(self) -> None:
+        self.told += 1
+
+    def take(self, spool: Spool, limit: int) -> bytes:
+        at, data = spool.read(self.offset, limit)
+        self.offset = at + len(data)
+        spool.delivered(self.offset)
+        return data
+
+
+class Rig:
+    """A pump between a pipe and a spool, and the pipe's other end."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.read_fd, self.write_fd = os.pipe()
+        os.set_blocking(self.write_fd, False)
+        self.spool = spool
+        self.ended = 0
+        self.failed: list[OSError] = []
+        self.pump = Pump(self.read_fd, spool, ended=self._end, failed=self.failed.append)
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    def write(self, data: bytes) -> int:
+        try:
+            return os.write(self.write_fd, data)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        self.pump.close()
+        self.spool.close()
+        os.close(self.write_fd)
+
+
+def make_spool(**options: object) -> Spool:
+    return Spool(spool_file.create("test"), limit_bytes=LIMIT, **options)  # type: ignore[arg-type]
+
+
+def pages(first: int, last: int) -> bytes:
+    """Pages that tell their number."""
+    return b"".join(bytes([65 + number % 26]) * PAGE for number in range(first, last))
+
+
+def test_spool_keeps_at_least_its_limit_and_at_most_an_eighth_or_a_page_more() -> None:
+    spool = make_spool()
+    for number in range(20):
+        spool.append(pages(number, number + 1))
+        assert spool.kept_bytes >= min(LIMIT, spool.end)
+        assert spool.kept_bytes < LIMIT + PAGE
+    assert spool.end == 20 * PAGE
+    assert spool.read(spool.first, LIMIT * 2) == (spool.first, pages(spool.first // PAGE, 20))
+    spool.close()
+
+
+def test_read_before_first_begins_at_first() -> None:
+    spool = make_spool()
+    spool.append(pages(0, 10))
+    assert spool.read(0, 3) == (spool.first, pages(6, 7)[:3])
+    spool.close()
+
+
+def test_lost_is_only_what_no_reader_was_given() -> None:
+    spool = make_spool()
+    spool.append(pages(0, 4))
+    reader = Reader()
+    spool.follow(reader)
+    reader.take(spool, LIMIT)
+    spool.append(pages(4, 8))
+    assert spool.first > 0
+    assert not spool.lost
+    spool.unfollow(reader)
+    spool.append(pages(8, 20))
+    assert spool.lost
+    spool.close()
+
+
+def test_room_without_readers_is_the_limit_however_full() -> None:
+    spool = make_spool()
+    spool.append(pages(0, 9))
+    assert spool.room() == LIMIT
+    spool.close()
+
+
+def test_room_with_readers_is_what_the_slowest_leaves() -> None:
+    spool = make_spool()
+    slow, fast = Reader(), Reader()
+    spool.follow(slow)
+    spool.follow(fast)
+    spool.append(pages(0, 3))
+    fast.take(spool, LIMIT)
+    assert spool.room() == PAGE
+    slow.take(spool, PAGE)
+    assert spool.room() == 2 * PAGE
+    spool.close()
+
+
+def test_block_holds_even_without_readers() -> None:
+    spool = make_spool(on_full="block")
+    spool.append(pages(0, 4))
+    assert spool.room() == 0
+    spool.close()
+
+
+def test_drop_oldest_overtakes_a_reader_which_goes_on_at_first() -> None:
+    spool = make_spool(on_full="drop_oldest")
+    reader = Reader()
+    spool.follow(reader)
+    spool.append(pages(0, 10))
+    assert spool.lost
+    assert reader.take(spool, PAGE) == pages(6, 7)
+    assert reader.offset == 7 * PAGE
+    spool.close()
+
+
+def test_adopt_finds_first_and_end() -> None:
+    spool = make_spool()
+    spool.append(pages(0, 10) + b"tail")
+    again = Spool.adopt(os.dup(spool._fd), limit_bytes=LIMIT)
+    assert (again.first, again.end) == (spool.first, spool.end)
+    assert again.read(10 * PAGE, 10) == (10 * PAGE, b"tail")
+    spool.close()
+    again.close()
+
+
+def test_head_spool_keeps_the_first_bytes_and_counts_all() -> None:
+    null = os.open("/dev/null", os.O_WRONLY)
+    spool = HeadSpool(spool_file.create("test"), limit_bytes=PAGE, null_fd=null)
+    read, write = os.pipe()
+    os.write(write, pages(0, 4))
+    os.close(write)
+    spool.fill_from(read)
+    assert spool.read(0, LIMIT) == (0, pages(0, 1))
+    assert (spool.total, spool.end, spool.lost, spool.eof) == (4 * PAGE, PAGE, True, True)
+    os.close(read)
+    os.close(null)
+    spool.close()
+
+
+def test_head_spool_of_exactly_its_limit_loses_nothing() -> None:
+    null = os.open("/dev/null", os.O_WRONLY)
+    spool = HeadSpool(spool_file.create("test"), limit_bytes=PAGE, null_fd=null)
+    read, write = os.pipe()
+    os.write(write, pages(0, 1))
+    os.close(write)
+    spool.fill_from(read)
+    assert (spool.total, spool.lost, spool.eof) == (PAGE, False, True)
+    os.close(read)
+    os.close(null)
+    spool.close()
+
+
+@in_trio
+async def test_pump_takes_everything_then_tells_the_end_once() -> None:
+    rig = Rig(make_spool())
+    reader = Reader()
+    rig.spool.follow(reader)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.pump.run)
+        rig.write(b"one")
+        await settle()
+        assert rig.spool.end == 3
+        assert reader.told == 1
+        rig.write(b"two")
+        os.close(rig.write_fd)
+        rig.write_fd = os.open("/dev/null", os.O_WRONLY)
+    assert (rig.spool.read(0, 10), rig.spool.eof, rig.ended) == ((0, b"onetwo"), True, 1)
+    rig.close()
+
+
+@in_trio
+async def test_pump_leaves_bytes_in_the_pipe_while_a_reader_has_not_come_further() -> None:
+    rig = Rig(make_spool())
+    reader = Reader()
+    rig.spool.follow(reader)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.pump.run)
+        written = rig.write(pages(0, 15))
+        await settle()
+        assert rig.spool.end == LIMIT
+        got = b""
+        while len(got) < written:
+            got += reader.take(rig.spool, PAGE)
+            await settle()
+        assert got == pages(0, 15)
+        assert not rig.spool.lost
+        rig.pump.close()
+    rig.close()
+
+
+@in_trio
+async def test_pump_goes_on_when_the_last_reader_leaves() -> None:
+    rig = Rig(make_spool())
+    reader = Reader()
+    rig.spool.follow(reader)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.pump.run)
+        rig.write(pages(0, 15))
+        await settle()
+        rig.spool.unfollow(reader)
+        await settle()
+        assert rig.spool.end == 15 * PAGE
+        rig.pump.close()
+    rig.close()
+
+
+@in_trio
+async def test_pump_enlarges_a_pipe_that_was_found_full() -> None:
+    rig = Rig(Spool(spool_file.create("test")))
+    before = spool_file.pipe_bytes(rig.read_fd)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.pump.run)
+        rig.write(b"x" * before)
+        await settle()
+        assert spool_file.pipe_bytes(rig.read_fd) == PIPE_BYTES
+        rig.pump.close()
+    rig.close()
+
+
+@in_trio
+async def test_pump_that_fails_says_so_and_ends_the_stream() -> None:
+    rig = Rig(make_spool())
+    os.close(rig.spool._fd)
+    rig.spool._fd = os.open("/dev/null", os.O_RDONLY)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.pump.run)
+        rig.write(b"x")
+    assert len(rig.failed) == 1
+    assert (rig.spool.eof, rig.spool.lost, rig.ended) == (True, True, 0)
+    rig.close()
+
+
+@in_trio
+async def test_extend_takes_what_a_full_spool_left_in_the_pipe() -> None:
+    rig = Rig(make_spool())
+    rig.spool.follow(Reader())
+    rig.write(pages(0, 15))
+    rig.pump.take()
+    assert rig.spool.end == LIMIT
+    rig.spool.extend(rig.pump.pipe_bytes())
+    rig.pump.take()
+    assert rig.spool.end == 15 * PAGE
+    assert rig.spool.first == 0
+    rig.close()
+
+
+@pytest.mark.parametrize("close_twice", [False, True])
+@in_trio
+async def test_pump_closed_while_it_waits_returns(close_twice: bool) -> None:
+    rig = Rig(make_spool())
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.pump.run)
+            await settle()
+            rig.pump.close()
+            if close_twice:
+                rig.pump.close()
+    assert rig.spool.eof
+    assert rig.ended == 0
+    rig.close()

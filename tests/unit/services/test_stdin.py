@@ -1,0 +1,185 @@
+"""`services.stdin`: offsets, room, and a command that closes or does not read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import pytest
+import trio
+
+from coworkd.model.errors import InvalidState, OutOfRange
+from coworkd.services.stdin import PATIENCE_S, PipeSink, Stdin
+from coworkd.system import spool_file
+from tests.unit.services.process_house import in_trio, jump, settle
+
+
+class Rig:
+    """A stdin and the command's end of it."""
+
+    def __init__(self, *, offset: int | None = 0) -> None:
+        self.fd, write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        self.write_fd = write_fd
+        self.stdin = Stdin("one", PipeSink(write_fd), offset=offset)
+
+    def read(self) -> bytes:
+        return os.read(self.fd, 1 << 20)
+
+    def stop_reading(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
+    def close(self) -> None:
+        self.stdin.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+@in_trio
+async def test_write_takes_and_tells_the_next_offset() -> None:
+    rig = Rig()
+    assert await rig.stdin.write(0, b"one") == 3
+    assert await rig.stdin.write(3, b"two") == 6
+    assert rig.read() == b"onetwo"
+    rig.close()
+
+
+@in_trio
+async def test_write_of_known_bytes_is_acknowledged_and_dropped() -> None:
+    rig = Rig()
+    await rig.stdin.write(0, b"one")
+    assert await rig.stdin.write(0, b"one") == 3
+    assert await rig.stdin.write(1, b"ne more") == 8
+    assert rig.read() == b"one more"
+    rig.close()
+
+
+@in_trio
+async def test_write_behind_the_wanted_offset_is_out_of_range() -> None:
+    rig = Rig()
+    with pytest.raises(OutOfRange) as caught:
+        await rig.stdin.write(1, b"x")
+    assert caught.value.details["offset"] == 0
+    rig.close()
+
+
+@in_trio
+async def test_write_to_a_command_that_does_not_read_answers_with_what_fits() -> None:
+    rig = Rig()
+    answers = []
+
+    async def write() -> None:
+        answers.append(await rig.stdin.write(0, b"x" * 1_000_000))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await settle()
+        assert answers == []
+        jump(PATIENCE_S + 0.1)
+    (taken,) = answers
+    assert taken == spool_file.pipe_bytes(rig.write_fd) == 256 * 1024
+    assert await rig.stdin.write(taken, b"") == taken
+    rig.close()
+
+
+@in_trio
+async def test_writes_under_way_together_are_taken_in_order() -> None:
+    rig = Rig()
+    blocks = [bytes([number]) * 300_000 for number in range(4)]
+    got = b""
+    async with trio.open_nursery() as nursery:
+        for number, block in enumerate(blocks):
+            nursery.start_soon(rig.stdin.write, number * 300_000, block)
+            await settle()
+        while len(got) < 1_200_000:
+            got += rig.read()
+            await settle()
+    assert got == b"".join(blocks)
+    rig.close()
+
+
+@in_trio
+async def test_64_mib_go_through_unchanged() -> None:
+    rig = Rig()
+    block = os.urandom(1 << 20)
+    digest, count = hashlib.sha256(), 0
+
+    async def read_all() -> None:
+        nonlocal count
+        while True:
+            await trio.lowlevel.wait_readable(rig.fd)
+            data = rig.read()
+            if not data:
+                return
+            digest.update(data)
+            count += len(data)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_all)
+        offset = 0
+        while offset < 64 << 20:
+            offset = await rig.stdin.write(offset, block[offset % (1 << 20) :])
+        rig.stdin.close()
+    assert count == 64 << 20
+    assert digest.hexdigest() == hashlib.sha256(block * 64).hexdigest()
+    rig.close()
+
+
+@in_trio
+async def test_write_after_the_command_closed_is_told() -> None:
+    rig = Rig()
+    rig.stop_reading()
+    with pytest.raises(InvalidState, match="closed by the command"):
+        await rig.stdin.write(0, b"x")
+    with pytest.raises(InvalidState, match="closed by the command"):
+        await rig.stdin.write(0, b"x")
+    rig.close()
+
+
+@in_trio
+async def test_write_waiting_while_stdin_closes_is_told() -> None:
+    rig = Rig()
+
+    async def write() -> None:
+        with pytest.raises(InvalidState, match="its end"):
+            await rig.stdin.write(0, b"x" * 1_000_000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await settle()
+        rig.stdin.close(by="its end")
+    rig.close()
+
+
+@in_trio
+async def test_feed_ends_where_the_command_closes() -> None:
+    rig = Rig()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.stdin.feed, b"x" * 1_000_000)
+        await settle()
+        rig.stop_reading()
+    assert not rig.stdin.open
+    rig.close()
+
+
+@in_trio
+async def test_adopted_stdin_takes_its_offset_from_the_first_write() -> None:
+    rig = Rig(offset=None)
+    assert await rig.stdin.write(1000, b"x") == 1001
+    with pytest.raises(OutOfRange):
+        await rig.stdin.write(1002, b"x")
+    rig.close()
+
+
+@in_trio
+async def test_check_close_wants_exactly_what_was_taken() -> None:
+    rig = Rig()
+    await rig.stdin.write(0, b"12345")
+    rig.stdin.check_close(None)
+    rig.stdin.check_close(5)
+    for offset in (4, 6):
+        with pytest.raises(OutOfRange) as caught:
+            rig.stdin.check_close(offset)
+        assert caught.value.details["offset"] == 5
+    rig.close()
