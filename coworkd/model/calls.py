@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from coworkd.model.names import OsBytes
 from coworkd.model.policy import LimitsRequest
-from coworkd.model.process import Exit, OnFull, Rusage, TtySize
+from coworkd.model.process import Exit, OnFull, ProcessInfo, Rusage, TtySize
 from coworkd.model.session import FailedFolder, FolderGrant, SessionInfo
 
 
@@ -306,6 +306,10 @@ class WaitProcess(Params, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
 class ProcessListParams(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     session: str | None = None
+
+
+class ProcessList(Answer, frozen=True, kw_only=True):
+    processes: tuple[ProcessInfo, ...]
 
 
 class ForgetProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

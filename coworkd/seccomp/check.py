@@ -6,8 +6,9 @@ compiler invented is met as well:
 
 - the own architecture, the other one, i386, arm and nonsense; every number of the tables, the gaps behind them, the
   x32 twin of each, -1, and the ends of the number space; all of it with arguments all zero and all one bits;
-- for each number with conditions: every combination of the telling values of its arguments (each constant, one less, one more,
-  each bit of a narrow mask, 0, all ones), and each of these with the upper 32 bits set, alone and together.
+- for each number with conditions: each telling value of each argument (every constant, one less, one more, each bit
+  of a narrow mask, 0, all ones) behind arguments that are zero, all ones, or meet one of the rules; combinations of these
+  values; each of them with the upper 32 bits flipped as well.
 
 Past `MAX_COMBINATIONS` for one number the combinations are thinned evenly, the values of each single argument never.
 Takes about a tenth of a second. Pure.
@@ -16,7 +17,8 @@ Takes about a tenth of a second. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import product
+from itertools import chain
+from math import gcd, prod
 
 from coworkd.model.errors import InternalError
 from coworkd.seccomp.interpreter import (
@@ -98,23 +100,36 @@ def _compared_constants(program: list[Instruction]) -> dict[int, set[int]]:
 def _argument_matrix(rules: list[Rule], constants: dict[int, set[int]]) -> Iterator[tuple[int, ...]]:
     used = sorted({condition.index for rule in rules for condition in rule.conditions})
     own = {index: _own_values(rules, index) for index in used}
-    for index in used:
-        for filler in (NO_ARGUMENTS, _ALL_ONES, *_meeting(rules)):
-            for value in own[index] | constants[index]:
+    for index in range(6):
+        values = own.get(index, set()) | constants[index]
+        meeting = _meeting(rules) if index in own else set()
+        if len(values) * len(meeting) > MAX_COMBINATIONS * 4:
+            meeting = set()
+        for filler in (NO_ARGUMENTS, _ALL_ONES, *meeting):
+            for value in values:
                 yield _with(filler, index, value)
                 yield _with(filler, index, value ^ _UPPER)
-            yield from (_with(filler, index, value ^ 1 << 32) for value in own[index])
-    total = 1
-    for index in used:
-        total *= len(own[index])
+            yield from (_with(filler, index, value ^ 1 << 32) for value in own.get(index, ()))
+    for arguments in chain(_meeting(rules), _combinations({index: sorted(own[index]) for index in used})):
+        yield arguments
+        yield tuple(argument ^ _UPPER for argument in arguments)
+
+
+def _combinations(values: dict[int, list[int]]) -> Iterator[tuple[int, ...]]:
+    """Every combination, or some `MAX_COMBINATIONS` of them. The step has no divisor in common with the number of an
+    argument's values, so each argument goes through all of its own.
+    """
+    total = prod(len(of_one) for of_one in values.values())
     step = total // MAX_COMBINATIONS + 1
-    for place, values in enumerate(product(*(sorted(own[index]) for index in used))):
-        if place % step == 0:
-            arguments = list(NO_ARGUMENTS)
-            for index, value in zip(used, values, strict=True):
-                arguments[index] = value
-            yield tuple(arguments)
-            yield tuple(argument ^ _UPPER for argument in arguments)
+    while any(gcd(step, len(of_one)) > 1 for of_one in values.values()):
+        step += 1
+    for place in range(min(total, MAX_COMBINATIONS)):
+        rest = place * step % total
+        arguments = list(NO_ARGUMENTS)
+        for index, of_one in values.items():
+            rest, digit = divmod(rest, len(of_one))
+            arguments[index] = of_one[digit]
+        yield tuple(arguments)
 
 
 def _with(filler: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from msgspec import structs
 from coworkd.model import launch
 from coworkd.model.errors import CoworkError, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
 from coworkd.model.policy import EffectivePolicy, SeccompProgram
+from coworkd.model.ports import SpawnedFds
 from coworkd.system import packet
 
 _RETRY_S = 0.1
@@ -78,7 +79,7 @@ class LauncherClient:
         self._watchers: dict[str, Watcher] = {}
         self._filters: set[str] = set()
         self._last_id = 0
-        self._adopted: list[tuple[launch.Adopted, LaunchedFds]] = []
+        self._adopted: list[tuple[launch.Adopted, SpawnedFds]] = []
         self.generation = 0
         self.pid: int | None = None
 
@@ -86,7 +87,7 @@ class LauncherClient:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Connect, adopt, and receive until cancelled; started after the first adoption."""
-        started = task_status.started
+        started: Callable[[], None] = task_status.started
         while True:
             connection = await self._connect_again()
             try:
@@ -254,7 +255,7 @@ class LauncherClient:
         self._watchers.pop(process, None)
 
     @property
-    def adopted(self) -> list[tuple[launch.Adopted, LaunchedFds]]:
+    def adopted(self) -> list[tuple[launch.Adopted, SpawnedFds]]:
         taken, self._adopted = self._adopted, []
         return taken
 

@@ -351,10 +351,11 @@ class Processes:
     async def get(self, params: calls.ProcessName) -> ProcessInfo:
         return self._table.find(params.process).info()
 
-    async def list(self, params: calls.ProcessListParams) -> tuple[ProcessInfo, ...]:
+    async def list(self, params: calls.ProcessListParams) -> calls.ProcessList:
         """All processes, or those of one session, oldest first; what is being started included."""
         found = self._table.where(lambda process: params.session in (None, process.session))
-        return tuple(process.info() for process in sorted(found, key=lambda process: process.started_at))
+        found.sort(key=lambda process: process.started_at)
+        return calls.ProcessList(processes=tuple(process.info() for process in found))
 
     async def forget(self, params: calls.ForgetProcess) -> calls.Empty:
         """Let an ended process and its output go."""

@@ -393,6 +393,5 @@ def _audited(record: SessionRecord, params: calls.SessionEnsure | None) -> dict[
 
 
 async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
-    """The one place where sessions touch the disk; never abandoned half-way."""
-    with trio.CancelScope(shield=True):
-        return await trio.to_thread.run_sync(call, *arguments)
+    """The one place where sessions touch the disk; trio waits for the thread even if cancelled."""
+    return await trio.to_thread.run_sync(call, *arguments)

@@ -65,10 +65,8 @@ def subordinate_ranges(paths: tuple[str, ...] = ("/etc/subuid", "/etc/subgid")) 
 def add_account(name: str, uid: int, home: str) -> None:
     """Make group and user `name` with `uid`, no password, no login shell of use; raises `AccountToolFailed`."""
     _run(["groupadd", "--gid", str(uid), name])
-    _run(
-        ["useradd", "--uid", str(uid), "--gid", str(uid), "--home-dir", home, "--no-create-home", "--no-user-group"]
-        + ["--shell", "/usr/sbin/nologin", name]
-    )
+    ids = ["--uid", str(uid), "--gid", str(uid), "--no-user-group"]
+    _run(["useradd", *ids, "--home-dir", home, "--no-create-home", "--shell", "/usr/sbin/nologin", name])
 
 
 def remove_account(name: str) -> None:

@@ -24,12 +24,10 @@ def find_root(mountinfo: str) -> str | None:
     return None
 
 
-def own_path(proc_cgroup: str) -> str:
-    """This process's v2 path (`0::` line) in the text of /proc/self/cgroup; "/" where there is none."""
-    for line in proc_cgroup.splitlines():
-        if line.startswith("0::"):
-            return line[3:]
-    return "/"
+def choose_own(name: str) -> str | None:
+    """Where a launcher without a unit of its own makes its cgroups: `name` below the v2 root, None where there is no v2."""
+    root = find_root(_read("/proc/self/mountinfo"))
+    return None if root is None else os.path.join(root, name)
 
 
 def missing_controllers(directory: str) -> tuple[str, ...]:

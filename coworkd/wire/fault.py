@@ -107,4 +107,4 @@ def encodable(value: Any, depth: int = 0) -> Any:
 
 def _text(value: str) -> str:
     """Plain text without what UTF-8 cannot carry (lone surrogates from file names)."""
-    return str(value).encode("utf-8", "backslashreplace").decode()[: 8 * MAX_MESSAGE_CHARACTERS]
+    return str(value)[:MAX_MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,263 @@
+"""The composition root: builds every service, owns the nursery tree, and says when coworkd is ready and when it ends.
+
+Order of coming up, each a timed stage: audit → policies → launcher → sessions → processes → listen. What fails there
+ends the start with its reason; nothing runs without an audit log or a policy. What only limits (a missing cgroup
+controller) is `degraded`.
+
+The end: TERM or INT (or `shutdown`) stops accepting and tells every link. In `serve` commands live on, held by the launcher; in `local`
+they are ended, throw-away sessions are deleted, and the launcher quits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from coworkd import __version__
+from coworkd.auditlog.rotation import RotationLimits
+from coworkd.config import Config
+from coworkd.model import calls
+from coworkd.model.errors import CoworkError
+from coworkd.model.process import StreamName
+from coworkd.rpc.handlers.admin import admin_methods
+from coworkd.rpc.handlers.audit import audit_methods
+from coworkd.rpc.handlers.events import event_methods
+from coworkd.rpc.handlers.link import link_methods
+from coworkd.rpc.handlers.policy import policy_methods
+from coworkd.rpc.handlers.process import process_methods
+from coworkd.rpc.handlers.session import session_methods
+from coworkd.rpc.methods import MethodTable
+from coworkd.rpc.server import Server
+from coworkd.sandbox.compose import composer
+from coworkd.services.audit import AuditLog
+from coworkd.services.events import EventRing
+from coworkd.services.health import Health, Sources
+from coworkd.services.launching import Connect, LauncherClient
+from coworkd.services.logs import LogService
+from coworkd.services.policies import PolicyStore
+from coworkd.services.processes import Processes, ProcessLimits
+from coworkd.services.session_home import Homes
+from coworkd.services.session_records import RecordStore
+from coworkd.services.sessions import Sessions
+from coworkd.system.guest import read_bwrap_features, read_layout
+from coworkd.wire.connection import compose_notification
+from coworkd.wire.endpoint import parse_served_endpoint
+from coworkd.wire.stream import StreamEvents, output_events
+
+Mode = Literal["serve", "local"]
+_LINKS_GRACE_S = 2.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_log = logging.getLogger("coworkd.app")
+
+
+class App:
+    """One coworkd. `run` serves until a signal or `shutdown`."""
+
+    def __init__(self, config: Config, *, mode: Mode, connect: Connect, logs: LogService) -> None:
+        self._config = config
+        self._mode = mode
+        self._logs = logs
+        self._stop = trio.Event()
+        self._stop_reason = ""
+        boot_id = _BOOT_ID.read_text().strip()
+        state_dir = Path(config.state_dir)
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.health = Health(boot_id=boot_id, state_dir=config.state_dir)
+        with self.health.stage("audit"):
+            self.audit = AuditLog.open(
+                state_dir / "audit",
+                boot_id=boot_id,
+                version=__version__,
+                limits=RotationLimits(
+                    file_bytes=config.audit.rotate_bytes,
+                    total_bytes=config.audit.keep_bytes,
+                    reserve_bytes=config.audit.reserve_bytes,
+                ),
+                on_degraded=lambda reason: self.health.degrade("audit", reason),
+            )
+        self.layout = read_layout()
+        self.features = read_bwrap_features()
+        self.events = EventRing()
+        self.launcher = LauncherClient(
+            connect, version=__version__, on_state=lambda reason: self.health.degrade("launcher", reason)
+        )
+        self.policies = PolicyStore(
+            directories=config.policy_dirs, cache_dir=config.cache_dir, audit=self.audit, events=self.events
+        )
+        self.sessions = Sessions(
+            records=RecordStore(config.state_dir),
+            homes=Homes(config.sessions_dir, with_accounts=mode == "serve"),
+            own_directories=(config.state_dir, config.sessions_dir),
+            layout=self.layout,
+            launcher=self.launcher,
+            policies=self.policies,
+            audit=self.audit,
+            events=self.events,
+        )
+        self.processes = Processes(
+            launcher=self.launcher,
+            sessions=self.sessions,
+            policies=self.policies,
+            audit=self.audit,
+            events=self.events,
+            compose=composer(self.layout, self.features),
+            encode_output=_encode_output,
+            encode_notification=lambda method, params: [compose_notification(method, params)],
+            limits=ProcessLimits(spool=config.spool, finished=config.finished),
+        )
+        self.sessions.attach(self.processes)
+        self.server = Server(self._methods(), self.audit)
+        self.health.attach(self._sources())
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Come up, call `ready`, serve, and end in order. Raises what keeps it from coming up."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._come_up(nursery)
+                ready()
+                await self._stop.wait()
+                with trio.CancelScope(shield=True):
+                    await self._go_down()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.audit.close()
+
+    async def shutdown(self) -> calls.Empty:
+        """See `rpc.handlers.ports.ShutdownApi`."""
+        self._end("asked for over a link")
+        return calls.Empty()
+
+    async def _come_up(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self._take_signals)
+        with self.health.stage("policies"):
+            await self.policies.load()
+        with self.health.stage("launcher"):
+            await nursery.start(self.launcher.serve)
+        with self.health.stage("sessions"):
+            await self.sessions.load()
+            await nursery.start(self.sessions.serve)
+        with self.health.stage("processes"):
+            await nursery.start(self.processes.serve)
+        with self.health.stage("listen"):
+            await nursery.start(self.server.run)
+            for uri in self._config.endpoints:
+                await nursery.start(self.server.serve, parse_served_endpoint(uri))
+        await self.audit.record(
+            "daemon.start",
+            {
+                "version": __version__,
+                "pid": os.getpid(),
+                "launcher_pid": self.launcher.pid,
+                "mode": self._mode,
+                "profiles": self.policies.profiles,
+                "endpoints": self._config.endpoints,
+                "degraded": [f"{part}: {reason}" for part, reason in self.health.degraded.items()],
+            },
+        )
+
+    async def _go_down(self) -> None:
+        _log.info("stopping: %s", self._stop_reason)
+        running = sum(count for state, count in self.processes.state_counts().items() if state != "exited")
+        await self.server.shut_down(_LINKS_GRACE_S)
+        if self._mode == "local":
+            try:
+                await self.processes.end_all()
+                await self.sessions.end_ephemeral()
+                await self.launcher.quit()
+            except CoworkError as error:
+                _log.error("not everything could be ended: %s", error.message)
+        await self.audit.record("daemon.stop", {"reason": self._stop_reason, "processes": running})
+
+    def _end(self, reason: str) -> None:
+        self._stop_reason = self._stop_reason or reason
+        self._stop.set()
+
+    async def _take_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            task_status.started()
+            async for number in received:
+                if number == signal.SIGHUP:
+                    await self._reload()
+                else:
+                    self._end(f"signal {signal.Signals(number).name}")
+
+    async def _reload(self) -> None:
+        try:
+            answer = await self.policies.reload()
+        except CoworkError as error:
+            _log.error("policies were not reloaded, the old ones hold: %s", error.message)
+        else:
+            _log.info("policies reloaded; changed: %s", ", ".join(answer.changed) or "nothing")
+
+    def _methods(self) -> MethodTable:
+        return MethodTable(
+            (
+                *link_methods(self.health, token=read_token(self._config.token_file)),
+                *admin_methods(self.health, self),
+                *session_methods(self.sessions),
+                *process_methods(self.processes),
+                *audit_methods(self.audit),
+                *event_methods(self.events),
+                *policy_methods(self.policies),
+            )
+        )
+
+    def _sources(self) -> Sources:
+        processes = self.processes
+        return Sources(
+            endpoints=lambda: self._config.endpoints,
+            profiles=lambda: self.policies.profiles,
+            bubblewrap=lambda: self.features.version,
+            launcher_pid=lambda: self.launcher.pid,
+            links=lambda: self.server.links,
+            sessions=lambda: self.sessions.count,
+            processes=processes.state_counts,
+            started_total=lambda: processes.started_total,
+            start_errors_total=lambda: processes.start_errors_total,
+            spool_bytes=lambda: processes.spool_bytes,
+            audit_records=lambda: self.audit.records,
+            logs=self._logs.logs,
+            set_log_level=self._logs.set_log_level,
+            doctor=self._examine,
+        )
+
+    def _examine(self) -> tuple[calls.Finding, ...]:
+        # Imported only when asked for: it brings subprocess and more into a process that stays small otherwise.
+        from coworkd.services.doctor import AuditFacts, examine
+        from coworkd.services.doctor_probes import SystemProbes
+
+        seq, head = self.audit.head
+        sockets = [Path(uri.removeprefix("unix://")) for uri in self._config.endpoints if uri.startswith("unix://")]
+        probes = SystemProbes(
+            state_dir=Path(self._config.state_dir),
+            audit_dir=Path(self._config.state_dir) / "audit",
+            launcher_socket=None,
+            sockets=sockets,
+            launcher=lambda: f"pid {self.launcher.pid} answers",
+            audit=lambda: AuditFacts(seq=seq, head=head, torn_bytes=0, broken=None),
+            bwrap=self.features.path,
+        )
+        return examine(probes)
+
+
+def read_token(path: str) -> str | None:
+    """The token in the file, None where none is wanted. Raises `OSError` where it cannot be read: fail closed."""
+    if not path:
+        return None
+    return Path(path).read_text().strip()
+
+
+@lru_cache(maxsize=1024)
+def _events_of(process: str, stream: StreamName) -> StreamEvents:
+    return output_events(process, stream)
+
+
+def _encode_output(process: str, stream: StreamName, offset: int, data: bytes, eof: bool) -> list[bytes | memoryview]:
+    return _events_of(process, stream).frame(offset, data, eof=eof)

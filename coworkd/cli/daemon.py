@@ -1,0 +1,142 @@
+"""coworkd: `serve` for a guest under systemd, `local` for one directory on this machine. argv and exit codes only.
+
+Exit codes: 0 after a wanted end, 1 for a start that failed (with the reason and a remedy), 2 for words it does not know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import trio
+from msgspec import structs
+
+from coworkd import __version__
+from coworkd.app import App
+from coworkd.cli.launcher_start import LINGER_S, ensure_launcher
+from coworkd.config import Config, load_config
+from coworkd.model.errors import CoworkError
+from coworkd.services.launching import Connect
+from coworkd.services.logs import LogService
+from coworkd.system.cgroup import choose_own
+from coworkd.system.guest import read_bwrap_features
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The `coworkd` program."""
+    arguments = build_parser().parse_args(argv)
+    if os.geteuid() != 0:
+        print("coworkd: root is needed to make users, mounts and namespaces; start it with sudo", file=sys.stderr)
+        return 1
+    try:
+        return int(arguments.run(arguments))
+    except Exception as error:  # noqa: BLE001 - the outermost boundary: told in words, and the start has failed
+        for leaf in _leaves(error):
+            print(f"coworkd: {_explain(leaf)}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, also for the test of the documents' command lines."""
+    parser = argparse.ArgumentParser(prog="coworkd", description="The guest side of a local agent sandbox.")
+    parser.add_argument("--version", action="version", version=f"coworkd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve a guest; the launcher runs as a unit of its own")
+    serve.add_argument("--config", metavar="F", help="the configuration (default: /etc/coworkd/coworkd.toml if there)")
+    serve.set_defaults(run=_serve)
+    local = commands.add_parser("local", help="serve one directory of this machine, in the foreground")
+    local.add_argument("--state", metavar="DIR", required=True, help="homes, records and the audit log")
+    local.add_argument("--socket", metavar="PATH", required=True, help="the socket to listen on")
+    local.add_argument("--keep", action="store_true", help="the launcher waits for ever for a supervisor to come back")
+    local.add_argument("--policies", metavar="DIR", help="the admin's policies, above those that came with coworkd")
+    local.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    local.set_defaults(run=_local)
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    connect = partial(_connect, lambda: config.launcher_socket)
+    return _run(config, "serve", connect, lambda: _notify_ready(config))
+
+
+def _local(arguments: argparse.Namespace) -> int:
+    config = compose_local_config(
+        state=arguments.state, socket=arguments.socket, policies=arguments.policies, log_level=arguments.log_level
+    )
+    linger_s = None if arguments.keep else LINGER_S
+    return run_local(config, linger_s=linger_s, ready=lambda: print(f"ready {config.endpoints[0]}", flush=True))
+
+
+def compose_local_config(*, state: str, socket: str, policies: str | None = None, log_level: str = "info") -> Config:
+    """The configuration of an embedded coworkd on the directory `state`."""
+    state = os.path.realpath(state)
+    own = os.path.join(state, ".coworkd")
+    config = Config(
+        state_dir=own,
+        sessions_dir=state,
+        endpoints=(f"unix://{os.path.abspath(socket)}",),
+        launcher_socket=os.path.join(own, "run", "launcher.sock"),
+        cache_dir=os.path.join(own, "cache"),
+    )
+    config = structs.replace(config, log=structs.replace(config.log, level=log_level))
+    return structs.replace(config, admin_policies=os.path.abspath(policies)) if policies else config
+
+
+def run_local(config: Config, *, linger_s: float | None, ready: Callable[[], None]) -> int:
+    """Serve in the foreground with a launcher of one's own."""
+    runtime_dir = os.path.dirname(config.launcher_socket)
+    for directory in (config.sessions_dir, config.state_dir, runtime_dir):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    bubblewrap = read_bwrap_features().path
+    cgroup = choose_own(f"coworkd-{os.stat(runtime_dir).st_ino:x}")
+    start = partial(ensure_launcher, runtime_dir=runtime_dir, bubblewrap=bubblewrap, cgroup=cgroup, linger_s=linger_s)
+    return _run(config, "local", partial(_connect, start), ready)
+
+
+def _run(config: Config, mode: str, connect: Connect, ready: Callable[[], None]) -> int:
+    logs = LogService(level=config.log.level, file=Path(config.log.file) if config.log.file else None)
+    try:
+        app = App(config, mode="serve" if mode == "serve" else "local", connect=connect, logs=logs)
+        trio.run(app.run, ready)
+    finally:
+        logs.close()
+    return 0
+
+
+async def _connect(find: Callable[[], str]) -> trio.socket.SocketType:
+    path = find()
+    connecting = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET)
+    try:
+        await connecting.connect(path)
+    except BaseException:
+        connecting.close()
+        raise
+    return connecting
+
+
+def _notify_ready(config: Config) -> None:
+    """sd_notify(3): READY=1 to whoever started us, where that is systemd."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        import socket
+
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+            notify.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """An exception group's members, however deep; the group types are builtins only from Python 3.11 on."""
+    members = getattr(error, "exceptions", None)
+    return [error] if members is None else [leaf for member in members for leaf in _leaves(member)]
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, CoworkError):
+        return error.message
+    return str(error) if isinstance(error, OSError) else "".join(traceback.format_exception(error)).rstrip()
