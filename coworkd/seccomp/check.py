@@ -7,7 +7,7 @@ compiler invented is met as well:
 - the own architecture, the other one, i386, arm and nonsense; every number of the tables, the gaps behind them, the
   x32 twin of each, -1, and the ends of the number space; all of it with arguments all zero and all one bits;
 - for each number with conditions: each telling value of each argument (every constant, one less, one more, each bit
-  of a narrow mask, 0, all ones) behind arguments that are zero, all ones, or meet one of the rules; combinations of these
+  of a narrow mask, 0, all ones) behind arguments that are zero, all ones, meet one of the rules, or none; combinations of these
   values; each of them with the upper 32 bits flipped as well.
 
 Past `MAX_COMBINATIONS` for one number the combinations are thinned evenly, the values of each single argument never.
@@ -17,7 +17,7 @@ Takes about a tenth of a second. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from math import gcd, prod
 
 from coworkd.model.errors import InternalError
@@ -100,17 +100,20 @@ def _compared_constants(program: list[Instruction]) -> dict[int, set[int]]:
 def _argument_matrix(rules: list[Rule], constants: dict[int, set[int]]) -> Iterator[tuple[int, ...]]:
     used = sorted({condition.index for rule in rules for condition in rule.conditions})
     own = {index: _own_values(rules, index) for index in used}
+    combined = list(_combinations({index: sorted(own[index]) for index in used}))
+    let_pass = (arguments for arguments in combined if not any(rule.holds(arguments) for rule in rules))
+    passing = list(islice(let_pass, 2))
     for index in range(6):
         values = own.get(index, set()) | constants[index]
         meeting = _meeting(rules) if index in own else set()
         if len(values) * len(meeting) > MAX_COMBINATIONS * 4:
             meeting = set()
-        for filler in (NO_ARGUMENTS, _ALL_ONES, *meeting):
+        for filler in (NO_ARGUMENTS, _ALL_ONES, *passing, *meeting):
             for value in values:
                 yield _with(filler, index, value)
                 yield _with(filler, index, value ^ _UPPER)
             yield from (_with(filler, index, value ^ 1 << 32) for value in own.get(index, ()))
-    for arguments in chain(_meeting(rules), _combinations({index: sorted(own[index]) for index in used})):
+    for arguments in chain(_meeting(rules), combined):
         yield arguments
         yield tuple(argument ^ _UPPER for argument in arguments)
 
@@ -138,7 +141,7 @@ def _with(filler: tuple[int, ...], index: int, value: int) -> tuple[int, ...]:
 
 def _own_values(rules: list[Rule], index: int) -> set[int]:
     """The telling values of one argument: around each constant of the rules, and each bit of a mask."""
-    values = {0, INT_MASK, LONG_MASK}
+    values = {0, INT_MASK, LONG_MASK, *(1 << bit for bit in range(12, 33, 4)), 1 << 31}
     for rule in rules:
         for condition in rule.conditions:
             if condition.index == index:
