@@ -80,15 +80,16 @@ class LauncherClient:
         self._filters: set[str] = set()
         self._last_id = 0
         self._adopted: list[tuple[launch.Adopted, SpawnedFds]] = []
+        self._quitting = False
         self.generation = 0
         self.pid: int | None = None
 
     # -- the connection -----------------------------------------------------------------------------------------
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect, adopt, and receive until cancelled; started after the first adoption."""
+        """Connect, adopt, and receive, until cancelled or `quit`; started after the first adoption."""
         started: Callable[[], None] = task_status.started
-        while True:
+        while not self._quitting:
             connection = await self._connect_again()
             try:
                 self._begin(connection)
@@ -243,7 +244,8 @@ class LauncherClient:
         await self._ask(launch.Keep(id=0, process=process, name=name), (fd,))
 
     async def quit(self) -> None:
-        """End every sandbox and the launcher itself."""
+        """End every sandbox and the launcher itself; it is not connected to again."""
+        self._quitting = True
         await self._ask(launch.Quit(id=0))
 
     # -- notices ------------------------------------------------------------------------------------------------
