@@ -48,28 +48,30 @@ class Builder:
     def build(self, process: LiveProcess, fds: SpawnedFds, *, on_full: OnFull | None) -> None:
         """Give a spawned process its streams and start pumping. Raises `SandboxSetupFailed` where a descriptor is missing."""
         try:
-            process.spawned = True
             process.started_at = fds.spawned.at
             if "tty" in fds.spawned.fds:
                 spool = self._spool(_need(fds, "tty_spool"), on_full)
                 process.streams["tty"] = spool
                 process.expect_terminal()
                 self._later(self._serve_terminal, process, _need(fds, "tty"), spool)
-                return
-            for name in _PIPES:
-                fd = _need(fds, f"{name}_spool")
-                process.streams[name] = self._head(fd) if process.one_shot else self._spool(fd, on_full)
-                self._later(process.add_pump(_need(fds, name), process.streams[name]).run)
-            stdin = fds.take("stdin")
-            if stdin is not None:
-                process.stdin = Stdin(process.id, PipeSink(stdin))
+            else:
+                self._build_pipes(process, fds, on_full)
         finally:
             fds.close()
+            process.built()
+
+    def _build_pipes(self, process: LiveProcess, fds: SpawnedFds, on_full: OnFull | None) -> None:
+        for name in _PIPES:
+            fd = _need(fds, f"{name}_spool")
+            process.streams[name] = self._head(fd) if process.one_shot else self._spool(fd, on_full)
+            self._later(process.add_pump(_need(fds, name), process.streams[name]).run)
+        stdin = fds.take("stdin")
+        if stdin is not None:
+            process.stdin = Stdin(process.id, PipeSink(stdin))
 
     def adopt(self, process: LiveProcess, adopted: Adopted, fds: SpawnedFds) -> None:
         """Give an adopted process what was kept of it, and tell it what has happened since."""
         try:
-            process.spawned = True
             process.started_at = adopted.spawned.at
             for name in (*_PIPES, "tty"):
                 spool_fd = fds.take(f"{name}_spool")
@@ -78,6 +80,7 @@ class Builder:
             self._adopt_sources(process, fds)
         finally:
             fds.close()
+        process.built()
         for notice in (adopted.started, adopted.start_error, adopted.exited):
             if notice is not None:
                 process.learn(notice)

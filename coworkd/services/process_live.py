@@ -78,6 +78,7 @@ class LiveProcess:
         self.terminal_known = trio.Event()
         self.terminal_known.set()
         self._pumps: list[Pump] = []
+        self._early: list[Notice | None] = []
         self._clock = clock
         self._drain_s = drain_s
         self._later = later
@@ -172,9 +173,19 @@ class LiveProcess:
 
     # -- what it learns -----------------------------------------------------------------------------------------
 
+    def built(self) -> None:
+        """It has its streams: what was learned before, while the answer to the spawn was on its way, counts now."""
+        self.spawned = True
+        early, self._early = self._early, []
+        for notice in early:
+            self.learn(notice)
+
     def learn(self, notice: Notice | None) -> None:
         """One notice of the launcher's, in order; None when the launcher is lost."""
         if self.over.is_set() or self._ending:
+            return
+        if not self.spawned:
+            self._early.append(notice)
             return
         if isinstance(notice, Started):
             self.started, self.pid, self.started_at = True, notice.payload_pid, notice.at

@@ -1,8 +1,8 @@
 """A fake of `ports.LauncherPort` with real pipes and memfds, whose commands are played by the test.
 
 It keeps to the launcher's contract: it holds copies of every descriptor it sent until `release` or `forget`; notices come in
-order and from trio's thread, never before `spawn` has returned; living processes are not forgotten; a second supervisor gets
-what was kept by `adopted`.
+order and from trio's thread, and may overtake the return of `spawn` (`early`); living processes are not forgotten; a second
+supervisor gets what was kept by `adopted`.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ class FakeLauncher:
 
     def __init__(self) -> None:
         self.script: Callable[[FakeCommand], None] = FakeCommand.start
+        self.early = False
         self.commands: dict[str, FakeCommand] = {}
         self.forgotten: list[str] = []
         self.killed: list[str] = []
@@ -190,8 +191,12 @@ class FakeLauncher:
             raise self.refusal
         command = FakeCommand(request, lambda notice: self._tell(request.process, notice))
         self.commands[request.process] = command
-        trio.lowlevel.current_trio_token().run_sync_soon(self.script, command)
-        return command.hand_out(len(self.commands))
+        fds = command.hand_out(len(self.commands))
+        if self.early:
+            self.script(command)
+        else:
+            trio.lowlevel.current_trio_token().run_sync_soon(self.script, command)
+        return fds
 
     async def signal(self, process: str, number: int, /) -> None:
         command = await self._find(process)

@@ -43,9 +43,11 @@ async def wait(house: House) -> Exit:
 # -- run
 
 
+@pytest.mark.parametrize("early", [False, True])
 @in_trio
-async def test_run_answers_with_output_exit_and_rusage() -> None:
+async def test_run_answers_with_output_exit_and_rusage(early: bool) -> None:
     async with open_house() as house:
+        house.launcher.early = early
 
         def script(command: FakeCommand) -> None:
             command.start()
@@ -252,9 +254,11 @@ async def test_start_exit_without_started_counts_as_started() -> None:
         assert await wait(house) == Exit(code=7, signal=None, reason="exited")
 
 
+@pytest.mark.parametrize("early", [False, True])
 @in_trio
-async def test_start_that_cannot_start_leaves_no_process_and_no_reader() -> None:
+async def test_start_that_cannot_start_leaves_no_process_and_no_reader(early: bool) -> None:
     async with open_house() as house:
+        house.launcher.early = early
         house.launcher.script = lambda command: command.fail("not_executable", 13)
         with pytest.raises(StartFailed, match="no such command") as caught:
             await house.start()
