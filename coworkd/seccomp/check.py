@@ -11,7 +11,7 @@ compiler invented is met as well:
   values; each of them with the upper 32 bits flipped as well.
 
 Past `MAX_COMBINATIONS` for one number the combinations are thinned evenly, the values of each single argument never.
-Takes about a tenth of a second. Pure.
+The base filter is about 20,000 calls: 0.05 s as our own generator makes it, 0.2 s as libseccomp does. Pure.
 """
 
 from __future__ import annotations

@@ -45,21 +45,20 @@ _FLAGS = (
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 )
-_ARCHITECTURES = tuple(
-    f"SCMP_ARCH_{name}"
-    for name in (
-        "X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X"
-        " PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB"
-    ).split()
-)
-_GO_ARCHES = (
-    "386 amd64 x32 x86 arm arm64 loong64 m68k mips mips3l64 mips3l64n32 mips64 mips64n32 mips64le mipsle mipsel"
-    " mipsel64 mipsel64n32 parisc parisc64 ppc ppc64 ppc64le riscv64 s390 s390x sh sheb"
-).split()
+_ARCHITECTURE_NAMES = """
+    X86 X86_64 X32 ARM AARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE S390 S390X
+    PARISC PARISC64 RISCV64 LOONGARCH64 M68K SH SHEB
+"""
+_ARCHITECTURES = tuple(f"SCMP_ARCH_{name}" for name in _ARCHITECTURE_NAMES.split())
+_GO_ARCH_NAMES = """
+    386 amd64 x32 x86 arm arm64 loong64 m68k mips mips3l64 mips3l64n32 mips64 mips64n32 mips64le mipsle mipsel
+    mipsel64 mipsel64n32 parisc parisc64 ppc ppc64 ppc64le riscv64 s390 s390x sh sheb
+"""
+_GO_ARCHES = tuple(_GO_ARCH_NAMES.split())
 _OWN_GO_ARCH = {Arch.X86_64: "amd64", Arch.AARCH64: "arm64"}
 _KERNEL = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\Z")
 _CAPABILITY = re.compile(r"CAP_[A-Z0-9_]+\Z")
-_MAX_CONDITIONS_INDEX = 5
+_LAST_ARGUMENT = 5
 
 
 def load_oci(data: bytes, *, name: str, arch: Arch, kernel: tuple[int, int]) -> RuleSet:
@@ -194,7 +193,7 @@ class _Reader:
 
     def read_condition(self, syscall: str, node: Located) -> Condition:
         fields = Fields(self.name, node, "an entry of args", _ARG_KEYS)
-        index = fields.number("index", most=_MAX_CONDITIONS_INDEX)
+        index = fields.number("index", most=_LAST_ARGUMENT)
         value, second = fields.number("value"), fields.number("valueTwo") or 0
         operator = fields.chosen("op", (*OPERATORS, MASKED_EQ))
         if index is None or value is None:

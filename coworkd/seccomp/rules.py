@@ -3,7 +3,8 @@
 What a rule set means (this text is the specification; `verdict` is the same as code, `generate` compiles it, and every
 compiled program is compared with it):
 
-1. A call whose architecture is not the rule set's own is KILL_PROCESS. On x86_64, a number from the x32 bit up (but not -1) is ERRNO(ENOSYS).
+1. A call whose architecture is not the rule set's own is KILL_PROCESS. On x86_64, a number from the x32 bit up (but
+   not -1) is ERRNO(ENOSYS).
 2. Of the rules for its number whose conditions all hold, the one with the strictest action decides; between equals, the
    first. The order of strictness is the kernel's own.
 3. Where none holds, the default action decides.

@@ -3,8 +3,8 @@
 Rules
 - Nothing imports the binding but `compile_rules`, which only the helper process calls: the binding loads a C library, runs ldconfig
   (pyseccomp) and can crash; the resident process never does.
-- stdin: one JSON object `{"arch", "default", "rules"}` (`RuleList`). stdout: the program and nothing else. Exit 1 with one line on stderr says
-  what libseccomp refused; nothing is on stdout then.
+- stdin: one JSON object `{"arch", "default", "rules"}` (`RuleList`). stdout: the program and nothing else. Exit 1 with
+  one line on stderr says what libseccomp refused; nothing is on stdout then.
 - A foreign architecture is KILL_PROCESS, and the search over numbers is a binary tree (CTL_OPTIMIZE 2).
 - A name libseccomp does not know is refused: it would become the rule of syscall -1 in silence.
 

@@ -153,7 +153,7 @@ def predicted(programs: Sequence[bytes], number: int, arguments: tuple[int, ...]
     data = seccomp_data(host_arch().audit, number, (*arguments, *(0,) * (6 - len(arguments))))
     values = [run_program(decode_program(bpf), data) for bpf in reversed(programs)]
     # SECCOMP_RET_ACTION_FULL as a signed number orders the actions, KILL_PROCESS lowest.
-    return min(values, key=lambda value: ((value & 0xFFFF_0000) ^ 0x8000_0000))
+    return min(values, key=lambda value: (value & 0xFFFF_0000) ^ 0x8000_0000)
 
 
 def stack(profile: SeccompBase, maker: str) -> list[bytes]:
@@ -183,7 +183,9 @@ def test_kernel_refuses_as_the_interpreter_predicts(profile: SeccompBase, maker:
     wanted = [predicted(programs, number, arguments) for number, arguments in probes]
     assert all(value >> 16 == 5 for value in wanted), "every probe must be one a filter refuses with an errno"
     got = answers(programs, probes, tmp_path)
-    differing = [(probe, answer) for probe, answer, value in zip(probes, got, wanted, strict=True) if answer != value & 0xFFFF]
+    differing = [
+        (probe, answer) for probe, answer, value in zip(probes, got, wanted, strict=True) if answer != value & 0xFFFF
+    ]
     assert differing == []
 
 

@@ -90,7 +90,9 @@ def test_base_allows_usual_sockets(arch: Arch, family: int, kind: int, protocol:
 
 
 @BOTH
-@pytest.mark.parametrize("flag", [0x20000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000])
+@pytest.mark.parametrize(
+    "flag", [0x20000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
+)
 def test_base_refuses_each_new_namespace_of_clone(arch: Arch, flag: int) -> None:
     for flags in (flag, flag | 17, flag | HIGH, flag | 0x3D0F00):
         assert errno_of(arch, "clone", flags) == EPERM
@@ -132,7 +134,7 @@ def test_base_limits_personality(arch: Arch, persona: int, dev: int, strict: int
 @BOTH
 def test_base_never_kills_its_own_architecture(arch: Arch) -> None:
     for profile in ("dev", "strict"):
-        kinds = {rule.action.kind for rule in load_base(profile, arch).rules}  # type: ignore[arg-type]
+        kinds = {rule.action.kind for rule in load_base(profile, arch).rules}
         assert kinds == {Kind.ERRNO}
 
 
@@ -150,7 +152,9 @@ def test_default_admin_profile_changes_no_errno_of_the_base(arch: Arch) -> None:
         load_oci((ROOT / "policies/seccomp/default.json").read_bytes(), name="default.json", arch=arch, kernel=(6, 8))
     )
     calls = [(rule.number, (0,) * 6, rule.action) for rule in load_base("strict", arch).rules if not rule.conditions]
-    calls += [(numbers(arch)["socket"], (family, 1, 0, 0, 0, 0), Action(Kind.ERRNO, EAFNOSUPPORT)) for family in (0, 40)]
+    calls += [
+        (numbers(arch)["socket"], (family, 1, 0, 0, 0, 0), Action(Kind.ERRNO, EAFNOSUPPORT)) for family in (0, 40)
+    ]
     calls.append((numbers(arch)["clone"], (0x1000_0000, 0, 0, 0, 0, 0), Action(Kind.ERRNO, EPERM)))
     for number, arguments, action in calls:
         assert admin.judge(arch.audit, number, arguments).action in (ALLOW, action), number

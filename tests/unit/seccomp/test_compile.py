@@ -44,7 +44,7 @@ class Helper:
 def lying(monkeypatch: pytest.MonkeyPatch) -> Helper:
     """A libseccomp whose program lets everything pass."""
     helper = Helper()
-    monkeypatch.setattr(compiling.subprocess, "run", helper)
+    monkeypatch.setattr(subprocess, "run", helper)
     return helper
 
 
@@ -74,7 +74,7 @@ def test_compile_does_not_use_a_program_of_libseccomp_that_is_wrong(lying: Helpe
     ],
 )
 def test_compile_goes_on_without_libseccomp(monkeypatch: pytest.MonkeyPatch, helper: Helper, remark: str) -> None:
-    monkeypatch.setattr(compiling.subprocess, "run", helper)
+    monkeypatch.setattr(subprocess, "run", helper)
     made = compile_ruleset(SMALL, cache_dir=None)
     assert made.compiler == "coworkd"
     assert remark in made.remark

@@ -61,7 +61,8 @@ def test_explain_takes_negative_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("syscall", "why"), [("sokcet", "did you mean socket"), ("socketcall", "other architectures"), ("4294967296", "32 bits")]
+    ("syscall", "why"),
+    [("sokcet", "did you mean socket"), ("socketcall", "other architectures"), ("4294967296", "32 bits")],
 )
 def test_explain_refuses_unknown_calls(syscall: str, why: str) -> None:
     with pytest.raises(InvalidParams, match=why):

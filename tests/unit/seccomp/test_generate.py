@@ -56,12 +56,18 @@ def test_generate_numbers_at_both_ends(arch: Arch) -> None:
 
 @BOTH
 def test_generate_conditional_refusal_out_of_permission(arch: Arch) -> None:
-    checked(ruleset(arch, rule(41, ALLOW), rule(41, Action(Kind.ERRNO, 97), Condition(0, Op.EQ, 40, INT_MASK)), default=EPERM))
+    checked(
+        ruleset(
+            arch, rule(41, ALLOW), rule(41, Action(Kind.ERRNO, 97), Condition(0, Op.EQ, 40, INT_MASK)), default=EPERM
+        )
+    )
 
 
 @BOTH
 def test_generate_reaches_further_than_a_conditional_jump(arch: Arch) -> None:
-    many = [rule(1, Action(Kind.ERRNO, place % 3 + 1), Condition(place % 6, Op.EQ, place << 30)) for place in range(120)]
+    many = [
+        rule(1, Action(Kind.ERRNO, place % 3 + 1), Condition(place % 6, Op.EQ, place << 30)) for place in range(120)
+    ]
     program = generate_program(ruleset(arch, *many, rule(0, EPERM), rule(300, EPERM)))
     assert len(program) > 400
     assert max(max(jt, jf) for code, jt, jf, _ in program if code in (JEQ, JGE)) <= 255

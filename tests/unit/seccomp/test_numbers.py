@@ -67,8 +67,6 @@ def test_host_arch_refuses_an_architecture_without_filters(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("release", "kernel"), [("6.8.0-45-generic", (6, 8)), ("6.1-rc3", (6, 1)), ("6.18.44+", (6, 18)), ("7.0", (7, 0))]
 )
-def test_host_kernel_reads_the_release(
-    monkeypatch: pytest.MonkeyPatch, release: str, kernel: tuple[int, int]
-) -> None:
+def test_host_kernel_reads_the_release(monkeypatch: pytest.MonkeyPatch, release: str, kernel: tuple[int, int]) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
     assert host_kernel() == kernel

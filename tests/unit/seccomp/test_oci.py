@@ -127,7 +127,10 @@ def test_oci_knows_syscalls_newer_than_libseccomp() -> None:
 
 
 def test_oci_unknown_name_in_a_permission_is_a_warning() -> None:
-    assert "f.json:6: no architecture has a syscall 'opennat'; did you mean 'openat'?" in load(allow("opennat")).warnings[0]
+    assert (
+        "f.json:6: no architecture has a syscall 'opennat'; did you mean 'openat'?"
+        in load(allow("opennat")).warnings[0]
+    )
 
 
 def test_oci_unknown_name_in_a_refusal_is_an_error() -> None:
@@ -208,4 +211,9 @@ def test_oci_refuses_a_wrong_file(top: dict[str, Any], why: str) -> None:
 
 def test_oci_refuses_a_key_that_stands_twice() -> None:
     with pytest.raises(InvalidParams, match="stands here and on line 1"):
-        load_oci(b'{"defaultAction": "SCMP_ACT_ALLOW",\n"defaultAction": "SCMP_ACT_ERRNO"}', name="f", arch=Arch.X86_64, kernel=(6, 1))
+        load_oci(
+            b'{"defaultAction": "SCMP_ACT_ALLOW",\n"defaultAction": "SCMP_ACT_ERRNO"}',
+            name="f",
+            arch=Arch.X86_64,
+            kernel=(6, 1),
+        )

@@ -43,7 +43,9 @@ def test_fields_refuse_what_is_no_object() -> None:
 
 
 def test_read_action_ignores_the_errno_of_other_actions() -> None:
-    assert read_action(fields('{"action": "SCMP_ACT_LOG", "errnoRet": 5}'), "action", "errnoRet", "errno") == Action(Kind.LOG)
+    assert read_action(fields('{"action": "SCMP_ACT_LOG", "errnoRet": 5}'), "action", "errnoRet", "errno") == Action(
+        Kind.LOG
+    )
 
 
 def test_read_action_takes_equal_name_and_number() -> None:

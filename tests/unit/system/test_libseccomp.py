@@ -95,7 +95,10 @@ def test_helper_process_says_what_is_wrong_with_its_input() -> None:
 def test_helper_process_compiles() -> None:
     request = {"arch": os.uname().machine, "default": ["allow", 0], "rules": []}
     done = subprocess.run(
-        [sys.executable, "-m", "coworkd.system.libseccomp"], input=json.dumps(request).encode(), capture_output=True, check=False
+        [sys.executable, "-m", "coworkd.system.libseccomp"],
+        input=json.dumps(request).encode(),
+        capture_output=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(done.stdout) > 0
