@@ -5,13 +5,15 @@ Rules
 - A refusal looks like what a kernel without the thing would say, where programs know how to go on without it (ENOSYS),
   else like a lack of privilege (EPERM). Nothing is killed but a foreign architecture: libuv probes io_uring.
 - Sockets are listed by what is allowed, so a family or protocol that a later kernel adds is refused.
+- No set-user-id or set-group-id bit is ever given to a file: a shared folder's files may belong to root outside (docs/adr/0005).
 - `dev` lets a debugger work inside the sandbox; `strict` does not.
 
-What it does not do: paths, memory and the contents of structures are not visible to a filter, hence clone3 is refused
-as a whole (glibc, Go and Java fall back to clone), and so is io_uring.
+What it does not do: paths, memory and the contents of structures are not visible to a filter, hence clone3 and openat2 are
+refused as a whole (glibc, Go and Java fall back to clone, callers of openat2 to openat), and so is io_uring.
 
 Sources: the man page of each call, linux/socket.h, linux/net.h (`SOCK_TYPE_MASK`), net/socket.c (`__sock_create`, which
-turns AF_INET with SOCK_PACKET into AF_PACKET), asm-generic/ioctls.h, linux/personality.h, linux/sched.h.
+turns AF_INET with SOCK_PACKET into AF_PACKET), fs/open.c (`build_open_how`: a mode counts
+only where the flags create), asm-generic/ioctls.h, linux/personality.h, linux/sched.h.
 """
 
 from __future__ import annotations
@@ -25,6 +27,11 @@ from coworkd.seccomp.rules import ALLOW, INT_MASK, Action, Condition, Kind, Op, 
 
 _EVERYWHERE: tuple[tuple[str, int, str], ...] = (
     ("clone3", ENOSYS, "its flags lie in memory, where no filter can see them; callers fall back to clone"),
+    (
+        "openat2",
+        ENOSYS,
+        "its mode lies in memory, where no filter can see a set-user-id bit; callers fall back to openat",
+    ),
     ("unshare setns", EPERM, "new or other namespaces"),
     ("mount umount2 pivot_root chroot", EPERM, "changes the file tree"),
     (
@@ -72,6 +79,13 @@ _REFUSED_IOCTLS = (
     (0x541D, "TIOCCONS takes the console's output"),
 )
 
+SET_ID_BITS = 0o6000
+"""S_ISUID, S_ISGID. mkdir is not in the lists below: the kernel cuts them from its mode."""
+_MODE_AT = (("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2), ("creat", 1), ("mknod", 1), ("mknodat", 2))
+_FLAGS_AND_MODE_AT = (("open", 1, 2), ("openat", 2, 3))
+OPEN_CREATES = 0o2000_0100
+"""O_CREAT and __O_TMPFILE, the same on both architectures. Without one of them the mode's register holds whatever it held."""
+
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_TYPE_MASK, SOCK_STREAM, SOCK_DGRAM, SOCK_RAW = 0xF, 1, 2, 3
 _IP_PROTOCOLS = (0, 1, 6, 17, 58)
@@ -116,8 +130,18 @@ def _conditional(arch: Arch, profile: SeccompBase) -> Iterator[Rule]:
     odd = (_int(0, Op.EQ, 0, _TOP_BIT), _int(0, Op.NE, 0, INT_MASK & ~_TOP_BIT & ~known))
     yield from _rules(arch, "personality", EPERM, reason, *odd)
     yield from _rules(arch, "personality", EPERM, reason, _int(0, Op.GE, _TOP_BIT), _int(0, Op.LT, INT_MASK))
+    yield from _set_id_rules(arch)
     for call in ("socket", "socketpair"):
         yield from _socket_rules(arch, call)
+
+
+def _set_id_rules(arch: Arch) -> Iterator[Rule]:
+    reason = "a set-user-id or set-group-id bit, which would count outside where the file is shared"
+    for call, mode in _MODE_AT:
+        yield from _rules(arch, call, EPERM, reason, _int(mode, Op.NE, 0, SET_ID_BITS))
+    for call, flags, mode in _FLAGS_AND_MODE_AT:
+        creates = _int(flags, Op.NE, 0, OPEN_CREATES)
+        yield from _rules(arch, call, EPERM, reason, creates, _int(mode, Op.NE, 0, SET_ID_BITS))
 
 
 def _socket_rules(arch: Arch, call: str) -> Iterator[Rule]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from errno import EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
 from pathlib import Path
 
@@ -158,3 +159,43 @@ def test_default_admin_profile_changes_no_errno_of_the_base(arch: Arch) -> None:
     calls.append((numbers(arch)["clone"], (0x1000_0000, 0, 0, 0, 0, 0), Action(Kind.ERRNO, EPERM)))
     for number, arguments, action in calls:
         assert admin.judge(arch.audit, number, arguments).action in (ALLOW, action), number
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("call", "position"),
+    [("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2), ("mknodat", 2), ("chmod", 1), ("creat", 1), ("mknod", 1)],
+)
+def test_base_refuses_set_id_bits_in_any_mode(arch: Arch, call: str, position: int) -> None:
+    if call not in numbers(arch):
+        assert (arch, call) in {(Arch.AARCH64, name) for name in ("chmod", "creat", "mknod")}
+        return
+    before = (0,) * position
+    for mode in (0o4755, 0o2755, 0o6000, 0o104755, 0o4000 | HIGH, 0o2000 | ONES):
+        assert errno_of(arch, call, *before, mode) == EPERM
+    for mode in (0, 0o1777, 0o755, 0o100644, 0o4000 << 32):
+        assert errno_of(arch, call, *before, mode) == 0
+
+
+@BOTH
+@pytest.mark.parametrize(("call", "before"), [("openat", (0, 0)), ("open", (0,))])
+def test_base_refuses_set_id_bits_where_open_creates(arch: Arch, call: str, before: tuple[int, ...]) -> None:
+    if call not in numbers(arch):
+        assert (arch, call) == (Arch.AARCH64, "open")
+        return
+    for flags in (os.O_CREAT, os.O_CREAT | os.O_RDWR | HIGH, os.O_TMPFILE | os.O_WRONLY, 0o20000000, ONES | os.O_CREAT):
+        for mode in (0o4755, 0o2755, 0o4000 | HIGH, 0o7777):
+            assert errno_of(arch, call, *before, flags, mode) == EPERM
+        assert errno_of(arch, call, *before, flags, 0o1777) == 0
+
+
+@BOTH
+def test_base_does_not_read_a_mode_that_open_ignores(arch: Arch) -> None:
+    """syscall(SYS_openat, fd, path, O_RDONLY) leaves in the mode's register whatever was there."""
+    assert errno_of(arch, "openat", 0, 0, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY, ONES | 0o6755) == 0
+
+
+@BOTH
+def test_base_refuses_openat2_so_that_callers_fall_back(arch: Arch) -> None:
+    assert errno_of(arch, "openat2") == ENOSYS
+    assert errno_of(arch, "openat2", profile="strict") == ENOSYS
