@@ -1,6 +1,6 @@
 """The steps of the launcher's child, between fork and the exec of bubblewrap, in the order that makes each one hold.
 
-Order (DESIGN §7): cgroup, oom score, resource limits, the session's mount and network namespaces, a new session keyring, groups, uid,
+Order (DESIGN §7): cgroup (it is born there, see `system.clone`), oom score, resource limits, the session's mount and network namespaces, a new session keyring, groups, uid,
 no_new_privs, parent-death signal and then the check that the parent is still there, default signals, empty mask, umask,
 descriptors, exec with an empty environment. Root ends at the uid; bubblewrap never runs as root.
 
@@ -14,12 +14,11 @@ import os
 import resource
 import signal
 from collections.abc import Callable
-from functools import partial
 
 from msgspec import Struct
 
 from coworkd.model.names import MIN_UID
-from coworkd.system import cgroup, descriptors, keyring, namespaces, prctl
+from coworkd.system import descriptors, keyring, namespaces, prctl
 
 FD_ARGS, FD_BASE_FILTER, FD_ADMIN_FILTER, FD_STATUS, FD_TTY, FD_SHIM, FD_SHIM_SOURCE = 3, 4, 5, 6, 7, 8, 9
 _FD_ERROR = 10
@@ -33,7 +32,6 @@ class ChildPlan(Struct, frozen=True, kw_only=True):
     launcher_pid: int
     uid: int
     gid: int
-    cgroup: str | None
     nofile: int
     nproc: int | None
     mount_namespace: int
@@ -57,8 +55,6 @@ def run(plan: ChildPlan) -> None:
 
     try:
         _refuse_root(plan)
-        if plan.cgroup is not None:
-            step("cgroup", partial(cgroup.join, plan.cgroup))
         step("oom_score_adj", _set_oom_score)
         step("rlimits", lambda: _set_limits(plan))
         step("filters", lambda: _reopen_filters(plan))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import selectors
 import signal
@@ -30,7 +29,7 @@ from coworkd.launcher.session import BUILD_TIMEOUT_S, Builder, Session
 from coworkd.launcher.spawn import Spawner
 from coworkd.model import launch
 from coworkd.model.names import MIN_UID
-from coworkd.system import cgroup
+from coworkd.system import cgroup, sha256
 
 _PROCESS_LIMIT = 4096
 _FILTER_LIMIT = 256
@@ -314,7 +313,7 @@ class Launcher:
         self._send(launch.Done(id=request.id))
 
     def _put_filter(self, request: launch.PutFilter, _: list[int]) -> None:
-        if hashlib.sha256(request.bpf).hexdigest() != request.sha256 or len(request.bpf) % 8 or not request.bpf:
+        if sha256.hex_digest(request.bpf) != request.sha256 or len(request.bpf) % 8 or not request.bpf:
             self._refuse(request.id, "filter", errno.EINVAL, "the program is not the one its hash names")
             return
         if request.sha256 not in self._filters:

@@ -15,7 +15,7 @@ from coworkd.launcher.process import Process
 from coworkd.launcher.session import Session
 from coworkd.launcher.status import StatusReader
 from coworkd.model.launch import Spawn
-from coworkd.system import cgroup
+from coworkd.system import cgroup, clone
 
 _FILTER_OPTIONS = (
     b"--add-seccomp-fd",
@@ -67,7 +67,6 @@ class Spawner:
             launcher_pid=self._pid,
             uid=request.uid,
             gid=request.gid,
-            cgroup=cgroup_path,
             nofile=request.nofile,
             nproc=None if self._pids_limited else request.pids_max,
             mount_namespace=session.mount_namespace,
@@ -78,7 +77,7 @@ class Spawner:
             executable=self._bubblewrap,
             argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *request.shim_args, *request.argv),
         )
-        pid = os.fork()
+        pid = _fork(cgroup_path)
         if pid == 0:
             child.run(plan)
         for fd in {args, status_write, error_write, *handed.values()} - {self._null, self._shim}:
@@ -127,6 +126,16 @@ class Spawner:
             with open(path, "rb") as file:
                 self._shim = _memfd([], "coworkd-shim", file.read())
         return self._shim
+
+
+def _fork(cgroup_path: str | None) -> int:
+    if cgroup_path is None:
+        return clone.fork_into(None)
+    directory = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return clone.fork_into(directory)
+    finally:
+        os.close(directory)
 
 
 def _pipe(opened: list[int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""cgroup v2: make, join, limit, freeze, kill, ask, remove.
+"""cgroup v2: make, limit, freeze, kill, ask, remove.
 
 Rules: only v2 is ever touched; a v1 hierarchy is left as it is. A controller that is missing is told by `missing_controllers`, never
 worked around. A cgroup is a directory; removing it needs it empty (EBUSY until its last process is reaped).
@@ -67,11 +67,6 @@ def limit(directory: str, *, memory_max_bytes: int, pids_max: int, cpu_max: floa
     for name, value in values.items():
         if os.path.exists(f"{directory}/{name}"):
             _write(f"{directory}/{name}", value)
-
-
-def join(directory: str) -> None:
-    """Move the calling process into the cgroup."""
-    _write(f"{directory}/cgroup.procs", "0")
 
 
 def kill(directory: str) -> bool:
