@@ -1,0 +1,141 @@
+"""`services.process_attach`: offsets, moving, and what cannot be attached."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from coworkd.model import calls
+from coworkd.model.errors import InvalidParams, InvalidState, NotFound, OutOfRange
+from coworkd.model.names import OsBytes
+from tests.unit.services.process_house import PAGE, FakeLink, House, Output, in_trio, open_house, settle
+
+NAME = calls.ProcessName(process="one")
+
+
+async def attach(house: House, link: FakeLink, **offsets: int) -> calls.ProcessAttached:
+    return await house.processes.attach(calls.ProcessAttach(process="one", **offsets), link)
+
+
+@in_trio
+async def test_attach_replays_from_the_offset_without_gap() -> None:
+    async with open_house() as house:
+        await house.start(attach=False)
+        house.command.write(b"0123456789")
+        await settle()
+        link = FakeLink()
+        answer = await attach(house, link, stdout=4)
+        assert answer.streams == {"stdout": calls.Range(first=0, end=10), "stderr": calls.Range(first=0, end=0)}
+        house.command.write(b"more")
+        await settle()
+        assert link.pull() == [Output("stdout", 4, b"456789more", False)]
+
+
+@pytest.mark.parametrize("offset", [0, 4095, 65537])
+@in_trio
+async def test_attach_outside_what_is_kept_names_the_range_and_keeps_what_was_attached(offset: int) -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(on_full="drop_oldest")
+        house.command.write(b"x" * 65536)
+        await settle()
+        before = list(house.link.sources)
+        with pytest.raises(OutOfRange) as caught:
+            await attach(house, house.link, stdout=offset)
+        details = caught.value.details
+        assert (details["stream"], details["first"], details["end"]) == ("stdout", 65536 - PAGE, 65536)
+        assert house.link.sources == before
+
+
+@in_trio
+async def test_attach_without_offsets_begins_at_first() -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(attach=False)
+        house.command.write(b"x" * 65536)
+        await settle()
+        link = FakeLink()
+        await attach(house, link)
+        assert link.pull() == [Output("stdout", 65536 - PAGE, b"x" * PAGE, False)]
+
+
+@in_trio
+async def test_attach_again_moves_the_link() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.write(b"0123")
+        await settle()
+        assert house.link.pull_bytes() == b"0123"
+        await attach(house, house.link, stdout=2)
+        assert len(house.link.sources) == 1
+        assert house.link.pull_bytes() == b"23"
+
+
+@in_trio
+async def test_attach_after_the_exit_brings_output_then_the_exit() -> None:
+    async with open_house() as house:
+        await house.start(attach=False)
+        house.command.write(b"all")
+        house.command.exit(0)
+        link = FakeLink()
+        await attach(house, link)
+        got = link.pull()
+        assert got[0] == Output("stdout", 0, b"all", True)
+        assert got[-1]["output"] == "complete"
+        await settle()
+
+
+@in_trio
+async def test_attach_after_a_lost_link_loses_nothing() -> None:
+    async with open_house(stream_bytes=PAGE * 4) as house:
+        await house.start(on_full="block")
+        written = house.command.write(b"".join(bytes([65 + n]) * PAGE for n in range(15)))
+        await settle()
+        first = house.link.pull(frames=1, limit_bytes=PAGE)
+        house.link.close()
+        await settle()
+        link = FakeLink("again")
+        await attach(house, link, stdout=PAGE)
+        got = first[0].data
+        while len(got) < written:
+            got += link.pull_bytes()
+            await settle()
+        assert got == b"".join(bytes([65 + n]) * PAGE for n in range(15))
+
+
+@in_trio
+async def test_attach_to_a_stream_it_has_not_is_refused() -> None:
+    async with open_house() as house:
+        await house.start()
+        with pytest.raises(InvalidParams) as caught:
+            await attach(house, FakeLink(), tty=0)
+        assert caught.value.details["key"] == "tty"
+
+
+@in_trio
+async def test_attach_to_a_one_shot_is_refused() -> None:
+    async with open_house() as house, trio.open_nursery() as nursery:
+        nursery.start_soon(house.processes.run, calls.ProcessRun(session="work", argv=[OsBytes(b"cat")]), house.link)
+        await settle()
+        (one_shot,) = house.launcher.commands
+        with pytest.raises(InvalidState, match=r"process\.run"):
+            await house.processes.attach(calls.ProcessAttach(process=one_shot), house.link)
+        house.command.exit(0)
+
+
+@in_trio
+async def test_detach_stops_the_link_and_lets_the_command_go_on() -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start()
+        house.command.write(b"x" * 65536)
+        await settle()
+        await house.processes.detach(NAME, house.link)
+        await settle()
+        assert house.link.sources == []
+        assert (await house.processes.get(NAME)).streams["stdout"][1] == 65536
+        await house.processes.detach(NAME, house.link)
+
+
+@in_trio
+async def test_attach_to_an_unknown_process_is_not_found() -> None:
+    async with open_house() as house:
+        with pytest.raises(NotFound):
+            await attach(house, house.link)
