@@ -159,6 +159,7 @@ class FakeLauncher:
     def __init__(self) -> None:
         self.script: Callable[[FakeCommand], None] = FakeCommand.start
         self.early = False
+        self.withheld: set[str] = set()
         self.commands: dict[str, FakeCommand] = {}
         self.forgotten: list[str] = []
         self.killed: list[str] = []
@@ -192,6 +193,8 @@ class FakeLauncher:
         command = FakeCommand(request, lambda notice: self._tell(request.process, notice))
         self.commands[request.process] = command
         fds = command.hand_out(len(self.commands))
+        for name in self.withheld:
+            os.close(fds.take(name) or -1)
         if self.early:
             self.script(command)
         else:

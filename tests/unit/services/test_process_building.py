@@ -1,0 +1,157 @@
+"""`services.process_building`: terminals that come and do not, and descriptors that are missing."""
+
+from __future__ import annotations
+
+import os
+import tty
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from coworkd.model import calls
+from coworkd.model.errors import InvalidState, SandboxSetupFailed, StartFailed
+from coworkd.model.process import TtySize
+from tests.unit.services.fake_launcher import FakeCommand
+from tests.unit.services.process_house import FakeLink, House, in_trio, jump, open_house, settle
+
+SIZE = TtySize(rows=24, cols=80)
+
+
+class Pty:
+    """What a shim opens: it sends the master and keeps the slave."""
+
+    def __init__(self) -> None:
+        self.slave = -1
+
+    def play(self, command: FakeCommand) -> None:
+        master, self.slave = os.openpty()
+        tty.setraw(self.slave)
+        command.send_master(master)
+        os.close(master)
+        command.start()
+
+    def exit(self, command: FakeCommand) -> None:
+        os.close(self.slave)
+        command.exit(0)
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Terminals are read in threads."""
+    while not condition():
+        await trio.lowlevel.checkpoint()
+
+
+async def start_terminal(house: House) -> Pty:
+    shim = Pty()
+    house.launcher.script = shim.play
+    await house.start(tty=SIZE)
+    return shim
+
+
+@in_trio
+async def test_terminal_is_read_written_and_resized() -> None:
+    async with open_house() as house:
+        shim = await start_terminal(house)
+        os.write(shim.slave, b"prompt")
+        got = b""
+        while got != b"prompt":
+            got += house.link.pull_bytes("tty")
+            await trio.lowlevel.checkpoint()
+        answer = await house.processes.write_stdin(calls.WriteStdin(process="one", offset=0, data=b"ls"))
+        assert answer.offset == 2
+        assert os.read(shim.slave, 10) == b"ls"
+        await house.processes.resize(calls.Resize(process="one", rows=50, cols=132))
+        assert os.get_terminal_size(shim.slave) == (132, 50)
+        with pytest.raises(InvalidState, match="0x04"):
+            await house.processes.close_stdin(calls.CloseStdin(process="one"))
+        shim.exit(house.command)
+
+
+@in_trio
+async def test_terminal_exit_comes_behind_its_last_byte() -> None:
+    async with open_house() as house:
+        shim = await start_terminal(house)
+        os.write(shim.slave, b"bye")
+        await wait_until(lambda: house.processes.spool_bytes == 3)
+        shim.exit(house.command)
+        record = await house.processes.wait(calls.WaitProcess(process="one"))
+        assert (record.output, record.bytes) == ("complete", {"tty": 3})
+        got = house.link.pull()
+        assert (got[0].data, got[-1]["process"]) == (b"bye", "one")
+        await settle()
+
+
+@in_trio
+async def test_terminal_outlives_a_restart() -> None:
+    async with open_house() as house:
+        shim = await start_terminal(house)
+        os.write(shim.slave, b"before")
+        await wait_until(lambda: house.processes.spool_bytes == 6)
+        await settle()
+        await house.restart(lambda: os.write(shim.slave, b" after"))
+        await wait_until(lambda: house.processes.spool_bytes == 12)
+        link = FakeLink()
+        await house.processes.attach(calls.ProcessAttach(process="one"), link)
+        assert link.pull_bytes("tty") == b"before after"
+        shim.exit(house.command)
+
+
+@in_trio
+async def test_terminal_that_never_comes_fails_the_start_and_kills() -> None:
+    async with open_house() as house:
+
+        async def call() -> None:
+            with pytest.raises(StartFailed, match="terminal") as caught:
+                await house.start(tty=SIZE)
+            assert caught.value.details["stage"] == "sandbox_setup"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await settle()
+            jump(5.1)
+        await settle()
+        assert house.launcher.killed == ["one"]
+        assert house.launcher.commands == {}
+
+
+@in_trio
+async def test_terminal_that_is_none_fails_the_start_and_kills() -> None:
+    async with open_house() as house:
+
+        def script(command: FakeCommand) -> None:
+            null = os.open("/dev/null", os.O_RDWR)
+            command.send_master(null)
+            os.close(null)
+            command.start()
+
+        house.launcher.script = script
+        with pytest.raises(StartFailed, match="no pty master"):
+            await house.start(tty=SIZE)
+        await settle()
+        assert house.launcher.commands == {}
+
+
+@in_trio
+async def test_command_that_cannot_start_on_a_terminal_keeps_its_own_reason() -> None:
+    async with open_house() as house:
+        house.launcher.script = FakeCommand.fail
+        with pytest.raises(StartFailed) as caught:
+            await house.start(tty=SIZE)
+        assert caught.value.details["stage"] == "not_found"
+        assert house.launcher.killed == []
+        await settle()
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr", "stdout_spool", "stderr_spool"])
+@in_trio
+async def test_spawn_without_its_descriptors_is_killed_and_leaves_nothing(name: str) -> None:
+    async with open_house() as house:
+        house.launcher.withheld = {name}
+        with pytest.raises(SandboxSetupFailed, match=name):
+            await house.start()
+        await settle()
+        jump(1)
+        await settle()
+        assert house.launcher.killed == ["one"]
+        assert house.launcher.commands == {}

@@ -1,0 +1,110 @@
+"""`services.process_ending`: records of ends, and ends that go wrong."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from coworkd.model import calls
+from coworkd.model.errors import Unavailable
+from tests.unit.services.process_house import House, in_trio, jump, open_house, settle
+
+WAIT = calls.WaitProcess(process="one")
+
+
+async def kill(house: House, grace_s: float | None = None) -> None:
+    await house.processes.kill(calls.KillProcess(process="one", grace_s=grace_s))
+
+
+@in_trio
+async def test_kill_is_recorded_before_the_signal() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.on_signal = lambda number: house.audit.records.append(("reached", {}))
+        await kill(house, 3.0)
+        assert house.audit.kinds[-2:] == ["process.kill", "reached"]
+        assert house.audit.fields("process.kill")["grace_s"] == 3.0
+
+
+@in_trio
+async def test_first_reason_stays_the_reason() -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=3.0)
+        await kill(house, 60.0)
+        await settle()
+        jump(3.5)
+        assert (await house.processes.wait(WAIT)).exit.reason == "killed"
+
+
+@in_trio
+async def test_kill_whose_term_reaches_nobody_ends_the_tree_at_once() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.started_notice = None
+        await kill(house, 60.0)
+        assert (await house.processes.wait(WAIT)).exit.reason == "killed"
+
+
+@in_trio
+async def test_kill_twice_ends_it_at_the_shorter_grace() -> None:
+    async with open_house() as house:
+        await house.start()
+        await kill(house, 60.0)
+        await kill(house, 0.0)
+        assert (await house.processes.wait(WAIT)).exit.reason == "killed"
+
+
+@in_trio
+async def test_kill_with_a_lost_launcher_is_unavailable_and_the_process_lost() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.on_kill = house.launcher.lose
+        house.command.on_signal = lambda number: house.launcher.lose()
+        await kill(house)
+        assert (await house.processes.wait(WAIT)).exit.reason == "lost"
+        house.launcher.change_supervisor()
+        with pytest.raises(Unavailable):
+            await house.start(id="two")
+
+
+@in_trio
+async def test_timeout_kills_though_the_log_is_full() -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=3.0)
+        house.audit.full = {"process.kill"}
+        await settle()
+        jump(3.1)
+        assert (await house.processes.wait(WAIT)).exit.reason == "timeout"
+
+
+@in_trio
+async def test_timeout_of_a_process_that_ended_does_nothing() -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=3.0)
+        house.command.exit(0)
+        await settle()
+        jump(4)
+        await settle()
+        assert house.launcher.killed == []
+
+
+@in_trio
+async def test_launcher_forgets_only_after_the_exit_is_recorded() -> None:
+    async with open_house() as house:
+        await house.start()
+        gate = trio.Event()
+        record = house.audit.record
+
+        async def slow(kind: str, fields: object, /) -> None:
+            await gate.wait()
+            await record(kind, fields)  # type: ignore[arg-type]
+
+        house.audit.record = slow  # type: ignore[method-assign]
+        house.command.exit(0)
+        await house.processes.wait(WAIT)
+        await house.processes.forget(calls.ForgetProcess(process="one"))
+        await settle()
+        assert house.launcher.forgotten == []
+        gate.set()
+        await settle()
+        assert house.launcher.forgotten == ["one"]

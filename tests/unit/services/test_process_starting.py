@@ -1,0 +1,148 @@
+"""`services.process_starting`: the straight line, what is recorded on it, and what stops it."""
+
+from __future__ import annotations
+
+import pytest
+
+from coworkd.auditlog import admit
+from coworkd.model.errors import (
+    CoworkError,
+    DiskFailed,
+    InvalidParams,
+    NotFound,
+    PolicyDenied,
+    SandboxSetupFailed,
+    StartFailed,
+    Unavailable,
+)
+from coworkd.model.launch import Spawn
+from coworkd.model.policy import EffectivePolicy, LimitsRequest
+from coworkd.model.process import ProcessSpec
+from coworkd.model.session import SessionView
+from tests.unit.services.process_house import House, in_trio, open_house, settle
+
+
+async def assert_nothing_is_left(house: House) -> None:
+    await settle()
+    assert house.launcher.commands == {}
+    assert house.launcher.watched == set()
+    assert house.processes.state_counts() == {"starting": 0, "running": 0, "exited": 0}
+    assert house.processes.start_errors_total == 1
+    house.launcher.refusal = house.sessions.error = house.policies.error = None
+    house.audit.full = set()
+    await house.start()
+
+
+@in_trio
+async def test_start_is_durable_before_the_launcher_hears_of_it() -> None:
+    async with open_house() as house:
+        kinds: list[list[str]] = []
+        house.launcher.before_spawn = lambda request: kinds.append(house.audit.kinds)
+        await house.start()
+        assert kinds == [["process.start"]]
+
+
+@in_trio
+async def test_start_record_says_what_and_never_values_of_the_environment() -> None:
+    async with open_house() as house:
+        await house.start(env={"TOKEN": "secret"}, timeout_s=9.0, stdin="pipe")
+        fields = house.audit.fields("process.start")
+        assert fields["env_names"] == ["TOKEN"]
+        assert (fields["argv"], fields["uid"], fields["link"], fields["timeout_s"]) == ((b"cat",), 1001, "link", 9.0)
+        assert "secret" not in repr(fields)
+
+
+@in_trio
+async def test_every_record_is_one_the_audit_log_admits() -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=9.0)
+        house.command.write(b"x")
+        await house.restart()
+        house.command.exit(0)
+        house.launcher.script = lambda command: command.fail()
+        with pytest.raises(StartFailed):
+            await house.start(id="two")
+        house.policies.error = PolicyDenied("no", rule="x")
+        with pytest.raises(PolicyDenied):
+            await house.start(id="three")
+        await settle()
+        assert set(house.audit.kinds) == {
+            *("process.start", "process.adopt", "process.exit", "process.start_failed", "process.denied")
+        }
+        for kind, fields in house.audit.records:
+            admit(kind, fields)
+
+
+@in_trio
+async def test_log_that_refuses_stops_the_start() -> None:
+    async with open_house() as house:
+        house.audit.full = {"process.start"}
+        house.launcher.before_spawn = lambda request: pytest.fail("spawned without a record")
+        with pytest.raises(DiskFailed):
+            await house.start()
+        house.launcher.before_spawn = lambda request: None
+        await assert_nothing_is_left(house)
+
+
+@pytest.mark.parametrize("error", [SandboxSetupFailed("no", stage="netns"), Unavailable("gone")])
+@in_trio
+async def test_launcher_that_refuses_is_recorded(error: CoworkError) -> None:
+    async with open_house() as house:
+        house.launcher.refusal = error
+        with pytest.raises(type(error)):
+            await house.start()
+        assert house.audit.kinds == ["process.start", "process.start_failed"]
+        await assert_nothing_is_left(house)
+
+
+@in_trio
+async def test_policy_that_denies_is_recorded_and_nothing_starts() -> None:
+    async with open_house() as house:
+        house.policies.error = PolicyDenied("profile x is not allowed")
+        with pytest.raises(PolicyDenied):
+            await house.start()
+        assert house.audit.fields("process.denied")["message"] == "profile x is not allowed"
+        await assert_nothing_is_left(house)
+
+
+@in_trio
+async def test_session_that_is_not_there_is_not_recorded() -> None:
+    async with open_house() as house:
+        house.sessions.error = NotFound("no session")
+        with pytest.raises(NotFound):
+            await house.start()
+        assert house.audit.records == []
+        await assert_nothing_is_left(house)
+
+
+@pytest.mark.parametrize(
+    ("error", "kinds"), [(StartFailed("big", stage="too_big"), ["process.start_failed"]), (InvalidParams("bad"), [])]
+)
+@in_trio
+async def test_plan_that_cannot_be_made_stops_the_start(error: CoworkError, kinds: list[str]) -> None:
+    async with open_house() as house:
+        good = house.compose
+
+        def refuse(spec: ProcessSpec, session: SessionView, policy: EffectivePolicy) -> Spawn:
+            raise error
+
+        house.compose = refuse
+        with pytest.raises(type(error)):
+            await house.start()
+        assert house.audit.kinds == kinds
+        house.compose = good
+        await assert_nothing_is_left(house)
+
+
+@in_trio
+async def test_limits_and_profile_of_the_session_hold_for_its_processes() -> None:
+    async with open_house() as house:
+        house.sessions.limits = LimitsRequest(memory_max=100)
+        started = await house.start(limits=LimitsRequest(memory_max=200, pids_max=3))
+        assert house.policies.asked == [("default", LimitsRequest(memory_max=100, pids_max=3))]
+        assert started.narrowed == (
+            "from the policy",
+            "limits.memory_max: asked for 200, the session has 100",
+        )
+        await house.start(id="two", profile="strict")
+        assert house.policies.asked[1][0] == "strict"
