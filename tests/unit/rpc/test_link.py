@@ -297,7 +297,7 @@ def test_answers_that_cannot_travel_become_errors(answer: dict[str, Any], expect
 
 def test_an_error_whose_details_are_too_large_travels_without_them() -> None:
     async def fail(link: LinkPort) -> Any:
-        raise NotFound("it", many=[["x" * 9999] * 200] * 200)
+        raise NotFound("it", many=[["x" * 4000] * 40] * 40)
 
     async def main() -> None:
         async with bench([plain("fail", fail)]) as bed:
