@@ -3,14 +3,14 @@
 Rules
 - Only options the installed bubblewrap names in its help are given; one that protects and is missing is a refusal, unless another layer
   holds the same wall (`--disable-userns`: the base filter refuses new user namespaces as well).
-- No destination below something the session can write (CVE-2026-87766): every destination is in `_DESTINATIONS_OF` or checked by
-  `refuse_writable_destinations`.
+- No destination below something the session can write (CVE-2026-87766): `refuse_writable_destinations` walks the finished list.
 - `--remount-ro` of /dev and / come last: what comes after them could not be made.
 Source: bwrap(1).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 from coworkd.model.errors import SandboxSetupFailed
@@ -100,29 +100,57 @@ def _environment(environment: Mapping[str, str]) -> Iterator[bytes]:
         yield from (b"--setenv", name.encode(), value.encode())
 
 
-_DESTINATION_AT = {
+_VALUES_OF = {
+    b"--unshare-user": 0,
+    b"--unshare-pid": 0,
+    b"--unshare-ipc": 0,
+    b"--unshare-uts": 0,
+    b"--unshare-cgroup": 0,
+    b"--disable-userns": 0,
+    b"--die-with-parent": 0,
+    b"--new-session": 0,
+    b"--clearenv": 0,
+    b"--hostname": 1,
+    b"--cap-drop": 1,
+    b"--chdir": 1,
+    b"--setenv": 2,
     b"--bind": 2,
     b"--ro-bind": 2,
-    b"--dev-bind": 2,
     b"--symlink": 2,
-    b"--dir": 1,
-    b"--tmpfs": 1,
     b"--dev": 1,
     b"--proc": 1,
-    b"--file": 2,
     b"--remount-ro": 1,
 }
+"""Option → how many values follow it: a value may look like an option, so they are walked, not searched."""
+_MAKES_LAST_VALUE = frozenset([b"--bind", b"--ro-bind", b"--symlink", b"--dev", b"--proc", b"--remount-ro"])
+"""Options whose last value is a destination."""
 
 
 def refuse_writable_destinations(options: Sequence[bytes], *, writable: Sequence[bytes]) -> None:
-    """Raise `SandboxSetupFailed` if an option makes anything strictly below a path the session can write."""
-    for position, option in enumerate(options):
-        if option not in _DESTINATION_AT:
-            continue
-        destination = options[position + _DESTINATION_AT[option]]
-        for path in writable:
-            if destination.startswith(path + b"/") and destination != path:
-                raise SandboxSetupFailed(
-                    f"{option.decode()} below {path!r} is refused: a planted link there could lead it out of the sandbox",
-                    stage="sandbox_setup",
-                )
+    """Raise `SandboxSetupFailed` if an option makes anything strictly below a path the session can write.
+
+    An option this room does not plan, and a destination that is not absolute and normal, are refused as well.
+    """
+    position = 0
+    while position < len(options):
+        option = options[position]
+        values = _VALUES_OF.get(option)
+        if values is None or position + values >= len(options):
+            raise _refused(f"option {os.fsdecode(option)} is not one that is planned here")
+        position += values + 1
+        if option in _MAKES_LAST_VALUE:
+            _refuse_destination(os.fsdecode(option), options[position - 1], writable)
+
+
+def _refuse_destination(option: str, destination: bytes, writable: Sequence[bytes]) -> None:
+    if not destination.startswith(b"/") or os.path.normpath(destination) != destination or destination[:2] == b"//":
+        raise _refused(f"{option} at {destination!r} is refused: a destination is absolute and normal")
+    for path in writable:
+        if destination.startswith(path + b"/"):
+            raise _refused(
+                f"{option} below {path!r} is refused: a planted link there could lead it out of the sandbox"
+            )
+
+
+def _refused(message: str) -> SandboxSetupFailed:
+    return SandboxSetupFailed(message, stage="sandbox_setup")

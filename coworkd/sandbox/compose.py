@@ -1,7 +1,8 @@
 """One command: spec + session + policy → what the launcher is asked to do. Pure; refuses what cannot be meant.
 
 Sizes: the kernel takes one argument of at most 131,071 bytes and a NUL (MAX_ARG_STRLEN) and, for arguments and environment with
-their pointers, a quarter of the stack limit (execve(2)); both are checked here, so that `too_big` is told before anything starts.
+their pointers, a quarter of the stack limit (execve(2)), bubblewrap 9,000 words with its own options; all are checked here, so that
+`too_big` is told before anything starts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from coworkd.sandbox.tree import HOSTNAME
 MAX_ARGUMENT_BYTES = 131_071
 MAX_ARGUMENTS_BYTES = 2 * 1024 * 1024 - 64 * 1024
 """A quarter of the usual 8 MiB stack, less room for the kernel's own data and bubblewrap's words."""
+MAX_WORDS = 9000 - 64
+"""bubblewrap's own bound on its options and the command's words together, less what the launcher adds."""
 _POINTER_BYTES = 8
 _E2BIG = 7
 _SHIM_SOURCE = b"/proc/self/fd/9"
@@ -50,6 +53,17 @@ def compose(
     environment = compose_environment(session, spec.env, tty=spec.tty is not None)
     _refuse_too_big(spec.argv, environment)
     limits = policy.profile.limits
+    bwrap_args = plan_bwrap(
+        home=session.home,
+        hostname=HOSTNAME,
+        environment=environment,
+        cwd=bytes(spec.cwd or session.home),
+        layout=layout,
+        features=features,
+    )
+    words = len(bwrap_args) + len(spec.argv)
+    if words > MAX_WORDS:
+        raise _too_big(f"arguments and sandbox options come to {words} words; bubblewrap takes {MAX_WORDS}")
     return Spawn(
         id=0,
         process=spec.process,
@@ -57,14 +71,7 @@ def compose(
         uid=session.uid,
         gid=session.gid,
         argv=tuple(bytes(argument) for argument in spec.argv),
-        bwrap_args=plan_bwrap(
-            home=session.home,
-            hostname=HOSTNAME,
-            environment=environment,
-            cwd=bytes(spec.cwd or session.home),
-            layout=layout,
-            features=features,
-        ),
+        bwrap_args=bwrap_args,
         filters=(policy.base_filter.sha256, policy.admin_filter.sha256),
         shim_args=_shim(spec, layout),
         stdin=spec.stdin,

@@ -14,6 +14,7 @@ _CHDIR = "Can't chdir to "
 _BY_TEXT = {os.strerror(number): number for number in errno.errorcode}
 _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 _TOO_BIG = (errno.E2BIG,)
+_TOO_MANY_WORDS = "Exceeded maximum number of arguments"
 _RESOURCES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC)
 _USERNS_HINT = (
     "; on Ubuntu 23.10 and newer AppArmor restricts user namespaces: install an AppArmor profile for bwrap"
@@ -24,7 +25,7 @@ _USERNS_HINT = (
 def parse_failure(stderr: bytes, command: bytes) -> tuple[str, int | None, str]:
     """(stage, errno, sentence) for `StartError`; stages are `model.errors.START_STAGES`."""
     text = stderr.decode(errors="replace").strip()
-    said = text.splitlines()[-1].removeprefix("bwrap: ") if text else ""
+    said = _last_words(text)
     number = _BY_TEXT.get(said.rpartition(": ")[2])
     name = os.fsdecode(command)
     if said.startswith(_EXEC):
@@ -32,6 +33,8 @@ def parse_failure(stderr: bytes, command: bytes) -> tuple[str, int | None, str]:
     if said.startswith(_CHDIR):
         where = said.removeprefix(_CHDIR).rpartition(": ")[0]
         return "bad_cwd", number, f"cwd {where}: {os.strerror(number) if number else said}"
+    if said.startswith(_TOO_MANY_WORDS):
+        return "too_big", errno.E2BIG, f"{name}: too many arguments and environment variables: {said}"
     if number in _RESOURCES:
         return "resources", number, f"the sandbox could not be set up: {said}"
     hint = _USERNS_HINT if "uid map" in said or "RTM_NEWADDR" in said else ""
@@ -40,6 +43,14 @@ def parse_failure(stderr: bytes, command: bytes) -> tuple[str, int | None, str]:
         number,
         f"the sandbox could not be set up: {said or 'bubblewrap ended without a word'}{hint}",
     )
+
+
+def _last_words(text: str) -> str:
+    """bubblewrap's last message, which may hold line ends: it repeats the command's name as it is."""
+    _, marked, said = f"\n{text}".rpartition("\nbwrap: ")
+    if marked:
+        return said
+    return text.splitlines()[-1] if text else ""
 
 
 def _exec_failure(name: str, number: int | None) -> tuple[str, int | None, str]:

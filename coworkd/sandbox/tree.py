@@ -35,6 +35,8 @@ _SHM_BYTES = 256 * 1024 * 1024
 _SHM_INODES = 16_384
 _TMP_BYTES_PER_INODE = 4096
 _MAX_TMP_INODES = 1_000_000
+_MIN_TMP_INODES = 16
+"""Never 0, which tmpfs takes for no bound."""
 
 _DEVICES = ((b"null", 1, 3), (b"zero", 1, 5), (b"full", 1, 7), (b"random", 1, 8), (b"urandom", 1, 9), (b"tty", 5, 0))
 _NSSWITCH = b"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"
@@ -57,7 +59,7 @@ def compose_tree(
         TreeTmpfs(
             path=b"/tmp",
             size_bytes=tmp_max_bytes,
-            inodes=min(tmp_max_bytes // _TMP_BYTES_PER_INODE, _MAX_TMP_INODES),
+            inodes=max(_MIN_TMP_INODES, min(tmp_max_bytes // _TMP_BYTES_PER_INODE, _MAX_TMP_INODES)),
             mode=0o1777,
             uid=uid,
         ),
