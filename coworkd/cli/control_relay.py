@@ -89,7 +89,7 @@ class StdinPump:
                 self._offer(data)
                 if self._stopped.is_set():
                     return
-            if self._close_at_end:
+            if self._close_at_end and not self._stopped.is_set():
                 self._sink.close_stdin()
         except CoworkError:
             # The command takes no more, has ended, or the link is gone: whoever reads its output is told.

@@ -1,0 +1,155 @@
+"""Bytes between a command and descriptors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from coworkd.cli.control_relay import DETACH_KEY, StdinPump, relay_output, write_whole
+from coworkd.client import Output
+from coworkd.model.errors import CoworkError, InvalidState, OutOfRange
+
+
+class Sink:
+    """Takes at most `take` bytes a call, nothing in every second one."""
+
+    def __init__(self, take: int = 10**9, error: CoworkError | None = None) -> None:
+        self.taken = b""
+        self.closed = 0
+        self._take = take
+        self._error = error
+        self._turn = 0
+
+    def write_some(self, data: bytes, /) -> int:
+        if self._error is not None:
+            raise self._error
+        self._turn += 1
+        piece = b"" if self._turn % 2 == 0 else data[: self._take]
+        self.taken += piece
+        return len(piece)
+
+    def close_stdin(self) -> None:
+        self.closed += 1
+
+
+class Source:
+    def __init__(self, *items: Output | OutOfRange) -> None:
+        self._items = list(items)
+
+    def read(self) -> Output | None:
+        if not self._items:
+            return None
+        item = self._items.pop(0)
+        if isinstance(item, OutOfRange):
+            raise item
+        return item
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = list(os.pipe())
+    yield ends[0], ends[1]
+    for end in ends:
+        try:
+            os.close(end)
+        except OSError:
+            continue
+
+
+def pumped(data: bytes, sink: Sink, **options: object) -> StdinPump:
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    pump = StdinPump(sink, reading, **options)  # type: ignore[arg-type]
+    pump.pump()
+    os.close(reading)
+    return pump
+
+
+def test_all_of_stdin_is_offered_until_it_was_taken_and_then_closed() -> None:
+    sink = Sink(take=3)
+    pumped(b"0123456789", sink)
+    assert sink.taken == b"0123456789"
+    assert sink.closed == 1
+
+
+def test_an_empty_stdin_is_closed_at_once() -> None:
+    sink = Sink()
+    pumped(b"", sink)
+    assert (sink.taken, sink.closed) == (b"", 1)
+
+
+def test_stdin_can_be_left_open() -> None:
+    sink = Sink()
+    pumped(b"x", sink, close_at_end=False)
+    assert (sink.taken, sink.closed) == (b"x", 0)
+
+
+def test_a_command_that_takes_no_more_ends_the_pump() -> None:
+    sink = Sink(error=InvalidState("it has ended"))
+    pumped(b"x", sink)
+    assert sink.closed == 0
+
+
+def test_the_detach_key_detaches_and_is_not_passed_on() -> None:
+    sink, detached = Sink(), []
+    pumped(b"ab" + DETACH_KEY, sink, detached=lambda: detached.append(True))
+    assert (sink.taken, sink.closed, detached) == (b"", 0, [True])
+
+
+def test_without_detaching_the_key_is_a_byte_like_others() -> None:
+    sink = Sink()
+    pumped(b"ab" + DETACH_KEY, sink)
+    assert sink.taken == b"ab" + DETACH_KEY
+
+
+def test_a_stopped_pump_takes_no_more() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"abc")
+    sink = Sink(take=0)
+    pump = StdinPump(sink, reading)
+    pump.stop()
+    pump.pump()
+    os.close(reading)
+    os.close(writing)
+    assert (sink.taken, sink.closed) == (b"", 0)
+
+
+def test_output_goes_to_the_descriptor_of_its_stream(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    other_reading, other_writing = os.pipe()
+    pieces = (Output("stdout", 0, b"\x00a", False), Output("stderr", 0, b"!", True), Output("stdout", 2, b"b", True))
+    relay_output(Source(*pieces), {"stdout": writing, "stderr": other_writing}, lambda _: None)
+    assert os.read(reading, 10) == b"\x00ab"
+    assert os.read(other_reading, 10) == b"!"
+    os.close(other_reading)
+    os.close(other_writing)
+
+
+def test_lost_output_is_told_and_the_rest_relayed(pipe: tuple[int, int]) -> None:
+    told: list[str] = []
+    source = Source(OutOfRange("5 bytes are gone"), Output("stdout", 5, b"rest", True))
+    relay_output(source, {"stdout": pipe[1]}, told.append)
+    assert told == ["5 bytes are gone"]
+    assert os.read(pipe[0], 10) == b"rest"
+
+
+def test_a_reader_that_is_gone_is_an_error(pipe: tuple[int, int]) -> None:
+    os.close(pipe[0])
+    with pytest.raises(BrokenPipeError):
+        relay_output(Source(Output("stdout", 0, b"x", False)), {"stdout": pipe[1]}, lambda _: None)
+
+
+def test_a_descriptor_that_does_not_block_is_waited_for(monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]) -> None:
+    os.set_blocking(pipe[1], False)
+    waits: list[list[int]] = []
+
+    def drain(_: object, writing: list[int], __: object) -> None:
+        waits.append(writing)
+        os.read(pipe[0], 65536)
+
+    monkeypatch.setattr("select.select", drain)
+    write_whole(pipe[1], bytes(70_000))
+    assert waits == [[pipe[1]]]

@@ -1,0 +1,107 @@
+"""What signals do while a command is followed."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+
+import pytest
+
+from coworkd.cli import control_signals
+from coworkd.cli.control_signals import Signals
+from coworkd.model.errors import InvalidState
+
+
+class Command:
+    def __init__(self, fails: bool = False) -> None:
+        self.asked: queue.SimpleQueue[tuple[object, ...]] = queue.SimpleQueue()
+        self._fails = fails
+
+    def _note(self, *what: object) -> None:
+        self.asked.put(what)
+        if self._fails:
+            raise InvalidState("it has ended")
+
+    def signal(self, signal: int | str, /) -> None:
+        self._note("signal", signal)
+
+    def kill(self, grace_s: float | None = None, /) -> None:
+        self._note("kill", grace_s)
+
+    def resize(self, rows: int, cols: int, /) -> None:
+        self._note("resize", rows, cols)
+
+
+def signals(given_up: list[bool] | None = None) -> Signals:
+    noted = given_up if given_up is not None else []
+    return Signals(size=lambda: (24, 80), give_up=lambda: noted.append(True))
+
+
+def test_before_there_is_a_command_a_signal_ends_us() -> None:
+    with pytest.raises(SystemExit) as caught, signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.code == 143
+
+
+def test_an_interrupt_goes_to_the_command_and_a_second_ends_it() -> None:
+    command = Command()
+    with signals() as held:
+        held.follow(command)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert command.asked.get(timeout=5) == ("signal", "INT")
+        os.kill(os.getpid(), signal.SIGINT)
+        assert command.asked.get(timeout=5) == ("kill", 0.0)
+    assert held.received == signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_term_and_hangup_end_the_command_with_grace(number: int) -> None:
+    command = Command()
+    with signals() as held:
+        held.follow(command)
+        os.kill(os.getpid(), number)
+        assert command.asked.get(timeout=5) == ("kill", None)
+    assert held.received == number
+
+
+def test_a_resized_terminal_resizes_the_commands() -> None:
+    command = Command()
+    with signals() as held:
+        held.follow(command)
+        os.kill(os.getpid(), signal.SIGWINCH)
+        assert command.asked.get(timeout=5) == ("resize", 24, 80)
+    assert held.received is None
+
+
+def test_detaching_gives_the_link_up_and_leaves_the_command() -> None:
+    given_up: list[bool] = []
+    command = Command()
+    held = signals(given_up)
+    held._command, held._detach = command, True
+    assert held.act_on(signal.SIGINT)
+    assert given_up == [True]
+    assert command.asked.empty()
+
+
+def test_a_guest_that_does_not_end_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_signals, "GIVE_UP_S", 0.01)
+    given_up: list[bool] = []
+    with signals(given_up) as held:
+        held.follow(Command())
+        os.kill(os.getpid(), signal.SIGTERM)
+        held._thread.join(5)
+    assert given_up == [True]
+
+
+def test_a_command_that_ended_a_moment_ago_is_no_error() -> None:
+    held = signals()
+    held._command = Command(fails=True)
+    assert held.act_on(signal.SIGTERM)
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with signals():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
