@@ -1,0 +1,80 @@
+"""What tests with a real coworkd share: clients, throw-away sessions, and the look at the machine from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from coworkd.client.sync import Client, connect
+from coworkd.model.errors import NotFound
+from coworkd.model.process import Exit
+from tests.root.conftest import Daemon
+
+WAIT_S = 10.0
+_numbers = itertools.count(1)
+
+
+def exited(code: int) -> Exit:
+    return Exit(code=code, signal=None, reason="exited")
+
+
+def client_of(daemon: Daemon) -> Client:
+    return connect(daemon.uri, client_name="root-test")
+
+
+@contextlib.contextmanager
+def session_of(client: Client, name: str, **fields: Any) -> Iterator[str]:
+    """A session of that name, deleted with what runs in it at the end."""
+    client.session_ensure(name=name, **fields)
+    try:
+        yield name
+    finally:
+        with contextlib.suppress(NotFound):
+            client.session_delete(session=name, force=True)
+
+
+def fresh_mark() -> str:
+    """A number of seconds nobody else sleeps: finds a command of ours among all processes of the machine."""
+    return f"{4000 + next(_numbers)}.{os.getpid()}"
+
+
+def living(mark: str) -> list[int]:
+    """The processes with `mark` among their arguments, zombies left out."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if mark.encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
+                    found.append(int(entry))
+    return found
+
+
+def wait_until(true: Callable[[], object], what: str, timeout_s: float = WAIT_S) -> None:
+    """Poll, since nobody tells us of what happens inside a sandbox; fails with `what`."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.01)
+
+
+def children_of(pid: int) -> list[int]:
+    """Children of every thread of `pid`, zombies included."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+@contextlib.contextmanager
+def took_at_most(limit_s: float) -> Iterator[None]:
+    """The block takes no longer than that."""
+    start = time.monotonic()
+    yield
+    took_s = time.monotonic() - start
+    assert took_s <= limit_s, f"took {took_s:.2f} s, at most {limit_s:g} s are allowed"
