@@ -10,6 +10,7 @@ import contextlib
 import gc
 import getopt
 import os
+import resource
 import signal
 import socket
 import sys
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
         os.setsid()  # the terminal's signals are the supervisor's to handle
     listener = _listen(path)
     launcher = Launcher(listener, bubblewrap=bubblewrap, base=base, cgroup_root=cgroup_root, linger_s=linger_s)
+    _raise_descriptor_limit()
     gc.collect()
     gc.freeze()
     try:
@@ -63,6 +65,12 @@ def _listen(path: str) -> socket.socket:
         os.umask(old)
     listener.listen(_BACKLOG)
     return listener
+
+
+def _raise_descriptor_limit() -> None:
+    """Up to the hard limit: each kept process holds a handful. A child sets its own before it becomes a sandbox."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _open_wakeup() -> int:

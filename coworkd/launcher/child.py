@@ -1,8 +1,9 @@
 """The steps of the launcher's child, between fork and the exec of bubblewrap, in the order that makes each one hold.
 
-Order (DESIGN §7): cgroup (it is born there, see `system.clone`), oom score, resource limits, the session's mount and network namespaces, a new session keyring, groups, uid,
-no_new_privs, parent-death signal and then the check that the parent is still there, default signals, empty mask, umask,
-descriptors, exec with an empty environment. Root ends at the uid; bubblewrap never runs as root.
+Order (DESIGN §7): cgroup (it is born there, see `system.clone`), oom score, resource limits, the session's mount and
+network namespaces, a new session keyring, groups, uid, no_new_privs, parent-death signal and then the check that the
+parent is still there, default signals, empty mask, umask, descriptors, exec with an empty environment. Root ends at the
+uid; bubblewrap never runs as root.
 
 A step that fails is told through the error pipe as `stage errno` and the child is gone; the pipe closes by itself at a good exec.
 """
@@ -73,7 +74,7 @@ def run(plan: ChildPlan) -> None:
         step("exec", lambda: os.execve(plan.executable, plan.argv, {}))
     except OSError as error:
         os.write(error_fd, f"{stage} {error.errno}".encode())
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - a forked child must never go on as a second launcher
         os.write(error_fd, f"{stage} 0 {error!r}".encode())
     os._exit(127)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 
 from coworkd.launcher.process import Process
-from coworkd.system.proc_connector import Exec, ExitStatus, Fork, ProcConnector, ProcEvent
+from coworkd.system.proc_connector import Exec, ExitStatus, Fork, Overflow, ProcConnector, ProcEvent
 
 _FIRST_POLL_S = 0.001
 _LAST_POLL_S = 0.05
@@ -25,6 +25,8 @@ class ConnectorWatch:
         self._by_monitor: dict[int, Process] = {}
         self._by_init: dict[int, Process] = {}
         self._by_payload: dict[int, Process] = {}
+        self._unseen = PollingWatch()
+        """Processes whose fork or exec may be among events that the kernel dropped."""
 
     def fileno(self) -> int:
         return self._connector.fileno()
@@ -34,19 +36,29 @@ class ConnectorWatch:
 
     def discard(self, process: Process) -> None:
         self._by_monitor.pop(process.monitor_pid, None)
+        self._unseen.discard(process)
         for table, pid in ((self._by_init, process.init_pid), (self._by_payload, process.payload_pid)):
             if pid is not None:
                 table.pop(pid, None)
 
     def poll(self) -> set[Process]:
         """Hand every waiting fact to its process; returns those that learned something."""
-        touched = {self._take(event) for event in self._connector.read()}
-        return {process for process in touched if process is not None}
+        taken = [self._take(event) for event in self._connector.read()]
+        touched = {process for process in taken if process is not None}
+        for process in self._unseen.poll_due():
+            touched.add(process)
+            if process.payload_pid is not None:
+                self._by_payload[process.payload_pid] = process
+        return touched
 
     def next_poll_s(self) -> float | None:
-        return None
+        return self._unseen.next_poll_s()
 
     def _take(self, event: ProcEvent) -> Process | None:
+        if isinstance(event, Overflow):
+            for known in self._by_monitor.values():
+                if not known.executed:
+                    self._unseen.add(known)
         if isinstance(event, Fork):
             return self._take_fork(event)
         if isinstance(event, Exec):
@@ -63,7 +75,8 @@ class ConnectorWatch:
 
     def _take_fork(self, event: Fork) -> Process | None:
         process = self._by_monitor.get(event.parent)
-        if process is not None and process.init_pid is None:
+        # The status pipe may have told the init's pid a moment before.
+        if process is not None and process.init_pid in (None, event.child):
             process.learn_init(event.child)
             self._by_init[event.child] = process
             return process
@@ -104,6 +117,10 @@ class PollingWatch:
         self._interval_s = min(self._interval_s * 2, _LAST_POLL_S)
         self._due = time.monotonic() + self._interval_s
         return looked
+
+    def poll_due(self) -> set[Process]:
+        """`poll`, if its time has come."""
+        return self.poll() if self.next_poll_s() == 0 else set()
 
     def next_poll_s(self) -> float | None:
         return max(0.0, self._due - time.monotonic()) if self._waiting else None

@@ -1,11 +1,13 @@
 """One command in its sandbox, from fork to the reaping of its init.
 
-Three pids: `monitor_pid` (bubblewrap, our child), `init_pid` (bubblewrap's own pid 1 in the sandbox; reparented to us when the
-monitor has gone) and `payload_pid` (the command). Facts arrive in any order from the status pipe, the process connector and wait4; `notices`
-turns them into what the supervisor is told, each once, in the order `Started | StartError`, `Exited`.
+Three pids: `monitor_pid` (bubblewrap, our child), `init_pid` (bubblewrap's own pid 1 in the sandbox; reparented to us
+when the monitor has gone) and `payload_pid` (the command). Facts arrive in any order from the status pipe, the process
+connector and wait4; `notices` turns them into what the supervisor is told, each once, in the order
+`Started | StartError`, `Exited`.
 
 Rules
-- The command ran if its exec was seen (connector) or bubblewrap reported an exit code. Else all of stderr is bubblewrap's, and the outcome is `StartError`.
+- The command ran if its exec was seen (connector) or bubblewrap reported an exit code. Else all of stderr is
+  bubblewrap's, and the outcome is `StartError`.
 - The exact wait status is the connector's; without it 129 to 192 is told as a signal, `inferred`.
 - rusage is the init's: bubblewrap's monitor leaves before it reaps its init and would report none.
 """
@@ -136,11 +138,13 @@ class Process:
                 process=self.request.process, init_pid=self.init_pid, payload_pid=self.payload_pid, at=time.time()
             )
             told.append(self.started)
-        if self._gone() and self.living:
+        if self.gone and self.living:
             told.append(self._conclude())
         return told
 
-    def _gone(self) -> bool:
+    @property
+    def gone(self) -> bool:
+        """Whether everything that can be reaped has been."""
         return self._monitor_status is not None and (self.init_pid is None or self._rusage is not None)
 
     def _conclude(self) -> StartError | Exited:
@@ -201,7 +205,7 @@ class Process:
 
     def kill(self) -> None:
         """End the whole tree, frozen or stopped as it may be."""
-        if self._gone():
+        if self.gone:
             return
         self.killed = True
         if self.cgroup_path is not None and cgroup.kill(self.cgroup_path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import selectors
 import signal
 import socket
@@ -31,8 +32,14 @@ from coworkd.model import launch
 from coworkd.model.names import MIN_UID
 from coworkd.system import cgroup, sha256
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _PROCESS_LIMIT = 4096
 _FILTER_LIMIT = 256
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can stand in the path of a cgroup: a session's or a process's name, and never a way out of it."""
+    return _NAME.match(text) is not None
 
 
 class Quitting(Exception):
@@ -151,6 +158,9 @@ class Launcher:
             self._tell(process)
 
     def _tell(self, process: Process) -> None:
+        if process.gone and process.living:  # its last words first: they may be read in this very round
+            self._error_ready(process)
+            self._exec_ready(process)
         for notice in process.notices():
             if isinstance(notice, launch.StartError | launch.Exited):
                 self._settle(process)
@@ -186,11 +196,16 @@ class Launcher:
     def _error_ready(self, process: Process) -> None:
         if process.error_fd is None:
             return
-        text = os.read(process.error_fd, 4096).decode(errors="replace")
+        try:
+            text = os.read(process.error_fd, 4096).decode(errors="replace")
+        except BlockingIOError:
+            return
         if text:
-            stage, number, *rest = text.split(" ", 2)
-            reason = rest[0] if rest else os.strerror(int(number))
-            process.setup_error = ("sandbox_setup", int(number) or None, f"the sandbox's {stage} step failed: {reason}")
+            stage, _, said = text.partition(" ")
+            number, _, reason = said.partition(" ")
+            code = int(number) if number.isdecimal() else 0
+            words = f"the sandbox's {stage} step failed: {reason or os.strerror(code)}"
+            process.setup_error = ("sandbox_setup", code or None, words)
         self._drop(process.error_fd)
         process.error_fd = None
 
@@ -198,7 +213,10 @@ class Launcher:
         """The shim's pipe: `+` once the terminal stands, then its end (a good exec) or `stage errno`."""
         if process.exec_fd is None:
             return
-        data = os.read(process.exec_fd, 256)
+        try:
+            data = os.read(process.exec_fd, 256)
+        except BlockingIOError:
+            return
         process.shim_said += data
         if data and len(process.shim_said) < 256:
             return
@@ -216,6 +234,9 @@ class Launcher:
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
+        # The one before may have hung up in the same moment: a supervisor that was killed and started again.
+        self._receive()
+        self._set_interest()
         if peer_uid(connection) != 0 or self._supervisor is not None:
             connection.close()
             return
@@ -228,9 +249,13 @@ class Launcher:
             if received is None:
                 break
             request, fds = received
-            self._handlers[type(request)](request, fds)
-            for fd in fds:
-                os.close(fd)
+            try:
+                self._handlers[type(request)](request, fds)
+            except OSError as error:  # one session's lack of a descriptor or a bad limit must not end all others
+                self._refuse(request.id, "resources", error.errno, f"{type(request).__name__}: {error.strerror}")
+            finally:
+                for fd in fds:
+                    os.close(fd)
 
     def _set_interest(self) -> None:
         link = self._supervisor
@@ -239,6 +264,7 @@ class Launcher:
         if link.closed:
             self._unregister(link.fileno())
             link.close()
+            self._abandon_builders()  # whoever comes next asks anew, and counts its requests anew
             self._supervisor = None
             self._alone_since = time.monotonic()
             return
@@ -272,8 +298,15 @@ class Launcher:
         if request.uid < MIN_UID or request.gid < MIN_UID:
             self._refuse(request.id, "uid", errno.EPERM, "a session's uid is at least 1001")
             return
-        if request.session in self._sessions:
-            self._send(launch.Done(id=request.id))
+        if not is_name(request.session):
+            self._refuse(request.id, "name", errno.EINVAL, "that is no name of a session")
+            return
+        known = self._sessions.get(request.session)
+        if known is not None and (known.uid, known.gid) != (request.uid, request.gid):
+            self._refuse(request.id, "uid", errno.EPERM, "the session is open with another uid; close it first")
+            return
+        if known is not None:
+            self._send(launch.Done(id=request.id, missing=known.missing, degraded=known.degraded))
             return
         if request.session in self._builders:
             self._refuse(request.id, "tree", errno.EBUSY, "the session is being opened; ask again")
@@ -297,9 +330,7 @@ class Launcher:
             self._refuse(builder.request.id, report.error_stage or "", report.errno, report.message)
             return
         self._sessions[name] = session
-        missing = tuple(os.fsdecode(path) for path in report.missing)
-        unmapped = tuple(f"{os.fsdecode(path)} keeps its owner: no idmapped mounts there" for path in report.unmapped)
-        self._send(launch.Done(id=builder.request.id, missing=missing, degraded=unmapped))
+        self._send(launch.Done(id=builder.request.id, missing=session.missing, degraded=session.degraded))
 
     def _close_session(self, request: launch.CloseSession, _: list[int]) -> None:
         if any(p.living and p.request.session == request.session for p in self._processes.values()):
@@ -354,6 +385,8 @@ class Launcher:
     def _judge(self, request: launch.Spawn, session: Session | None) -> str | None:
         if session is None:
             return f"session {request.session!r} is not open"
+        if not is_name(request.process):
+            return "that is no name of a process"
         if (request.uid, request.gid) != (session.uid, session.gid):
             return "the uid asked for is not the session's"
         if request.process in self._processes:
@@ -420,9 +453,7 @@ class Launcher:
     # -- ends ---------------------------------------------------------------------------------------------------
 
     def _end_everything(self) -> None:
-        for builder, _ in self._builders.values():
-            builder.abandon()
-        self._builders.clear()
+        self._abandon_builders()
         for process in self._processes.values():
             process.kill()
         deadline = time.monotonic() + 5
@@ -437,6 +468,12 @@ class Launcher:
         self._sessions.clear()
         if self._cgroup_root is not None and not cgroup.remove(self._cgroup_root, wait_s=1.0):
             print(f"coworkd-launcher: {self._cgroup_root} could not be removed", file=sys.stderr)
+
+    def _abandon_builders(self) -> None:
+        for builder, _ in self._builders.values():
+            self._unregister(builder.fileno())
+            builder.abandon()
+        self._builders.clear()
 
     # -- selector -----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from coworkd.system import namespaces
 
 BUILD_TIMEOUT_S = 10.0
 _REPORT_LIMIT_BYTES = 64 * 1024
+_WORDS_LIMIT = 4096
+"""Characters of a stage or message that are told: the report fits the pipe whole, so one read takes it."""
 
 
 class BuildReport(Struct, frozen=True, kw_only=True):
@@ -34,12 +36,16 @@ class BuildReport(Struct, frozen=True, kw_only=True):
 class Session:
     """An open session. `close` lets go of both namespaces; they end with their last process."""
 
-    def __init__(self, name: str, uid: int, gid: int, mount_namespace: int, network_namespace: int) -> None:
-        self.name = name
-        self.uid = uid
-        self.gid = gid
+    def __init__(self, request: OpenSession, report: BuildReport, mount_namespace: int, network_namespace: int) -> None:
+        self.name = request.session
+        self.uid = request.uid
+        self.gid = request.gid
         self.mount_namespace = mount_namespace
         self.network_namespace = network_namespace
+        self.missing = tuple(os.fsdecode(path) for path in report.missing)
+        self.degraded = tuple(
+            f"{os.fsdecode(path)} keeps its owner: no idmapped mounts there" for path in report.unmapped
+        )
 
     def close(self) -> None:
         os.close(self.mount_namespace)
@@ -70,18 +76,25 @@ class Builder:
     def finish(self) -> tuple[Session | None, BuildReport]:
         """Take the answer; the session on success. The child ends by itself afterwards and is reaped by the launcher."""
         data = os.read(self._report, _REPORT_LIMIT_BYTES)
-        if not data:
-            report = BuildReport(error_stage="builder", message="the builder died without an answer")
-        else:
-            report = msgspec.msgpack.decode(data, type=BuildReport)
+        report = _parse_report(data)
         session = None
-        if report.error_stage is None:
-            request = self.request
-            mount_namespace = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-            network_namespace = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            session = Session(request.session, request.uid, request.gid, mount_namespace, network_namespace)
-        self._release()
+        try:
+            if report.error_stage is None:
+                session = self._take(report)
+        except OSError as error:
+            report = BuildReport(error_stage="namespaces", errno=error.errno, message=str(error))
+        finally:
+            self._release()
         return session, report
+
+    def _take(self, report: BuildReport) -> Session:
+        mount_namespace = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            network_namespace = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(mount_namespace)
+            raise
+        return Session(self.request, report, mount_namespace, network_namespace)
 
     def abandon(self) -> None:
         """Kill the builder; nothing of its work stays."""
@@ -91,6 +104,15 @@ class Builder:
     def _release(self) -> None:
         os.close(self._report)
         os.close(self._hold)
+
+
+def _parse_report(data: bytes) -> BuildReport:
+    if not data:
+        return BuildReport(error_stage="builder", message="the builder died without an answer")
+    try:
+        return msgspec.msgpack.decode(data, type=BuildReport)
+    except msgspec.MsgspecError as error:
+        return BuildReport(error_stage="builder", message=f"the builder's answer cannot be read: {error}")
 
 
 def _build(request: OpenSession, base: bytes, report_fd: int, hold_fd: int) -> None:
@@ -103,11 +125,13 @@ def _build(request: OpenSession, base: bytes, report_fd: int, hold_fd: int) -> N
         tree.build(request.tree, sources, base)
         report = BuildReport(missing=tuple(sources.missing), unmapped=tuple(sources.unmapped))
     except tree.TreeError as error:
-        report = BuildReport(error_stage=error.stage, errno=error.errno, message=str(error))
+        report = BuildReport(
+            error_stage=error.stage[:_WORDS_LIMIT], errno=error.errno, message=str(error)[:_WORDS_LIMIT]
+        )
     except OSError as error:
-        report = BuildReport(error_stage="namespaces", errno=error.errno, message=str(error))
-    except BaseException as error:
-        report = BuildReport(error_stage="builder", message=repr(error))
+        report = BuildReport(error_stage="namespaces", errno=error.errno, message=str(error)[:_WORDS_LIMIT])
+    except BaseException as error:  # noqa: BLE001 - a forked child must never go on as a second launcher
+        report = BuildReport(error_stage="builder", message=repr(error)[:_WORDS_LIMIT])
     try:
         os.write(report_fd, msgspec.msgpack.encode(report))
         os.read(hold_fd, 1)

@@ -147,9 +147,7 @@ def _refuse_destination(option: str, destination: bytes, writable: Sequence[byte
         raise _refused(f"{option} at {destination!r} is refused: a destination is absolute and normal")
     for path in writable:
         if destination.startswith(path + b"/"):
-            raise _refused(
-                f"{option} below {path!r} is refused: a planted link there could lead it out of the sandbox"
-            )
+            raise _refused(f"{option} below {path!r} is refused: a planted link there could lead it out of the sandbox")
 
 
 def _refused(message: str) -> SandboxSetupFailed:

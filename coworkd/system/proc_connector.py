@@ -11,6 +11,7 @@ Sources: Documentation/driver-api/connector.rst, include/uapi/linux/cn_proc.h.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -87,8 +88,10 @@ class ProcConnector:
                 data = self._socket.recv(1024)
             except BlockingIOError:
                 return events
-            except OSError:  # ENOBUFS: the kernel dropped events for this socket
-                events.append(Overflow())
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                events.append(Overflow())  # the kernel dropped events for this socket
                 continue
             event = parse_event(data)
             if event is not None:
