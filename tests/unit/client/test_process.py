@@ -97,13 +97,19 @@ def test_attach_goes_on_from_the_offset_given(client: Client, guest: FakeGuest) 
 
 
 def test_a_parked_handle_attaches_again_where_it_stopped(client: Client, guest: FakeGuest) -> None:
-    process = start(client, guest, lambda: guest.output("stdout", 0, b"ab"), lambda: guest.output("stdout", 2, b"cd"))
+    process = start(client, guest)
     assert process._inbox is not None
     process._inbox._bound_bytes = 2
     streams = {"stdout": {"first": 0, "end": 4}, "stderr": {"first": 0, "end": 0}}
     guest.answers["process.attach"] = lambda _: {"streams": streams}
     guest.after["process.attach"] = lambda _: guest.output("stdout", 2, b"cd")
-    guest.answers["ping"] = lambda _: {"time": 1.0, "monotonic": 1.0}
+
+    def speak_first(_: dict[str, Any]) -> dict[str, float]:
+        guest.output("stdout", 0, b"ab")
+        guest.output("stdout", 2, b"cd")
+        return {"time": 1.0, "monotonic": 1.0}
+
+    guest.answers["ping"] = speak_first
     client.ping()
     assert [process.read(), process.read()] == [Output("stdout", 0, b"ab", False), Output("stdout", 2, b"cd", False)]
     assert guest.called("process.detach") == [{"process": "p1"}]
