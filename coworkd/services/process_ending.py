@@ -106,10 +106,18 @@ class Ender:
             return False
         return True
 
+    async def kill_lost(self, process: LiveProcess) -> None:
+        """End a process that was told as lost and turned out to live."""
+        await self.record("process.kill", process, reason="it was told as lost")
+        await self._kill(process)
+
     async def _kill_after(self, process: LiveProcess, grace_s: float) -> None:
         with trio.move_on_after(grace_s):
             await process.over.wait()
             return
+        await self._kill(process)
+
+    async def _kill(self, process: LiveProcess) -> None:
         try:
             await self._launcher.kill(process.id)
         except CoworkError as error:

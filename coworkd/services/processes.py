@@ -54,7 +54,7 @@ from coworkd.services.process_table import ProcessTable
 from coworkd.services.stdin import Stdin
 from coworkd.services.terminal import check_size
 
-_EVICTION_INTERVAL_S = 60.0
+_UPKEEP_INTERVAL_S = 60.0
 
 _log = logging.getLogger("coworkd.process")
 
@@ -115,8 +115,9 @@ class Processes:
                 await self._adopt_all()
                 task_status.started()
                 while True:
-                    await trio.sleep(_EVICTION_INTERVAL_S)
+                    await trio.sleep(_UPKEEP_INTERVAL_S)
                     self._forget_all(self._table.surplus())
+                    await self._adopt_all()
         finally:
             self._nursery = None
             for process in self._table.where():
@@ -422,6 +423,11 @@ class Processes:
 
     async def _adopt_all(self) -> None:
         for adopted, fds in self._launcher.adopted:
+            if adopted.process in self._table:
+                # Told as lost when the connection broke: what is told stays true.
+                fds.close()
+                await self._ender.kill_lost(self._table.find(adopted.process))
+                continue
             one_shot = adopted.process.startswith(ONE_SHOT_PREFIX)
             process = self._add(adopted.process, adopted.session, adopted.argv, one_shot=one_shot)
             self._launcher.watch(process.id, process.learn)

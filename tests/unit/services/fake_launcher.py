@@ -176,10 +176,14 @@ class FakeLauncher:
         return command
 
     @property
+    def generation(self) -> int:
+        return 1
+
+    @property
     def watched(self) -> set[str]:
         return set(self._watchers)
 
-    async def open_session(self, request: OpenSession, /) -> tuple[str, ...]:
+    async def open_session(self, request: OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
         raise NotImplementedError("the process service opens no sessions")
 
     async def close_session(self, session: str, /) -> None:
@@ -254,6 +258,12 @@ class FakeLauncher:
                 exited=command.exited_notice,
             )
             self._adopted.append((adopted, fds))
+
+    def reconnect(self) -> None:
+        """The connection broke, but the launcher lived: its commands run on, and are offered again."""
+        for call in list(self._watchers.values()):
+            call(None)
+        self.change_supervisor()
 
     def lose(self) -> None:
         """The launcher dies, and every command with it."""

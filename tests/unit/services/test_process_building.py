@@ -11,9 +11,10 @@ import trio
 
 from coworkd.model import calls
 from coworkd.model.errors import InvalidState, SandboxSetupFailed, StartFailed
+from coworkd.model.names import OsBytes
 from coworkd.model.process import TtySize
 from tests.unit.services.fake_launcher import FakeCommand
-from tests.unit.services.process_house import FakeLink, House, in_trio, jump, open_house, settle
+from tests.unit.services.process_house import FakeLink, House, Output, in_trio, jump, open_house, settle
 
 SIZE = TtySize(rows=24, cols=80)
 
@@ -40,6 +41,10 @@ async def wait_until(condition: Callable[[], bool]) -> None:
     """Terminals are read in threads."""
     while not condition():
         await trio.lowlevel.checkpoint()
+
+
+async def run(house: House) -> None:
+    await house.processes.run(calls.ProcessRun(session="work", argv=[OsBytes(b"cat")]), house.link)
 
 
 async def start_terminal(house: House) -> Pty:
@@ -155,3 +160,73 @@ async def test_spawn_without_its_descriptors_is_killed_and_leaves_nothing(name: 
         await settle()
         assert house.launcher.killed == ["one"]
         assert house.launcher.commands == {}
+
+
+@in_trio
+async def test_adopted_process_goes_on_without_gap() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.write(b"before")
+        await settle()
+        await house.restart(lambda: house.command.write(b" after"))
+        await settle()
+        attached = await house.processes.attach(calls.ProcessAttach(process="one", stdout=3), house.link)
+        assert attached.streams["stdout"] == calls.Range(first=0, end=12)
+        assert house.link.pull() == [Output("stdout", 3, b"ore after", False)]
+        assert house.audit.fields("process.adopt")["state"] == "running"
+
+
+@in_trio
+async def test_adopted_process_that_ended_meanwhile_is_told() -> None:
+    async with open_house() as house:
+        await house.start()
+
+        def end() -> None:
+            house.command.write(b"last words")
+            house.command.exit(4)
+
+        await house.restart(end)
+        assert (await house.processes.wait(calls.WaitProcess(process="one"))).exit.code == 4
+        await house.processes.attach(calls.ProcessAttach(process="one"), house.link)
+        assert house.link.pull_bytes() == b"last words"
+
+
+@in_trio
+async def test_adopted_process_that_never_ran_is_recorded_and_forgotten() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(house.start)
+                await settle()
+                nursery.cancel_scope.cancel()
+        await house.restart(lambda: house.command.fail())
+        await settle()
+        assert house.audit.kinds[-1] == "process.start_failed"
+        assert house.launcher.forgotten == ["one"]
+
+
+@in_trio
+async def test_adopted_one_shot_is_killed_and_forgotten() -> None:
+    async with open_house() as house:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run, house)
+                await settle()
+                await house.close()
+                scope.cancel()
+        await house.restart()
+        await settle()
+        assert len(house.launcher.killed) == 1
+        assert house.launcher.commands == {}
+
+
+@in_trio
+async def test_adopted_stdin_goes_on_where_the_first_write_says() -> None:
+    async with open_house() as house:
+        await house.start(stdin="pipe")
+        await house.processes.write_stdin(calls.WriteStdin(process="one", offset=0, data=b"12345"))
+        await house.restart()
+        answer = await house.processes.write_stdin(calls.WriteStdin(process="one", offset=5, data=b"678"))
+        assert answer.offset == 8
+        assert house.command.read() == b"12345678"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import trio
 
 from coworkd.model import calls
-from coworkd.model.errors import Unavailable
+from coworkd.model.errors import DiskFailed, InvalidState, Unavailable
+from coworkd.model.process import Exit
 from tests.unit.services.process_house import House, in_trio, jump, open_house, settle
 
 WAIT = calls.WaitProcess(process="one")
+
+
+async def wait(house: House) -> Exit:
+    return (await house.processes.wait(WAIT)).exit
 
 
 async def kill(house: House, grace_s: float | None = None) -> None:
@@ -33,7 +40,7 @@ async def test_first_reason_stays_the_reason() -> None:
         await kill(house, 60.0)
         await settle()
         jump(3.5)
-        assert (await house.processes.wait(WAIT)).exit.reason == "killed"
+        assert (await wait(house)).reason == "killed"
 
 
 @in_trio
@@ -42,7 +49,7 @@ async def test_kill_whose_term_reaches_nobody_ends_the_tree_at_once() -> None:
         await house.start()
         house.command.started_notice = None
         await kill(house, 60.0)
-        assert (await house.processes.wait(WAIT)).exit.reason == "killed"
+        assert (await wait(house)).reason == "killed"
 
 
 @in_trio
@@ -51,7 +58,7 @@ async def test_kill_twice_ends_it_at_the_shorter_grace() -> None:
         await house.start()
         await kill(house, 60.0)
         await kill(house, 0.0)
-        assert (await house.processes.wait(WAIT)).exit.reason == "killed"
+        assert (await wait(house)).reason == "killed"
 
 
 @in_trio
@@ -61,7 +68,7 @@ async def test_kill_with_a_lost_launcher_is_unavailable_and_the_process_lost() -
         house.command.on_kill = house.launcher.lose
         house.command.on_signal = lambda number: house.launcher.lose()
         await kill(house)
-        assert (await house.processes.wait(WAIT)).exit.reason == "lost"
+        assert (await wait(house)).reason == "lost"
         house.launcher.change_supervisor()
         with pytest.raises(Unavailable):
             await house.start(id="two")
@@ -74,7 +81,7 @@ async def test_timeout_kills_though_the_log_is_full() -> None:
         house.audit.full = {"process.kill"}
         await settle()
         jump(3.1)
-        assert (await house.processes.wait(WAIT)).exit.reason == "timeout"
+        assert (await wait(house)).reason == "timeout"
 
 
 @in_trio
@@ -108,3 +115,109 @@ async def test_launcher_forgets_only_after_the_exit_is_recorded() -> None:
         gate.set()
         await settle()
         assert house.launcher.forgotten == ["one"]
+
+
+@in_trio
+async def test_signal_goes_to_the_launcher_and_is_recorded_first() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.on_signal = lambda number: house.audit.records.append(("reached", {"signal": number}))
+        await house.processes.signal(calls.SignalProcess(process="one", signal="SIGTERM"))
+        assert house.audit.kinds[-2:] == ["process.signal", "reached"]
+        assert house.command.signals == [signal.SIGTERM]
+
+
+@in_trio
+async def test_signal_that_cannot_be_recorded_is_not_sent() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.audit.full = {"process.signal"}
+        with pytest.raises(DiskFailed):
+            await house.processes.signal(calls.SignalProcess(process="one", signal=15))
+        assert house.command.signals == []
+
+
+@in_trio
+async def test_signal_after_the_exit_is_refused() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.exit(0)
+        with pytest.raises(InvalidState):
+            await house.processes.signal(calls.SignalProcess(process="one", signal=15))
+
+
+@in_trio
+async def test_signal_that_loses_the_race_with_the_exit_is_refused_as_such() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.started_notice = None
+        with pytest.raises(InvalidState):
+            await house.processes.signal(calls.SignalProcess(process="one", signal=15))
+
+
+@in_trio
+async def test_kill_lets_the_command_end_itself_within_grace() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.on_signal = lambda number: house.command.exit(0)
+        await house.processes.kill(calls.KillProcess(process="one"))
+        assert await wait(house) == Exit(code=0, signal=None, reason="killed")
+        await settle()
+        jump(10)
+        await settle()
+        assert house.launcher.killed == []
+
+
+@in_trio
+async def test_kill_ends_the_tree_after_grace() -> None:
+    async with open_house() as house:
+        await house.start()
+        await house.processes.kill(calls.KillProcess(process="one", grace_s=2.0))
+        await settle()
+        jump(1.9)
+        await settle()
+        assert house.launcher.killed == []
+        jump(0.2)
+        assert await wait(house) == Exit(code=None, signal="KILL", reason="killed")
+
+
+@in_trio
+async def test_kill_without_grace_ends_the_tree_at_once() -> None:
+    async with open_house() as house:
+        await house.start()
+        await house.processes.kill(calls.KillProcess(process="one", grace_s=0))
+        assert (await wait(house)).reason == "killed"
+        assert house.command.signals == []
+
+
+@in_trio
+async def test_kill_is_done_though_the_log_is_full() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.audit.full = {"process.kill", "process.exit"}
+        await house.processes.kill(calls.KillProcess(process="one", grace_s=0))
+        assert (await wait(house)).reason == "killed"
+
+
+@in_trio
+async def test_kill_of_an_ended_process_does_nothing() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.exit(0)
+        await house.processes.kill(calls.KillProcess(process="one"))
+        assert house.launcher.killed == []
+        assert "process.kill" not in house.audit.kinds
+
+
+@in_trio
+async def test_process_told_as_lost_is_killed_where_it_lives() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.launcher.reconnect()
+        await settle()
+        jump(0.6)
+        assert (await wait(house)).reason == "lost"
+        jump(61)
+        await settle()
+        assert house.launcher.killed == ["one"]
+        assert (await wait(house)).reason == "lost"
