@@ -25,8 +25,8 @@ def main(path: str) -> dict[str, Any]:
     ran: Any = host.request("process.run", {"session": "third-party", "argv": argv})
     host.request("process.start", {"session": "third-party", "argv": ["echo", "hi"]})
     followed, message = b"", host.next_message()
-    while message.name != "process.exit":  # type: ignore[union-attr]
-        followed += message.args[0]["data"]  # type: ignore[union-attr]
+    while message.name != "process.exit":
+        followed += message.args[0]["data"]
         message = host.next_message()
     try:
         refused = str(host.request("process.rum", {}))
