@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from msgspec import Struct
-
 from coworkd.model import calls
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, ProcessInfo
@@ -80,8 +78,7 @@ class ProcessesApi(Protocol):
 
     async def get(self, params: calls.ProcessName, /) -> ProcessInfo: ...
 
-    async def list(self, params: calls.ProcessListParams, /) -> Struct:
-        """An answer with one field, `processes`."""
+    async def list(self, params: calls.ProcessListParams, /) -> calls.ProcessList: ...
 
     async def forget(self, params: calls.ForgetProcess, /) -> calls.Empty: ...
 

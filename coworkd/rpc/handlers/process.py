@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from coworkd.model import calls
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, ProcessInfo
@@ -47,7 +45,7 @@ def process_methods(processes: ProcessesApi) -> tuple[Method, ...]:
     async def get(params: calls.ProcessName, link: LinkPort) -> ProcessInfo:
         return await processes.get(params)
 
-    async def list_(params: calls.ProcessListParams, link: LinkPort) -> Struct:
+    async def list_(params: calls.ProcessListParams, link: LinkPort) -> calls.ProcessList:
         return await processes.list(params)
 
     async def forget(params: calls.ForgetProcess, link: LinkPort) -> calls.Empty:
