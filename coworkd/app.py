@@ -10,6 +10,7 @@ they are ended, throw-away sessions are deleted, and the launcher quits.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -65,6 +66,7 @@ class App:
         self._mode = mode
         self._logs = logs
         self._stop = trio.Event()
+        self._coming_up = trio.CancelScope()
         self._stop_reason = ""
         boot_id = _BOOT_ID.read_text().strip()
         state_dir = Path(config.state_dir)
@@ -120,9 +122,11 @@ class App:
         """Come up, call `ready`, serve, and end in order. Raises what keeps it from coming up."""
         try:
             async with trio.open_nursery() as nursery:
-                await self._come_up(nursery)
-                ready()
-                await self._stop.wait()
+                with self._coming_up:
+                    await self._come_up(nursery)
+                if not self._coming_up.cancelled_caught:
+                    ready()
+                    await self._stop.wait()
                 with trio.CancelScope(shield=True):
                     await self._go_down()
                 nursery.cancel_scope.cancel()
@@ -142,9 +146,10 @@ class App:
             await nursery.start(self.launcher.serve)
         with self.health.stage("sessions"):
             await self.sessions.load()
-            await nursery.start(self.sessions.serve)
         with self.health.stage("processes"):
             await nursery.start(self.processes.serve)
+            # After the processes: a deletion that goes on has to know the commands the launcher kept.
+            await nursery.start(self.sessions.serve)
         with self.health.stage("listen"):
             await nursery.start(self.server.run)
             for uri in self._config.endpoints:
@@ -178,6 +183,7 @@ class App:
     def _end(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason
         self._stop.set()
+        self._coming_up.cancel()
 
     async def _take_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
@@ -248,10 +254,13 @@ class App:
 
 
 def read_token(path: str) -> str | None:
-    """The token in the file, None where none is wanted. Raises `OSError` where it cannot be read: fail closed."""
+    """The token in the file, None where none is wanted. Raises `OSError` where it cannot be read or is empty: fail closed."""
     if not path:
         return None
-    return Path(path).read_text().strip()
+    token = Path(path).read_text().strip()
+    if not token:
+        raise OSError(errno.EINVAL, "the token file is empty: put a secret into it, or take token_file away", path)
+    return token
 
 
 @lru_cache(maxsize=1024)

@@ -110,7 +110,7 @@ def _run(config: Config, mode: str, connect: Connect, ready: Callable[[], None])
 
 
 async def _connect(find: Callable[[], str]) -> trio.socket.SocketType:
-    path = find()
+    path = await trio.to_thread.run_sync(find)
     connecting = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET)
     try:
         await connecting.connect(path)

@@ -13,8 +13,6 @@ Rules
 
 from __future__ import annotations
 
-from typing import Union
-
 from msgspec import Struct
 
 from coworkd.model.process import Rusage
@@ -208,7 +206,7 @@ class Quit(Struct, frozen=True, kw_only=True, tag="quit"):
     id: int
 
 
-Request = Union[OpenSession, CloseSession, PutFilter, Spawn, Signal, Kill, Forget, Release, Keep, Adopt, Ping, Quit]
+Request = OpenSession | CloseSession | PutFilter | Spawn | Signal | Kill | Forget | Release | Keep | Adopt | Ping | Quit
 
 # -- answers and notices ------------------------------------------------------------------------------------------
 
@@ -289,6 +287,6 @@ class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):
     exited: Exited | None
 
 
-Answer = Union[Done, Refused, Spawned, Adopted]
-Notice = Union[Started, StartError, Exited]
-Reply = Union[Done, Refused, Spawned, Adopted, Started, StartError, Exited]
+Answer = Done | Refused | Spawned | Adopted
+Notice = Started | StartError | Exited
+Reply = Done | Refused | Spawned | Adopted | Started | StartError | Exited

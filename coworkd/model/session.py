@@ -38,6 +38,8 @@ class SessionRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     folders: tuple[FolderGrant, ...] = ()
     limits: LimitsRequest = LimitsRequest()
     env: dict[str, str] = {}
+    ephemeral: bool = False
+    """It goes with the link that made it; one that is found at start has lost its link."""
 
 
 class SessionInfo(Struct, frozen=True, kw_only=True):

@@ -81,25 +81,25 @@ class LauncherClient:
         self._last_id = 0
         self._adopted: list[tuple[launch.Adopted, SpawnedFds]] = []
         self._quitting = False
+        self._tell_started: Callable[[], None] = _nothing
         self.generation = 0
         self.pid: int | None = None
 
     # -- the connection -----------------------------------------------------------------------------------------
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect, adopt, and receive, until cancelled or `quit`; started after the first adoption."""
-        started: Callable[[], None] = task_status.started
+        """Connect, adopt, and receive, until cancelled or `quit`; started after the first adoption that succeeded."""
+        self._tell_started = task_status.started
         while not self._quitting:
             connection = await self._connect_again()
             try:
                 self._begin(connection)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._adopt, started)
+                    nursery.start_soon(self._adopt)
                     await self._receive(connection)
                     self._lose(connection)
             finally:
                 self._lose(connection)
-            started = _nothing
 
     async def _connect_again(self) -> trio.socket.SocketType:
         while True:
@@ -115,7 +115,7 @@ class LauncherClient:
         self.generation += 1
         self.pid = peer_pid(connection)
 
-    async def _adopt(self, started: Callable[[], None]) -> None:
+    async def _adopt(self) -> None:
         try:
             done = await self._ask(launch.Adopt(id=0, version=self._version))
         except CoworkError as error:
@@ -123,7 +123,8 @@ class LauncherClient:
             return
         if isinstance(done, launch.Done):
             self._on_state("; ".join(done.degraded) or None)
-        started()
+        self._tell_started()
+        self._tell_started = _nothing
 
     async def _receive(self, connection: trio.socket.SocketType) -> None:
         while True:
@@ -132,7 +133,11 @@ class LauncherClient:
                 message, fds = packet.unpack(data, ancillary, flags)
                 if not message:
                     return
-                reply = _decoder.decode(message)
+                try:
+                    reply = _decoder.decode(message)
+                except msgspec.MsgspecError:
+                    _close_all(fds)
+                    raise
             except (OSError, packet.BrokenPacket, msgspec.MsgspecError) as error:
                 _log.error("the launcher broke off: %s", error)
                 return
@@ -144,8 +149,7 @@ class LauncherClient:
         elif isinstance(reply, launch.Done | launch.Refused | launch.Spawned):
             waiting = self._waiting.pop(reply.id, None)
             if waiting is None:
-                for fd in fds:
-                    os.close(fd)
+                _close_all(fds)
                 return
             waiting.answer, waiting.fds = reply, fds
             waiting.answered.set()
@@ -260,6 +264,11 @@ class LauncherClient:
     def adopted(self) -> list[tuple[launch.Adopted, SpawnedFds]]:
         taken, self._adopted = self._adopted, []
         return taken
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _nothing() -> None:

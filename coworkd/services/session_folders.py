@@ -17,6 +17,7 @@ from coworkd.model.session import FolderGrant
 MOUNTABLE = ("ro", "rwd")
 FOLDER_LIMIT = 64
 _KERNEL = ("/proc", "/sys", "/dev", "/run")
+_PATH_MAX_BYTES = 4095
 _LISTENING = 0x10000
 """SO_ACCEPTCON in the flags column of /proc/net/unix."""
 
@@ -48,6 +49,8 @@ def _judge_mode(folder: FolderGrant, profile: Profile) -> None:
 
 def _judge_source(folder: FolderGrant, own: Iterable[str]) -> None:
     source = folder.source
+    if len(source.encode()) > _PATH_MAX_BYTES:
+        raise InvalidParams(f"folder {folder.name!r}: a path has at most {_PATH_MAX_BYTES} bytes", key="folders.source")
     if "\0" in source or not source.startswith("/") or os.path.normpath(source) != source or source.startswith("//"):
         raise InvalidParams(
             f"folder {folder.name!r}: source {source!r} is not an absolute, normal path", key="folders.source"
@@ -71,7 +74,7 @@ def refuse_sockets(folders: Sequence[FolderGrant], profile: Profile) -> None:
     """Raise `PolicyDenied` where a process listens on a socket below a folder, unless the profile allows sockets."""
     if profile.folders.allow_sockets or not folders:
         return
-    with open("/proc/net/unix") as file:
+    with open("/proc/net/unix", errors="surrogateescape") as file:  # a path is whatever bytes its maker chose
         listening = parse_listening(file.read())
     for folder in folders:
         for path in listening:
@@ -88,6 +91,14 @@ def parse_listening(text: str) -> list[str]:
     paths = []
     for line in text.splitlines()[1:]:
         fields = line.split(maxsplit=7)
-        if len(fields) == 8 and fields[7].startswith("/") and int(fields[3], 16) & _LISTENING:
+        if len(fields) == 8 and fields[7].startswith("/") and _flags(fields[3]) & _LISTENING:
             paths.append(fields[7])
     return paths
+
+
+def _flags(field: str) -> int:
+    """0 for what is no number: a line that a path with a line end in it has made."""
+    try:
+        return int(field, 16)
+    except ValueError:
+        return 0

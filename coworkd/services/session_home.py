@@ -53,7 +53,8 @@ class Homes:
         known = set(recorded)
         with contextlib.suppress(FileNotFoundError):
             owner = os.lstat(self.path(name)).st_uid
-            if MIN_UID <= owner <= MAX_UID and owner not in known:
+            foreign = accounts.account_name(owner) not in (None, name)
+            if MIN_UID <= owner <= MAX_UID and owner not in known and not foreign:
                 return owner
         taken = known | accounts.taken_uids() | self._owners()
         ranges = accounts.subordinate_ranges()
@@ -61,6 +62,10 @@ class Homes:
             if uid not in taken and not any(uid in given for given in ranges):
                 return uid
         raise LimitExceeded(f"no uid from {MIN_UID} to {MAX_UID} is free; delete sessions that are not needed")
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a home, of an earlier session of this name perhaps."""
+        return os.path.lexists(self.path(name))
 
     def make(self, name: str, uid: int) -> None:
         """The home, owned by `uid`, and where wanted the account. Raises `DiskFailed`."""
@@ -97,8 +102,11 @@ class Homes:
         return freed
 
     def _owners(self) -> set[int]:
-        with os.scandir(self.directory) as entries:
-            return {entry.stat(follow_symlinks=False).st_uid for entry in entries}
+        owners = set()
+        for name in os.listdir(self.directory):
+            with contextlib.suppress(FileNotFoundError):  # another session is being deleted
+                owners.add(os.lstat(self.path(name)).st_uid)
+        return owners
 
 
 def measure(path: str) -> int:

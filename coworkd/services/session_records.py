@@ -12,7 +12,8 @@ import os
 
 import msgspec
 
-from coworkd.model.errors import DiskFailed
+from coworkd.model.errors import DiskFailed, InvalidParams
+from coworkd.model.names import MAX_UID, MIN_UID, parse_session_name
 from coworkd.model.session import RECORD_FORMAT, SessionRecord
 
 _log = logging.getLogger("coworkd.session")
@@ -46,11 +47,10 @@ class RecordStore:
         new = os.path.join(self._directory, f".{record.name}.json.new")
         try:
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+            with open(fd, "wb") as file:  # a buffered file writes on after a part was taken, or raises
+                file.write(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+                file.flush()
                 os.fsync(fd)
-            finally:
-                os.close(fd)
             os.rename(new, path)
             self._sync()
         except OSError as error:
@@ -60,24 +60,31 @@ class RecordStore:
         """Forget the record; it may be gone. Raises `DiskFailed`."""
         try:
             os.unlink(os.path.join(self._directory, f"{name}.json"))
+            self._sync()
         except FileNotFoundError:
             return
         except OSError as error:
             raise DiskFailed(f"the record of session {name} cannot be removed: {error.strerror}") from error
-        self._sync()
 
     def _read(self, name: str) -> SessionRecord | None:
         path = os.path.join(self._directory, name)
         try:
             with open(path, "rb") as file:
                 record = _decoder.decode(file.read())
-            if record.format != RECORD_FORMAT or record.name != name.removesuffix(".json"):
-                raise ValueError(f"format {record.format} of session {record.name!r}")
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            _judge(record, name.removesuffix(".json"))
+        except (OSError, ValueError, msgspec.MsgspecError, InvalidParams) as error:
             _log.error("the record %s is set aside as %s.broken: %s", path, name, error)
-            os.rename(path, f"{path}.broken")
+            self._set_aside(path)
             return None
         return record
+
+    def _set_aside(self, path: str) -> None:
+        try:
+            os.rename(path, f"{path}.broken")
+        except OSError as error:
+            raise DiskFailed(
+                f"{path} is broken and cannot be set aside: {error.strerror}", errno=error.errno
+            ) from error
 
     def _sync(self) -> None:
         fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -85,3 +92,11 @@ class RecordStore:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _judge(record: SessionRecord, name: str) -> None:
+    """Raise `ValueError` or `InvalidParams` for a record that no `save` of ours has written."""
+    if record.format != RECORD_FORMAT or record.name != parse_session_name(name):
+        raise ValueError(f"format {record.format} of session {record.name!r}")
+    if not MIN_UID <= record.uid <= MAX_UID or record.gid != record.uid:
+        raise ValueError(f"uid {record.uid}, gid {record.gid}: a session has one number from {MIN_UID} to {MAX_UID}")

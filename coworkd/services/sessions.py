@@ -6,7 +6,7 @@ Order of `ensure`: judge (names, policy, folders) → audit → record `incomple
 Rules
 - The record on disk is the session; what the launcher holds is made from it whenever it is needed (`open`).
 - What a running command stands on is not changed under it: folders and profile change when the session is idle.
-- An ephemeral session goes, with all it holds, when the link that made it goes.
+- An ephemeral session goes, with all it holds, when the link that made it goes, or coworkd itself.
 - One verb at a time works on a session; different sessions do not wait for each other.
 """
 
@@ -97,6 +97,8 @@ class Sessions:
             for record in list(self._records.values()):
                 if record.state == "deleting":
                     self._nursery.start_soon(self._delete_quietly, record.name, "begun before a restart")
+                elif record.ephemeral:
+                    self._nursery.start_soon(self._delete_quietly, record.name, "its link went with a restart")
             task_status.started()
             await trio.sleep_forever()
 
@@ -115,15 +117,18 @@ class Sessions:
             known = self._records.get(name)
             self._judge_resume(params, known)
             policy = await self._judge(params, known)
+            home_found = await _in_thread(self._homes.exists, name)
             wanted, created = await self._claim(name, params, known, policy)
             try:
                 failed, told = await self._realise(
                     wanted, policy, changed=known is not None and _differs(known, wanted)
                 )
             except BaseException:
-                if created:
-                    with trio.CancelScope(shield=True):
-                        await self._take_back(wanted)
+                with trio.CancelScope(shield=True):
+                    if known is not None:
+                        await self._restore(known)
+                    else:
+                        await self._take_back(wanted, keep_home=home_found)
                 raise
             if params.ephemeral and created:
                 self._ephemeral.add(name)
@@ -153,12 +158,10 @@ class Sessions:
 
     async def open(self, name: str, /) -> SessionView:
         """See `ports.SessionDirectory`."""
-        record = self._find(name)
-        if record.state != "ready":
-            raise InvalidState(f"session {name} is {record.state}: call session.ensure again", session=name)
+        record = self._find_ready(name)
         if self._opened.get(name) != self._launcher.generation:
             async with self._lock(name):
-                record = self._find(name)
+                record = self._find_ready(name)
                 policy = await self._policies.effective(record.profile, record.limits)
                 await self._open(record, policy)
         return SessionView(
@@ -217,11 +220,11 @@ class Sessions:
                 profile=policy.profile.name,
                 created_at=self._clock(),
                 state="incomplete",
+                ephemeral=params.ephemeral,
             )
             record = _updated(fresh, params)
             await self._audit.record("session.create", _audited(record, params))
-            await _in_thread(self._store.save, record)
-            self._records[name] = record
+            await self._keep(record)
         return record, True
 
     async def _realise(
@@ -234,18 +237,33 @@ class Sessions:
                     f"commands of session {name} run on its folders and profile; end them, then change it", session=name
                 )
             await self._audit.record("session.ensure", _audited(wanted, None))
+            # A crash from here on leaves a record that says so, and the next `ensure` opens the session anew.
+            await self._keep(structs.replace(wanted, state="incomplete"))
             await self._launcher.close_session(name)
             self._opened.pop(name, None)
         await _in_thread(self._homes.make, name, wanted.uid)
-        missing: tuple[str, ...] = ()
-        told: tuple[str, ...] = ()
-        if self._opened.get(name) != self._launcher.generation:
-            missing, told = await self._open(wanted, policy)
+        # One that is open already is answered with what was told at its opening.
+        missing, told = await self._open(wanted, policy)
         ready = structs.replace(wanted, state="ready")
         if ready != self._records.get(name):
-            await _in_thread(self._store.save, ready)
-            self._records[name] = ready
+            await self._keep(ready)
         return _failed(ready, missing), told
+
+    async def _keep(self, record: SessionRecord) -> None:
+        await _in_thread(self._store.save, record)
+        self._records[record.name] = record
+
+    async def _restore(self, record: SessionRecord) -> None:
+        """A change that failed changes nothing: what was there is opened again when it is needed."""
+        name = record.name
+        if self._records[name] == record:
+            return
+        self._opened.pop(name, None)
+        try:
+            await self._launcher.close_session(name)
+            await self._keep(record)
+        except CoworkError as error:
+            _log.error("session %s is left incomplete: %s", name, error.message)
 
     async def _open(self, record: SessionRecord, policy: EffectivePolicy) -> tuple[tuple[str, ...], tuple[str, ...]]:
         limits = policy.profile.limits
@@ -272,12 +290,13 @@ class Sessions:
         self._opened[record.name] = generation
         return answer
 
-    async def _take_back(self, record: SessionRecord) -> None:
-        """Nothing stays of a session that could not be made."""
+    async def _take_back(self, record: SessionRecord, *, keep_home: bool) -> None:
+        """Nothing stays of a session that could not be made, but a home that was there before it."""
         name = record.name
         try:
             await self._launcher.close_session(name)
-            await _in_thread(self._homes.remove, name)
+            if not keep_home:
+                await _in_thread(self._homes.remove, name)
             await _in_thread(self._store.remove, name)
         except CoworkError as error:
             _log.error("session %s is left incomplete: %s", name, error.message)
@@ -299,8 +318,7 @@ class Sessions:
         )
         with trio.CancelScope(shield=True):
             deleting = structs.replace(record, state="deleting")
-            await _in_thread(self._store.save, deleting)
-            self._records[name] = deleting
+            await self._keep(deleting)
             if self._processes is not None:
                 await self._processes.end_session(name)
             await self._launcher.close_session(name)
@@ -331,6 +349,12 @@ class Sessions:
         record = self._records.get(parse_session_name(name))
         if record is None:
             raise NotFound(f"there is no session {name!r}; make it with session.ensure", session=name)
+        return record
+
+    def _find_ready(self, name: str) -> SessionRecord:
+        record = self._find(name)
+        if record.state != "ready":
+            raise InvalidState(f"session {name} is {record.state}: call session.ensure again", session=name)
         return record
 
     def _lock(self, name: str) -> trio.Lock:
@@ -367,7 +391,8 @@ def _updated(record: SessionRecord, params: calls.SessionEnsure) -> SessionRecor
 
 
 def _differs(old: SessionRecord, new: SessionRecord) -> bool:
-    return (old.folders, old.profile, old.limits) != (new.folders, new.profile, new.limits)
+    kept = (old.folders, old.profile, old.limits)
+    return old.state != "ready" or kept != (new.folders, new.profile, new.limits)
 
 
 def _failed(record: SessionRecord, missing: tuple[str, ...]) -> tuple[FailedFolder, ...]:

@@ -5,6 +5,7 @@ useradd(8) takes about 17 ms; a uid without an account is as good inside a sandb
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -14,13 +15,21 @@ _TOOL_TIMEOUT_S = 30
 
 
 class AccountToolFailed(OSError):
-    """useradd or userdel refused; the text is its own."""
+    """useradd, userdel or a sister of theirs refused; the text is its own, errno is EIO."""
 
 
 def account_uid(name: str) -> int | None:
     """The uid of the account `name`, None where there is none."""
     try:
         return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def account_name(uid: int) -> str | None:
+    """The name of the account with `uid`, None where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
         return None
 
@@ -64,7 +73,8 @@ def subordinate_ranges(paths: tuple[str, ...] = ("/etc/subuid", "/etc/subgid")) 
 
 def add_account(name: str, uid: int, home: str) -> None:
     """Make group and user `name` with `uid`, no password, no login shell of use; raises `AccountToolFailed`."""
-    _run(["groupadd", "--gid", str(uid), name])
+    if not group_exists(name):  # left by a try that was cut short
+        _run(["groupadd", "--gid", str(uid), name])
     ids = ["--uid", str(uid), "--gid", str(uid), "--no-user-group"]
     _run(["useradd", *ids, "--home-dir", home, "--no-create-home", "--shell", "/usr/sbin/nologin", name])
 
@@ -79,8 +89,11 @@ def remove_account(name: str) -> None:
 
 def _run(argv: list[str]) -> None:
     path = "/usr/sbin:/usr/bin:/sbin:/bin"
-    done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=False, env={"PATH": path}
-    )
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=False, env={"PATH": path}
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AccountToolFailed(errno.ETIMEDOUT, f"{argv[0]} did not end in {_TOOL_TIMEOUT_S} s") from error
     if done.returncode:
-        raise AccountToolFailed(done.returncode, f"{argv[0]}: {done.stderr.strip()}")
+        raise AccountToolFailed(errno.EIO, f"{argv[0]} ended with {done.returncode}: {done.stderr.strip()}")

@@ -14,7 +14,17 @@ _TOP_LEVEL = (b"bin", b"sbin", b"lib", b"lib32", b"lib64", b"libx32")
 _ETC_DIRECTORIES = ("ssl", "alternatives", "java-*", "maven*", "fonts", "terminfo", "python3*", "ca-certificates")
 _ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "services", "protocols", "mime.types", "debian_version")
 _CPU_FILES = ("online", "possible", "present")
-_PROC_MASKED = ("acpi", "kcore", "keys", "key-users", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats")
+_PROC_MASKED = (
+    "acpi",
+    "kcore",
+    "keys",
+    "key-users",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+)
 _PROC_READ_ONLY = ("asound", "bus", "fs", "irq", "sys", "sysrq-trigger")
 _PYTHONS = ("/usr/bin/python3",)
 _ASK_TIMEOUT_S = 10
@@ -74,7 +84,5 @@ def parse_help(text: str) -> frozenset[str]:
 
 
 def _ask(path: str, option: str) -> str:
-    answer = subprocess.run(
-        [path, option], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False, env={}
-    )
+    answer = subprocess.run([path, option], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False, env={})
     return answer.stdout or answer.stderr
