@@ -58,12 +58,17 @@ def main(argv: list[str]) -> int:
 
 def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # Whoever sees `path` may connect: it gets its name when the socket listens.
+    early = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(early)
     old = os.umask(0o177)
     try:
-        listener.bind(path)
+        listener.bind(early)
     finally:
         os.umask(old)
     listener.listen(_BACKLOG)
+    os.rename(early, path)
     return listener
 
 
