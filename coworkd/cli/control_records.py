@@ -27,7 +27,7 @@ def audit_tail(args: argparse.Namespace) -> int:
 def record_line(record: Mapping[str, Any]) -> str:
     """`seq time kind key=value …` of one audit record, without its hashes."""
     at = record.get("at")
-    when = clock(float(at)) if isinstance(at, (int, float)) else str(at)
+    when = clock(float(at)) if isinstance(at, int | float) else str(at)
     rest = " ".join(f"{key}={shown(value)}" for key, value in record.items() if key not in _HEAD_KEYS)
     return f"{record.get('seq', '-'):>6} {when} {shown(record.get('kind'))} {rest}".rstrip()
 
@@ -81,5 +81,11 @@ def log_line(line: LogLine) -> str:
 
 
 def print_map(fields: Mapping[str, Any]) -> None:
-    """A map for people: nested values as JSON."""
-    print_fields({key: dump(value) if isinstance(value, (dict, list)) else value for key, value in fields.items()})
+    """A map for people: lists in one line, nested maps as JSON."""
+    print_fields({key: _one_line(value) for key, value in fields.items()})
+
+
+def _one_line(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return " ".join(str(each) for each in value) or "-"
+    return dump(value) if isinstance(value, dict) else value

@@ -45,6 +45,7 @@ def _run(
 ) -> int:
     try:
         with open_client(args) as client, _signals(client) as signals, _session(client, args, session) as name:
+            signals.defer()
             process = client.start(
                 name,
                 argv,
@@ -70,6 +71,7 @@ def attach(args: argparse.Namespace) -> int:
     """Interrupted, or by Ctrl-] in a terminal, it detaches, and the command runs on; the status is then 128+n or 0."""
     try:
         with open_client(args) as client, _signals(client) as signals:
+            signals.defer()
             process = client.attach(args.process)
             record = _follow(process, signals, tty="tty" in process.offsets(), stdin=args.stdin, detach=True)
             return _status(record, signals)
@@ -155,6 +157,7 @@ def _relay(process: Process) -> None:
     except OSError as error:
         process.kill(0)
         process.wait()
+        process.forget()
         if error.errno == errno.EPIPE:
             raise SystemExit(PIPE_STATUS) from error
         print(f"coworkctl: the command's output cannot be written: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 Rules
 - Before there is a command, INT, TERM and HUP end `coworkctl` as always: by an exception, so that every `with` is left.
+- While one is started the first of them waits for it, a second ends us all the same.
 - Then a handler only notes the signal; a thread acts on it, so that nothing is interrupted half-way.
 - INT goes to the command's group. TERM and HUP end it with grace; so does a second INT, at once. Where the guest does
   not say within `GIVE_UP_S` that it ended, the link is given up.
@@ -42,10 +43,15 @@ class Signals:
         self._size = size
         self.give_up = give_up
         self._command: Command | None = None
+        self._deferring = False
         self._detach = False
         self._noted: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._act_on_all, daemon=True)
         self._before: dict[int, Any] = {}
+
+    def defer(self) -> None:
+        """A command is being started: one signal waits for `follow`, so that it ends the command and not only us."""
+        self._deferring = True
 
     def follow(self, command: Command, *, detach: bool = False) -> None:
         """From now on signals are the command's; with `detach` the first that asks for the end gives the link up."""
@@ -66,7 +72,7 @@ class Signals:
         self._noted.put(_STOP)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self._command is not None:
+        if self._command is not None or (self._deferring and self._noted.empty()):
             self._noted.put(number)
         elif number in ENDING:
             raise SystemExit(128 + number)

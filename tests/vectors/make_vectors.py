@@ -121,7 +121,7 @@ def texts() -> Iterator[Vector]:
     last = {"process": "p1", "stream": "stdout", "offset": 7, "eof": True, "data": b""}
     yield good("output-eof", "P-5", "guest", "the end of a stream, without data", 2, "process.output", [last])
     record = {
-        "process": "p1", "session": "work", "exit": {"code": None, "signal": "SIGKILL", "reason": "killed"},
+        "process": "p1", "session": "work", "exit": {"code": None, "signal": "KILL", "reason": "killed"},
         "output": "complete", "bytes": {"stdout": 7, "stderr": 0}, "rusage": None, "started_at": 1.5, "ended_at": 2.5,
     }  # fmt: skip
     yield good("exit", "P-6 P-8 N-4 W-10", "guest", "an exit to an attached link", 2, "process.exit", [record])

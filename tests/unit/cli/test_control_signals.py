@@ -44,6 +44,17 @@ def test_before_there_is_a_command_a_signal_ends_us() -> None:
     assert caught.value.code == 143
 
 
+def test_a_signal_during_the_start_waits_for_the_command_and_a_second_does_not() -> None:
+    command = Command()
+    with signals() as held:
+        held.defer()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        held.follow(command)
+        assert command.asked.get(timeout=5) == ("kill", None)
+
+
 def test_an_interrupt_goes_to_the_command_and_a_second_ends_it() -> None:
     command = Command()
     with signals() as held:

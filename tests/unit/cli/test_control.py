@@ -1,0 +1,62 @@
+"""Errors and exit statuses of coworkctl as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from coworkd.cli import control
+from tests.unit.cli.conftest import Ctl
+from tests.unit.client.conftest import FakeGuest, Fault
+
+
+def refuse(_: dict[str, Any]) -> Any:
+    raise Fault("NOT_FOUND", "there is no session 'x'", key="session")
+
+
+def test_an_error_is_one_line_with_its_code(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
+    guest.answers["session.get"] = refuse
+    assert ctl("session", "show", "x") == 1
+    assert capsys.readouterr().err == "coworkctl: there is no session 'x' [NOT_FOUND]\n"
+
+
+def test_an_error_is_json_where_json_was_asked_for(
+    ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.answers["session.get"] = refuse
+    assert ctl("--json", "session", "show", "x") == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert (error["code"], error["details"]) == ("NOT_FOUND", {"key": "session"})
+
+
+def test_an_interrupt_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control, "_handler", lambda _: interrupted)
+    assert control.main(["ps"]) == 130
+
+
+def test_output_nobody_reads_any_more_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    def speak(_: object) -> int:
+        print("nobody hears this")
+        return 0
+
+    monkeypatch.setattr(control, "_handler", lambda _: speak)
+    with os.fdopen(writing, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert control.main(["ps"]) == 141
+
+
+def test_the_words_come_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["coworkctl", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        control.main()
+    assert caught.value.code == 0
