@@ -1,87 +1,116 @@
-"""The steps of the launcher's child, between fork and the exec of bubblewrap, in the order that makes each one hold.
+"""The steps of the launcher's child, in the order that makes each one hold: first all that belongs to the session, then a wait
+for the order, then the exec of bubblewrap.
 
-Order (DESIGN §7): cgroup (it is born there, see `system.clone`), oom score, resource limits, the session's mount and
-network namespaces, a new session keyring, groups, uid, no_new_privs, parent-death signal and then the check that the
-parent is still there, default signals, empty mask, umask, descriptors, exec with an empty environment. Root ends at the
-uid; bubblewrap never runs as root.
+Order (DESIGN §7): cgroup (it is born there, see `system.clone`), oom score, the session's mount and network namespaces, a new
+session keyring, groups, uid, no_new_privs, parent-death signal and then the check that the parent is still there, default
+signals, empty mask, umask, descriptors; resource limits are set from outside, by the launcher, before the order is sent. Root
+ends at the uid; bubblewrap never runs as root, and starts with an empty environment.
 
-A step that fails is told through the error pipe as `stage errno` and the child is gone; the pipe closes by itself at a good exec.
+A child that waits holds nothing but its two ends: a socket for the order and a pipe for an error. The end of the socket is its
+own end, and so is the launcher's. A step that fails is told through the pipe as `stage errno`; the pipe closes by itself at a
+good exec.
+
+Descriptors of an order arrive as 3, 4, 5 … in the order sent, because nothing else below `_FD_ORDER` is open; the last three
+become 0, 1 and 2.
 """
 
 from __future__ import annotations
 
-import fcntl
+import array
 import os
-import resource
 import signal
-from collections.abc import Callable
+import socket
 
+import msgspec
 from msgspec import Struct
 
 from coworkd.model.names import MIN_UID
 from coworkd.system import descriptors, keyring, namespaces, prctl
 
 FD_ARGS, FD_BASE_FILTER, FD_ADMIN_FILTER, FD_STATUS, FD_TTY, FD_SHIM, FD_SHIM_SOURCE = 3, 4, 5, 6, 7, 8, 9
-_FD_ERROR = 10
-_FIRST_PARKED_FD = 64
+ORDER_LIMIT_BYTES = 32 * 1024
+"""A longer order travels in a memfd, which is then the last descriptor; the message is one zero byte."""
+CAUGHT_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
+IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
+"""What the launcher ignores (Python itself ignores the last two); an ignored signal would stay so across an exec."""
+_FD_ORDER, _FD_ERROR = 60, 61
 _OOM_SCORE_ADJ = b"100"
+_ANCILLARY_BYTES = socket.CMSG_SPACE(16 * 4)
 
 
-class ChildPlan(Struct, frozen=True, kw_only=True):
-    """Everything the child needs, made before the fork. Descriptors are the launcher's; `fds` maps them to their number."""
+class Station(Struct, frozen=True, kw_only=True):
+    """What a child is made for: one session. Descriptors are the launcher's."""
 
     launcher_pid: int
     uid: int
     gid: int
-    nofile: int
-    nproc: int | None
     mount_namespace: int
     network_namespace: int
-    filters: tuple[int, int]
-    fds: dict[int, int]
-    """Number in the child → descriptor here."""
+    order_fd: int
     error_fd: int
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What to become."""
+
     executable: bytes
     argv: tuple[bytes, ...]
 
 
-def run(plan: ChildPlan) -> None:
-    """Become the sandbox. Never returns."""
-    stage, error_fd = "start", plan.error_fd
+_orders = msgspec.msgpack.Decoder(Order)
 
-    def step(name: str, action: Callable[[], object]) -> None:
-        nonlocal stage
-        stage = name
-        action()
 
+def run(station: Station) -> None:
+    """Take the station, wait for the order, become the sandbox. Never returns."""
+    error_fd = station.error_fd
+    stage = ["start"]
     try:
-        _refuse_root(plan)
-        step("oom_score_adj", _set_oom_score)
-        step("rlimits", lambda: _set_limits(plan))
-        step("filters", lambda: _reopen_filters(plan))
-        step("mount_namespace", lambda: namespaces.setns(plan.mount_namespace, namespaces.CLONE_NEWNS))
-        step("network_namespace", lambda: namespaces.setns(plan.network_namespace, namespaces.CLONE_NEWNET))
-        step("keyring", keyring.join_new_session_keyring)
-        step("groups", lambda: os.setgroups([]))
-        step("gid", lambda: os.setresgid(plan.gid, plan.gid, plan.gid))
-        step("uid", lambda: os.setresuid(plan.uid, plan.uid, plan.uid))
-        step("no_new_privs", prctl.set_no_new_privs)
-        step("parent_death", lambda: _follow_parent(plan.launcher_pid))
-        step("signals", _reset_signals)
-        os.umask(0o022)
-        step("descriptors", lambda: _arrange_descriptors(plan))
+        _take_station(station, stage)
         error_fd = _FD_ERROR
-        step("exec", lambda: os.execve(plan.executable, plan.argv, {}))
+        stage[0] = "order"
+        order = _wait_order()
+        if order is not None:
+            stage[0] = "exec"
+            os.execve(order.executable, order.argv, {})
+        os._exit(0)
     except OSError as error:
-        os.write(error_fd, f"{stage} {error.errno}".encode())
+        os.write(error_fd, f"{stage[0]} {error.errno}".encode())
     except BaseException as error:  # noqa: BLE001 - a forked child must never go on as a second launcher
-        os.write(error_fd, f"{stage} 0 {error!r}".encode())
+        os.write(error_fd, f"{stage[0]} 0 {error!r}".encode())
     os._exit(127)
 
 
-def _refuse_root(plan: ChildPlan) -> None:
-    if plan.uid < MIN_UID or plan.gid < MIN_UID:
+def _take_station(station: Station, stage: list[str]) -> None:
+    """Every step that needs root, then the loss of it. `stage[0]` says how far it came."""
+    if station.uid < MIN_UID or station.gid < MIN_UID:
         raise PermissionError(1, "a uid or gid below 1001")
+    _set_oom_score()
+    stage[0] = "mount_namespace"
+    namespaces.setns(station.mount_namespace, namespaces.CLONE_NEWNS)
+    stage[0] = "network_namespace"
+    namespaces.setns(station.network_namespace, namespaces.CLONE_NEWNET)
+    stage[0] = "keyring"
+    keyring.join_new_session_keyring()
+    stage[0] = "uid"
+    os.setgroups([])
+    os.setresgid(station.gid, station.gid, station.gid)
+    os.setresuid(station.uid, station.uid, station.uid)
+    stage[0] = "no_new_privs"
+    prctl.set_no_new_privs()
+    prctl.set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != station.launcher_pid:
+        os._exit(127)
+    stage[0] = "signals"
+    signal.set_wakeup_fd(-1)
+    for number in (*CAUGHT_SIGNALS, *IGNORED_SIGNALS):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    stage[0] = "descriptors"
+    os.dup2(station.order_fd, _FD_ORDER, inheritable=False)
+    os.dup2(station.error_fd, _FD_ERROR, inheritable=False)
+    descriptors.close_range(3, _FD_ORDER - 1)
+    descriptors.close_range(_FD_ERROR + 1)
 
 
 def _set_oom_score() -> None:
@@ -90,40 +119,22 @@ def _set_oom_score() -> None:
     os.close(fd)
 
 
-def _set_limits(plan: ChildPlan) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (plan.nofile, plan.nofile))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (8 * 1024 * 1024, 8 * 1024 * 1024))
-    if plan.nproc is not None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (plan.nproc, plan.nproc))
-
-
-def _reopen_filters(plan: ChildPlan) -> None:
-    # bubblewrap reads from the current offset, so every spawn needs a description of its own.
-    for number, fd in zip((FD_BASE_FILTER, FD_ADMIN_FILTER), plan.filters, strict=True):
-        plan.fds[number] = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _follow_parent(launcher_pid: int) -> None:
-    prctl.set_pdeathsig(signal.SIGKILL)
-    if os.getppid() != launcher_pid:
-        os._exit(127)
-
-
-def _reset_signals() -> None:
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _arrange_descriptors(plan: ChildPlan) -> None:
-    # Park every source above all targets first, so that no target overwrites a source still to be moved.
-    wanted = {**plan.fds, _FD_ERROR: plan.error_fd}
-    parked = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_PARKED_FD) for number, fd in wanted.items()}
-    for number, fd in parked.items():
-        os.dup2(fd, number, inheritable=number != _FD_ERROR)
-    for number in range(3, _FD_ERROR):
-        if number not in parked:
-            descriptors.close_range(number, number)
-    descriptors.close_range(_FD_ERROR + 1)
+def _wait_order() -> Order | None:
+    """The order, with its descriptors in place; None if the launcher has no use for this child any more."""
+    with socket.socket(fileno=_FD_ORDER) as link:
+        # Without MSG_CMSG_CLOEXEC: they are meant for bubblewrap.
+        data, ancillary, flags, _ = link.recvmsg(ORDER_LIMIT_BYTES, _ANCILLARY_BYTES)
+    if not data:
+        return None
+    fds = array.array("i")
+    fds.frombytes(b"".join(content for _, _, content in ancillary))
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or list(fds) != list(range(3, 3 + len(fds))):
+        raise OSError(9, f"descriptors {list(fds)} are not where they belong")
+    if data == b"\0":
+        message = fds.pop()
+        data = os.pread(message, os.fstat(message).st_size, 0)
+        os.close(message)
+    for number, fd in enumerate(fds[-3:]):
+        os.dup2(fd, number)
+    descriptors.close_range(fds[-3], fds[-1])
+    return _orders.decode(data)

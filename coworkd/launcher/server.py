@@ -205,7 +205,9 @@ class Launcher:
             number, _, reason = said.partition(" ")
             code = int(number) if number.isdecimal() else 0
             words = f"the sandbox's {stage} step failed: {reason or os.strerror(code)}"
-            process.setup_error = ("sandbox_setup", code or None, words)
+            if stage == "not_executable":
+                words = f"{os.fsdecode(process.request.argv[0])}: cannot be executed: {os.strerror(code)}"
+            process.setup_error = (stage if stage == "not_executable" else "sandbox_setup", code or None, words)
         self._drop(process.error_fd)
         process.error_fd = None
 

@@ -1,21 +1,25 @@
-"""Making one sandbox: descriptors, fork, and what is kept of it.
+"""Making one sandbox: descriptors, limits, and the order to a standby.
 
-The command's own descriptors are 0, 1 and 2. bubblewrap gets, and closes before the command runs: 3 its options, 4 and 5 the two
-filters, 6 its status pipe. A terminal's shim gets 7 (a socket for the master), 8 (closed by a good exec) and 9 (its own source).
+The command's own descriptors are 0, 1 and 2. bubblewrap gets, and closes before the command runs: 3 its options, 4 and 5 the
+two filters, 6 its status pipe. A terminal's shim gets 7 (a socket for the master), 8 (a pipe that says how its exec went) and 9
+(its own source).
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import socket
+from typing import NamedTuple
 
 from coworkd import sandbox
 from coworkd.launcher import child
 from coworkd.launcher.process import Process
 from coworkd.launcher.session import Session
+from coworkd.launcher.standby import Standby
 from coworkd.launcher.status import StatusReader
 from coworkd.model.launch import Spawn
-from coworkd.system import cgroup, clone
+from coworkd.system import cgroup
 
 _FILTER_OPTIONS = (
     b"--add-seccomp-fd",
@@ -25,132 +29,149 @@ _FILTER_OPTIONS = (
     b"--json-status-fd",
     b"%d" % child.FD_STATUS,
 )
+_MEMLOCK_BYTES = 8 * 1024 * 1024
+
+
+class _Streams(NamedTuple):
+    """`kept` by name, `given` to the child in order (the last three are 0, 1, 2), and where words come from."""
+
+    kept: dict[str, int]
+    given: list[int]
+    diagnostics: int
+    exec_fd: int | None
 
 
 class Spawner:
     """Starts commands; holds what all of them share."""
 
-    def __init__(self, bubblewrap: bytes, pids_limited: bool) -> None:
+    def __init__(self, bubblewrap: bytes, cgroup_root: str | None, missing_controllers: tuple[str, ...]) -> None:
         self._bubblewrap = bubblewrap
-        self._pids_limited = pids_limited
+        self._cgroup_root = cgroup_root
+        self._limited = len(missing_controllers) < 3
+        self._limit_processes = "pids" in missing_controllers
         self._pid = os.getpid()
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._shim: int | None = None
+        self._shim = -1
+        self._made = 0
 
-    def spawn(self, request: Spawn, session: Session, filters: tuple[int, int], cgroup_path: str | None) -> Process:
-        """Fork the child of `request`. Raises `OSError` where a descriptor, cgroup or process cannot be had; nothing stays then."""
+    def session_cgroup(self, session: str) -> str | None:
+        """Where the session's processes live; the prefix keeps names apart from the kernel's own files."""
+        return None if self._cgroup_root is None else f"{self._cgroup_root}/s-{session}"
+
+    def make_standby(self, session: Session) -> Standby:
+        """A child waiting in `session`. Raises `OSError`."""
+        self._made += 1
+        above = self.session_cgroup(session.name)
+        path = None if above is None else f"{above}/p-{self._made}"
+        return Standby(session, launcher_pid=self._pid, cgroup_path=path)
+
+    def spawn(self, request: Spawn, session: Session, filters: tuple[int, int]) -> Process:
+        """Order the session's standby to become `request`. Raises `OSError`, and nothing stays of the attempt."""
+        standby = session.take_standby() or self.make_standby(session)
         opened: list[int] = []
+        spare: list[int] = []
         try:
-            if cgroup_path is not None:
-                cgroup.create(cgroup_path)
-                cgroup.limit(
-                    cgroup_path, memory_max_bytes=request.memory_max_bytes, pids_max=request.pids_max, cpu_max=None
-                )
-            return self._spawn(request, session, filters, cgroup_path, opened)
+            process = self._spawn(request, standby, filters, opened, spare)
         except OSError:
+            standby.dismiss()
             for fd in opened:
                 os.close(fd)
-            if cgroup_path is not None:
-                cgroup.remove(cgroup_path)
             raise
+        finally:
+            for fd in spare:
+                os.close(fd)
+        return process
 
     def _spawn(
-        self, request: Spawn, session: Session, filters: tuple[int, int], cgroup_path: str | None, opened: list[int]
+        self, request: Spawn, standby: Standby, filters: tuple[int, int], opened: list[int], spare: list[int]
     ) -> Process:
-        status, status_write = _pipe(opened)
-        error, error_write = _pipe(opened)
-        args = _memfd(opened, "bwrap-args", b"\0".join((*request.bwrap_args, *_FILTER_OPTIONS)) + b"\0")
-        given = {child.FD_ARGS: args, child.FD_STATUS: status_write}
-        kept, handed, diagnostics, exec_fd = self._streams(request, opened)
-        given.update(handed)
-        plan = child.ChildPlan(
-            launcher_pid=self._pid,
-            uid=request.uid,
-            gid=request.gid,
-            nofile=request.nofile,
-            nproc=None if self._pids_limited else request.pids_max,
-            mount_namespace=session.mount_namespace,
-            network_namespace=session.network_namespace,
-            filters=filters,
-            fds=given,
-            error_fd=error_write,
+        options = b"\0".join((*request.bwrap_args, *_FILTER_OPTIONS)) + b"\0"
+        args = _own(spare, _memfd("bwrap-args", options))
+        # bubblewrap reads a filter from the current offset, so every spawn needs a description of its own.
+        fresh = [_own(spare, os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)) for fd in filters]
+        status, status_write = _pipe(opened, spare)
+        streams = self._open_tty(opened, spare) if request.tty else self._open_streams(request, opened, spare)
+        self._limit(request, standby)
+        order = child.Order(
             executable=self._bubblewrap,
             argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *request.shim_args, *request.argv),
         )
-        pid = _fork(cgroup_path)
-        if pid == 0:
-            child.run(plan)
-        for fd in {args, status_write, error_write, *handed.values()} - {self._null, self._shim}:
-            os.close(fd)
-        for fd in (status, error, diagnostics, *([exec_fd] if exec_fd is not None else [])):
-            os.set_blocking(fd, False)
+        standby.send(order, [args, *fresh, status_write, *streams.given])
+        for fd in (status, streams.diagnostics, streams.exec_fd):
+            if fd is not None:
+                os.set_blocking(fd, False)
         return Process(
             request,
-            monitor_pid=pid,
+            monitor_pid=standby.pid,
             status=StatusReader(status),
-            error_fd=error,
-            exec_fd=exec_fd,
-            diagnostics_fd=diagnostics,
-            fds=kept,
-            cgroup_path=cgroup_path,
+            error_fd=standby.error_fd,
+            exec_fd=streams.exec_fd,
+            diagnostics_fd=streams.diagnostics,
+            fds=streams.kept,
+            cgroup_path=standby.cgroup_path,
         )
 
-    def _streams(self, request: Spawn, opened: list[int]) -> tuple[dict[str, int], dict[int, int], int, int | None]:
-        """(kept by name, handed to the child by number, where bubblewrap's words go, the shim's exec pipe)."""
-        if request.tty:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            kept = {"tty": _own(opened, ours.detach()), "tty_spool": _memfd(opened, "tty")}
-            diagnostics, stderr = _pipe(opened)
-            exec_fd, exec_write = _pipe(opened)
-            handed = {
-                0: self._null,
-                1: self._null,
-                2: stderr,
-                child.FD_TTY: _own(opened, theirs.detach()),
-                child.FD_SHIM: exec_write,
-                child.FD_SHIM_SOURCE: self._shim_source(),
-            }
-            return kept, handed, diagnostics, exec_fd
-        stdout, stdout_write = _pipe(opened)
-        stderr, stderr_write = _pipe(opened)
-        kept = {"stdout": stdout, "stderr": stderr}
-        kept.update(stdout_spool=_memfd(opened, "stdout"), stderr_spool=_memfd(opened, "stderr"))
-        handed = {0: self._null, 1: stdout_write, 2: stderr_write}
+    def _limit(self, request: Spawn, standby: Standby) -> None:
+        if standby.cgroup_path is not None and self._limited:
+            memory = request.memory_max_bytes
+            cgroup.limit(standby.cgroup_path, memory_max_bytes=memory, pids_max=request.pids_max, cpu_max=None)
+        limits = {
+            resource.RLIMIT_NOFILE: request.nofile,
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_MEMLOCK: _MEMLOCK_BYTES,
+        }
+        if self._limit_processes:
+            limits[resource.RLIMIT_NPROC] = request.pids_max
+        for name, value in limits.items():
+            resource.prlimit(standby.pid, name, (value, value))
+
+    def _open_streams(self, request: Spawn, opened: list[int], spare: list[int]) -> _Streams:
+        stdout, stdout_write = _pipe(opened, spare)
+        stderr, stderr_write = _pipe(opened, spare)
+        kept = {
+            "stdout": stdout,
+            "stderr": stderr,
+            "stdout_spool": _own(opened, _memfd("stdout")),
+            "stderr_spool": _own(opened, _memfd("stderr")),
+        }
+        stdin = self._null
         if request.stdin:
-            handed[0], kept["stdin"] = _pipe(opened)
-        return kept, handed, stderr, None
+            stdin, kept["stdin"] = os.pipe2(os.O_CLOEXEC)
+            spare.append(stdin)
+            opened.append(kept["stdin"])
+        return _Streams(kept, [stdin, stdout_write, stderr_write], stderr, None)
+
+    def _open_tty(self, opened: list[int], spare: list[int]) -> _Streams:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        kept = {"tty": _own(opened, ours.detach()), "tty_spool": _own(opened, _memfd("tty"))}
+        link = _own(spare, theirs.detach())
+        diagnostics, stderr = _pipe(opened, spare)
+        exec_fd, exec_write = _pipe(opened, spare)
+        given = [link, exec_write, self._shim_source(), self._null, self._null, stderr]
+        return _Streams(kept, given, diagnostics, exec_fd)
 
     def _shim_source(self) -> int:
-        if self._shim is None:
+        if self._shim < 0:
             path = os.path.join(os.path.dirname(sandbox.__file__), "shim.py")
             with open(path, "rb") as file:
-                self._shim = _memfd([], "coworkd-shim", file.read())
+                self._shim = _memfd("coworkd-shim", file.read())
         return self._shim
 
 
-def _fork(cgroup_path: str | None) -> int:
-    if cgroup_path is None:
-        return clone.fork_into(None)
-    directory = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return clone.fork_into(directory)
-    finally:
-        os.close(directory)
-
-
-def _pipe(opened: list[int]) -> tuple[int, int]:
+def _pipe(read_into: list[int], write_into: list[int]) -> tuple[int, int]:
     read, write = os.pipe2(os.O_CLOEXEC)
-    opened += (read, write)
+    read_into.append(read)
+    write_into.append(write)
     return read, write
 
 
-def _own(opened: list[int], fd: int) -> int:
-    opened.append(fd)
+def _own(into: list[int], fd: int) -> int:
+    into.append(fd)
     return fd
 
 
-def _memfd(opened: list[int], name: str, content: bytes = b"") -> int:
-    fd = _own(opened, os.memfd_create(name, os.MFD_CLOEXEC))
+def _memfd(name: str, content: bytes = b"") -> int:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
     if content:
         os.write(fd, content)
         os.lseek(fd, 0, os.SEEK_SET)

@@ -142,6 +142,10 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     filters: tuple[str, str]
     """SHA-256 of the base and of the admin's program, in the order of installing."""
     shim_args: tuple[bytes, ...] = ()
+    cwd: bytes = b"/"
+    """Where a relative command is looked up, inside the sandbox."""
+    search_path: bytes = b""
+    """The command's PATH."""
     stdin: bool
     tty: bool
     nofile: int

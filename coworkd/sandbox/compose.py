@@ -74,6 +74,8 @@ def compose(
         bwrap_args=bwrap_args,
         filters=(policy.base_filter.sha256, policy.admin_filter.sha256),
         shim_args=_shim(spec, layout),
+        cwd=bytes(spec.cwd or session.home),
+        search_path=environment.get("PATH", "").encode(),
         stdin=spec.stdin,
         tty=spec.tty is not None,
         nofile=limits.nofile,
