@@ -50,7 +50,7 @@ lint: setup-test ## ruff, mypy --strict and the import contracts
 	@.venv/bin/lint-imports --no-logo --no-cache
 
 bench: setup-test root-or-sudo ## measure ours beside raw bubblewrap and what else is installed; writes docs/benchmarks.md
-	@$(AS_ROOT) $(PYTHON) -m tests.bench $(ARGS)
+	@$(AS_ROOT) $(PYTHON) -m tests.bench --write $(ARGS)
 
 vectors: setup-test ## write the protocol's test vectors anew (tests/vectors/)
 	@$(PYTHON) tests/vectors/make_vectors.py
