@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from coworkd.model.errors import InvalidParams, StartFailed
+from coworkd.model.errors import InvalidParams, SandboxSetupFailed, StartFailed
 from coworkd.model.launch import Spawn
 from coworkd.model.layout import BwrapFeatures, GuestLayout
+from coworkd.model.names import MIN_UID
 from coworkd.model.policy import EffectivePolicy
 from coworkd.model.process import ProcessSpec
 from coworkd.model.session import SessionView
@@ -50,6 +51,8 @@ def compose(
 ) -> Spawn:
     """Raises `InvalidParams` for what cannot be meant, `StartFailed` with stage `too_big`, `SandboxSetupFailed`."""
     _refuse_bad_words(spec)
+    if session.uid < MIN_UID or session.gid < MIN_UID:
+        raise SandboxSetupFailed(f"session {session.name} has a uid below {MIN_UID}", stage="sandbox_setup")
     environment = compose_environment(session, spec.env, tty=spec.tty is not None)
     _refuse_too_big(spec.argv, environment)
     limits = policy.profile.limits

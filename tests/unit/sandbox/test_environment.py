@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from msgspec import structs
+
+from coworkd.model.errors import InvalidParams
+from coworkd.sandbox.environment import compose_environment
+from tests.unit.sandbox.spawn_room import SESSION
+
+BARE = structs.replace(SESSION, env={})
+
+
+def test_environment_holds_nothing_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COWORKD_TOKEN", "secret")
+    made = compose_environment(BARE, {}, tty=False)
+    assert set(made) == {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "LANG", "TZ", "TMPDIR"}
+    assert os.environ["COWORKD_TOKEN"] not in made.values()
+
+
+def test_environment_names_the_sessions_home_and_user() -> None:
+    made = compose_environment(BARE, {}, tty=False)
+    assert (made["HOME"], made["USER"], made["LOGNAME"]) == ("/sessions/bob", "bob", "bob")
+    assert made["PATH"].startswith("/sessions/bob/.local/bin:")
+    assert made["TMPDIR"] == "/tmp"
+
+
+@pytest.mark.parametrize(("tty", "term"), [(True, "xterm-256color"), (False, "dumb")])
+def test_environment_knows_a_terminal(tty: bool, term: str) -> None:
+    assert compose_environment(BARE, {}, tty=tty)["TERM"] == term
+
+
+def test_environment_lets_the_request_win_over_the_session_over_the_defaults() -> None:
+    session = structs.replace(SESSION, env={"TZ": "Asia/Tokyo", "A": "session"})
+    made = compose_environment(session, {"A": "request"}, tty=False)
+    assert (made["TZ"], made["A"]) == ("Asia/Tokyo", "request")
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "Ä", "A=", "A\n", "\nA"])
+def test_environment_refuses_names_no_shell_can_set(name: str) -> None:
+    with pytest.raises(InvalidParams, match="not usable"):
+        compose_environment(BARE, {name: "x"}, tty=False)
+
+
+def test_environment_refuses_a_nul_of_the_session_too() -> None:
+    with pytest.raises(InvalidParams, match="NUL"):
+        compose_environment(structs.replace(SESSION, env={"A": "\0"}), {}, tty=False)
