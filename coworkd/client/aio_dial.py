@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 import trio
 
-from coworkd.client.dial import HANDSHAKE_BYTES, RESYNC_INTERVAL_S, is_socket, open_port, unreachable, vsock_family
+from coworkd.client.dial import (
+    BACKLOG_RETRY_S,
+    HANDSHAKE_BYTES,
+    RESYNC_INTERVAL_S,
+    is_socket,
+    open_port,
+    unreachable,
+    vsock_family,
+)
 from coworkd.model.errors import Unavailable
 from coworkd.wire.endpoint import Endpoint, HybridEndpoint, UnixEndpoint, VsockEndpoint
 from coworkd.wire.hybrid import HybridDial
@@ -54,11 +62,27 @@ async def _connect(endpoint: Endpoint) -> trio.abc.Stream:
 async def _connect_socket(family: int, address: str | tuple[int, int]) -> trio.SocketStream:
     connected = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
-        await connected.connect(address)
+        if isinstance(address, str):
+            await _connect_unix(connected, address)
+        else:
+            await connected.connect(address)
         return trio.SocketStream(connected)
     except BaseException:
         connected.close()
         raise
+
+
+async def _connect_unix(connecting: trio.socket.SocketType, path: str) -> None:
+    """trio takes the EAGAIN of a full backlog for a connection on its way (unix(7)); there is none, so it is asked again."""
+    with socket.socket(fileno=os.dup(connecting.fileno())) as same:
+        same.setblocking(False)
+        while True:
+            try:
+                same.connect(path)
+            except BlockingIOError:
+                await trio.sleep(BACKLOG_RETRY_S)
+            else:
+                return
 
 
 async def _shake_hands(endpoint: Endpoint, stream: trio.abc.Stream) -> bytes:

@@ -30,6 +30,7 @@ from coworkd.wire.resync import NONCE_BYTES, HostResync
 SEND_LIMIT_S = 30
 """A guest that takes no byte for this long is as good as gone: the send fails, and the link with it."""
 RESYNC_INTERVAL_S = 1.0
+BACKLOG_RETRY_S = 0.01
 HANDSHAKE_BYTES = 4096
 
 
@@ -103,14 +104,26 @@ def _connect(endpoint: Endpoint, timeout_s: float) -> Stream:
 def _connect_socket(family: int, address: str | tuple[int, int], timeout_s: float) -> socket.socket:
     connected = socket.socket(family, socket.SOCK_STREAM)
     try:
-        connected.settimeout(timeout_s)
-        connected.connect(address)
+        _connect_before(connected, address, time.monotonic() + timeout_s)
         connected.settimeout(None)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", SEND_LIMIT_S, 0))
     except BaseException:
         connected.close()
         raise
     return connected
+
+
+def _connect_before(connecting: socket.socket, address: str | tuple[int, int], deadline: float) -> None:
+    while True:
+        connecting.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            connecting.connect(address)
+        except BlockingIOError:  # a unix socket whose backlog is full says so at once (unix(7), EAGAIN)
+            if time.monotonic() > deadline:
+                raise TimeoutError from None
+            time.sleep(BACKLOG_RETRY_S)
+        else:
+            return
 
 
 def _shake_hands(endpoint: Endpoint, stream: Stream, deadline: float) -> bytes:

@@ -12,7 +12,7 @@ import socket
 HOST_CID = 2
 """VMADDR_CID_HOST: the only peer a guest may believe."""
 ANY_CID = 0xFFFF_FFFF
-BACKLOG = 128
+BACKLOG = 1024
 """A guest answers connections above the backlog with a reset."""
 
 

@@ -163,3 +163,26 @@ def test_a_system_without_vsock_is_told_of_the_hybrid_socket(monkeypatch: pytest
     monkeypatch.delattr("socket.AF_VSOCK")
     with pytest.raises(Unavailable, match="hybrid:///"):
         dial.dial(VsockEndpoint(cid=3, port=5005), timeout_s=1)
+
+
+@both
+def test_a_full_backlog_is_waited_for(talk: Talk, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as before_us:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(0)
+        before_us.connect(str(tmp_path / "s"))
+
+        def accept_both() -> None:
+            for _ in range(2):
+                connected, _ = listener.accept()
+                with connected:
+                    if connected.recv(6):
+                        connected.sendall(b"here")
+
+        accepting = threading.Timer(0.05, accept_both)
+        accepting.start()
+        threading.Timer(0.1, before_us.shutdown, (socket.SHUT_WR,)).start()
+        try:
+            assert talk(UnixEndpoint(path=str(tmp_path / "s"))) == (b"", b"here")
+        finally:
+            accepting.join()

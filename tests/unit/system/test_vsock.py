@@ -47,7 +47,7 @@ def test_listener_is_bound_to_any_cid_and_does_not_block() -> None:
         ("socket", socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_CLOEXEC),
         ("setblocking", False),
         ("bind", (0xFFFFFFFF, 5005)),
-        ("listen", 128),
+        ("listen", 1024),
     ]
 
 
