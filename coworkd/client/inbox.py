@@ -4,9 +4,9 @@ Rules
 - Frames of one stream are handed out in order, each byte once. A frame that starts behind the position wanted is a gap:
   the frames before it are handed out, then `take` raises `OutOfRange` once, then the frames behind the gap follow.
 - Bytes that were had already (a re-attach from an earlier offset) are cut off, never handed out twice.
-- At most `BOUND_BYTES` wait here. A frame that would pass the bound is dropped and the inbox is `parked`: the client detaches
-  from the process, and attaches again from `wanted` when everything was taken. So a process nobody reads cannot fill the host,
-  nor stop the link for others.
+- Past `BOUND_BYTES` the inbox is `parked`: the client detaches from the process, and attaches again from `wanted` when
+  everything was taken, so that a process nobody reads cannot fill the host, nor stop the link for others. What was on its
+  way is still taken, since the guest may have let it go: at most as much again, past that it is dropped and shows as a gap.
 - It is `finished` when the exit is known and every stream has ended, or the exit says that its output is not complete.
 """
 
@@ -45,6 +45,7 @@ class Inbox:
         self.wanted: dict[str, int] = dict(wanted)
         self.exit: ExitRecord | None = None
         self.parked = False
+        self._full = False
         self._bound_bytes = bound_bytes
         self._queue: deque[Output | _Gap] = deque()
         self.queued_bytes = 0
@@ -52,11 +53,12 @@ class Inbox:
     def feed_output(self, stream: str, offset: int, data: bytes, eof: bool) -> bool:
         """Take one frame in. True when this frame made the inbox `parked`: the caller must detach."""
         wanted = self.wanted.get(stream)
-        if wanted is None or self.parked:
+        if wanted is None or self._full:
             return False
-        if self.queued_bytes and self.queued_bytes + len(data) > self._bound_bytes:
-            self.parked = True
-            return True
+        total_bytes = self.queued_bytes + len(data)
+        if self.queued_bytes and total_bytes > 2 * self._bound_bytes:
+            self._full = True
+            return self._park()
         name = cast(StreamName, stream)
         if offset > wanted:
             self._queue.append(_Gap(name, wanted, offset))
@@ -70,7 +72,11 @@ class Inbox:
             del self.wanted[stream]
         else:
             self.wanted[stream] = offset + len(data)
-        return False
+        return self._park() if self.queued_bytes > self._bound_bytes else False
+
+    def _park(self) -> bool:
+        parked, self.parked = self.parked, True
+        return not parked
 
     def feed_exit(self, record: ExitRecord) -> None:
         """The process ended; output that was counted may still be on its way."""
@@ -79,6 +85,7 @@ class Inbox:
     def resume(self) -> None:
         """The link is attached again from `wanted`: frames count once more."""
         self.parked = False
+        self._full = False
 
     def take(self) -> Output | None:
         """The next piece, or None when none waits. Raises `OutOfRange` where bytes are missing before the next one."""

@@ -78,15 +78,16 @@ def test_a_parked_handle_attaches_again_and_what_is_gone_is_a_gap(guest: FakeGue
         process._inbox._bound_bytes = 1
         await client.ping()
         assert await process.read() == Output("stdout", 0, b"a", False)
+        assert await process.read() == Output("stdout", 1, b"b", False)
         guest.after["process.attach"] = lambda params: None if "stdout" in params else guest.output("stdout", 3, b"d")
         with pytest.raises(OutOfRange) as caught:
             await process.read()
-        assert (caught.value.details["expected"], caught.value.details["offset"]) == (1, 3)
+        assert (caught.value.details["expected"], caught.value.details["offset"]) == (2, 3)
         assert await process.read() == Output("stdout", 3, b"d", False)
 
     run(guest, body)
     assert guest.called("process.attach") == [
-        {"process": "p1", "stdout": 1, "stderr": 0},
+        {"process": "p1", "stdout": 2, "stderr": 0},
         {"process": "p1", "stderr": 0},
     ]
 

@@ -63,22 +63,32 @@ def test_a_stream_that_is_not_attached_is_ignored() -> None:
     assert not inbox.waiting
 
 
-def test_past_the_bound_it_parks_once_and_drops_until_it_is_resumed() -> None:
+def test_past_the_bound_it_parks_once_and_still_takes_what_was_on_its_way() -> None:
     inbox = Inbox("p1", {"stdout": 0}, bound_bytes=4)
     assert inbox.feed_output("stdout", 0, b"abc", False) is False
     assert inbox.feed_output("stdout", 3, b"de", False) is True
     assert inbox.feed_output("stdout", 5, b"f", False) is False
-    assert inbox.wanted == {"stdout": 3}
-    assert taken(inbox) == [("stdout", 0, b"abc", False)]
+    assert inbox.parked
+    assert inbox.wanted == {"stdout": 6}
+    assert [piece[2] for piece in taken(inbox)] == [b"abc", b"de", b"f"]
     assert inbox.queued_bytes == 0
+
+
+def test_past_twice_the_bound_it_drops_until_it_is_resumed() -> None:
+    inbox = Inbox("p1", {"stdout": 0}, bound_bytes=2)
+    assert inbox.feed_output("stdout", 0, b"abc", False) is True
+    assert inbox.feed_output("stdout", 3, b"de", False) is False
+    assert inbox.feed_output("stdout", 5, b"f", False) is False
+    assert inbox.wanted == {"stdout": 3}
+    assert [piece[2] for piece in taken(inbox)] == [b"abc"]
     inbox.resume()
-    inbox.feed_output("stdout", 3, b"def", True)
-    assert taken(inbox) == [("stdout", 3, b"def", True)]
+    inbox.feed_output("stdout", 3, b"d", True)
+    assert taken(inbox) == [("stdout", 3, b"d", True)]
 
 
-def test_one_frame_larger_than_the_bound_is_taken_when_nothing_waits() -> None:
-    inbox = Inbox("p1", {"stdout": 0}, bound_bytes=4)
-    assert inbox.feed_output("stdout", 0, b"abcdefgh", False) is False
+def test_one_frame_larger_than_every_bound_is_taken_when_nothing_waits() -> None:
+    inbox = Inbox("p1", {"stdout": 0}, bound_bytes=2)
+    assert inbox.feed_output("stdout", 0, b"abcdefgh", False) is True
     assert inbox.queued_bytes == 8
 
 

@@ -99,10 +99,10 @@ def test_attach_goes_on_from_the_offset_given(client: Client, guest: FakeGuest) 
 def test_a_parked_handle_attaches_again_where_it_stopped(client: Client, guest: FakeGuest) -> None:
     process = start(client, guest)
     assert process._inbox is not None
-    process._inbox._bound_bytes = 2
-    streams = {"stdout": {"first": 0, "end": 4}, "stderr": {"first": 0, "end": 0}}
+    process._inbox._bound_bytes = 3
+    streams = {"stdout": {"first": 0, "end": 6}, "stderr": {"first": 0, "end": 0}}
     guest.answers["process.attach"] = lambda _: {"streams": streams}
-    guest.after["process.attach"] = lambda _: guest.output("stdout", 2, b"cd")
+    guest.after["process.attach"] = lambda _: guest.output("stdout", 4, b"ef")
 
     def speak_first(_: dict[str, Any]) -> dict[str, float]:
         guest.output("stdout", 0, b"ab")
@@ -111,9 +111,13 @@ def test_a_parked_handle_attaches_again_where_it_stopped(client: Client, guest: 
 
     guest.answers["ping"] = speak_first
     client.ping()
-    assert [process.read(), process.read()] == [Output("stdout", 0, b"ab", False), Output("stdout", 2, b"cd", False)]
+    assert [process.read() for _ in range(3)] == [
+        Output("stdout", 0, b"ab", False),
+        Output("stdout", 2, b"cd", False),
+        Output("stdout", 4, b"ef", False),
+    ]
     assert guest.called("process.detach") == [{"process": "p1"}]
-    assert guest.called("process.attach") == [{"process": "p1", "stdout": 2, "stderr": 0}]
+    assert guest.called("process.attach") == [{"process": "p1", "stdout": 4, "stderr": 0}]
 
 
 def test_write_stdin_comes_back_until_all_was_taken(client: Client, guest: FakeGuest) -> None:
