@@ -163,7 +163,8 @@ def _starts(starts: list[Start]) -> list[tuple[str, ...]]:
         "CPU, coworkd": [start.cpu.own_s for start in starts],
         "CPU, children it waited for": [start.cpu.children_s for start in starts],
     }
-    return [(name, f"{spread(row).median:.2f} s", _quartiles(spread(row))) for name, row in rows.items()]
+    spreads = {name: spread(row) for name, row in rows.items()}
+    return [(name, f"{row.median:.2f} s", f"{row.lower:.2f} – {row.upper:.2f} s") for name, row in spreads.items()]
 
 
 def _at_most(what: str, measured: float, target: float, shown: str, target_shown: str) -> Verdict:

@@ -1,0 +1,73 @@
+"""The benchmark's tables and verdicts."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import structs
+
+from tests.bench.guest import Cpu, Memory
+from tests.bench.report import FIRST_BYTE, MIB, RUN, Figures, Machine, Way, compose_report, judge
+from tests.bench.resident import Resident, Start
+from tests.bench.spawning import Crowd, Pairs
+
+SMALL = Resident(
+    processes={
+        "coworkd": Memory(rss_bytes=30 * MIB, pss_bytes=20 * MIB),
+        "coworkd-launcher": Memory(rss_bytes=12 * MIB, pss_bytes=9 * MIB),
+    }
+)
+GOOD = Figures(
+    machine=Machine(facts={"machine": "a test"}),
+    ways=[
+        Way(name=RUN, pairs=Pairs(base_s=[0.010, 0.011], other_s=[0.012, 0.0132])),
+        Way(name=FIRST_BYTE, pairs=Pairs(base_s=[0.010], other_s=[0.011])),
+        Way(name="absent", absent="not installed: absent"),
+    ],
+    crowd=Crowd(pairs=Pairs(base_s=[1.0], other_s=[1.2]), count=200, concurrency=16),
+    stream_bytes=1024 * MIB,
+    streams={"writer": Pairs(base_s=[1.0], other_s=[1.25])},
+    idle=SMALL,
+    used=SMALL,
+    running=SMALL,
+    starts=[Start(wall_s=0.3, cpu=Cpu(own_s=0.2, children_s=0.05))],
+)
+
+
+def test_judge_finds_all_targets_met() -> None:
+    assert [verdict.met for verdict in judge(GOOD)] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("position", "bad"),
+    [
+        (0, structs.replace(GOOD, ways=[Way(name=RUN, pairs=Pairs(base_s=[0.010], other_s=[0.0141]))])),
+        (
+            1,
+            structs.replace(
+                GOOD, idle=Resident(processes={**SMALL.processes, "coworkd": Memory(rss_bytes=37 * MIB, pss_bytes=0)})
+            ),
+        ),
+        (3, structs.replace(GOOD, starts=[Start(wall_s=0.3, cpu=Cpu(own_s=0.3, children_s=0.11))])),
+        (4, structs.replace(GOOD, streams={"writer": Pairs(base_s=[0.59], other_s=[1.0])})),
+    ],
+)
+def test_judge_finds_the_target_that_is_missed(position: int, bad: Figures) -> None:
+    assert [number for number, verdict in enumerate(judge(bad)) if not verdict.met] == [position]
+
+
+def test_compose_report_tells_figures_and_who_is_absent() -> None:
+    report = compose_report(GOOD)
+    assert "| coworkd: process.run | 12.60 ms |" in report
+    assert "| absent | not installed: absent |" in report
+    assert "| writer | 1024 MiB/s | 819 MiB/s | 0.80 (0.80 – 0.80) |" in report
+    assert "**no**" not in report
+
+
+def test_compose_report_makes_whole_tables() -> None:
+    columns = 0
+    for line in compose_report(GOOD).splitlines():
+        if line.startswith("|"):
+            assert columns in (0, line.count("|"))
+            columns = line.count("|")
+        else:
+            columns = 0
