@@ -32,12 +32,6 @@ class Method(Generic[P, A]):
         self.answer = answer
 
 
-class ProcessList(calls.Answer, frozen=True, kw_only=True):
-    """The answer of `process.list`."""
-
-    processes: tuple[ProcessInfo, ...]
-
-
 PING = Method("ping", calls.NoParams, calls.Pong)
 INFO = Method("info", calls.NoParams, calls.Info)
 STATS = Method("stats", calls.NoParams, calls.Stats)
@@ -62,7 +56,7 @@ PROCESS_SIGNAL = Method("process.signal", calls.SignalProcess, calls.Empty)
 PROCESS_KILL = Method("process.kill", calls.KillProcess, calls.Empty)
 PROCESS_WAIT = Method("process.wait", calls.WaitProcess, ExitRecord)
 PROCESS_GET = Method("process.get", calls.ProcessName, ProcessInfo)
-PROCESS_LIST = Method("process.list", calls.ProcessListParams, ProcessList)
+PROCESS_LIST = Method("process.list", calls.ProcessListParams, calls.ProcessList)
 PROCESS_FORGET = Method("process.forget", calls.ForgetProcess, calls.Empty)
 
 AUDIT_TAIL = Method("audit.tail", calls.AuditTail, calls.AuditRecords)

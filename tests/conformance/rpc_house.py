@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from msgspec import Struct
 
 from coworkd.model import calls
 from coworkd.model.errors import StartFailed
@@ -83,8 +82,8 @@ class Processes:
         info: ProcessInfo = await self._never()
         return info
 
-    async def list(self, params: calls.ProcessListParams, /) -> Struct:
-        listed: Struct = await self._never()
+    async def list(self, params: calls.ProcessListParams, /) -> calls.ProcessList:
+        listed: calls.ProcessList = await self._never()
         return listed
 
     async def attach(self, params: calls.ProcessAttach, link: LinkPort, /) -> calls.ProcessAttached:
