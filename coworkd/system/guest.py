@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -25,7 +26,7 @@ _PROC_MASKED = (
     "timer_list",
     "timer_stats",
 )
-_PROC_READ_ONLY = ("asound", "bus", "fs", "irq", "sys", "sysrq-trigger")
+_PROC_READ_ONLY = ("asound", "bus", "fs", "irq", "pressure", "sys", "sysrq-trigger")
 _PYTHONS = ("/usr/bin/python3",)
 _ASK_TIMEOUT_S = 10
 
@@ -84,5 +85,10 @@ def parse_help(text: str) -> frozenset[str]:
 
 
 def _ask(path: str, option: str) -> str:
-    answer = subprocess.run([path, option], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False, env={})
+    try:
+        answer = subprocess.run(
+            [path, option], capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=False, env={}
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(errno.ETIMEDOUT, f"it does not answer {option} in {_ASK_TIMEOUT_S} s", path) from error
     return answer.stdout or answer.stderr
