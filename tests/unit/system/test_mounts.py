@@ -1,0 +1,52 @@
+"""The words of each call; tests/root/test_launcher.py sees what the kernel makes of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+import pytest
+
+from coworkd.system import mounts
+from tests.unit.system.syscalls import fake_syscalls
+
+
+def test_open_tree_clones_the_descriptor_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = fake_syscalls(monkeypatch, 9, 10)
+    assert mounts.open_tree(5, recursive=False) == 9
+    assert mounts.open_tree(5, recursive=True) == 10
+    plain = 0x1 | os.O_CLOEXEC | 0x1000
+    assert kernel.calls == [(428, (5, b"", plain)), (428, (5, b"", plain | 0x8000))]
+
+
+def test_move_mount_goes_from_descriptor_to_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = fake_syscalls(monkeypatch)
+    mounts.move_mount(5, 6)
+    assert kernel.call == (429, (5, b"", 6, b"", 0x44))
+
+
+def test_mount_setattr_sets_and_clears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = fake_syscalls(monkeypatch)
+    mounts.mount_setattr(5, set_attributes=mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NOSUID, recursive=True)
+    assert kernel.call == (442, (5, b"", 0x9000, struct.pack("=QQQQ", 3, 0, 0, 0), 32))
+
+
+def test_mount_setattr_maps_owners_by_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = fake_syscalls(monkeypatch)
+    mounts.mount_setattr(5, set_attributes=0, user_namespace=8, recursive=False)
+    assert kernel.call == (442, (5, b"", 0x1000, struct.pack("=QQQQ", 0x100000, 0, 0, 8), 32))
+
+
+def test_pivot_root_stacks_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = fake_syscalls(monkeypatch)
+    mounts.pivot_root(b".", b".")
+    assert kernel.call[1] == (b".", b".")
+
+
+def test_mount_and_umount_raise_with_the_target() -> None:
+    with pytest.raises(OSError, match="no/such") as mounted:
+        mounts.mount(b"none", b"/no/such/place", b"tmpfs", 0)
+    with pytest.raises(OSError, match="no/such") as unmounted:
+        mounts.umount(b"/no/such/place", mounts.MNT_DETACH)
+    assert {mounted.value.errno, unmounted.value.errno} <= {errno.ENOENT, errno.EPERM}
