@@ -57,7 +57,10 @@ class RawPeer:
         assert self._child.stdout is not None
         self._child.stdin.write(question)
         self._child.stdin.flush()
-        return float(self._child.stdout.readline())
+        answer = self._child.stdout.readline()
+        if not answer:
+            raise RuntimeError("raw bubblewrap did not run as it must; its words are above")
+        return float(answer)
 
 
 @contextlib.contextmanager

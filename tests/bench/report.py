@@ -150,10 +150,12 @@ def _streams(figures: Figures) -> list[tuple[str, ...]]:
 
 def _memory(figures: Figures) -> list[tuple[str, ...]]:
     states = {"idle": figures.idle, "after all of the above": figures.used, f"{RUNNING} running": figures.running}
+    names = dict.fromkeys(name for resident in states.values() for name in resident.processes)
     return [
         (name, state, _mib(memory.rss_bytes), _mib(memory.pss_bytes))
-        for name in figures.idle.processes
-        for state, memory in ((state, resident.processes[name]) for state, resident in states.items())
+        for name in names
+        for state, resident in states.items()
+        if (memory := resident.processes.get(name)) is not None
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from tests.bench.guest import SESSION, Cpu, Guest, Memory, open_guest, read_memo
 
 RUNNING = 50
 SETTLE_S = 0.5
+WAITING = "coworkd-launcher: its waiting children"
 
 
 class Resident(Struct, frozen=True, kw_only=True):
-    """Both programs, by name."""
+    """Both programs by name, and the launcher's waiting children together."""
 
     processes: dict[str, Memory]
 
@@ -31,8 +33,25 @@ class Start(Struct, frozen=True, kw_only=True):
 def measure_resident(guest: Guest, client: Client) -> Resident:
     """Once what was under way has settled."""
     time.sleep(SETTLE_S)
-    pids = {"coworkd": guest.pid, "coworkd-launcher": client.info().launcher_pid}
-    return Resident(processes={name: read_memory(pid) for name, pid in pids.items()})
+    launcher = client.info().launcher_pid
+    processes = {"coworkd": read_memory(guest.pid), "coworkd-launcher": read_memory(launcher)}
+    waiting = [read_memory(pid) for pid in read_own_children(launcher)]
+    if waiting:
+        processes[WAITING] = Memory(
+            rss_bytes=sum(memory.rss_bytes for memory in waiting), pss_bytes=sum(memory.pss_bytes for memory in waiting)
+        )
+    return Resident(processes=processes)
+
+
+def read_own_children(launcher: int) -> list[int]:
+    """The launcher's children that have not become bubblewrap: they run the launcher's own program."""
+    own = os.readlink(f"/proc/{launcher}/exe")
+    found = []
+    for pid in map(int, Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if os.readlink(f"/proc/{pid}/exe") == own:
+                found.append(pid)
+    return found
 
 
 def measure_with_running(guest: Guest, client: Client) -> Resident:
