@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 
+from coworkd.launcher import child
 from coworkd.launcher.server import Launcher
 from coworkd.system import cgroup, prctl
 
@@ -79,11 +80,14 @@ def _raise_descriptor_limit() -> None:
 
 
 def _open_wakeup() -> int:
+    """A descriptor that tells of signals. What an ancestor ignored (nohup) is not handed on to commands."""
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    for number in child.CAUGHT_SIGNALS:
         signal.signal(number, lambda *_: None)
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in child.IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     return read
 

@@ -3,8 +3,8 @@ for the order, then the exec of bubblewrap.
 
 Order (DESIGN §7): cgroup (it is born there, see `system.clone`), oom score, the session's mount and network namespaces, a new
 session keyring, groups, uid, no_new_privs, parent-death signal and then the check that the parent is still there, default
-signals, empty mask, umask, descriptors; resource limits are set from outside, by the launcher, before the order is sent. Root
-ends at the uid; bubblewrap never runs as root, and starts with an empty environment.
+signals, empty mask, umask, descriptors; then, by the order, resource limits, which are only ever lowered. Root ends at the uid;
+bubblewrap never runs as root, and starts with an empty environment.
 
 A child that waits holds nothing but its two ends: a socket for the order and a pipe for an error. The end of the socket is its
 own end, and so is the launcher's. A step that fails is told through the pipe as `stage errno`; the pipe closes by itself at a
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import array
 import os
+import resource
 import signal
 import socket
 
@@ -34,6 +35,7 @@ CAUGHT_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 """What the launcher ignores (Python itself ignores the last two); an ignored signal would stay so across an exec."""
 _FD_ORDER, _FD_ERROR = 60, 61
+_MEMLOCK_BYTES = 8 * 1024 * 1024
 _OOM_SCORE_ADJ = b"100"
 _ANCILLARY_BYTES = socket.CMSG_SPACE(16 * 4)
 
@@ -55,6 +57,9 @@ class Order(Struct, frozen=True, kw_only=True):
 
     executable: bytes
     argv: tuple[bytes, ...]
+    nofile: int
+    nproc: int | None
+    """RLIMIT_NPROC, where no cgroup counts processes."""
 
 
 _orders = msgspec.msgpack.Decoder(Order)
@@ -70,6 +75,8 @@ def run(station: Station) -> None:
         stage[0] = "order"
         order = _wait_order()
         if order is not None:
+            stage[0] = "rlimits"
+            _set_limits(order)
             stage[0] = "exec"
             os.execve(order.executable, order.argv, {})
         os._exit(0)
@@ -117,6 +124,20 @@ def _set_oom_score() -> None:
     fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     os.write(fd, _OOM_SCORE_ADJ)
     os.close(fd)
+
+
+def _set_limits(order: Order) -> None:
+    wanted = {
+        resource.RLIMIT_NOFILE: order.nofile,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: _MEMLOCK_BYTES,
+    }
+    if order.nproc is not None:
+        wanted[resource.RLIMIT_NPROC] = order.nproc
+    for name, value in wanted.items():
+        _, hard = resource.getrlimit(name)
+        lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (lowered, lowered))
 
 
 def _wait_order() -> Order | None:

@@ -35,6 +35,10 @@ from coworkd.system import cgroup, sha256
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _PROCESS_LIMIT = 4096
 _FILTER_LIMIT = 256
+_STANDBY_LIMIT = 8
+_STANDBY_DELAY_S = 0.03
+"""A new standby is made when the last command has ended or this long after it began: not while it starts."""
+_NOFILE_MIN = 64
 
 
 def is_name(text: str) -> bool:
@@ -66,7 +70,9 @@ class Launcher:
         missing = cgroup.missing_controllers(cgroup_root) if cgroup_root else ("memory", "pids", "cpu")
         if missing:
             self._degraded.append(f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold")
-        self._spawner = Spawner(os.fsencode(bubblewrap), "pids" not in missing)
+        self._spawner = Spawner(os.fsencode(bubblewrap), cgroup_root, missing)
+        self._standing: dict[str, None] = {}
+        self._wanting: dict[str, float] = {}
         self._watch, reason = open_watch()
         if reason:
             self._degraded.append(reason)
@@ -112,6 +118,7 @@ class Launcher:
 
     def _timeout_s(self) -> float | None:
         waits = [self._watch.next_poll_s()]
+        waits += [due - time.monotonic() for due in self._wanting.values()]
         waits += [deadline - time.monotonic() for _, deadline in self._builders.values()]
         if self._supervisor is None and self._linger_s is not None:
             waits.append(self._alone_since + self._linger_s - time.monotonic())
@@ -127,6 +134,11 @@ class Launcher:
                 del self._builders[name]
                 builder.abandon()
                 self._refuse(builder.request.id, "tree", errno.ETIMEDOUT, "a folder did not answer in time")
+        for name, due in list(self._wanting.items()):
+            if time.monotonic() >= due:
+                del self._wanting[name]
+                if name in self._sessions:
+                    self._stand_by(self._sessions[name])
         alone = self._supervisor is None and self._linger_s is not None
         if alone and time.monotonic() - self._alone_since > (self._linger_s or 0.0):
             raise Quitting
@@ -148,6 +160,7 @@ class Launcher:
             if pid == 0:
                 break
             touched |= self._watch.poll()
+            self._forget_standby(pid)
             for process in self._processes.values():
                 if process.living:
                     self._learn_init(process)
@@ -164,6 +177,7 @@ class Launcher:
         for notice in process.notices():
             if isinstance(notice, launch.StartError | launch.Exited):
                 self._settle(process)
+                self._wanting[process.request.session] = 0.0
             self._send(notice)
 
     def _settle(self, process: Process) -> None:
@@ -313,8 +327,8 @@ class Launcher:
         if request.session in self._builders:
             self._refuse(request.id, "tree", errno.EBUSY, "the session is being opened; ask again")
             return
-        if self._cgroup_root is not None:
-            path = self._session_cgroup(request.session)
+        path = self._spawner.session_cgroup(request.session)
+        if path is not None:
             cgroup.create(path)
             cgroup.limit(
                 path, memory_max_bytes=request.memory_max_bytes, pids_max=request.pids_max, cpu_max=request.cpu_max
@@ -333,16 +347,19 @@ class Launcher:
             return
         self._sessions[name] = session
         self._send(launch.Done(id=builder.request.id, missing=session.missing, degraded=session.degraded))
+        self._wanting[name] = 0.0
 
     def _close_session(self, request: launch.CloseSession, _: list[int]) -> None:
         if any(p.living and p.request.session == request.session for p in self._processes.values()):
             self._refuse(request.id, "busy", errno.EBUSY, "commands of the session still run")
             return
         session = self._sessions.pop(request.session, None)
+        self._standing.pop(request.session, None)
         if session is not None:
             session.close()
-        if self._cgroup_root is not None:
-            cgroup.remove(self._session_cgroup(request.session), wait_s=0.2)
+        path = self._spawner.session_cgroup(request.session)
+        if path is not None:
+            cgroup.remove(path, wait_s=0.2)
         self._send(launch.Done(id=request.id))
 
     def _put_filter(self, request: launch.PutFilter, _: list[int]) -> None:
@@ -364,12 +381,8 @@ class Launcher:
             self._refuse(request.id, "policy_denied", errno.EPERM, problem or "no such session")
             return
         base, admin = request.filters
-        path = None
-        if self._cgroup_root is not None:
-            path = f"{self._session_cgroup(request.session)}/p-{request.process}"
         try:
-            filters = (self._filters[base], self._filters[admin])
-            process = self._spawner.spawn(request, session, filters, path)
+            process = self._spawner.spawn(request, session, (self._filters[base], self._filters[admin]))
         except OSError as error:
             self._refuse(request.id, "resources", error.errno, f"the sandbox could not be started: {error.strerror}")
             return
@@ -383,6 +396,31 @@ class Launcher:
             if fd is not None:
                 self._register(fd, partial(ready, process))
         self._send(process.spawned, list(process.fds.values()))
+        self._wanting[session.name] = time.monotonic() + _STANDBY_DELAY_S
+
+    def _stand_by(self, session: Session) -> None:
+        """Have a child wait in the session, and in no more than the `_STANDBY_LIMIT` sessions that were used last."""
+        if session.standby is None:
+            try:
+                session.standby = self._spawner.make_standby(session)
+            except OSError:  # the next command then makes its own, and tells why if it cannot
+                return
+        self._standing.pop(session.name, None)
+        self._standing[session.name] = None
+        while len(self._standing) > _STANDBY_LIMIT:
+            oldest = next(iter(self._standing))
+            del self._standing[oldest]
+            standby = self._sessions[oldest].take_standby() if oldest in self._sessions else None
+            if standby is not None:
+                standby.dismiss()
+
+    def _forget_standby(self, pid: int) -> None:
+        """A child that ended while it waited (someone killed it): the next command makes its own."""
+        for name in self._standing:
+            session = self._sessions.get(name)
+            if session is not None and session.standby is not None and session.standby.pid == pid:
+                session.standby.dismiss()
+                session.standby = None
 
     def _judge(self, request: launch.Spawn, session: Session | None) -> str | None:
         if session is None:
@@ -399,6 +437,8 @@ class Launcher:
             return "a seccomp filter is missing: no filter, no spawn"
         if not request.argv or not request.argv[0]:
             return "the command is empty"
+        if request.nofile < _NOFILE_MIN:
+            return f"nofile is {request.nofile}: with fewer than {_NOFILE_MIN} descriptors no sandbox can be built"
         return None
 
     def _signal(self, request: launch.Signal, _: list[int]) -> None:
@@ -478,9 +518,6 @@ class Launcher:
         self._builders.clear()
 
     # -- selector -----------------------------------------------------------------------------------------------
-
-    def _session_cgroup(self, session: str) -> str:
-        return f"{self._cgroup_root}/s-{session}"
 
     def _register(self, fd: int, call: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, call)

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from coworkd.launcher import tree
+from coworkd.launcher.standby import Standby
 from coworkd.model.launch import OpenSession
 from coworkd.system import namespaces
 
@@ -42,12 +43,21 @@ class Session:
         self.gid = request.gid
         self.mount_namespace = mount_namespace
         self.network_namespace = network_namespace
+        self.standby: Standby | None = None
         self.missing = tuple(os.fsdecode(path) for path in report.missing)
         self.degraded = tuple(
             f"{os.fsdecode(path)} keeps its owner: no idmapped mounts there" for path in report.unmapped
         )
 
+    def take_standby(self) -> Standby | None:
+        """The waiting child, the caller's from now on."""
+        taken, self.standby = self.standby, None
+        return taken
+
     def close(self) -> None:
+        standby = self.take_standby()
+        if standby is not None:
+            standby.dismiss()
         os.close(self.mount_namespace)
         os.close(self.network_namespace)
 

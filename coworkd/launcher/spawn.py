@@ -8,7 +8,6 @@ two filters, 6 its status pipe. A terminal's shim gets 7 (a socket for the maste
 from __future__ import annotations
 
 import os
-import resource
 import socket
 from typing import NamedTuple
 
@@ -29,7 +28,6 @@ _FILTER_OPTIONS = (
     b"--json-status-fd",
     b"%d" % child.FD_STATUS,
 )
-_MEMLOCK_BYTES = 8 * 1024 * 1024
 
 
 class _Streams(NamedTuple):
@@ -63,7 +61,14 @@ class Spawner:
         self._made += 1
         above = self.session_cgroup(session.name)
         path = None if above is None else f"{above}/p-{self._made}"
-        return Standby(session, launcher_pid=self._pid, cgroup_path=path)
+        return Standby(
+            uid=session.uid,
+            gid=session.gid,
+            mount_namespace=session.mount_namespace,
+            network_namespace=session.network_namespace,
+            launcher_pid=self._pid,
+            cgroup_path=path,
+        )
 
     def spawn(self, request: Spawn, session: Session, filters: tuple[int, int]) -> Process:
         """Order the session's standby to become `request`. Raises `OSError`, and nothing stays of the attempt."""
@@ -95,6 +100,8 @@ class Spawner:
         order = child.Order(
             executable=self._bubblewrap,
             argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *request.shim_args, *request.argv),
+            nofile=request.nofile,
+            nproc=request.pids_max if self._limit_processes else None,
         )
         standby.send(order, [args, *fresh, status_write, *streams.given])
         for fd in (status, streams.diagnostics, streams.exec_fd):
@@ -115,15 +122,6 @@ class Spawner:
         if standby.cgroup_path is not None and self._limited:
             memory = request.memory_max_bytes
             cgroup.limit(standby.cgroup_path, memory_max_bytes=memory, pids_max=request.pids_max, cpu_max=None)
-        limits = {
-            resource.RLIMIT_NOFILE: request.nofile,
-            resource.RLIMIT_CORE: 0,
-            resource.RLIMIT_MEMLOCK: _MEMLOCK_BYTES,
-        }
-        if self._limit_processes:
-            limits[resource.RLIMIT_NPROC] = request.pids_max
-        for name, value in limits.items():
-            resource.prlimit(standby.pid, name, (value, value))
 
     def _open_streams(self, request: Spawn, opened: list[int], spare: list[int]) -> _Streams:
         stdout, stdout_write = _pipe(opened, spare)

@@ -6,8 +6,9 @@ pipe's end without it means that the command never ran. Source: bwrap(1).
 
 from __future__ import annotations
 
-import json
 import os
+
+import msgspec
 
 _LIMIT_BYTES = 64 * 1024
 
@@ -48,8 +49,8 @@ class StatusReader:
 
     def _take(self, line: bytes) -> None:
         try:
-            record = json.loads(line)
-        except ValueError:
+            record = msgspec.json.decode(line)
+        except msgspec.MsgspecError:
             return
         if isinstance(record, dict):
             self.init_pid = _integer(record.get("child-pid"), self.init_pid)

@@ -1,0 +1,102 @@
+"""A child that has taken its session's station and waits for its order: the fork is paid before the command is asked for.
+
+Every sandbox starts from one, so there is one way in: a session that has none yet gets one made on the spot. It is its session's
+uid, in its session's namespaces and in a cgroup of its own, without a capability, and knows nothing of any command. Commands still
+have a fresh process each; a standby is used once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+import msgspec
+
+from coworkd.launcher import child
+from coworkd.system import cgroup, clone
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Standby:
+    """One waiting child. Owns its socket, error pipe and cgroup until `send` or `dismiss`."""
+
+    def __init__(
+        self,
+        *,
+        uid: int,
+        gid: int,
+        mount_namespace: int,
+        network_namespace: int,
+        launcher_pid: int,
+        cgroup_path: str | None,
+    ) -> None:
+        """Fork it. Raises `OSError` where a process, descriptor or cgroup cannot be had; nothing stays then."""
+        self.cgroup_path = cgroup_path
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.error_fd, error_write = os.pipe2(os.O_CLOEXEC)
+        station = child.Station(
+            launcher_pid=launcher_pid,
+            uid=uid,
+            gid=gid,
+            mount_namespace=mount_namespace,
+            network_namespace=network_namespace,
+            order_fd=theirs.fileno(),
+            error_fd=error_write,
+        )
+        try:
+            self.pid = _fork(cgroup_path)
+        except OSError:
+            self._link.close()
+            os.close(self.error_fd)
+            if cgroup_path is not None:
+                cgroup.remove(cgroup_path)
+            raise
+        finally:
+            if getattr(self, "pid", -1) != 0:
+                theirs.close()
+                os.close(error_write)
+        if self.pid == 0:
+            child.run(station)
+        os.set_blocking(self.error_fd, False)
+
+    def send(self, order: child.Order, fds: Sequence[int]) -> None:
+        """Give the order; `fds` stay the caller's. Raises `OSError` where the child is gone."""
+        message = _encoder.encode(order)
+        carried, memfd = list(fds), -1
+        if len(message) > child.ORDER_LIMIT_BYTES:
+            memfd = os.memfd_create("order", os.MFD_CLOEXEC)
+            carried.append(memfd)
+            os.write(memfd, message)
+            message = b"\0"
+        try:
+            socket.send_fds(self._link, [message], carried)
+        finally:
+            self._link.close()
+            if memfd >= 0:
+                os.close(memfd)
+
+    def dismiss(self) -> None:
+        """End it and wait until it is gone; with its cgroup."""
+        self._link.close()
+        os.close(self.error_fd)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        if self.cgroup_path is not None:
+            cgroup.remove(self.cgroup_path)
+
+
+def _fork(cgroup_path: str | None) -> int:
+    if cgroup_path is None:
+        return clone.fork_into(None)
+    cgroup.create(cgroup_path)
+    directory = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return clone.fork_into(directory)
+    finally:
+        os.close(directory)
