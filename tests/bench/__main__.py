@@ -49,7 +49,7 @@ FULL = Effort(
     crowd=200,
     crowd_rounds=5,
     stream_bytes=1024 * MIB,
-    stream_pairs=3,
+    stream_pairs=5,
     starts=7,
 )
 QUICK = Effort(
