@@ -29,9 +29,7 @@ SPAWN = Spawn(
     pids_max=10,
     memory_max_bytes=1 << 20,
 )
-OPEN = OpenSession(
-    id=3, session="bob", uid=1001, gid=1001, tree=(), memory_max_bytes=1 << 20, pids_max=10, cpu_max=1.0
-)
+OPEN = OpenSession(id=3, session="bob", uid=1001, gid=1001, tree=(), memory_max_bytes=1 << 20, pids_max=10, cpu_max=1.0)
 
 
 def open_fds() -> set[str]:

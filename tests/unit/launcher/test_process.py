@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from coworkd.launcher import process as room
 from coworkd.model.launch import Exited, Started, StartError
+from coworkd.system import cgroup
 from tests.unit.launcher.launcher_room import INIT, MONITOR, PAYLOAD, USAGE, Sandbox, open_fds
 
 Make = Callable[..., Sandbox]
@@ -86,7 +86,13 @@ def test_an_exact_status_wins_over_bubblewraps(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("said", "code", "number", "inferred"),
-    [(0, 0, None, False), (128, 128, None, False), (143, None, 15, True), (192, None, 64, True), (193, 193, None, False)],
+    [
+        (0, 0, None, False),
+        (128, 128, None, False),
+        (143, None, 15, True),
+        (192, None, 64, True),
+        (193, 193, None, False),
+    ],
 )
 def test_without_an_exact_status_128_and_more_is_inferred(
     make: Make, said: int, code: int | None, number: int | None, inferred: bool
@@ -221,16 +227,21 @@ def test_kill_uses_the_cgroup_and_thaws_it(make: Make, monkeypatch: pytest.Monke
     sandbox = make(cgroup="/cgroup/p-1")
     done: list[str] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: None)
-    monkeypatch.setattr(room.cgroup, "kill", lambda path: done.append(f"kill {path}") or True)
-    monkeypatch.setattr(room.cgroup, "freeze", lambda path, frozen: done.append(f"freeze {frozen}"))
+
+    def kill(path: str) -> bool:
+        done.append(f"kill {path}")
+        return True
+
+    monkeypatch.setattr(cgroup, "kill", kill)
+    monkeypatch.setattr(cgroup, "freeze", lambda path, frozen: done.append(f"freeze {frozen}"))
     sandbox.process.kill()
     assert done == ["kill /cgroup/p-1", "freeze False"]
 
 
 def test_an_exit_tells_the_cgroups_oom_kills(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = make(cgroup="/cgroup/p-1")
-    monkeypatch.setattr(room.cgroup, "oom_kills", lambda path: 2)
-    monkeypatch.setattr(room.cgroup, "remove", lambda path: True)
+    monkeypatch.setattr(cgroup, "oom_kills", lambda path: 2)
+    monkeypatch.setattr(cgroup, "remove", lambda path: True)
     sandbox.run()
     sandbox.process.notices()
     sandbox.reap(signal.SIGKILL)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from coworkd.launcher import exec_watch
+from coworkd.launcher.exec_watch import ConnectorWatch, PollingWatch, open_watch
+from coworkd.launcher.process import Process
+from coworkd.system.proc_connector import Exec, ExitStatus, Fork, Overflow, ProcConnector, ProcEvent
+from tests.unit.launcher.launcher_room import INIT, MONITOR, PAYLOAD, Sandbox
+
+
+class Connector:
+    """A connector whose events are the test's."""
+
+    def __init__(self) -> None:
+        self.events: list[ProcEvent] = []
+
+    def fileno(self) -> int:
+        return 77
+
+    def read(self) -> list[ProcEvent]:
+        taken, self.events = self.events, []
+        return taken
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def terminal() -> Iterator[Sandbox]:
+    made = Sandbox(tty=True)
+    yield made
+    made.close()
+
+
+def watched(process: Process) -> tuple[Connector, ConnectorWatch]:
+    connector = Connector()
+    watch = ConnectorWatch(cast("ProcConnector", connector))
+    watch.add(process)
+    return connector, watch
+
+
+@pytest.fixture(autouse=True)
+def _no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(pid: int) -> int:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "pidfd_open", gone)
+
+
+def test_forks_exec_and_exit_are_told_to_their_process(sandbox: Sandbox) -> None:
+    process = sandbox.process
+    connector, watch = watched(process)
+    connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD), ExitStatus(PAYLOAD, 256)]
+    assert watch.poll() == {process}
+    assert (process.init_pid, process.payload_pid) == (INIT, PAYLOAD)
+    assert process.executed
+    assert process.payload_status == 256
+
+
+def test_only_the_first_child_of_each_is_the_one(sandbox: Sandbox) -> None:
+    process = sandbox.process
+    connector, watch = watched(process)
+    connector.events = [Fork(MONITOR, INIT), Fork(MONITOR, 900), Fork(INIT, PAYLOAD), Fork(INIT, 901)]
+    watch.poll()
+    assert (process.init_pid, process.payload_pid) == (INIT, PAYLOAD)
+
+
+def test_an_init_that_the_status_pipe_told_first_is_still_followed(sandbox: Sandbox) -> None:
+    process = sandbox.process
+    connector, watch = watched(process)
+    process.learn_init(INIT)
+    connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD)]
+    watch.poll()
+    assert process.executed
+
+
+def test_strangers_are_nobodys(sandbox: Sandbox) -> None:
+    connector, watch = watched(sandbox.process)
+    connector.events = [Fork(1, 2), Exec(2), ExitStatus(2, 0)]
+    assert watch.poll() == set()
+
+
+def test_the_shims_exec_is_not_the_commands(terminal: Sandbox) -> None:
+    connector, watch = watched(terminal.process)
+    connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD)]
+    assert watch.poll() == {terminal.process}
+    assert not terminal.process.executed
+
+
+def test_discarded_pids_are_nobodys(sandbox: Sandbox) -> None:
+    connector, watch = watched(sandbox.process)
+    connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD)]
+    watch.poll()
+    watch.discard(sandbox.process)
+    connector.events = [Fork(MONITOR, 5), Fork(INIT, 6), ExitStatus(PAYLOAD, 9)]
+    assert watch.poll() == set()
+    assert sandbox.process.payload_status is None
+
+
+def test_dropped_events_are_made_up_for_from_proc(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = sandbox.process
+    connector, watch = watched(process)
+    assert watch.next_poll_s() is None
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(exec_watch, "_children", lambda pid: [PAYLOAD] if pid == INIT else [])
+    monkeypatch.setattr(os, "readlink", lambda path: path)
+    connector.events = [Overflow()]
+    watch.poll()
+    process.learn_init(INIT)  # the status pipe's
+    assert watch.next_poll_s() is not None
+    now[0] += 1.0
+    assert watch.poll() == {process}
+    assert process.executed
+    assert watch.next_poll_s() is None
+    connector.events = [ExitStatus(PAYLOAD, 9)]
+    watch.poll()
+    assert process.payload_status == 9
+
+
+def test_polling_sees_a_real_exec(sandbox: Sandbox) -> None:
+    process = sandbox.process
+    watch = PollingWatch()
+    watch.add(process)
+    # Its shell stands for bubblewrap's init, its child for the command.
+    with subprocess.Popen(["sh", "-c", "cat; :"], stdin=subprocess.PIPE) as shell:
+        process.learn_init(shell.pid)
+        while watch.next_poll_s() is not None:
+            watch.poll()
+        assert process.executed
+        assert os.readlink(f"/proc/{process.payload_pid}/exe").endswith("cat")
+        shell.communicate()
+
+
+def test_polling_slows_down_and_starts_over_for_a_new_one(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 5.0)
+    watch = PollingWatch()
+    assert watch.next_poll_s() is None
+    watch.add(sandbox.process)
+    first = watch.next_poll_s()
+    for _ in range(20):
+        watch.poll()
+    last = watch.next_poll_s()
+    watch.add(sandbox.process)
+    assert (first, last, watch.next_poll_s()) == pytest.approx((0.001, 0.05, 0.001))
+    watch.discard(sandbox.process)
+    assert watch.next_poll_s() is None
+
+
+def test_polling_passes_over_what_has_gone(sandbox: Sandbox) -> None:
+    watch = PollingWatch()
+    sandbox.process.learn_init(2**22 + 1)
+    watch.add(sandbox.process)
+    assert watch.poll() == {sandbox.process}
+    assert not sandbox.process.executed
+
+
+def test_open_watch_says_why_it_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> SimpleNamespace:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(exec_watch, "ProcConnector", refuse)
+    watch, reason = open_watch()
+    assert isinstance(watch, PollingWatch)
+    assert reason is not None
+    assert "inferred" in reason
+
+
+def test_open_watch_is_exact_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exec_watch, "ProcConnector", Connector)
+    watch, reason = open_watch()
+    assert watch.fileno() == 77
+    assert reason is None

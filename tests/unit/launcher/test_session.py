@@ -1,0 +1,102 @@
+"""The builder's answer and its ends, with a child that answers as the test says; tests/root/test_launcher.py builds for real."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from coworkd.launcher import session as room
+from coworkd.launcher.session import Builder, BuildReport
+from tests.unit.launcher.launcher_room import OPEN, open_fds
+
+
+def builder(monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> Builder:
+    """A builder whose child gives `answer` and waits to be let go; None: it dies without one."""
+
+    def build(request: object, base: bytes, report_fd: int, hold_fd: int) -> None:
+        if answer is not None:
+            os.write(report_fd, answer)
+            os.read(hold_fd, 1)
+        os._exit(0)
+
+    monkeypatch.setattr(room, "_build", build)
+    return Builder(OPEN, b"/nowhere")
+
+
+def reaped(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    before = open_fds()
+    yield
+    assert open_fds() == before
+
+
+def test_a_good_answer_gives_both_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = BuildReport(missing=(b"/sessions/bob/mnt/a",), unmapped=(b"/sessions/bob/mnt/b",))
+    made = builder(monkeypatch, msgspec.msgpack.encode(report))
+    session, told = made.finish()
+    assert session is not None
+    assert told == report
+    assert (session.name, session.uid, session.gid) == ("bob", 1001, 1001)
+    assert session.missing == ("/sessions/bob/mnt/a",)
+    assert session.degraded == ("/sessions/bob/mnt/b keeps its owner: no idmapped mounts there",)
+    for fd, kind in ((session.mount_namespace, "mnt"), (session.network_namespace, "net")):
+        assert os.readlink(f"/proc/self/fd/{fd}") == os.readlink(f"/proc/self/ns/{kind}")
+    session.close()
+    assert reaped(made.pid) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "stage"),
+    [
+        (msgspec.msgpack.encode(BuildReport(error_stage="bind /srv", errno=2, message="no")), "bind /srv"),
+        (None, "builder"),
+        (b"\xc1 junk", "builder"),
+        (msgspec.msgpack.encode({"errno": "two"}), "builder"),
+    ],
+)
+def test_a_bad_answer_is_a_refusal(monkeypatch: pytest.MonkeyPatch, answer: bytes | None, stage: str) -> None:
+    made = builder(monkeypatch, answer)
+    session, report = made.finish()
+    assert session is None
+    assert report.error_stage == stage
+    assert report.message
+    assert reaped(made.pid) == 0
+
+
+def test_an_answer_of_one_that_is_gone_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = builder(monkeypatch, msgspec.msgpack.encode(BuildReport()))
+    assert os.read(made.fileno(), 1)
+    os.kill(made.pid, 9)
+    reaped(made.pid)
+    session, report = made.finish()
+    assert session is None
+    assert report.error_stage is not None
+
+
+def test_an_abandoned_builder_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = builder(monkeypatch, b"waits")
+    made.abandon()
+    assert reaped(made.pid) == -9
+
+
+def test_a_build_that_fails_answers_within_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real builder without root: it cannot make namespaces, or its request's source is absurdly long."""
+    from msgspec import structs
+
+    from coworkd.model.launch import TreeBind
+
+    absurd = TreeBind(source=b"/" + b"x" * 2_000_000, path=b"/a", read_only=True)
+    made = Builder(structs.replace(OPEN, tree=(absurd,)), b"/nowhere")
+    session, report = made.finish()
+    assert session is None
+    assert report.error_stage is not None
+    assert report.error_stage.startswith("bind /xxx")
+    assert len(report.error_stage) + len(report.message) < 10_000
+    assert reaped(made.pid) == 0
