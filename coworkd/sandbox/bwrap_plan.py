@@ -34,6 +34,9 @@ REQUIRED_OPTIONS = (
 )
 _OPTIONAL_OPTIONS = ("--disable-userns",)
 EMPTY_DIRECTORY = b"/var/empty"
+_INIT_MEMORY = (b"/proc/1/mem", b"/proc/1/task/1/mem")
+"""bubblewrap's init installs the filters only after it has forked the command: a quick command could write itself into an init that has
+none. The base filter keeps ptrace and process_vm_* away from pid 1, and these are the files that do the same."""
 
 
 def plan_bwrap(
@@ -93,6 +96,8 @@ def _proc(layout: GuestLayout) -> Iterator[bytes]:
         yield from (b"--ro-bind", b"/dev/null", path)
     for path in layout.proc_emptied:
         yield from (b"--ro-bind", EMPTY_DIRECTORY, path)
+    for path in _INIT_MEMORY:
+        yield from (b"--ro-bind", b"/dev/null", path)
 
 
 def _environment(environment: Mapping[str, str]) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ Rules
   else like a lack of privilege (EPERM). Nothing is killed but a foreign architecture: libuv probes io_uring.
 - Sockets are listed by what is allowed, so a family or protocol that a later kernel adds is refused.
 - No set-user-id or set-group-id bit is ever given to a file: a shared folder's files may belong to root outside (docs/adr/0005).
-- `dev` lets a debugger work inside the sandbox; `strict` does not.
+- `dev` lets a debugger work inside the sandbox, but not on its init (pid 1); `strict` does not at all.
 
 What it does not do: paths, memory and the contents of structures are not visible to a filter, hence clone3 and openat2 are
 refused as a whole (glibc, Go and Java fall back to clone, callers of openat2 to openat), and so is io_uring.
@@ -131,6 +131,8 @@ def _conditional(arch: Arch, profile: SeccompBase) -> Iterator[Rule]:
     yield from _rules(arch, "personality", EPERM, reason, *odd)
     yield from _rules(arch, "personality", EPERM, reason, _int(0, Op.GE, _TOP_BIT), _int(0, Op.LT, INT_MASK))
     yield from _set_id_rules(arch)
+    if profile == "dev":
+        yield from _init_rules(arch)
     for call in ("socket", "socketpair"):
         yield from _socket_rules(arch, call)
 
@@ -142,6 +144,12 @@ def _set_id_rules(arch: Arch) -> Iterator[Rule]:
     for call, flags, mode in _FLAGS_AND_MODE_AT:
         creates = _int(flags, Op.NE, 0, OPEN_CREATES)
         yield from _rules(arch, call, EPERM, reason, creates, _int(mode, Op.NE, 0, SET_ID_BITS))
+
+
+def _init_rules(arch: Arch) -> Iterator[Rule]:
+    reason = "reaches into the sandbox's init, which for a moment has no filters yet"
+    for call, pid in (("ptrace", 1), ("process_vm_readv", 0), ("process_vm_writev", 0)):
+        yield from _rules(arch, call, EPERM, reason, _int(pid, Op.EQ, 1))
 
 
 def _socket_rules(arch: Arch, call: str) -> Iterator[Rule]:

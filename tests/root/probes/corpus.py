@@ -54,6 +54,7 @@ class ProgramProbe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     attempts: str
     expect: list[str]
     strict: list[str] | None = None
+    arch: Arch | None = None
     where: str = "default"
 
 
@@ -65,8 +66,10 @@ def load_syscalls() -> list[SyscallProbe]:
 
 
 def load_programs() -> list[ProgramProbe]:
+    """Those that mean something on this architecture."""
     table = tomllib.loads((HERE / "programs.toml").read_text())
-    return msgspec.convert(table["probe"], list[ProgramProbe])
+    found = msgspec.convert(table["probe"], list[ProgramProbe])
+    return [entry for entry in found if entry.arch in (None, host_arch())]
 
 
 def copy_to(folder: Path) -> None:

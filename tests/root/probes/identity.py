@@ -7,6 +7,7 @@ import mmap
 import os
 import signal
 import subprocess
+from functools import partial
 
 from tests.root.probes.kernel import Given, attempt, libc, probe, read_text, status_field, write_text
 
@@ -132,7 +133,7 @@ def int80(_given: Given) -> str:
 
 @probe("process.ptrace-init")
 def ptrace_init(_given: Given) -> str:
-    """Tracing the sandbox's init gains nothing, as it has the same filters and no capability either; strict refuses."""
+    """bubblewrap's init has no filters for a moment after the command was forked, so nobody may trace it."""
 
     def trace() -> None:
         ctypes.set_errno(0)
@@ -141,6 +142,20 @@ def ptrace_init(_given: Given) -> str:
         libc.ptrace(PTRACE_DETACH, 1, 0, 0)
 
     return attempt(trace)
+
+
+@probe("process.init-memory")
+def init_memory(_given: Given) -> str:
+    """Every file that leads to the memory of init."""
+    tasks = [f"/proc/1/task/{name}/mem" for name in os.listdir("/proc/1/task")]
+    return " ".join(sorted({attempt(partial(os.open, path, os.O_RDWR)) for path in ("/proc/1/mem", *tasks)}))
+
+
+@probe("process.init-memory-by-directory")
+def init_memory_by_directory(_given: Given) -> str:
+    """The same by a descriptor of /proc/1."""
+    directory = os.open("/proc/1", os.O_RDONLY)
+    return attempt(lambda: os.open("mem", os.O_RDONLY, dir_fd=directory))
 
 
 @probe("process.kill-init")

@@ -199,3 +199,15 @@ def test_base_does_not_read_a_mode_that_open_ignores(arch: Arch) -> None:
 def test_base_refuses_openat2_so_that_callers_fall_back(arch: Arch) -> None:
     assert errno_of(arch, "openat2") == ENOSYS
     assert errno_of(arch, "openat2", profile="strict") == ENOSYS
+
+
+@BOTH
+def test_base_keeps_debuggers_off_the_init(arch: Arch) -> None:
+    """It installs its filters after it has forked the command, so for a moment it has none."""
+    for profile in ("dev", "strict"):
+        for pid in (1, 1 | HIGH, 1 | ONES):
+            assert errno_of(arch, "ptrace", 0x4206, pid, profile=profile) == EPERM
+            assert errno_of(arch, "process_vm_readv", pid, profile=profile) == EPERM
+            assert errno_of(arch, "process_vm_writev", pid, profile=profile) == EPERM
+    assert errno_of(arch, "ptrace", 0x4206, 2) == errno_of(arch, "process_vm_readv", 11) == 0
+    assert errno_of(arch, "ptrace", 0, 0) == 0
