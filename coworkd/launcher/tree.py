@@ -74,8 +74,8 @@ class Sources:
         try:
             found = openat2(root, entry.source, os.O_PATH | os.O_NOFOLLOW, resolve=_LOOKUP)
             status = os.fstat(found)
-            if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.ENOTSUP, "only directories and plain files can be bound")
+            if not stat.S_ISDIR(status.st_mode):
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             clone = mounts.open_tree(found, recursive=entry.recursive)
             os.close(found)
             if entry.map_owner and (status.st_uid, status.st_gid) != (self.uid, self.gid):
@@ -176,11 +176,7 @@ def _attach(root: int, entry: TreeBind, clone: int) -> None:
     if entry.read_only:
         attributes |= mounts.MOUNT_ATTR_RDONLY
     mounts.mount_setattr(clone, set_attributes=attributes, recursive=entry.recursive)
-    if stat.S_ISDIR(os.fstat(clone).st_mode):
-        target = _make_directory(root, entry.path, 0o755)
-    else:
-        _write_file(root, entry.path, b"", 0o644)
-        target = openat2(root, entry.path, os.O_PATH | os.O_NOFOLLOW, resolve=_LOOKUP)
+    target = _make_directory(root, entry.path, 0o755)
     mounts.move_mount(clone, target)
     os.close(target)
     os.close(clone)

@@ -46,7 +46,7 @@ class TreeLink(Struct, frozen=True, kw_only=True, tag="link"):
 
 
 class TreeBind(Struct, frozen=True, kw_only=True, tag="bind"):
-    """A bind of the guest path `source`, looked up without following any symbolic link (openat2(2)).
+    """A bind of the guest's directory `source`, looked up without following any symbolic link (openat2(2)).
 
     An `optional` one that is missing is left out and told in `Done.missing`; any other failure is `Refused`. The destination is
     made where it is missing, never through a symbolic link. Set-user-id bits and devices are always off.
