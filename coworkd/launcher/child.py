@@ -17,6 +17,7 @@ become 0, 1 and 2.
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import resource
 import signal
@@ -114,8 +115,10 @@ def _take_station(station: Station, stage: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
     stage[0] = "descriptors"
-    os.dup2(station.order_fd, _FD_ORDER, inheritable=False)
-    os.dup2(station.error_fd, _FD_ERROR, inheritable=False)
+    # By way of numbers above both: a launcher with many descriptors may have given out these very two.
+    parked = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FD_ERROR + 1) for fd in (station.order_fd, station.error_fd)]
+    os.dup2(parked[0], _FD_ORDER, inheritable=False)
+    os.dup2(parked[1], _FD_ERROR, inheritable=False)
     descriptors.close_range(3, _FD_ORDER - 1)
     descriptors.close_range(_FD_ERROR + 1)
 
