@@ -17,6 +17,7 @@ become 0, 1 and 2.
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import resource
@@ -26,10 +27,11 @@ import socket
 import msgspec
 from msgspec import Struct
 
+from coworkd.launcher.formats import Formats
 from coworkd.model.names import MIN_UID
 from coworkd.system import descriptors, keyring, namespaces, prctl
 
-FD_ARGS, FD_BASE_FILTER, FD_ADMIN_FILTER, FD_STATUS, FD_TTY, FD_SHIM, FD_SHIM_SOURCE = 3, 4, 5, 6, 7, 8, 9
+FD_ARGS, FD_BASE_FILTER, FD_ADMIN_FILTER, FD_STATUS, FD_GATE, FD_TTY, FD_SHIM, FD_SHIM_SOURCE = range(3, 11)
 ORDER_LIMIT_BYTES = 32 * 1024
 """A longer order travels in a memfd, which is then the last descriptor; the message is one zero byte."""
 CAUGHT_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
@@ -49,6 +51,7 @@ class Station(Struct, frozen=True, kw_only=True):
     gid: int
     mount_namespace: int
     network_namespace: int
+    formats: Formats
     order_fd: int
     error_fd: int
 
@@ -58,6 +61,10 @@ class Order(Struct, frozen=True, kw_only=True):
 
     executable: bytes
     argv: tuple[bytes, ...]
+    command: bytes
+    """What bubblewrap will execute: looked at first, see `formats`."""
+    cwd: bytes
+    search_path: bytes
     nofile: int
     nproc: int | None
     """RLIMIT_NPROC, where no cgroup counts processes."""
@@ -78,6 +85,9 @@ def run(station: Station) -> None:
         if order is not None:
             stage[0] = "rlimits"
             _set_limits(order)
+            stage[0] = "not_executable"
+            if station.formats.refuses(order.command, search_path=order.search_path, cwd=order.cwd):
+                raise OSError(errno.ENOEXEC, "no format of this kernel")
             stage[0] = "exec"
             os.execve(order.executable, order.argv, {})
         os._exit(0)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from coworkd import sandbox
 from coworkd.launcher import child
+from coworkd.launcher.formats import Formats
 from coworkd.launcher.process import Process
 from coworkd.launcher.session import Session
 from coworkd.launcher.standby import Standby
@@ -48,6 +49,7 @@ class Spawner:
         self._limited = len(missing_controllers) < 3
         self._limit_processes = "pids" in missing_controllers
         self._pid = os.getpid()
+        self._formats = Formats(bubblewrap)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._shim = -1
         self._made = 0
@@ -67,6 +69,7 @@ class Spawner:
             mount_namespace=session.mount_namespace,
             network_namespace=session.network_namespace,
             launcher_pid=self._pid,
+            formats=self._formats,
             cgroup_path=path,
         )
 
@@ -100,6 +103,9 @@ class Spawner:
         order = child.Order(
             executable=self._bubblewrap,
             argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *request.shim_args, *request.argv),
+            command=request.argv[0],
+            cwd=request.cwd,
+            search_path=request.search_path,
             nofile=request.nofile,
             nproc=request.pids_max if self._limit_processes else None,
         )

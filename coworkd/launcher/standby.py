@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import msgspec
 
 from coworkd.launcher import child
+from coworkd.launcher.formats import Formats
 from coworkd.system import cgroup, clone
 
 _encoder = msgspec.msgpack.Encoder()
@@ -32,6 +33,7 @@ class Standby:
         mount_namespace: int,
         network_namespace: int,
         launcher_pid: int,
+        formats: Formats,
         cgroup_path: str | None,
     ) -> None:
         """Fork it. Raises `OSError` where a process, descriptor or cgroup cannot be had; nothing stays then."""
@@ -44,6 +46,7 @@ class Standby:
             gid=gid,
             mount_namespace=mount_namespace,
             network_namespace=network_namespace,
+            formats=formats,
             order_fd=theirs.fileno(),
             error_fd=error_write,
         )
