@@ -31,11 +31,6 @@ TAIL_LIMIT_BYTES = 3 * 1024 * 1024
 _T = TypeVar("_T")
 
 
-QUICK_S = 0.001
-"""A commit that took longer is the last one that trio's own thread waits for, for `SLOW_FOR_S`."""
-SLOW_FOR_S = 5.0
-
-
 class _Waiting:
     """One record that is queued; `settled` once it is durable or has failed."""
 
@@ -65,8 +60,6 @@ class AuditLog:
         self._queue: list[_Waiting] = []
         self._turn = trio.Lock()
         self._thread = trio.CapacityLimiter(1)
-        self._monotonic = time.monotonic
-        self._slow_until = 0.0
         self._records = 0
         self._closed = False
         self._tell_degraded()
@@ -175,7 +168,7 @@ class AuditLog:
         entries = [waiting.entry for waiting in batch]
         error: CoworkError | None = DiskFailed("the record was not written")
         try:
-            await self._commit(entries)
+            await trio.to_thread.run_sync(self._files.commit, entries, limiter=self._thread)
             error = None
             self._records += len(batch)
         except CoworkError as refused:
@@ -184,18 +177,6 @@ class AuditLog:
             for waiting in batch:
                 waiting.settled, waiting.error = True, error
             self._tell_degraded()
-
-    async def _commit(self, entries: list[Entry]) -> None:
-        """On a quick disk here and now: a worker thread's turn costs several times what fdatasync does (ADR 0006)."""
-        if not self._files.routine or self._monotonic() < self._slow_until:
-            await trio.to_thread.run_sync(self._files.commit, entries, limiter=self._thread)
-            return
-        began = self._monotonic()
-        try:
-            self._files.commit(entries)
-        finally:
-            if self._monotonic() - began > QUICK_S:
-                self._slow_until = self._monotonic() + SLOW_FOR_S
 
     def _tell_degraded(self) -> None:
         reason = "; ".join(self._files.problems.values()) or None

@@ -133,11 +133,6 @@ class AuditFiles:
             raise self._failed("read", error) from error
         return Snapshot(head=self.head, files=tuple(files))
 
-    @property
-    def routine(self) -> bool:
-        """Whether the next commit is one write and one fdatasync: nothing to rotate, nothing to mend."""
-        return not self.problems and self._size < self._limits.file_bytes
-
     def commit(self, entries: Sequence[Entry]) -> None:
         """Append `entries` in order, durably: all of them, or none and `DiskFailed`."""
         at = entries[-1].at
