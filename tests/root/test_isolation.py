@@ -373,3 +373,22 @@ def test_home_links_are_not_followed_when_the_session_goes(bench: Bench, tmp_pat
         said_by(bench, "/bin/sh", "-c", script, "plant", str(target), session=session)
     assert (target / "precious").read_text() == "kept"
     assert not (bench.daemon.state / "leaver").exists()
+
+
+def test_folder_whose_source_became_a_link_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """A session that may write a folder puts a link where the host thinks a directory is, and waits for it to be granted."""
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    for directory in (project / "sub", outside):
+        directory.mkdir(parents=True)
+    (outside / "precious").write_text("kept")
+    with session_of(
+        bench.client, "swapper", folders=[FolderGrant(name="p", source=str(project), mode="rwd")]
+    ) as session:
+        script = 'cd ~/mnt/p; mv sub away; ln -s "$1" sub'
+        said_by(bench, "/bin/sh", "-c", script, "swap", str(outside), session=session)
+        assert (project / "sub").is_symlink()
+        granted = [FolderGrant(name="s", source=str(project / "sub"), mode="rwd")]
+        with pytest.raises(CoworkError, match="sub"), session_of(bench.client, "granted", folders=granted):
+            pytest.fail("the link was followed")
+        assert "granted" not in {each.name for each in bench.client.session_list().sessions}
+    assert (outside / "precious").read_text() == "kept"
