@@ -20,7 +20,8 @@ LINGER_S = 30
 _START_TIMEOUT_S = 10.0
 # typing_extensions is optional to msgspec, and would bring inspect and ast with it: 1.5 MiB that every fork copies.
 _START = (
-    "import sys; sys.path[:0] = sys.argv[1].split(':'); sys.modules['typing_extensions'] = None; from coworkd.launcher.__main__ import main; "
+    "import sys; sys.path[:0] = sys.argv[1].split(':'); sys.modules['typing_extensions'] = None; "
+    "from coworkd.launcher.__main__ import main; "
     "sys.exit(main(sys.argv[2:]))"
 )
 

@@ -41,6 +41,7 @@ class Process:
         monitor_pid: int,
         status: StatusReader,
         error_fd: int,
+        gate_fd: int,
         exec_fd: int | None,
         diagnostics_fd: int,
         fds: dict[str, int],
@@ -50,6 +51,8 @@ class Process:
         self.monitor_pid = monitor_pid
         self.status = status
         self.error_fd: int | None = error_fd
+        self.gate_fd: int | None = gate_fd
+        self.abandoned = False
         self.exec_fd = exec_fd
         self.diagnostics_fd = diagnostics_fd
         self.fds = fds
@@ -150,7 +153,7 @@ class Process:
     def _conclude(self) -> StartError | Exited:
         self.status.drain()
         ran = self.setup_error is None and (self.executed or self.status.exit_code is not None)
-        oom_kills = self._leave_cgroup()
+        oom_kills = 0 if self.cgroup_path is None else cgroup.oom_kills(self.cgroup_path)
         if not ran and not self.killed and not os.WIFSIGNALED(self._monitor_status or 0):
             self.start_error = self._explain()
             return self.start_error
@@ -203,6 +206,24 @@ class Process:
             raise ProcessLookupError(3, "the command has left its process group")
         os.killpg(group, number)
 
+    @property
+    def gated(self) -> bool:
+        """Whether its sandbox waits for `proceed`."""
+        return self.gate_fd is not None and self.living
+
+    def proceed(self) -> None:
+        """Let the command's exec happen, once; nothing to do for a sandbox that has gone."""
+        if self.gate_fd is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.gate_fd, b"g")
+            os.close(self.gate_fd)
+            self.gate_fd = None
+
+    def abandon(self) -> None:
+        """End a sandbox that may not become its command."""
+        self.abandoned = True
+        self.kill()
+
     def kill(self) -> None:
         """End the whole tree, frozen or stopped as it may be."""
         if self.gone:
@@ -242,21 +263,19 @@ class Process:
     def close(self) -> None:
         """Let go of every descriptor; for a process that has ended."""
         self.status.close()
-        spare = [self.error_fd, self.exec_fd, self.payload_pidfd]
+        spare = [self.error_fd, self.gate_fd, self.exec_fd, self.payload_pidfd]
         if self.diagnostics_fd not in self.fds.values():
             spare.append(self.diagnostics_fd)
         for fd in [*self.fds.values(), *spare]:
             if fd is not None:
                 os.close(fd)
         self.fds = {}
-        self.error_fd = self.exec_fd = self.payload_pidfd = None
+        self.error_fd = self.gate_fd = self.exec_fd = self.payload_pidfd = None
 
-    def _leave_cgroup(self) -> int:
-        if self.cgroup_path is None:
-            return 0
-        kills = cgroup.oom_kills(self.cgroup_path)
-        cgroup.remove(self.cgroup_path)
-        return kills
+    def leave_cgroup(self) -> None:
+        """Remove the cgroup of a sandbox that has gone."""
+        if self.cgroup_path is not None:
+            cgroup.remove(self.cgroup_path)
 
 
 def _split(status: int) -> tuple[int | None, int | None]:

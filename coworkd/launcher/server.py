@@ -82,6 +82,8 @@ class Launcher:
             launch.CloseSession: self._close_session,
             launch.PutFilter: self._put_filter,
             launch.Spawn: self._spawn,
+            launch.Proceed: self._proceed,
+            launch.Abandon: self._abandon,
             launch.Signal: self._signal,
             launch.Kill: self._kill,
             launch.Forget: self._forget,
@@ -175,18 +177,24 @@ class Launcher:
             self._error_ready(process)
             self._exec_ready(process)
         for notice in process.notices():
+            if not process.abandoned:
+                self._send(notice)
             if isinstance(notice, launch.StartError | launch.Exited):
                 self._settle(process)
-                self._wanting[process.request.session] = 0.0
-            self._send(notice)
 
     def _settle(self, process: Process) -> None:
+        """Tidy up after the last notice, which somebody waits for, was sent."""
         self._watch.discard(process)
         self._drop_status(process)
         for fd in (process.error_fd, process.exec_fd):
             if fd is not None:
                 self._drop(fd)
         process.error_fd = process.exec_fd = None
+        process.leave_cgroup()
+        self._wanting[process.request.session] = 0.0
+        if process.abandoned:
+            del self._processes[process.request.process]
+            process.close()
 
     # -- one process's pipes ------------------------------------------------------------------------------------
 
@@ -280,6 +288,9 @@ class Launcher:
         if link.closed:
             self._unregister(link.fileno())
             link.close()
+            for process in list(self._processes.values()):
+                if process.gated:
+                    self._drop_gated(process)
             self._abandon_builders()  # whoever comes next asks anew, and counts its requests anew
             self._supervisor = None
             self._alone_since = time.monotonic()
@@ -386,6 +397,7 @@ class Launcher:
         except OSError as error:
             self._refuse(request.id, "resources", error.errno, f"the sandbox could not be started: {error.strerror}")
             return
+        self._send(process.spawned, list(process.fds.values()))
         self._processes[request.process] = process
         self._watch.add(process)
         for fd, ready in (
@@ -395,7 +407,6 @@ class Launcher:
         ):
             if fd is not None:
                 self._register(fd, partial(ready, process))
-        self._send(process.spawned, list(process.fds.values()))
         self._wanting[session.name] = time.monotonic() + _STANDBY_DELAY_S
 
     def _stand_by(self, session: Session) -> None:
@@ -440,6 +451,28 @@ class Launcher:
         if request.nofile < _NOFILE_MIN:
             return f"nofile is {request.nofile}: with fewer than {_NOFILE_MIN} descriptors no sandbox can be built"
         return None
+
+    def _proceed(self, request: launch.Proceed, _: list[int]) -> None:
+        process = self._find(request.id, request.process)
+        if process is not None:
+            process.proceed()
+            self._send(launch.Done(id=request.id))
+
+    def _abandon(self, request: launch.Abandon, _: list[int]) -> None:
+        process = self._find(request.id, request.process)
+        if process is None:
+            return
+        if process.gate_fd is None:
+            self._refuse(request.id, "gate", errno.EBUSY, "the command was let in already; kill it instead")
+            return
+        self._drop_gated(process)
+        self._send(launch.Done(id=request.id))
+
+    def _drop_gated(self, process: Process) -> None:
+        process.abandon()
+        if not process.living:
+            self._processes.pop(process.request.process, None)
+            process.close()
 
     def _signal(self, request: launch.Signal, _: list[int]) -> None:
         process = self._find(request.id, request.process)

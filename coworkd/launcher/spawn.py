@@ -1,8 +1,11 @@
 """Making one sandbox: descriptors, limits, and the order to a standby.
 
 The command's own descriptors are 0, 1 and 2. bubblewrap gets, and closes before the command runs: 3 its options, 4 and 5 the
-two filters, 6 its status pipe. A terminal's shim gets 7 (a socket for the master), 8 (a pipe that says how its exec went) and 9
-(its own source).
+two filters, 6 its status pipe, 7 its gate. A terminal's shim gets 8 (a socket for the master), 9 (a pipe that says how its
+exec went) and 10 (its own source).
+
+The gate is `--block-fd`: the command's exec waits for a byte in it. bubblewrap takes an end of file for a byte, so what it gets
+is a pipe opened for reading and writing, which has no end as long as the reader lives: neither our death nor a mistake opens it.
 """
 
 from __future__ import annotations
@@ -21,13 +24,15 @@ from coworkd.launcher.status import StatusReader
 from coworkd.model.launch import Spawn
 from coworkd.system import cgroup
 
-_FILTER_OPTIONS = (
+_LAUNCHER_OPTIONS = (
     b"--add-seccomp-fd",
     b"%d" % child.FD_BASE_FILTER,
     b"--add-seccomp-fd",
     b"%d" % child.FD_ADMIN_FILTER,
     b"--json-status-fd",
     b"%d" % child.FD_STATUS,
+    b"--block-fd",
+    b"%d" % child.FD_GATE,
 )
 
 
@@ -93,11 +98,13 @@ class Spawner:
     def _spawn(
         self, request: Spawn, standby: Standby, filters: tuple[int, int], opened: list[int], spare: list[int]
     ) -> Process:
-        options = b"\0".join((*request.bwrap_args, *_FILTER_OPTIONS)) + b"\0"
+        options = b"\0".join((*request.bwrap_args, *_LAUNCHER_OPTIONS)) + b"\0"
         args = _own(spare, _memfd("bwrap-args", options))
         # bubblewrap reads a filter from the current offset, so every spawn needs a description of its own.
         fresh = [_own(spare, os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)) for fd in filters]
         status, status_write = _pipe(opened, spare)
+        gate_read, gate = _pipe(spare, opened)
+        gate_both = _own(spare, os.open(f"/proc/self/fd/{gate_read}", os.O_RDWR | os.O_CLOEXEC))
         streams = self._open_tty(opened, spare) if request.tty else self._open_streams(request, opened, spare)
         self._limit(request, standby)
         order = child.Order(
@@ -109,7 +116,7 @@ class Spawner:
             nofile=request.nofile,
             nproc=request.pids_max if self._limit_processes else None,
         )
-        standby.send(order, [args, *fresh, status_write, *streams.given])
+        standby.send(order, [args, *fresh, status_write, gate_both, *streams.given])
         for fd in (status, streams.diagnostics, streams.exec_fd):
             if fd is not None:
                 os.set_blocking(fd, False)
@@ -118,6 +125,7 @@ class Spawner:
             monitor_pid=standby.pid,
             status=StatusReader(status),
             error_fd=standby.error_fd,
+            gate_fd=gate,
             exec_fd=streams.exec_fd,
             diagnostics_fd=streams.diagnostics,
             fds=streams.kept,

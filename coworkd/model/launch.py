@@ -128,6 +128,7 @@ class PutFilter(Struct, frozen=True, kw_only=True, tag="put_filter"):
 class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     """Start one command. Answered by `Spawned` once the child exists, then `Started` or `StartError`, then `Exited`.
 
+    The sandbox is built at once; the command's own exec waits for `Proceed`, and is abandoned with its supervisor.
     `bwrap_args` is everything that goes into `--args`, without filters and status descriptors, which the launcher adds
     (`--add-seccomp-fd`, `--json-status-fd`). `shim_args` stands between `--` and argv, and is there where `tty` is.
     """
@@ -151,6 +152,20 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     nofile: int
     pids_max: int
     memory_max_bytes: int
+
+
+class Proceed(Struct, frozen=True, kw_only=True, tag="proceed"):
+    """What had to be durable first is: the sandbox, which was built meanwhile, may become the command."""
+
+    id: int
+    process: str
+
+
+class Abandon(Struct, frozen=True, kw_only=True, tag="abandon"):
+    """The command may not run: end the sandbox that waits for `Proceed`, and forget it. No notice follows."""
+
+    id: int
+    process: str
 
 
 class Signal(Struct, frozen=True, kw_only=True, tag="signal"):
@@ -210,7 +225,7 @@ class Quit(Struct, frozen=True, kw_only=True, tag="quit"):
     id: int
 
 
-Request = OpenSession | CloseSession | PutFilter | Spawn | Signal | Kill | Forget | Release | Keep | Adopt | Ping | Quit
+Request = OpenSession | CloseSession | PutFilter | Spawn | Proceed | Abandon | Signal | Kill | Forget | Release | Keep | Adopt | Ping | Quit
 
 # -- answers and notices ------------------------------------------------------------------------------------------
 

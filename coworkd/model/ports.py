@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from coworkd.model.event import Event
@@ -84,8 +84,10 @@ class LauncherPort(Protocol):
 
     async def close_session(self, session: str, /) -> None: ...
 
-    async def spawn(self, request: Spawn, policy: EffectivePolicy, /) -> SpawnedFds:
-        """Put the filters if the launcher lacks them, spawn, and return the descriptors (`request.id` is filled in here)."""
+    async def spawn(
+        self, request: Spawn, policy: EffectivePolicy, permit: Callable[[], Awaitable[None]], /
+    ) -> SpawnedFds:
+        """Build the sandbox while `permit` runs; the command itself starts only when both have succeeded. Put the filters if the launcher lacks them, spawn, and return the descriptors (`request.id` is filled in here)."""
 
     async def signal(self, process: str, signal: int, /) -> None: ...
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from coworkd.model.errors import SandboxSetupFailed
 from coworkd.model.layout import BwrapFeatures, GuestLayout
@@ -28,6 +29,7 @@ REQUIRED_OPTIONS = (
     "--clearenv",
     "--add-seccomp-fd",
     "--json-status-fd",
+    "--block-fd",
     "--args",
     "--remount-ro",
     "--hostname",
@@ -49,6 +51,12 @@ def plan_bwrap(
     features: BwrapFeatures,
 ) -> tuple[bytes, ...]:
     """Everything for `--args`, but the filters and the status pipe. Raises `SandboxSetupFailed` where an option is missing."""
+    return (*_plan_walls(home, hostname, layout, features), b"--chdir", cwd, *_environment(environment))
+
+
+@lru_cache(maxsize=64)
+def _plan_walls(home: bytes, hostname: bytes, layout: GuestLayout, features: BwrapFeatures) -> tuple[bytes, ...]:
+    """What every command of a session has in common, planned and judged once."""
     missing = [option for option in REQUIRED_OPTIONS if not features.has(option)]
     if missing:
         raise SandboxSetupFailed(
@@ -58,13 +66,7 @@ def plan_bwrap(
         *_isolation(hostname, features),
         *_views(home, layout),
         *_proc(layout),
-        b"--remount-ro",
-        b"/dev",
-        b"--remount-ro",
-        b"/",
-        b"--chdir",
-        cwd,
-        *_environment(environment),
+        *(b"--remount-ro", b"/dev", b"--remount-ro", b"/"),
     )
     refuse_writable_destinations(options, writable=(b"/tmp", b"/dev/shm", home))
     return options

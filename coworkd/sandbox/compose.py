@@ -27,7 +27,7 @@ MAX_WORDS = 9000 - 64
 """bubblewrap's own bound on its options and the command's words together, less what the launcher adds."""
 _POINTER_BYTES = 8
 _E2BIG = 7
-_SHIM_SOURCE = b"/proc/self/fd/9"
+_SHIM_SOURCE = b"/proc/self/fd/10"
 
 Compose = Callable[[ProcessSpec, SessionView, EffectivePolicy], Spawn]
 

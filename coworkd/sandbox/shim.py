@@ -1,6 +1,6 @@
 """The shim: runs inside the sandbox, never trusted, standard library only; opens a terminal and becomes the command.
 
-argv: rows cols COMMAND… Descriptors: 7 a socket for the terminal's master, 8 a pipe on which `+` says that the terminal stands and
+argv: rows cols COMMAND… Descriptors: 8 a socket for the terminal's master, 9 a pipe on which `+` says that the terminal stands and
 `stage errno` that the command could not be executed; its end without words is a good exec.
 """
 
@@ -14,7 +14,7 @@ import struct
 import sys
 import termios
 
-TTY_FD, STATUS_FD = 7, 8
+TTY_FD, STATUS_FD = 8, 9
 TIOCSPTLCK, TIOCGPTN = 0x40045431, 0x80045430  # ioctl_tty(2); the same on x86_64 and aarch64
 NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 
@@ -35,7 +35,7 @@ def main() -> None:
     os.close(master)
     for fd in (0, 1, 2):
         os.dup2(slave, fd)
-    os.closerange(9, 1024)
+    os.closerange(10, 1024)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores both, and an exec hands that on
         signal.signal(number, signal.SIG_DFL)
     os.write(STATUS_FD, b"+")

@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import trio
@@ -31,6 +32,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(launch.Reply)
 
 Connect = Callable[[], Awaitable[trio.socket.SocketType]]
+Permit = Callable[[], Awaitable[None]]
+"""Raises a `CoworkError` where the command may not run."""
 Watcher = Callable[[launch.Notice | None], None]
 
 
@@ -63,6 +66,21 @@ class _Waiting:
         self.answered = trio.Event()
         self.answer: launch.Answer | None = None
         self.fds: list[int] = []
+
+
+class _Outcome:
+    """What came of one of two calls that are made at once, so that the other is never cut short."""
+
+    def __init__(self, call: Callable[[], Awaitable[object]]) -> None:
+        self._call = call
+        self.value: object = None
+        self.error: CoworkError | None = None
+
+    async def run(self) -> None:
+        try:
+            self.value = await self._call()
+        except CoworkError as error:
+            self.error = error
 
 
 class LauncherClient:
@@ -220,12 +238,26 @@ class LauncherClient:
     async def close_session(self, session: str, /) -> None:
         await self._ask(launch.CloseSession(id=0, session=session))
 
-    async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, /) -> LaunchedFds:
+    async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, permit: Permit, /) -> LaunchedFds:
         for program in (policy.base_filter, policy.admin_filter):
             await self._put(program)
-        spawned = await self._ask(request)
-        assert isinstance(spawned, LaunchedFds)
-        return spawned
+        async with trio.open_nursery() as nursery:
+            permitted = _Outcome(permit)
+            nursery.start_soon(permitted.run)
+            built = _Outcome(partial(self._ask, request))
+            await built.run()
+        if built.error is not None:
+            raise built.error
+        assert isinstance(built.value, LaunchedFds)
+        try:
+            if permitted.error is not None:
+                await self._ask(launch.Abandon(id=0, process=request.process))
+                raise permitted.error
+            await self._ask(launch.Proceed(id=0, process=request.process))
+        except BaseException:
+            built.value.close()
+            raise
+        return built.value
 
     async def _put(self, program: SeccompProgram) -> None:
         if program.sha256 not in self._filters:

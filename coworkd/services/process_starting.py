@@ -1,7 +1,8 @@
 """From a request to a spawned command: session, policy, plan, audit, launcher, in a straight line.
 
 Rules
-- `process.start` is durable in the audit log before the launcher hears of it; where the log refuses, nothing starts.
+- `process.start` is durable in the audit log before the command's exec; the launcher builds the sandbox meanwhile, and where
+  the log refuses, that is abandoned and nothing has run.
 - Whatever fails on the way leaves nothing behind, and what failed after the record is recorded too.
 - Once asked, the launcher is waited for, cancelled or not: the answer brings descriptors.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import trio
@@ -68,11 +70,11 @@ class Starter:
             raise
         timeout_s = narrow_timeout(policy.profile.limits.timeout_s, request.timeout_s)
         narrowed = (*policy.narrowed, *cut)
-        await self._audit.record("process.start", _fields(process, request, spawn, policy, link, timeout_s, narrowed))
+        fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
         self._launcher.watch(process.id, process.learn)
         try:
             with trio.CancelScope(shield=True):
-                fds = await self._launcher.spawn(spawn, policy)
+                fds = await self._launcher.spawn(spawn, policy, partial(self._audit.record, "process.start", fields))
         except BaseException as error:
             self._launcher.unwatch(process.id)
             if isinstance(error, CoworkError):

@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -189,7 +189,10 @@ class FakeLauncher:
     async def close_session(self, session: str, /) -> None:
         raise NotImplementedError("the process service closes no sessions")
 
-    async def spawn(self, request: Spawn, policy: EffectivePolicy, /) -> SpawnedFds:
+    async def spawn(
+        self, request: Spawn, policy: EffectivePolicy, permit: Callable[[], Awaitable[None]], /
+    ) -> SpawnedFds:
+        await permit()
         self.before_spawn(request)
         await self._turn()
         if self.refusal is not None:
