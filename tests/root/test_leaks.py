@@ -1,0 +1,162 @@
+"""What a thousand commands leave behind in coworkd, its launcher and the machine: nothing. And what the two programs load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from coworkd.cli.launcher_start import launcher_command
+from coworkd.client import aio
+from coworkd.client.sync import Client
+from coworkd.model.errors import StartFailed
+from coworkd.system import cgroup
+from tests.root.conftest import Daemon, running_daemon
+from tests.root.live import children_of, client_of, exited, session_of, wait_until
+
+REPO = Path(__file__).resolve().parents[2]
+RUNS = 1000
+CONCURRENCY = 8
+
+pytestmark = pytest.mark.needs("bubblewrap")
+
+
+def held_by(pid: int, name: str) -> dict[str, int]:
+    """How many descriptors of each kind, threads, children, zombies and mounts a program has."""
+    held: dict[str, int] = {}
+
+    def count(kind: str, number: int = 1) -> None:
+        held[f"{name}: {kind}"] = held.get(f"{name}: {kind}", 0) + number
+
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count(os.readlink(f"/proc/{pid}/fd/{fd}").split(":[")[0])
+    count("threads", len(os.listdir(f"/proc/{pid}/task")))
+    count("mounts", len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()))
+    for child in children_of(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            count("children")
+            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                count("zombies")
+    return held
+
+
+def cgroup_root(daemon: Daemon) -> Path | None:
+    own = cgroup.choose_own(f"coworkd-{os.stat(daemon.state / '.coworkd' / 'run').st_ino:x}")
+    return None if own is None else Path(own)
+
+
+def cgroups_of(daemon: Daemon) -> dict[str, int]:
+    root = cgroup_root(daemon)
+    return {"cgroups": 0 if root is None else sum(len(names) for _, names, _ in os.walk(root))}
+
+
+def accounts() -> tuple[str, str]:
+    return Path("/etc/passwd").read_text(), Path("/etc/group").read_text()
+
+
+@pytest.fixture(scope="module")
+def client(daemon: Daemon) -> Iterator[Client]:
+    with client_of(daemon) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session(client: Client) -> Iterator[str]:
+    with session_of(client, "leaks") as name:
+        yield name
+
+
+def run_many(daemon: Daemon, session: str, count: int) -> None:
+    async def all_of_them() -> None:
+        async with await aio.connect(daemon.uri) as client:
+            left = iter(range(count))
+
+            async def runner() -> None:
+                for number in left:
+                    if number % 10 == 3:
+                        with contextlib.suppress(StartFailed):
+                            await client.run(session, ["no-such-command"])
+                    elif number % 10 == 5:
+                        async with await client.start(session, ["cat"], stdin=True) as process:
+                            await process.communicate(b"x" * 1000)
+                    elif number % 50 == 7:
+                        async with await client.start(session, ["sleep", "9"], tty=(24, 80)):
+                            pass  # leaving kills it
+                    else:
+                        assert (await client.run(session, ["true"])).exit == exited(0)
+
+            with trio.fail_after(90):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(CONCURRENCY):
+                        nursery.start_soon(runner)
+
+    trio.run(all_of_them)
+
+
+def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, tuple[int, int]]:
+    return {name: (before.get(name, 0), count) for name, count in after.items() if count > before.get(name, 0)}
+
+
+def test_a_thousand_runs_leave_nothing(daemon: Daemon, client: Client, session: str) -> None:
+    launcher = client.info().launcher_pid
+
+    def look() -> dict[str, int]:
+        return {**held_by(daemon.child.pid, "coworkd"), **held_by(launcher, "launcher"), **cgroups_of(daemon)}
+
+    run_many(daemon, session, 60)
+    users, stats, kept = accounts(), client.stats(), client.process_list().processes
+    before = look()
+    run_many(daemon, session, RUNS)
+    # Worker threads of trio's live on for 10 s, and a child waits for the next command.
+    wait_until(lambda: not grown(before, look()), f"as before: {grown(before, look())}", 15)
+    assert accounts() == users
+    assert client.stats().spool_bytes == stats.spool_bytes
+    assert client.stats().started_total - stats.started_total == RUNS * 9 // 10
+    assert client.process_list().processes == kept
+
+
+def test_launcher_that_ends_leaves_no_cgroup(tmp_path: Path) -> None:
+    with running_daemon(tmp_path / "coworkd") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="end")
+        process = client.start("end", ["sleep", "30"], attach=False)
+        own = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tmp_path) in line]
+        root = cgroup_root(daemon)
+        launcher = client.info().launcher_pid
+    assert own == []
+    assert root is None or not root.exists()
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in (launcher, process.pid)), "both end", 5)
+
+
+# -- what is loaded ------------------------------------------------------------------------------------------------
+
+HEAVY = ("pyroute2", "asyncio", "multiprocessing")
+
+
+def loaded(argv: list[str]) -> set[str]:
+    """Top-level names of the modules that a program has after its imports; `argv` ends with the code's own arguments."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True, cwd=REPO)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_coworkd_loads_nothing_heavy() -> None:
+    told = "import coworkd.app, coworkd.cli.daemon, sys; print(*sys.modules)"
+    modules = loaded([sys.executable, "-c", told])
+    assert {"coworkd", "trio", "msgspec"} <= modules
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_launcher_loads_nothing_heavy() -> None:
+    command = launcher_command([])
+    place = command.index("-c") + 1
+    command[place] = command[place].replace("sys.exit(main(sys.argv[2:]))", "print(*sys.modules)")
+    assert "print" in command[place]
+    modules = loaded(command)
+    assert {"coworkd", "msgspec"} <= modules
+    assert modules.isdisjoint({*HEAVY, "trio", "ssl", "subprocess", "logging", "site"})
