@@ -22,7 +22,7 @@ from tests.bench.raw_peer import RawPeer
 from tests.bench.report import FIRST_BYTE, MIB, RUN, Figures, Machine, Way, compose_report
 from tests.bench.resident import measure_resident, measure_starts, measure_with_running
 from tests.bench.spawning import first_byte, measure_crowd, measure_pairs, open_session_peer, run_once
-from tests.bench.streaming import WRITERS, measure_streaming
+from tests.bench.streaming import COURSES, measure_streaming
 from tests.bench.timer import CommandFailed
 
 REPORT = ROOT / "docs" / "benchmarks.md"
@@ -83,10 +83,10 @@ def measure(effort: Effort) -> Figures:
                     guest, peer, rounds=effort.crowd_rounds, count=effort.crowd, concurrency=CONCURRENCY
                 )
             streams = {}
-            for writer in WRITERS:
-                progress(f"{effort.stream_pairs} × {effort.stream_bytes // MIB} MiB of stdout: {writer}")
-                streams[writer] = measure_streaming(
-                    client, writer, size_bytes=effort.stream_bytes, pairs=effort.stream_pairs
+            for course in COURSES:
+                progress(f"{effort.stream_pairs} × {effort.stream_bytes // MIB} MiB of stdout: {course.name}")
+                streams[course.name] = measure_streaming(
+                    client, course, size_bytes=effort.stream_bytes, pairs=effort.stream_pairs
                 )
             progress("memory")
             return Figures(

@@ -65,11 +65,11 @@ def judge(figures: Figures) -> list[Verdict]:
         verdicts.append(_at_most(f"{name}: idle RSS", rss, limit, _mib(rss), _mib(limit)))
     cpu_s = spread([start.cpu.own_s + start.cpu.children_s for start in figures.starts]).median
     verdicts.append(_at_most("CPU until ready", cpu_s, READY_CPU_S, f"{cpu_s:.2f} s", f"{READY_CPU_S} s"))
-    for writer, pairs in figures.streams.items():
+    for course, pairs in figures.streams.items():
         ratio = paired_ratio(pairs.base_s, pairs.other_s)
         verdicts.append(
             Verdict(
-                what=f"stdout to a client × a plain loop ({writer})",
+                what=f"stdout to a client × a plain loop ({course})",
                 measured=_ratio(ratio),
                 target=f"≥ {STREAM_RATIO}",
                 met=ratio.median >= STREAM_RATIO,
@@ -97,9 +97,9 @@ def compose_report(figures: Figures) -> str:
         f"## {figures.crowd.count} commands, {figures.crowd.concurrency} at a time",
         _table(("", "seconds", "commands/s"), _crowd(figures.crowd)),
         f"## {figures.stream_bytes // MIB} MiB of stdout to a client",
-        "The plain loop is a blocking splice, pread, packb, sendall and an Unpacker at the other end: it keeps and bounds nothing, and its"
-        " producer is not in a sandbox.",
-        _table(("producer", "plain loop", "coworkd", "coworkd / plain"), _streams(figures)),
+        "The plain loop is a blocking splice, pread, packb, sendall and an Unpacker at the other end; its producer is in no sandbox. What"
+        " it splices to it keeps, as a spool does, or writes over at once, which saves the kernel every new page.",
+        _table(("", "plain loop", "coworkd", "coworkd / plain"), _streams(figures)),
         "## Memory",
         _table(("process", "", "RSS", "PSS"), _memory(figures)),
         "## Until ready",
@@ -139,12 +139,12 @@ def _streams(figures: Figures) -> list[tuple[str, ...]]:
     mib = figures.stream_bytes / MIB
     return [
         (
-            writer,
+            course,
             f"{mib / spread(pairs.base_s).median:.0f} MiB/s",
             f"{mib / spread(pairs.other_s).median:.0f} MiB/s",
             _ratio(paired_ratio(pairs.base_s, pairs.other_s)),
         )
-        for writer, pairs in figures.streams.items()
+        for course, pairs in figures.streams.items()
     ]
 
 

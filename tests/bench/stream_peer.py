@@ -2,7 +2,8 @@
 
     PRODUCER ─pipe─▶ splice(2) into a memfd ─ pread 64 KiB ─ packb ─▶ unix socket ─ recv ─ Unpacker ─▶ count
 
-As in ours, the producer, the sender and the client are a process each. Nothing is bounded, kept or fair here.
+As in ours, the producer, the sender and the client are a process each. Nothing is bounded or fair here. It comes in two kinds: one
+appends to its file and keeps all of it, as a spool does; one splices to offset 0 over and over, and so saves the kernel every new page.
 """
 
 from __future__ import annotations
@@ -23,10 +24,17 @@ SPLICE_BYTES = 1024 * 1024
 RECEIVE_BYTES = 256 * 1024
 
 
-def stream_plainly(argv: list[str], wanted_bytes: int) -> float:
+def stream_plainly(argv: list[str], wanted_bytes: int, *, keep: bool) -> float:
     """Seconds until all of `argv`'s output was unpacked here; raises RuntimeError where it is not `wanted_bytes`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    command = [sys.executable, "-m", "tests.bench.stream_peer", str(theirs.fileno()), *argv]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.stream_peer",
+        str(theirs.fileno()),
+        "keep" if keep else "reuse",
+        *argv,
+    ]
     with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT) as sender:
         theirs.close()
         ours.recv(1)
@@ -50,16 +58,17 @@ def _receive(link: socket.socket) -> int:
     return received
 
 
-def _send(link: socket.socket, argv: list[str]) -> None:
+def _send(link: socket.socket, argv: list[str], *, keep: bool) -> None:
     spool = os.memfd_create("bench", os.MFD_CLOEXEC)
     link.sendall(b"r")
     link.recv(1)
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as producer:
         assert producer.stdout is not None
         pipe, offset = producer.stdout.fileno(), 0
-        while count := os.splice(pipe, spool, SPLICE_BYTES, offset_dst=0):
-            for start in range(0, count, CHUNK_BYTES):
-                data = os.pread(spool, min(CHUNK_BYTES, count - start), start)
+        while count := os.splice(pipe, spool, SPLICE_BYTES, offset_dst=None if keep else 0):
+            first = offset if keep else 0
+            for start in range(first, first + count, CHUNK_BYTES):
+                data = os.pread(spool, min(CHUNK_BYTES, first + count - start), start)
                 params = {"process": "peer", "stream": "stdout", "offset": offset, "data": data}
                 link.sendall(msgpack.packb([2, "process.output", [params]]))
                 offset += len(data)
@@ -68,4 +77,4 @@ def _send(link: socket.socket, argv: list[str]) -> None:
 
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as connection, contextlib.suppress(BrokenPipeError):
-        _send(connection, sys.argv[2:])
+        _send(connection, sys.argv[3:], keep=sys.argv[2] == "keep")
