@@ -53,6 +53,7 @@ class Sandbox:
             monitor_pid=MONITOR,
             status=StatusReader(status),
             error_fd=error,
+            gate_fd=os.pipe2(os.O_CLOEXEC)[1],
             exec_fd=exec_fd,
             diagnostics_fd=stderr,
             fds={"stderr": stderr, "stderr_spool": self.spool},

@@ -60,7 +60,7 @@ def test_a_planted_link_leads_nowhere(root: int, tmp_path: Path, entry: TreeEntr
     outside.mkdir()
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "mnt").symlink_to(outside)
-    with pytest.raises(OSError, match="/home/mnt") as caught:
+    with pytest.raises(OSError, match="mnt") as caught:
         apply(root, entry)
     assert caught.value.errno in (errno.ELOOP, errno.ENOTDIR)
     assert list(outside.iterdir()) == []

@@ -1,0 +1,214 @@
+"""A session service over fakes and a temporary disk: what the tests of its rooms share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from coworkd.model import calls
+from coworkd.model.errors import CoworkError
+from coworkd.model.launch import OpenSession
+from coworkd.model.layout import GuestLayout
+from coworkd.model.policy import (
+    EffectivePolicy,
+    EgressPolicy,
+    FolderMode,
+    FoldersPolicy,
+    LimitsPolicy,
+    LimitsRequest,
+    Profile,
+    SandboxPolicy,
+    SeccompProgram,
+)
+from coworkd.model.session import RECORD_FORMAT, FolderGrant, SessionRecord
+from coworkd.services.session_home import Homes
+from coworkd.services.session_records import RecordStore
+from coworkd.services.sessions import Sessions
+from tests.unit.services.fake_launcher import FakeLauncher
+from tests.unit.services.process_house import NOW, FakeAudit, FakeEvents, FakeLink
+
+LAYOUT = GuestLayout(
+    links=(),
+    directories=(b"/usr",),
+    etc_directories=(),
+    etc_files=(),
+    cpu_files=(),
+    proc_masked=(),
+    proc_emptied=(),
+    proc_read_only=(),
+    python=None,
+)
+
+
+def record(name: str = "bob", **fields: Any) -> SessionRecord:
+    known = {"uid": 1001, "gid": 1001, "profile": "default", "created_at": 1.0, "state": "ready"}
+    return SessionRecord(format=RECORD_FORMAT, name=name, **{**known, **fields})
+
+
+def profile(*modes: FolderMode, allow_sockets: bool = False, name: str = "default") -> Profile:
+    return Profile(
+        name=name,
+        sandbox=SandboxPolicy(base="dev", seccomp="default", warm=0, ask_delete=False),
+        limits=LimitsPolicy(
+            memory_max_bytes=1 << 30,
+            pids_max=100,
+            cpu_max=1.0,
+            tmp_max_bytes=1 << 20,
+            disk_max_bytes=1 << 30,
+            nofile=1024,
+            timeout_s=0.0,
+        ),
+        folders=FoldersPolicy(modes=modes or ("ro", "rwd"), allow_sockets=allow_sockets),
+        egress=EgressPolicy(settings="default", upstream="direct"),
+    )
+
+
+def folder(name: str = "src", **fields: Any) -> FolderGrant:
+    return FolderGrant(**{"name": name, "source": f"/srv/{name}", "mode": "ro", **fields})
+
+
+class FakeSessionLauncher(FakeLauncher):
+    """A launcher that opens sessions: it remembers which, tells what `missing` says, and fails as `fails` says."""
+
+    def __init__(self, trace: list[str]) -> None:
+        super().__init__()
+        self.trace = trace
+        self.open: dict[str, OpenSession] = {}
+        self.missing: tuple[str, ...] = ()
+        self.told: tuple[str, ...] = ()
+        self.fails: dict[str, CoworkError] = {}
+        self.connections = 1
+
+    @property
+    def generation(self) -> int:
+        return self.connections
+
+    async def open_session(self, request: OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        await self._turn()
+        if "open" in self.fails:
+            raise self.fails["open"]
+        if request.session not in self.open:
+            self.trace.append(f"open {request.session}")
+            self.open[request.session] = request
+        return self.missing, self.told
+
+    async def close_session(self, session: str, /) -> None:
+        await self._turn()
+        if "close" in self.fails:
+            raise self.fails["close"]
+        if self.open.pop(session, None) is not None:
+            self.trace.append(f"close {session}")
+
+    def restart(self) -> None:
+        """Another launcher, which knows nothing."""
+        self.open.clear()
+        self.connections += 1
+
+
+class FakePolicies:
+    """Implements `ports.PolicyPort`."""
+
+    def __init__(self) -> None:
+        self.error: CoworkError | None = None
+        self.profile = profile()
+        self.narrowed: tuple[str, ...] = ()
+
+    async def effective(self, name: str | None, limits: LimitsRequest, /) -> EffectivePolicy:
+        if self.error is not None:
+            raise self.error
+        program = SeccompProgram(sha256="0" * 64, bpf=bytes(8), source="test")
+        return EffectivePolicy(
+            profile=profile(*self.profile.folders.modes, name=name or "default"),
+            base_filter=program,
+            admin_filter=program,
+            narrowed=self.narrowed,
+        )
+
+
+class FakeProcesses:
+    """Implements `ports.ProcessDirectory`."""
+
+    def __init__(self, trace: list[str]) -> None:
+        self.trace = trace
+        self.running: dict[str, int] = {}
+
+    def count(self, session: str, /) -> int:
+        return self.running.get(session, 0)
+
+    async def end_session(self, session: str, /) -> None:
+        self.trace.append(f"end {session}")
+        self.running.pop(session, None)
+
+
+class OwnHomes(Homes):
+    """Homes whose owners need no root: what would be owned by a session is remembered instead."""
+
+    def __init__(self, directory: str, trace: list[str]) -> None:
+        super().__init__(directory, with_accounts=False)
+        self.trace = trace
+        self.uids: dict[str, int] = {}
+        self.fails: dict[str, CoworkError] = {}
+
+    def choose_uid(self, name: str, recorded: Iterable[int]) -> int:
+        return self.uids.get(name) or max([1000, *recorded]) + 1
+
+    def make(self, name: str, uid: int) -> None:
+        if "make" in self.fails:
+            raise self.fails["make"]
+        os.makedirs(self.path(name), exist_ok=True)
+        self.uids[name] = uid
+
+    def remove(self, name: str) -> int:
+        if "remove" in self.fails:
+            raise self.fails["remove"]
+        self.trace.append(f"remove {name}")
+        return super().remove(name)
+
+
+class SessionHouse:
+    """The service and everything around it. `trace` is the order of effects."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.trace: list[str] = []
+        self.launcher = FakeSessionLauncher(self.trace)
+        self.policies = FakePolicies()
+        self.processes = FakeProcesses(self.trace)
+        self.audit = FakeAudit()
+        self.events = FakeEvents()
+        self.homes = OwnHomes(str(directory / "homes"), self.trace)
+        self.records = RecordStore(str(directory / "state"))
+        self.link = FakeLink()
+        self.sessions = self.make()
+
+    def make(self) -> Sessions:
+        made = Sessions(
+            records=self.records,
+            homes=self.homes,
+            own_directories=(str(self.directory),),
+            layout=LAYOUT,
+            launcher=self.launcher,
+            policies=self.policies,
+            audit=self.audit,
+            events=self.events,
+            clock=lambda: NOW,
+        )
+        made.attach(self.processes)
+        return made
+
+    async def restart(self) -> None:
+        """coworkd is gone and another begins on the same disk, with the same launcher on a new connection."""
+        self.launcher.connections += 1
+        self.sessions = self.make()
+        await self.sessions.load()
+
+    async def ensure(self, name: str = "bob", **fields: Any) -> calls.SessionEnsured:
+        return await self.sessions.ensure(calls.SessionEnsure(**{"name": name, **fields}), self.link)
+
+    def stored(self) -> dict[str, SessionRecord]:
+        return self.records.load()
+
+    def home(self, name: str = "bob") -> Path:
+        return Path(self.homes.path(name))
