@@ -44,6 +44,7 @@ class Sandbox:
         error, self.error = os.pipe2(os.O_NONBLOCK)
         stderr, self.stderr = os.pipe2(os.O_NONBLOCK)
         self.spool = os.memfd_create("stderr")
+        self.gate, gate = os.pipe2(os.O_NONBLOCK)
         exec_fd = None
         self.exec = -1
         if tty:
@@ -53,7 +54,7 @@ class Sandbox:
             monitor_pid=MONITOR,
             status=StatusReader(status),
             error_fd=error,
-            gate_fd=os.pipe2(os.O_CLOEXEC)[1],
+            gate_fd=gate,
             exec_fd=exec_fd,
             diagnostics_fd=stderr,
             fds={"stderr": stderr, "stderr_spool": self.spool},
@@ -76,6 +77,6 @@ class Sandbox:
 
     def close(self) -> None:
         self.process.close()
-        for fd in (self.status, self.error, self.stderr, self.exec):
+        for fd in (self.status, self.error, self.stderr, self.gate, self.exec):
             if fd >= 0:
                 os.close(fd)
