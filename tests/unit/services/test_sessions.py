@@ -94,7 +94,7 @@ async def test_ensure_finishes_what_a_crash_left(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         house.records.save(record(state="incomplete", uid=1007, gid=1007))
         await house.restart()
-        with pytest.raises(InvalidState, match="call session.ensure again"):
+        with pytest.raises(InvalidState, match=r"call session\.ensure again"):
             await house.sessions.open("bob")
         done = await house.ensure(resume="new")
         assert (done.created, done.session.uid, done.session.state) == (False, 1007, "ready")
@@ -256,7 +256,7 @@ async def test_delete_removes_all_in_order(tmp_path: Path) -> None:
         (house.home() / "data").write_bytes(bytes(range(256)) * 100)
         house.trace.clear()
         removed = await house.sessions.delete(SessionDelete(session="bob"))
-        assert removed.freed_bytes >= 25_600
+        assert (removed.freed_bytes or 0) >= 25_600
         assert house.trace == ["end bob", "close bob", "remove bob"]
         assert (house.stored(), house.sessions.count) == ({}, 0)
         with pytest.raises(NotFound):

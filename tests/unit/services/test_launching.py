@@ -1,0 +1,374 @@
+"""The launcher's client against a launcher that is a script: the test reads each request and says what comes back."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from msgspec import structs
+
+from coworkd.model import launch
+from coworkd.model.errors import CoworkError, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
+from coworkd.model.process import Rusage
+from coworkd.services.launching import LauncherClient
+from coworkd.system import packet
+from tests.unit.services.process_house import in_trio
+
+RUSAGE = Rusage(
+    user_s=0.0,
+    system_s=0.0,
+    max_rss_bytes=0,
+    minor_faults=0,
+    major_faults=0,
+    voluntary_switches=0,
+    involuntary_switches=0,
+)
+SPAWNED = launch.Spawned(id=0, process="p1", monitor_pid=9, fds=("stdout", "stderr"), at=1.0)
+STARTED = launch.Started(process="p1", init_pid=2, payload_pid=3, at=2.0)
+EXITED = launch.Exited(
+    process="p1", code=0, signal=None, inferred=False, killed=False, oom_kills=0, rusage=RUSAGE, at=3.0
+)
+OPEN = launch.OpenSession(id=0, session="bob", uid=1001, gid=1001, tree=(), memory_max_bytes=1, pids_max=1, cpu_max=1.0)
+
+
+def open_fds() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+class Script:
+    """The launcher: connections it was asked for, and the words on the newest."""
+
+    def __init__(self) -> None:
+        self.states: list[str | None] = []
+        self.refuse: OSError | None = None
+        self.degraded: tuple[str, ...] = ()
+        self.adopted: list[launch.Adopted] = []
+        self._socket: trio.socket.SocketType | None = None
+        self._connected = trio.Event()
+        self.client = LauncherClient(self._connect, version="1", on_state=self.states.append)
+
+    async def _connect(self) -> trio.socket.SocketType:
+        if self.refuse is not None:
+            raise self.refuse
+        ours, theirs = trio.socket.socketpair(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET)
+        self._socket = ours
+        self._connected.set()
+        return theirs
+
+    async def next(self) -> Any:
+        """The next request."""
+        assert self._socket is not None
+        data, ancillary, flags, _ = await self._socket.recvmsg(*packet.RECEIVE_ARGUMENTS)
+        message, fds = packet.unpack(data, ancillary, flags)
+        for fd in fds:
+            os.close(fd)
+        return msgspec.msgpack.decode(message, type=launch.Request)
+
+    async def say(self, reply: launch.Reply, *fds: int) -> None:
+        """Send it; `fds` are the launcher's copies no longer."""
+        await self.say_bytes(msgspec.msgpack.encode(reply), *fds)
+
+    async def say_bytes(self, message: bytes, *fds: int) -> None:
+        assert self._socket is not None
+        data, ancillary, memfd = packet.pack(message, fds)
+        await self._socket.sendmsg(data, ancillary)
+        for fd in (*fds, *([memfd] if memfd >= 0 else [])):
+            os.close(fd)
+
+    async def answer(self, reply: launch.Answer, *fds: int) -> Any:
+        """Take the next request and give it this answer."""
+        request = await self.next()
+        await self.say(structs.replace(reply, id=request.id), *fds)
+        return request
+
+    async def adopt(self) -> None:
+        """Answer the first request of a connection."""
+        await self._connected.wait()
+        self._connected = trio.Event()
+        request = await self.next()
+        assert isinstance(request, launch.Adopt)
+        for adopted in self.adopted:
+            fds = [os.memfd_create(name) for name in adopted.spawned.fds]
+            await self.say(structs.replace(adopted, id=request.id), *fds)
+        await self.say(launch.Done(id=request.id, degraded=self.degraded))
+
+    def die(self) -> None:
+        assert self._socket is not None
+        self._socket.close()
+
+
+@asynccontextmanager
+async def open_script(*adopted: launch.Adopted) -> AsyncIterator[Script]:
+    before = open_fds()
+    script = Script()
+    script.adopted = list(adopted)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script.adopt)
+        await nursery.start(script.client.serve)
+        yield script
+        nursery.cancel_scope.cancel()
+    script.die()
+    for _, fds in script.client.adopted:
+        fds.close()
+    assert open_fds() == before
+
+
+async def both(call: Awaitable[Any], *steps: Awaitable[Any]) -> Any:
+    """The result of `call` while the script's `steps` are played in order."""
+    results: list[Any] = []
+
+    async def ask() -> None:
+        results.append(await call)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        for step in steps:
+            await step
+    return results[0]
+
+
+async def error_of(call: Awaitable[Any], *steps: Awaitable[Any]) -> CoworkError:
+    """What `call` raises while the script's `steps` are played."""
+
+    async def catch() -> CoworkError:
+        with pytest.raises(CoworkError) as caught:
+            await call
+        return caught.value
+
+    error = await both(catch(), *steps)
+    assert isinstance(error, CoworkError)
+    return error
+
+
+@in_trio
+async def test_the_first_request_adopts_and_only_then_is_the_service_there() -> None:
+    async with open_script() as script:
+        assert script.states == [None]
+        assert script.client.generation == 1
+        assert script.client.pid == os.getpid()
+
+
+@in_trio
+async def test_what_was_kept_is_handed_over_once_with_its_descriptors() -> None:
+    kept = launch.Adopted(
+        id=0,
+        process="p1",
+        session="bob",
+        argv=(b"cat",),
+        spawned=SPAWNED,
+        started=STARTED,
+        start_error=None,
+        exited=None,
+    )
+    async with open_script(kept, structs.replace(kept, process="p2")) as script:
+        adopted = script.client.adopted
+        assert [one.process for one, _ in adopted] == ["p1", "p2"]
+        assert script.client.adopted == []
+        fd = adopted[0][1].take("stderr")
+        assert fd is not None
+        assert os.readlink(f"/proc/self/fd/{fd}") == "/memfd:stderr (deleted)"
+        assert adopted[0][1].take("stderr") is None
+        os.close(fd)
+        for _, fds in adopted:
+            fds.close()
+
+
+@in_trio
+async def test_a_session_is_opened_with_what_was_left_out() -> None:
+    async with open_script() as script:
+        done = launch.Done(id=0, missing=("/a",), degraded=("b",))
+        assert await both(script.client.open_session(OPEN), script.answer(done)) == (("/a",), ("b",))
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "kind"),
+    [
+        ("policy_denied", errno.EPERM, StartFailed),
+        ("resources", errno.EMFILE, StartFailed),
+        ("bind /srv/a", errno.ENOENT, MountFailed),
+        ("tree", errno.ETIMEDOUT, MountFailed),
+        ("namespaces", errno.EPERM, SandboxSetupFailed),
+        ("uid", errno.EPERM, SandboxSetupFailed),
+        ("builder", None, SandboxSetupFailed),
+    ],
+)
+def test_a_refusal_is_a_typed_error(stage: str, number: int | None, kind: type[CoworkError]) -> None:
+    @in_trio
+    async def run() -> None:
+        async with open_script() as script:
+            refused = launch.Refused(id=0, stage=stage, errno=number, message="so it is")
+            error = await error_of(script.client.open_session(OPEN), script.answer(refused))
+            assert type(error) is kind
+            assert (error.message, error.details["errno"]) == ("so it is", number)
+
+    run()
+
+
+@in_trio
+async def test_a_failed_bind_names_its_path() -> None:
+    async with open_script() as script:
+        refused = launch.Refused(id=0, stage="bind /srv/a", errno=2, message="no")
+        error = await error_of(script.client.open_session(OPEN), script.answer(refused))
+        assert error.details["path"] == "/srv/a"
+
+
+@in_trio
+async def test_every_verb_asks_for_what_it_is() -> None:
+    async with open_script() as script:
+        client, done = script.client, launch.Done(id=0)
+        verbs: list[tuple[Callable[[], Awaitable[None]], type]] = [
+            (lambda: client.close_session("bob"), launch.CloseSession),
+            (lambda: client.signal("p1", 15), launch.Signal),
+            (lambda: client.kill("p1"), launch.Kill),
+            (lambda: client.forget("p1"), launch.Forget),
+            (lambda: client.release("p1", "stdin"), launch.Release),
+            (lambda: client.keep("p1", "tty", 0), launch.Keep),
+        ]
+        asked: list[Any] = []
+
+        async def play() -> None:
+            asked.append(await script.answer(done))
+
+        for verb, _ in verbs:
+            await both(verb(), play())
+        assert [type(request) for request in asked] == [kind for _, kind in verbs]
+        assert len({request.id for request in asked}) == len(verbs)
+
+
+@in_trio
+async def test_answers_find_their_calls_in_any_order() -> None:
+    async with open_script() as script, trio.open_nursery() as nursery:
+        results: dict[str, tuple[str, ...]] = {}
+
+        async def ask(name: str) -> None:
+            results[name] = (await script.client.open_session(structs.replace(OPEN, session=name)))[0]
+
+        for name in ("a", "b", "c"):
+            nursery.start_soon(ask, name)
+        requests = [await script.next() for _ in range(3)]
+        for request in reversed(requests):
+            await script.say(launch.Done(id=request.id, missing=(request.session,)))
+        while len(results) < 3:
+            await trio.lowlevel.checkpoint()
+        assert results == {"a": ("a",), "b": ("b",), "c": ("c",)}
+
+
+@in_trio
+async def test_notices_reach_their_watcher_in_order_and_nobody_else() -> None:
+    async with open_script() as script:
+        heard: list[launch.Notice | None] = []
+        script.client.watch("p1", heard.append)
+        await script.say(structs.replace(STARTED, process="p2"))
+        await script.say(STARTED)
+        await script.say(EXITED)
+        await both(script.client.kill("p1"), script.answer(launch.Done(id=0)))
+        assert heard == [STARTED, EXITED]
+        script.client.unwatch("p1")
+        await script.say(EXITED)
+        await both(script.client.kill("p1"), script.answer(launch.Done(id=0)))
+        assert len(heard) == 2
+
+
+@in_trio
+async def test_a_lost_launcher_is_told_to_all_and_connected_to_again() -> None:
+    async with open_script() as script, trio.open_nursery() as nursery:
+        heard: list[launch.Notice | None] = []
+        script.client.watch("p1", heard.append)
+
+        async def lose() -> None:
+            await script.next()
+            nursery.start_soon(script.adopt)
+            script.die()
+
+        error = await error_of(script.client.kill("p1"), lose())
+        assert isinstance(error, Unavailable)
+        assert heard == [None]
+        while script.client.generation < 2 or script.states[-1] is not None:
+            await trio.lowlevel.checkpoint()
+        assert script.states == [None, "the launcher is gone", None]
+        await both(script.client.kill("p1"), script.answer(launch.Done(id=0)))
+        assert heard == [None]
+
+
+@in_trio
+async def test_a_launcher_that_cannot_be_reached_is_told_and_tried_again() -> None:
+    script = Script()
+    script.refuse = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script.client.serve)
+        while not script.states:
+            await trio.lowlevel.checkpoint()
+        assert script.states == ["the launcher cannot be reached: Connection refused"]
+        with pytest.raises(Unavailable, match="away"):
+            await script.client.kill("p1")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("message", [b"junk", b"\xc1", msgspec.msgpack.encode({"type": "no such word"})])
+def test_a_launcher_that_breaks_the_words_is_left_with_nothing_kept(message: bytes) -> None:
+    @in_trio
+    async def run() -> None:
+        async with open_script() as script, trio.open_nursery() as nursery:
+            nursery.start_soon(script.adopt)
+            broken = script._socket
+            assert broken is not None
+            await script.say_bytes(message, os.memfd_create("stray"))
+            while script.client.generation < 2 or script.states[-1] is not None:
+                await trio.lowlevel.checkpoint()
+            broken.close()
+
+    run()
+
+
+@in_trio
+async def test_an_answer_nobody_asked_for_is_closed() -> None:
+    async with open_script() as script:
+        before = open_fds()
+        await script.say(
+            structs.replace(SPAWNED, id=999), os.memfd_create("stray-stdout"), os.memfd_create("stray-stderr")
+        )
+        await both(script.client.kill("p1"), script.answer(launch.Done(id=0)))
+        assert open_fds() == before
+
+
+@in_trio
+async def test_a_cancelled_call_still_gets_its_answer() -> None:
+    async with open_script() as script:
+        ended: list[str] = []
+
+        async def ask(scope: trio.CancelScope) -> None:
+            with scope:
+                await script.client.kill("p1")
+                ended.append("answered")
+
+        scope = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, scope)
+            request = await script.next()
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert ended == []
+            await script.say(launch.Done(id=request.id))
+        assert ended == ["answered"]
+
+
+@in_trio
+async def test_quit_is_the_last_word() -> None:
+    async with open_script() as script:
+
+        async def end() -> None:
+            assert isinstance(await script.answer(launch.Done(id=0)), launch.Quit)
+            script.die()
+
+        await both(script.client.quit(), end())
+        await trio.testing.wait_all_tasks_blocked()
+        assert script.client.generation == 1
+        with pytest.raises(Unavailable):
+            await script.client.kill("p1")
