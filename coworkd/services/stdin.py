@@ -124,6 +124,12 @@ class Stdin:
         """What of `data` was not taken yet."""
         self._refuse_closed()
         if self.wanted is None:
+            if not data:
+                raise InvalidState(
+                    f"how much stdin process {self._process} took before coworkd was restarted is not known: write on"
+                    " behind what was acknowledged",
+                    process=self._process,
+                )
             self.wanted = offset
         if offset > self.wanted:
             raise OutOfRange(
