@@ -1,0 +1,300 @@
+"""coworkd or its launcher killed while commands run, policies reloaded, the audit log proved: what must outlive what."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from coworkd.client.process import Process
+from coworkd.client.sync import Client
+from coworkd.model.errors import InvalidState, NotFound, Unavailable
+from coworkd.model.process import Exit
+from tests.root.conftest import Daemon, running_daemon
+from tests.root.live import client_of, exited, fresh_mark, living, session_of, took_at_most, wait_until
+
+pytestmark = pytest.mark.needs("bubblewrap")
+REPO = Path(__file__).resolve().parents[2]
+LOST = Exit(code=None, signal=None, reason="lost")
+
+
+@contextmanager
+def killed_daemon(place: Path) -> Iterator[Daemon]:
+    """A coworkd for the block, killed at its end with all its threads; its launcher lives on for a while."""
+    with running_daemon(place) as daemon:
+        yield daemon
+        daemon.child.kill()
+        assert daemon.child.wait(5) == -signal.SIGKILL
+
+
+def read_some(process: Process, wanted: int) -> bytes:
+    said = b""
+    while len(said) < wanted:
+        piece = process.read(timeout_s=10)
+        assert piece is not None
+        said += piece.data
+    return said
+
+
+def rest_of(process: Process, stream: str) -> bytes:
+    return b"".join(piece.data for piece in process if piece.stream == stream)
+
+
+def test_command_outlives_coworkd(tmp_path: Path) -> None:
+    mark = fresh_mark()
+    script = f"for i in $(seq 1 400); do echo line $i; sleep 0.005; done; sleep {mark}; exit 7"
+    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        process = client.start("work", ["sh", "-c", script])
+        first = read_some(process, 100)
+        pid = process.pid
+        launcher = client.info().launcher_pid
+    os.kill(pid, 0)
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        assert client.info().launcher_pid == launcher
+        (known,) = client.process_list(session="work").processes
+        assert (known.process, known.state, known.pid) == (process.id, "running", pid)
+        assert known.argv == (b"sh", b"-c", script.encode())
+        assert client.session_get(session="work").session.processes == 1
+        again = client.attach(process.id, stdout=len(first), stderr=0)
+        wait_until(lambda: living(f"sleep\0{mark}"), "all lines are told")
+        os.kill(next(iter(living(f"sleep\0{mark}"))), signal.SIGTERM)
+        assert first + rest_of(again, "stdout") == b"".join(b"line %d\n" % number for number in range(1, 401))
+        ended = again.wait(5)
+        assert (ended.exit, ended.output) == (exited(7), "complete")
+        assert client.run("work", ["echo", "next"]).stdout == b"next\n"
+    assert living(mark) == []
+
+
+def test_exit_while_coworkd_is_away_is_told_later(tmp_path: Path) -> None:
+    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        process = client.start("work", ["sh", "-c", "echo before; read line; echo after; exit 3"], stdin=True)
+        pid = process.pid
+        read_some(process, len("before\n"))
+        process.write_stdin(b"go\n")
+        process.close_stdin()
+        process.detach()
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the command ends")
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        again = client.attach(process.id, stdout=0, stderr=0)
+        assert rest_of(again, "stdout") == b"before\nafter\n"
+        assert again.wait(5).exit == exited(3)
+        again.forget()
+        with pytest.raises(NotFound):
+            client.process_get(process=process.id)
+        assert client.audit_verify().ok
+
+
+def test_stdin_and_terminal_outlive_coworkd(tmp_path: Path) -> None:
+    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        reader = client.start("work", ["sha256sum"], stdin=True)
+        reader.write_stdin(b"first ")
+        terminal = client.start("work", ["sh", "-c", "read a; echo got $a; tty; read b; echo got $b"], tty=(24, 80))
+        terminal.write_stdin(b"one\n")
+        read_some(terminal, len("one\r\ngot one\r\n/dev/pts/0\r\n"))
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        again = client.attach(reader.id)
+        # How much was acknowledged only the host knows now; an invented answer would double its input.
+        with pytest.raises(InvalidState):
+            again.resume_stdin()
+        client.process_write_stdin(process=reader.id, offset=len(b"first "), data=b"second")
+        client.process_close_stdin(process=reader.id)
+        assert rest_of(again, "stdout").split()[0].decode() == hashlib.sha256(b"first second").hexdigest()
+        assert again.wait(5).exit == exited(0)
+        screen = client.attach(terminal.id, tty=0)
+        client.process_write_stdin(process=terminal.id, offset=len(b"one\n"), data=b"two\n")
+        assert rest_of(screen, "tty") == b"one\r\ngot one\r\n/dev/pts/0\r\ntwo\r\ngot two\r\n"
+
+
+def test_one_shot_ends_with_its_coworkd(tmp_path: Path) -> None:
+    mark = fresh_mark()
+
+    def run_and_lose() -> None:
+        with client_of(daemon) as other, pytest.raises(Unavailable):
+            other.run("work", ["sleep", mark])
+
+    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        runner = threading.Thread(target=run_and_lose)
+        runner.start()
+        wait_until(lambda: living(mark), "the one-shot runs")
+    runner.join(5)
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        wait_until(lambda: not living(mark), "nobody waits for it any more, so it ends", 3)
+        wait_until(lambda: client.process_list().processes == (), "and is forgotten", 3)
+
+
+def test_restarts_again_and_again(tmp_path: Path) -> None:
+    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        process = client.start("work", ["sh", "-c", "while sleep 0.01; do echo $((i = i + 1)); done"], attach=False)
+    for _ in range(6):
+        with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+            assert client.process_get(process=process.id).state == "running"
+            assert client.run("work", ["echo", "here"]).stdout == b"here\n"
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        again = client.attach(process.id, stdout=0)
+        lines = read_some(again, 300).split()[:-1]
+        assert lines == [b"%d" % number for number in range(1, len(lines) + 1)]
+        again.kill(0)
+        assert again.wait(5).exit.reason == "killed"
+
+
+@pytest.mark.parametrize("after_s", [0.15, 0.25, 0.35, 0.5])
+def test_term_ends_coworkd_however_far_it_came(tmp_path: Path, after_s: float) -> None:
+    command = [sys.executable, "-m", "coworkd", "local", "--state", str(tmp_path / "d" / "state")]
+    command += ["--socket", str(tmp_path / "s")]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=REPO) as child:
+        time.sleep(after_s)  # any moment of its coming up will do
+        child.send_signal(signal.SIGTERM)
+        # Before it listens to signals it dies of this one.
+        assert child.wait(10) in (0, -signal.SIGTERM)
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        assert client.run("work", ["true"]).exit == exited(0)
+
+
+# -- the launcher --------------------------------------------------------------------------------------------------
+
+
+def test_launcher_killed_takes_every_sandbox_and_is_replaced(tmp_path: Path) -> None:
+    mark = fresh_mark()
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client, session_of(client, "work"):
+        plain = client.start("work", ["sh", "-c", f"echo ready; setsid sleep {mark} & sleep {mark}"])
+        screen = client.start("work", ["sh", "-c", f"echo ready; sleep {mark}"], tty=(24, 80))
+        for each in (plain, screen):
+            read_some(each, len("ready\n"))
+        wait_until(lambda: len(living(mark)) >= 3, "all run")
+        old = client.info().launcher_pid
+        os.kill(old, signal.SIGKILL)
+        with took_at_most(5):
+            assert plain.wait(5).exit == LOST
+            assert screen.wait(5).exit == LOST
+        wait_until(lambda: not living(mark), "every sandbox ends with the launcher", 3)
+        wait_until(lambda: runs_again(client), "the next command runs", 5)
+        assert client.info().launcher_pid != old
+        assert client.session_ensure(name="work").session.state == "ready"
+        assert not client.hello.degraded.get("launcher", "").startswith("the launcher")
+        plain.forget()
+        screen.forget()
+    assert not leftover(daemon)
+
+
+def runs_again(client: Client) -> bool:
+    try:
+        return client.run("work", ["echo", "back"]).stdout == b"back\n"
+    except Unavailable:
+        return False
+
+
+def differs(count: Callable[[], int], before: int) -> bool:
+    return count() != before
+
+
+def leftover(daemon: Daemon) -> list[int]:
+    """Processes that still name this daemon's directory."""
+    return living(str(daemon.state))
+
+
+# -- policies and the log ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def policed(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
+    """A coworkd with an admin's policy directory that is empty so far."""
+    admin = tmp_path / "policies"
+    (admin / "profiles").mkdir(parents=True)
+    with running_daemon(tmp_path / "d", "--policies", str(admin)) as daemon:
+        yield daemon, admin / "profiles" / "default.toml"
+
+
+def test_hangup_reloads_a_good_policy_and_keeps_out_a_bad_one(policed: tuple[Daemon, Path]) -> None:
+    daemon, file = policed
+    with client_of(daemon) as client, session_of(client, "work"):
+
+        def reload(text: str) -> None:
+            file.write_text(text)
+            daemon.child.send_signal(signal.SIGHUP)
+
+        def limit() -> int:
+            return int(client.run("work", ["sh", "-c", "ulimit -n"]).stdout)
+
+        def complaints() -> int:
+            return len(client.logs(level="error").lines)
+
+        before = limit()
+        reload("[limits]\nnofile = 777\n")
+        wait_until(lambda: limit() == 777, f"the limit changes from {before}")
+        for bad in (
+            "[limits]\nnofiles = 5\n",
+            "[limits]\nnofile = 5\nnofile = 6\n",
+            "[limits\n",
+            "[limits]\nnofile = true\n",
+        ):
+            seen = complaints()
+            reload(bad)
+            wait_until(partial(differs, complaints, seen), f"{bad!r} is complained of")
+            said = client.logs(level="error").lines[-1].message
+            assert "default.toml" in said
+            assert limit() == 777
+        reload("[limits]\nnofile = 888\n")
+        wait_until(lambda: limit() == 888, "a mended file is taken")
+        kinds = [record["kind"] for record in client.audit_tail(limit=500).records]
+        assert kinds.count("policy.refused") == 4
+        assert kinds.count("policy.reload") == 2
+
+
+def test_flipped_byte_in_the_audit_log_is_found(tmp_path: Path) -> None:
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        with session_of(client, "work"):
+            for number in range(5):
+                client.run("work", ["echo", str(number)])
+        verified = client.audit_verify()
+        assert (verified.ok, verified.problem) == (True, None)
+        assert verified.records == verified.last - verified.first + 1 > 10
+        assert daemon.ctl("audit", "verify").returncode == 0
+        (log,) = (daemon.state / ".coworkd" / "audit").glob("audit-*.jsonl")
+        data = bytearray(log.read_bytes())
+        place = data.index(b'"echo"') + 2
+        data[place] ^= 1
+        log.write_bytes(data)
+        told = daemon.ctl("audit", "verify")
+        assert told.returncode != 0
+        assert b"process.start" in told.stdout + told.stderr or b"record" in told.stdout + told.stderr
+        assert not client.audit_verify().ok
+
+
+def test_every_effect_is_in_the_audit_log(tmp_path: Path) -> None:
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        process = client.start("work", ["sleep", "30"], attach=False)
+        process.signal("CONT")
+        process.kill(0)
+        process.wait(5)
+        client.session_delete(session="work", force=True)
+        records = client.audit_tail(limit=500).records
+    kinds = [record["kind"] for record in records]
+    wanted = [
+        "daemon.start",
+        "session.create",
+        "process.start",
+        "process.signal",
+        "process.kill",
+        "process.exit",
+        "session.delete",
+    ]
+    assert [kind for kind in kinds if kind in wanted] == wanted
+    (log,) = (daemon.state / ".coworkd" / "audit").glob("audit-*.jsonl")
+    assert b'"daemon.stop"' in log.read_bytes().splitlines()[-1]
