@@ -1,4 +1,4 @@
-"""The shim is run as the launcher runs it, but outside a sandbox: a script read from a descriptor, talking over 7 and 8."""
+"""The shim is run as the launcher runs it, but outside a sandbox: a script read from a descriptor, talking over 8 and 9."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from coworkd import sandbox
 
 SHIM = Path(sandbox.__file__).parent / "shim.py"
-ARRANGE = "import os,sys; a,b=map(int,sys.argv[1:3]); os.dup2(a,7); os.dup2(b,8); os.execv(sys.executable,sys.argv[3:])"
+ARRANGE = "import os,sys; a,b=map(int,sys.argv[1:3]); os.dup2(a,8); os.dup2(b,9); os.execv(sys.executable,sys.argv[3:])"
 LIMIT_S = 20
 
 
@@ -32,7 +32,7 @@ def run(*command: str, rows: int = 5, cols: int = 70) -> Shim:
     ours, theirs = socket.socketpair()
     status_read, status_write = os.pipe()
     words = [sys.executable, "-I", "-S", str(SHIM), str(rows), str(cols), *command]
-    # Well above 7 and 8, so that arranging them overwrites neither.
+    # Well above 8 and 9, so that arranging them overwrites neither.
     given = [os.dup(fd) for fd in (theirs.fileno(), status_write)]
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", ARRANGE, *map(str, given), *words],
