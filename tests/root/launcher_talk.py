@@ -1,0 +1,209 @@
+"""A launcher of one's own, driven over its socket word by word, and words that it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from coworkd.cli.launcher_start import launcher_command
+from coworkd.model import launch
+from coworkd.model.policy import LimitsRequest
+from coworkd.model.process import ProcessSpec, TtySize
+from coworkd.model.session import FolderGrant, SessionView
+from coworkd.sandbox.compose import compose
+from coworkd.sandbox.tree import compose_tree
+from coworkd.system import packet
+from coworkd.system.cgroup import choose_own
+from coworkd.system.guest import read_bwrap_features, read_layout
+from tests.unit.sandbox.spawn_room import POLICY
+
+UID = 58_001
+WAIT_S = 20.0
+ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # return SECCOMP_RET_ALLOW
+LOG = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFC0000)  # return SECCOMP_RET_LOG
+LAYOUT = read_layout()
+
+
+def sha256(program: bytes) -> str:
+    return hashlib.sha256(program).hexdigest()
+
+
+class Talk:
+    """A supervisor's connection. Notices that come before an answer are kept in `heard`, descriptors in `fds`."""
+
+    def __init__(self, path: str) -> None:
+        self.link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.link.settimeout(WAIT_S)
+        self.link.connect(path)
+        self.heard: list[Any] = []
+        self.fds: list[int] = []
+        self._id = 0
+
+    def tell(self, request: launch.Request, *fds: int) -> int:
+        self._id += 1
+        data, ancillary, memfd = packet.pack(msgspec.msgpack.encode(structs.replace(request, id=self._id)), fds)
+        self.link.sendmsg(data, ancillary)
+        if memfd >= 0:
+            os.close(memfd)
+        return self._id
+
+    def next(self) -> Any:
+        """The next message; EOFError at the end."""
+        data, ancillary, flags, _ = self.link.recvmsg(*packet.RECEIVE_ARGUMENTS)
+        message, fds = packet.unpack(data, ancillary, flags)
+        if not message:
+            raise EOFError
+        self.fds += fds
+        return msgspec.msgpack.decode(message, type=launch.Reply)
+
+    def ask(self, request: launch.Request, *fds: int) -> Any:
+        """The answer of exactly this request; `Adopted`s before it are kept in `heard`, as notices are."""
+        number = self.tell(request, *fds)
+        while True:
+            reply = self.next()
+            if getattr(reply, "id", None) == number and not isinstance(reply, launch.Adopted):
+                return reply
+            self.heard.append(reply)
+
+    def wait(self, *kinds: type) -> Any:
+        """The first notice of these kinds, heard already or still to come; it is taken."""
+        while True:
+            for position, notice in enumerate(self.heard):
+                if isinstance(notice, kinds):
+                    return self.heard.pop(position)
+            self.heard.append(self.next())
+
+    def run(self, spawn: launch.Spawn) -> tuple[Any, bytes]:
+        """Start it and wait for its end: the last notice and all of stdout."""
+        spawned = self.start(spawn)
+        stdout = self.take(spawned, "stdout")
+        with open(stdout, "rb") as file:
+            output = file.read()
+        return self.wait(launch.Exited, launch.StartError), output
+
+    def start(self, spawn: launch.Spawn) -> launch.Spawned:
+        spawned = self.ask(spawn)
+        assert isinstance(spawned, launch.Spawned), spawned
+        assert isinstance(self.ask(launch.Proceed(id=0, process=spawn.process)), launch.Done)
+        return spawned
+
+    def take(self, spawned: launch.Spawned, name: str) -> int:
+        """The descriptor `name` of the answer that came last; the others are closed."""
+        by_name = dict(zip(spawned.fds, self.fds[-len(spawned.fds) :], strict=True))
+        del self.fds[-len(spawned.fds) :]
+        wanted = by_name.pop(name)
+        for fd in by_name.values():
+            os.close(fd)
+        return wanted
+
+    def close(self) -> None:
+        self.link.close()
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
+class Started:
+    """A launcher that was started; `talk` is a new supervisor."""
+
+    def __init__(self, directory: Path, linger_s: float) -> None:
+        self.directory = directory
+        self.path = str(directory / "launcher.sock")
+        self.cgroup = choose_own(f"coworkd-test-{os.getpid()}-{os.stat(directory).st_ino:x}")
+        (directory / "base").mkdir()
+        words = ["--socket", self.path, "--base", str(directory / "base"), "--linger", str(linger_s)]
+        words += ["--bubblewrap", read_bwrap_features().path]
+        if self.cgroup is not None:
+            words += ["--cgroup", self.cgroup]
+        self.child = subprocess.Popen(
+            launcher_command(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+        )
+        while not os.path.exists(self.path):
+            assert self.child.poll() is None
+        self.talks: list[Talk] = []
+
+    def talk(self) -> Talk:
+        self.talks.append(Talk(self.path))
+        return self.talks[-1]
+
+    def ready(self) -> Talk:
+        """A supervisor that has adopted, put both filters and opened the session `bob`."""
+        talk = self.talk()
+        assert isinstance(talk.ask(launch.Adopt(id=0, version="test")), launch.Done)
+        for program in (ALLOW, LOG):
+            assert isinstance(talk.ask(launch.PutFilter(id=0, sha256=sha256(program), bpf=program)), launch.Done)
+        return talk
+
+    def close(self) -> None:
+        for talk in self.talks:
+            talk.close()
+        if self.child.poll() is None:
+            self.child.terminate()
+        self.child.wait(WAIT_S)
+        assert self.child.stdout is not None
+        self.child.stdout.close()
+
+
+@contextlib.contextmanager
+def open_launcher(directory: Path, *, linger_s: float = 20.0) -> Iterator[Started]:
+    """A launcher that is gone, with all it held, at the end of the `with`."""
+    started = Started(directory, linger_s)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+def session_request(home: Path, *folders: FolderGrant, name: str = "bob", **fields: Any) -> launch.OpenSession:
+    """What coworkd asks for; `home` is made and owned as coworkd does it."""
+    home.mkdir(mode=0o700, exist_ok=True)
+    os.chown(home, UID, UID)
+    (home / "mnt").mkdir(exist_ok=True)
+    known: dict[str, Any] = {
+        "uid": UID,
+        "gid": UID,
+        "memory_max_bytes": 1 << 30,
+        "pids_max": 200,
+        "cpu_max": 1.0,
+        "tree": compose_tree(
+            name=name, uid=UID, home=bytes(home), folders=folders, tmp_max_bytes=8 << 20, layout=LAYOUT
+        ),
+    }
+    return launch.OpenSession(id=0, session=name, **{**known, **fields})
+
+
+def spawn_request(
+    argv: Sequence[str], *, process: str = "p1", tty: TtySize | None = None, stdin: bool = False, **fields: Any
+) -> launch.Spawn:
+    """What coworkd asks for, with filters that allow everything."""
+    spec = ProcessSpec(
+        process=process,
+        session="bob",
+        argv=tuple(word.encode() for word in argv),
+        env={},
+        cwd=None,
+        stdin=stdin,
+        tty=tty,
+    )
+    view = SessionView(
+        name="bob",
+        uid=UID,
+        gid=UID,
+        home=b"/sessions/bob",
+        profile="default",
+        limits=LimitsRequest(),
+        env={},
+        folders=(),
+    )
+    spawn = compose(spec, view, POLICY, layout=LAYOUT, features=read_bwrap_features())
+    return structs.replace(spawn, **{"filters": (sha256(ALLOW), sha256(LOG)), **fields})
