@@ -225,7 +225,22 @@ class Quit(Struct, frozen=True, kw_only=True, tag="quit"):
     id: int
 
 
-Request = OpenSession | CloseSession | PutFilter | Spawn | Proceed | Abandon | Signal | Kill | Forget | Release | Keep | Adopt | Ping | Quit
+Request = (
+    OpenSession
+    | CloseSession
+    | PutFilter
+    | Spawn
+    | Proceed
+    | Abandon
+    | Signal
+    | Kill
+    | Forget
+    | Release
+    | Keep
+    | Adopt
+    | Ping
+    | Quit
+)
 
 # -- answers and notices ------------------------------------------------------------------------------------------
 

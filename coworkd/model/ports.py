@@ -87,7 +87,11 @@ class LauncherPort(Protocol):
     async def spawn(
         self, request: Spawn, policy: EffectivePolicy, permit: Callable[[], Awaitable[None]], /
     ) -> SpawnedFds:
-        """Build the sandbox while `permit` runs; the command itself starts only when both have succeeded. Put the filters if the launcher lacks them, spawn, and return the descriptors (`request.id` is filled in here)."""
+        """Build the sandbox while `permit` runs; the command itself starts only when both have succeeded.
+
+        Puts the filters if the launcher lacks them; fills in `request.id`. Raises what `permit` raised, and then nothing
+        has run.
+        """
 
     async def signal(self, process: str, signal: int, /) -> None: ...
 

@@ -38,9 +38,10 @@ def running_daemon(directory: Path, *options: str) -> Iterator[Daemon]:
     log = (directory / "coworkd.log").open("ab")
     command = [sys.executable, "-m", "coworkd", "local", "--state", str(directory / "state")]
     command += ["--socket", str(directory / "coworkd.sock"), *options]
-    with log, subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=_REPO
-    ) as child:
+    with (
+        log,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=_REPO) as child,
+    ):
         try:
             assert child.stdout is not None
             line = child.stdout.readline()
