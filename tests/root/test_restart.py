@@ -28,6 +28,22 @@ REPO = Path(__file__).resolve().parents[2]
 LOST = Exit(code=None, signal=None, reason="lost")
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a coworkd that has run once: its filters are compiled."""
+    made = tmp_path_factory.mktemp("template") / "coworkd"
+    with running_daemon(made):
+        pass
+    return made
+
+
+@pytest.fixture
+def place(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template."""
+    subprocess.run(["cp", "-a", str(template), str(tmp_path / "d")], check=True)
+    return tmp_path / "d"
+
+
 @contextmanager
 def killed_daemon(place: Path) -> Iterator[Daemon]:
     """A coworkd for the block, killed at its end with all its threads; its launcher lives on for a while."""
@@ -50,17 +66,17 @@ def rest_of(process: Process, stream: str) -> bytes:
     return b"".join(piece.data for piece in process if piece.stream == stream)
 
 
-def test_command_outlives_coworkd(tmp_path: Path) -> None:
+def test_command_outlives_coworkd(place: Path) -> None:
     mark = fresh_mark()
     script = f"for i in $(seq 1 400); do echo line $i; sleep 0.005; done; sleep {mark}; exit 7"
-    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+    with killed_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
         process = client.start("work", ["sh", "-c", script])
         first = read_some(process, 100)
         pid = process.pid
         launcher = client.info().launcher_pid
     os.kill(pid, 0)
-    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+    with running_daemon(place) as daemon, client_of(daemon) as client:
         assert client.info().launcher_pid == launcher
         (known,) = client.process_list(session="work").processes
         assert (known.process, known.state, known.pid) == (process.id, "running", pid)
@@ -76,8 +92,8 @@ def test_command_outlives_coworkd(tmp_path: Path) -> None:
     assert living(mark) == []
 
 
-def test_exit_while_coworkd_is_away_is_told_later(tmp_path: Path) -> None:
-    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+def test_exit_while_coworkd_is_away_is_told_later(place: Path) -> None:
+    with killed_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
         process = client.start("work", ["sh", "-c", "echo before; read line; echo after; exit 3"], stdin=True)
         pid = process.pid
@@ -86,7 +102,7 @@ def test_exit_while_coworkd_is_away_is_told_later(tmp_path: Path) -> None:
         process.close_stdin()
         process.detach()
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the command ends")
-    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+    with running_daemon(place) as daemon, client_of(daemon) as client:
         again = client.attach(process.id, stdout=0, stderr=0)
         assert rest_of(again, "stdout") == b"before\nafter\n"
         assert again.wait(5).exit == exited(3)
@@ -96,15 +112,15 @@ def test_exit_while_coworkd_is_away_is_told_later(tmp_path: Path) -> None:
         assert client.audit_verify().ok
 
 
-def test_stdin_and_terminal_outlive_coworkd(tmp_path: Path) -> None:
-    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+def test_stdin_and_terminal_outlive_coworkd(place: Path) -> None:
+    with killed_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
         reader = client.start("work", ["sha256sum"], stdin=True)
         reader.write_stdin(b"first ")
         terminal = client.start("work", ["sh", "-c", "read a; echo got $a; tty; read b; echo got $b"], tty=(24, 80))
         terminal.write_stdin(b"one\n")
         read_some(terminal, len("one\r\ngot one\r\n/dev/pts/0\r\n"))
-    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+    with running_daemon(place) as daemon, client_of(daemon) as client:
         again = client.attach(reader.id)
         # How much was acknowledged only the host knows now; an invented answer would double its input.
         with pytest.raises(InvalidState):
@@ -118,33 +134,33 @@ def test_stdin_and_terminal_outlive_coworkd(tmp_path: Path) -> None:
         assert rest_of(screen, "tty") == b"one\r\ngot one\r\n/dev/pts/0\r\ntwo\r\ngot two\r\n"
 
 
-def test_one_shot_ends_with_its_coworkd(tmp_path: Path) -> None:
+def test_one_shot_ends_with_its_coworkd(place: Path) -> None:
     mark = fresh_mark()
 
     def run_and_lose() -> None:
         with client_of(daemon) as other, pytest.raises(Unavailable):
             other.run("work", ["sleep", mark])
 
-    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+    with killed_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
         runner = threading.Thread(target=run_and_lose)
         runner.start()
         wait_until(lambda: living(mark), "the one-shot runs")
     runner.join(5)
-    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+    with running_daemon(place) as daemon, client_of(daemon) as client:
         wait_until(lambda: not living(mark), "nobody waits for it any more, so it ends", 3)
         wait_until(lambda: client.process_list().processes == (), "and is forgotten", 3)
 
 
-def test_restarts_again_and_again(tmp_path: Path) -> None:
-    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+def test_restarts_again_and_again(place: Path) -> None:
+    with killed_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
         process = client.start("work", ["sh", "-c", "while sleep 0.01; do echo $((i = i + 1)); done"], attach=False)
     for _ in range(6):
-        with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        with killed_daemon(place) as daemon, client_of(daemon) as client:
             assert client.process_get(process=process.id).state == "running"
             assert client.run("work", ["echo", "here"]).stdout == b"here\n"
-    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+    with running_daemon(place) as daemon, client_of(daemon) as client:
         again = client.attach(process.id, stdout=0)
         lines = read_some(again, 300).split()[:-1]
         assert lines == [b"%d" % number for number in range(1, len(lines) + 1)]
@@ -169,9 +185,9 @@ def test_term_ends_coworkd_however_far_it_came(tmp_path: Path, after_s: float) -
 # -- the launcher --------------------------------------------------------------------------------------------------
 
 
-def test_launcher_killed_takes_every_sandbox_and_is_replaced(tmp_path: Path) -> None:
+def test_launcher_killed_takes_every_sandbox_and_is_replaced(place: Path) -> None:
     mark = fresh_mark()
-    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client, session_of(client, "work"):
+    with running_daemon(place) as daemon, client_of(daemon) as client, session_of(client, "work"):
         plain = client.start("work", ["sh", "-c", f"echo ready; setsid sleep {mark} & sleep {mark}"])
         screen = client.start("work", ["sh", "-c", f"echo ready; sleep {mark}"], tty=(24, 80))
         for each in (plain, screen):
@@ -212,11 +228,11 @@ def leftover(daemon: Daemon) -> list[int]:
 
 
 @pytest.fixture
-def policed(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
+def policed(place: Path, tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
     """A coworkd with an admin's policy directory that is empty so far."""
     admin = tmp_path / "policies"
     (admin / "profiles").mkdir(parents=True)
-    with running_daemon(tmp_path / "d", "--policies", str(admin)) as daemon:
+    with running_daemon(place, "--policies", str(admin)) as daemon:
         yield daemon, admin / "profiles" / "default.toml"
 
 
@@ -256,8 +272,8 @@ def test_hangup_reloads_a_good_policy_and_keeps_out_a_bad_one(policed: tuple[Dae
         assert kinds.count("policy.reload") == 2
 
 
-def test_flipped_byte_in_the_audit_log_is_found(tmp_path: Path) -> None:
-    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+def test_flipped_byte_in_the_audit_log_is_found(place: Path) -> None:
+    with running_daemon(place) as daemon, client_of(daemon) as client:
         with session_of(client, "work"):
             for number in range(5):
                 client.run("work", ["echo", str(number)])
@@ -267,8 +283,7 @@ def test_flipped_byte_in_the_audit_log_is_found(tmp_path: Path) -> None:
         assert daemon.ctl("audit", "verify").returncode == 0
         (log,) = (daemon.state / ".coworkd" / "audit").glob("audit-*.jsonl")
         data = bytearray(log.read_bytes())
-        place = data.index(b'"echo"') + 2
-        data[place] ^= 1
+        data[data.index(b'"echo"') + 2] ^= 1
         log.write_bytes(data)
         told = daemon.ctl("audit", "verify")
         assert told.returncode != 0
@@ -276,8 +291,8 @@ def test_flipped_byte_in_the_audit_log_is_found(tmp_path: Path) -> None:
         assert not client.audit_verify().ok
 
 
-def test_every_effect_is_in_the_audit_log(tmp_path: Path) -> None:
-    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+def test_every_effect_is_in_the_audit_log(place: Path) -> None:
+    with running_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
         process = client.start("work", ["sleep", "30"], attach=False)
         process.signal("CONT")
@@ -295,6 +310,6 @@ def test_every_effect_is_in_the_audit_log(tmp_path: Path) -> None:
         "process.exit",
         "session.delete",
     ]
-    assert [kind for kind in kinds if kind in wanted] == wanted
+    assert [kind for kind in kinds if kind in wanted][-len(wanted) :] == wanted
     (log,) = (daemon.state / ".coworkd" / "audit").glob("audit-*.jsonl")
     assert b'"daemon.stop"' in log.read_bytes().splitlines()[-1]

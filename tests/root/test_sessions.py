@@ -158,12 +158,20 @@ def test_ephemeral_session_goes_with_its_link(client: Client, daemon: Daemon) ->
 # -- after a crash -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """The directory of a daemon that is stopped and started again; holds the session `kept` with a file in its home."""
-    with running_daemon(tmp_path / "coworkd") as daemon, client_of(daemon) as client:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a daemon that is stopped; holds the session `kept` with a file in its home."""
+    made = tmp_path_factory.mktemp("template") / "coworkd"
+    with running_daemon(made) as daemon, client_of(daemon) as client:
         client.session_ensure(name="kept")
         assert client.run("kept", ["sh", "-c", "echo mine > file"]).exit == exited(0)
+    return made
+
+
+@pytest.fixture
+def place(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template, owners and all."""
+    subprocess.run(["cp", "-a", str(template), str(tmp_path / "coworkd")], check=True)
     return tmp_path / "coworkd"
 
 
@@ -206,7 +214,7 @@ def test_lost_record_is_recovered_from_the_home(place: Path) -> None:
         assert client.run("kept", ["cat", "file"]).stdout == b"mine\n"
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff" * 100, b'{"format": 99}'])
+@pytest.mark.parametrize("damage", [b"", b"\xff{", b'{"format": 99}'])
 def test_broken_record_is_set_aside(place: Path, damage: bytes) -> None:
     uid = owner(place)
     record_of(stopped(place), "kept").write_bytes(damage)
@@ -228,7 +236,7 @@ def test_deletion_that_was_cut_short_is_finished(place: Path) -> None:
 # -- a uid below 1001, by any road ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("uid", [0, 33, 1000, 65_534, -1, 2**32])
+@pytest.mark.parametrize("uid", [0, 33, 1000, -1, 2**32])
 def test_record_with_a_foreign_uid_is_refused(place: Path, uid: int) -> None:
     change_record(stopped(place), "kept", uid=uid, gid=uid)
     with again(place) as (client, _):
