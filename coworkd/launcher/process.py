@@ -99,7 +99,7 @@ class Process:
                 code,
                 f"{command}: {os.strerror(code)}",
             )
-        elif self.shim_said:
+        elif self.shim_said == b"+":
             self.learn_exec()
 
     def learn_reaped(self, pid: int, status: int, usage: struct_rusage) -> bool:

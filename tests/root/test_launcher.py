@@ -16,6 +16,7 @@ from msgspec import structs
 from coworkd.model import launch
 from coworkd.model.process import TtySize
 from coworkd.model.session import FolderGrant
+from coworkd.system import cgroup
 from tests.root.launcher_talk import ALLOW, UID, Started, Talk, open_launcher, session_request, sha256, spawn_request
 from tests.root.live import fresh_mark, living, wait_until
 
@@ -55,7 +56,7 @@ def sh(talk: Talk, script: str, **fields: Any) -> str:
 
 
 @pytest.mark.parametrize("fields", [{"uid": 0}, {"gid": 0}, {"uid": 1000, "gid": 1000}])
-def test_a_session_of_a_system_uid_is_refused(launcher: Started, tmp_path: Path, fields: dict[str, int]) -> None:
+def test_a_session_of_a_system_uid_is_refused(launcher: Started, tmp_path: Path, fields: dict[str, Any]) -> None:
     reply = refused(launcher.ready().ask(session_request(tmp_path / "home", **fields)))
     assert (reply.stage, reply.errno) == ("uid", errno.EPERM)
 
@@ -381,18 +382,7 @@ def test_a_launcher_that_ends_takes_every_command_with_it(talk: Talk, launcher: 
     launcher.child.wait(20)
     wait_until(lambda: not living(mark), "a command outlived the launcher")
     if how == signal.SIGKILL and launcher.cgroup is not None:
-        for directory, _, _ in os.walk(launcher.cgroup, topdown=False):
-            wait_until(lambda directory=directory: removed(directory), "the cgroup is busy")
-
-
-def removed(directory: str) -> bool:
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+        assert cgroup.remove(launcher.cgroup, wait_s=10)
 
 
 def test_a_launcher_nobody_comes_back_to_ends(tmp_path: Path) -> None:
