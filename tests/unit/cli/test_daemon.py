@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+from coworkd import __version__
+from coworkd.cli import daemon
+from coworkd.cli.daemon import build_parser, compose_local_config, main
+from coworkd.model.errors import NotFound, Unavailable
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"coworkd {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["other"], ["local"], ["local", "--state", "x"], ["serve", "--state", "x"]])
+def test_words_it_does_not_know_end_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_without_root_it_says_sudo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert main(["serve"]) == 1
+    assert "sudo" in capsys.readouterr().err
+
+
+class Group(Exception):
+    """An exception group as trio raises it."""
+
+    def __init__(self, *members: Exception) -> None:
+        super().__init__("group")
+        self.exceptions = members
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NotFound("there is no profile x"), ["coworkd: there is no profile x"]),
+        (Group(Group(Unavailable("one")), NotFound("two")), ["coworkd: one", "coworkd: two"]),
+        (OSError(errno.EACCES, "Permission denied", "/f"), ["coworkd: [Errno 13] Permission denied: '/f'"]),
+    ],
+)
+def test_a_start_that_fails_ends_with_1_and_its_reasons(
+    error: Exception, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: str | None) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(daemon, "load_config", fail)
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err.splitlines() == said
+
+
+def test_a_fault_of_ours_is_told_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: str | None) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(daemon, "load_config", fail)
+    assert main(["serve"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_local_keeps_everything_of_its_own_below_its_state(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    config = compose_local_config(state=str(tmp_path / "link" / "s"), socket="c.sock", log_level="debug")
+    state = os.path.realpath(tmp_path / "s")
+    assert (config.sessions_dir, config.state_dir) == (state, f"{state}/.coworkd")
+    assert config.launcher_socket.startswith(config.state_dir)
+    assert config.cache_dir.startswith(config.state_dir)
+    assert config.endpoints == (f"unix://{os.getcwd()}/c.sock",)
+    assert config.log.level == "debug"
+
+
+def test_local_takes_an_admins_policies(tmp_path: Path) -> None:
+    config = compose_local_config(state=str(tmp_path), socket="/s", policies="mine")
+    assert config.admin_policies == os.path.abspath("mine")
+
+
+def test_local_lingers_unless_it_is_to_be_kept() -> None:
+    words = ["local", "--state", "a", "--socket", "b"]
+    assert not build_parser().parse_args(words).keep
+    assert build_parser().parse_args([*words, "--keep"]).keep
+
+
+def test_connect_finds_its_launcher_off_the_event_loop(tmp_path: Path) -> None:
+    path = str(tmp_path / "launcher.sock")
+    found_by: list[int] = []
+
+    def find() -> str:
+        found_by.append(threading.get_ident())
+        return path
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        async def connect() -> None:
+            (await daemon._connect(find)).close()
+
+        trio.run(connect)
+    assert found_by != [threading.get_ident()]
+
+
+def test_connect_that_fails_leaves_no_descriptor(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(FileNotFoundError):
+        trio.run(daemon._connect, lambda: str(tmp_path / "nothing"))
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("abstract", [True, False])
+def test_systemd_is_told_that_we_are_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
+    name = f"coworkd-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}" if abstract else name)
+        systemd.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
+        daemon._notify_ready(compose_local_config(state=str(tmp_path), socket="/s"))
+        assert systemd.recv(100) == b"READY=1"
+
+
+def test_nobody_is_told_where_nobody_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    daemon._notify_ready(compose_local_config(state=str(tmp_path), socket="/s"))

@@ -1,0 +1,115 @@
+"""The composition root without a kernel's help: what it reads, composes, and how it comes up and goes down over fakes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from coworkd.app import App, read_token
+from coworkd.cli.daemon import compose_local_config
+from coworkd.model import launch
+from coworkd.model.layout import BwrapFeatures
+from coworkd.services.logs import LogService
+from coworkd.system import packet
+
+
+def test_no_token_file_is_no_token() -> None:
+    assert read_token("") is None
+
+
+def test_a_token_is_read_without_its_line_end(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    assert read_token(str(tmp_path / "token")) == "s3cret"
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \t\n"])
+def test_an_empty_token_file_is_no_open_door(tmp_path: Path, text: str) -> None:
+    (tmp_path / "token").write_text(text)
+    with pytest.raises(OSError, match="empty") as caught:
+        read_token(str(tmp_path / "token"))
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_token_file_that_is_missing_fails(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_token(str(tmp_path / "token"))
+
+
+class Launcher:
+    """A launcher that says `Done` to everything; it remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[launch.Request] = []
+
+    async def connect(self) -> trio.socket.SocketType:
+        self._ours, theirs = trio.socket.socketpair(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET)
+        return theirs
+
+    async def serve(self) -> None:
+        while True:
+            data, ancillary, flags, _ = await self._ours.recvmsg(*packet.RECEIVE_ARGUMENTS)
+            message, _ = packet.unpack(data, ancillary, flags)
+            if not message:
+                self._ours.close()
+                return
+            request = msgspec.msgpack.decode(message, type=launch.Request)
+            self.asked.append(request)
+            await self._ours.send(msgspec.msgpack.encode(launch.Done(id=request.id)))
+
+
+@pytest.fixture
+def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = BwrapFeatures(path="/usr/bin/bwrap", version="bubblewrap 9", options=frozenset())
+    monkeypatch.setattr("coworkd.app.read_bwrap_features", lambda: features)
+
+
+@pytest.mark.usefixtures("_installed")
+def test_an_embedded_app_comes_up_answers_and_goes_down_on_a_signal(tmp_path: Path) -> None:
+    config = compose_local_config(state=str(tmp_path / "state"), socket=str(tmp_path / "coworkd.sock"))
+    logs = LogService(level="error")
+    launcher = Launcher()
+    said: list[str] = []
+
+    async def drive(app: App, came_up: trio.Event) -> None:
+        await came_up.wait()
+        assert await trio.Path(tmp_path / "coworkd.sock").exists()
+        link = await trio.open_unix_socket(str(tmp_path / "coworkd.sock"))
+        await link.send_all(b"\x94\x00\x01\xa4ping\x91\x80")  # [0, 1, "ping", [{}]], before any hello
+        said.append(repr(await link.receive_some(65536)))
+        await link.aclose()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def run() -> None:
+        app = App(config, mode="local", connect=launcher.connect, logs=logs)
+        came_up = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drive, app, came_up)
+
+            async def serve_launcher() -> None:
+                while not hasattr(launcher, "_ours"):
+                    await trio.lowlevel.checkpoint()
+                await launcher.serve()
+
+            nursery.start_soon(serve_launcher)
+            await app.run(came_up.set)
+
+    trio.run(run)
+    logs.close()
+    assert "UNAUTHENTICATED" in said[0]
+    assert [type(request) for request in launcher.asked] == [launch.Adopt, launch.Quit]
+    records = [msgspec.json.decode(line) for line in audit_lines(tmp_path / "state")]
+    kinds = [record["kind"] for record in records]
+    assert "daemon.start" in kinds
+    assert kinds[-1] == "daemon.stop"
+    assert not (tmp_path / "coworkd.sock").exists()
+
+
+def audit_lines(state: Path) -> list[bytes]:
+    (log,) = (path for path in (state / ".coworkd" / "audit").iterdir() if path.suffix in (".jsonl", ".log"))
+    return log.read_bytes().splitlines()
