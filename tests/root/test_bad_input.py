@@ -379,7 +379,7 @@ def _run_and_lose(client: Client, session: str, mark: str) -> None:
 def test_client_that_stops_reading_is_only_its_own_problem(daemon: Daemon, client: Client, session: str) -> None:
     with raw_link(daemon) as link:
         greet(link)
-        for number in range(200):
+        for number in range(60):
             request = [
                 0,
                 number + 2,
