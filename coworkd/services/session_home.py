@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterable
 
 from coworkd.model.errors import DiskFailed, LimitExceeded, PolicyDenied
 from coworkd.model.names import MAX_UID, MIN_UID
 from coworkd.system import accounts
+from coworkd.system.remove_tree import remove_tree
 
 
 class Homes:
@@ -89,10 +89,8 @@ class Homes:
     def remove(self, name: str) -> int:
         """Remove home and account; the bytes that were in use. Raises `DiskFailed`, and the next try goes on."""
         path = self.path(name)
-        freed = measure(path)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(path)
+            freed = remove_tree(path)
             if self.with_accounts:
                 accounts.remove_account(name)
         except OSError as error:
@@ -107,13 +105,3 @@ class Homes:
             with contextlib.suppress(FileNotFoundError):  # another session is being deleted
                 owners.add(os.lstat(self.path(name)).st_uid)
         return owners
-
-
-def measure(path: str) -> int:
-    """Bytes on disk below `path`, links not followed; what vanishes meanwhile is passed over."""
-    total = 0
-    for directory, _, files in os.walk(path):
-        for name in files:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
-    return total

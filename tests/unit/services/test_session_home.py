@@ -10,7 +10,7 @@ import pytest
 
 from coworkd.model.errors import DiskFailed, LimitExceeded, PolicyDenied
 from coworkd.model.names import MAX_UID, MIN_UID
-from coworkd.services.session_home import Homes, measure
+from coworkd.services.session_home import Homes
 from coworkd.system import accounts
 
 
@@ -211,7 +211,3 @@ def test_prepare_tells_what_is_in_the_way(tmp_path: Path) -> None:
 
 def test_prepare_lets_nobody_look_in(homes: Homes) -> None:
     assert stat.S_IMODE(os.stat(homes.directory).st_mode) & 0o066 == 0
-
-
-def test_measure_passes_over_what_is_not_there(tmp_path: Path) -> None:
-    assert measure(str(tmp_path / "nothing")) == 0
