@@ -38,18 +38,20 @@ def main(argv: list[str]) -> int:
     cgroup_root = options.get("--cgroup")
     if cgroup_root is not None:
         cgroup.create(cgroup_root)
+        _end_leftovers(cgroup_root)
         cgroup.enable_controllers(cgroup_root)
     prctl.set_name("coworkd-launch")
     prctl.set_child_subreaper()
     with contextlib.suppress(PermissionError):
         os.setsid()  # the terminal's signals are the supervisor's to handle
+    wakeup = _open_wakeup()  # before anybody can know of us: a TERM must never leave anything
     listener = _listen(path)
     launcher = Launcher(listener, bubblewrap=bubblewrap, base=base, cgroup_root=cgroup_root, linger_s=linger_s)
     _raise_descriptor_limit()
     gc.collect()
     gc.freeze()
     try:
-        launcher.run(_open_wakeup())
+        launcher.run(wakeup)
     finally:
         listener.close()
         with contextlib.suppress(FileNotFoundError):
@@ -71,6 +73,17 @@ def _listen(path: str) -> socket.socket:
     listener.listen(_BACKLOG)
     os.rename(early, path)
     return listener
+
+
+def _end_leftovers(cgroup_root: str) -> None:
+    """Kill what a launcher that was itself killed left in its sessions' cgroups.
+
+    bubblewrap ties its init to its monitor only at the end of the set-up: a monitor that dies before that leaves a sandbox behind.
+    """
+    for name in os.listdir(cgroup_root):
+        if name.startswith("s-"):
+            cgroup.kill(f"{cgroup_root}/{name}")
+            cgroup.remove(f"{cgroup_root}/{name}", wait_s=1.0)
 
 
 def _raise_descriptor_limit() -> None:

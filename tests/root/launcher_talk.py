@@ -113,13 +113,18 @@ class Talk:
         self.fds = []
 
 
+def own_cgroup(directory: Path) -> str | None:
+    """The cgroup of the launcher of `directory`; None where there is no cgroup v2."""
+    return choose_own(f"coworkd-test-{os.getpid()}-{os.stat(directory).st_ino:x}")
+
+
 class Started:
     """A launcher that was started; `talk` is a new supervisor."""
 
     def __init__(self, directory: Path, linger_s: float) -> None:
         self.directory = directory
         self.path = str(directory / "launcher.sock")
-        self.cgroup = choose_own(f"coworkd-test-{os.getpid()}-{os.stat(directory).st_ino:x}")
+        self.cgroup = own_cgroup(directory)
         (directory / "base").mkdir()
         words = ["--socket", self.path, "--base", str(directory / "base"), "--linger", str(linger_s)]
         words += ["--bubblewrap", read_bwrap_features().path]

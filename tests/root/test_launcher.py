@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,17 @@ from coworkd.model import launch
 from coworkd.model.process import TtySize
 from coworkd.model.session import FolderGrant
 from coworkd.system import cgroup
-from tests.root.launcher_talk import ALLOW, UID, Started, Talk, open_launcher, session_request, sha256, spawn_request
+from tests.root.launcher_talk import (
+    ALLOW,
+    UID,
+    Started,
+    Talk,
+    open_launcher,
+    own_cgroup,
+    session_request,
+    sha256,
+    spawn_request,
+)
 from tests.root.live import fresh_mark, living, wait_until
 
 pytestmark = pytest.mark.needs("userns", "netns")
@@ -377,12 +388,25 @@ def test_quit_leaves_nothing(talk: Talk, launcher: Started) -> None:
 def test_a_launcher_that_ends_takes_every_command_with_it(talk: Talk, launcher: Started, how: signal.Signals) -> None:
     mark = fresh_mark()
     talk.start(spawn_request(["sh", "-c", f"setsid sleep {mark} & sleep {mark}"]))
-    wait_until(lambda: len(living(mark)) >= 2, "not all came")
+    wait_until(lambda: len(living(mark)) >= 5, "not all came: monitor, init, shell and two sleeps")
     launcher.child.send_signal(how)
     launcher.child.wait(20)
     wait_until(lambda: not living(mark), "a command outlived the launcher")
     if how == signal.SIGKILL and launcher.cgroup is not None:
         assert cgroup.remove(launcher.cgroup, wait_s=10)
+
+
+def test_a_launcher_ends_what_one_before_it_left(tmp_path: Path) -> None:
+    root = own_cgroup(tmp_path)
+    if root is None:
+        pytest.skip("this machine has no cgroup v2")
+    os.makedirs(f"{root}/s-bob/p-1")
+    with subprocess.Popen(["sleep", fresh_mark()]) as left:
+        Path(f"{root}/s-bob/p-1/cgroup.procs").write_text(str(left.pid))
+        with open_launcher(tmp_path):
+            assert left.wait(20) == -signal.SIGKILL
+            assert not os.path.exists(f"{root}/s-bob")
+    assert not os.path.exists(root)
 
 
 def test_a_launcher_nobody_comes_back_to_ends(tmp_path: Path) -> None:
