@@ -15,11 +15,12 @@ import trio.testing
 from msgspec import structs
 
 from coworkd.model import launch
-from coworkd.model.errors import CoworkError, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
+from coworkd.model.errors import CoworkError, DiskFailed, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
+from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import Rusage
 from coworkd.services.launching import LauncherClient
 from coworkd.system import packet
-from tests.unit.services.process_house import in_trio
+from tests.unit.services.process_house import FakePolicies, in_trio
 
 RUSAGE = Rusage(
     user_s=0.0,
@@ -372,3 +373,97 @@ async def test_quit_is_the_last_word() -> None:
         assert script.client.generation == 1
         with pytest.raises(Unavailable):
             await script.client.kill("p1")
+
+
+SPAWN = launch.Spawn(
+    id=0,
+    process="p1",
+    session="bob",
+    uid=1001,
+    gid=1001,
+    argv=(b"cat",),
+    bwrap_args=(),
+    filters=("0" * 64, "0" * 64),
+    stdin=False,
+    tty=False,
+    nofile=64,
+    pids_max=1,
+    memory_max_bytes=1,
+)
+
+
+def memfds() -> tuple[int, ...]:
+    return tuple(os.memfd_create(name) for name in SPAWNED.fds)
+
+
+async def granted() -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def effective() -> EffectivePolicy:
+    return await FakePolicies().effective(None, LimitsRequest())
+
+
+@in_trio
+async def test_a_command_is_let_in_once_it_is_permitted_and_its_filters_are_put_once() -> None:
+    async with open_script() as script:
+        policy, done = await effective(), launch.Done(id=0)
+        asked: list[Any] = []
+
+        async def play(*answers: tuple[launch.Answer, tuple[int, ...]]) -> None:
+            for answer, fds in answers:
+                asked.append(await script.answer(answer, *fds))
+
+        spawn = script.client.spawn(SPAWN, policy, granted)
+        fds = await both(spawn, play((done, ()), (SPAWNED, memfds()), (done, ())))
+        assert fds.spawned.fds == SPAWNED.fds
+        fds.close()
+        again = script.client.spawn(SPAWN, policy, granted)
+        (await both(again, play((SPAWNED, memfds()), (done, ())))).close()
+        kinds = [type(request).__name__ for request in asked]
+        assert kinds == ["PutFilter", "Spawn", "Proceed", "Spawn", "Proceed"]
+
+
+@in_trio
+async def test_a_command_that_is_not_permitted_is_abandoned() -> None:
+    async def deny() -> None:
+        raise DiskFailed("the audit log is full")
+
+    async with open_script() as script:
+        asked: list[Any] = []
+
+        async def play() -> None:
+            await script.answer(launch.Done(id=0))
+            await script.answer(SPAWNED, *memfds())
+            asked.append(await script.answer(launch.Done(id=0)))
+
+        error = await error_of(script.client.spawn(SPAWN, await effective(), deny), play())
+        assert isinstance(error, DiskFailed)
+        assert [type(request) for request in asked] == [launch.Abandon]
+
+
+@in_trio
+async def test_a_start_that_is_cancelled_leaves_no_sandbox_and_no_descriptor() -> None:
+    async with open_script() as script, trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def start() -> None:
+            with scope:
+                await script.client.spawn(SPAWN, await effective(), trio.sleep_forever)
+                pytest.fail("it was never permitted")
+
+        nursery.start_soon(start)
+        await script.answer(launch.Done(id=0))
+        request = await script.next()
+        scope.cancel()
+        await script.say(structs.replace(SPAWNED, id=request.id), *memfds())
+        assert isinstance(await script.answer(launch.Done(id=0)), launch.Abandon)
+
+
+@in_trio
+async def test_a_spawn_that_is_refused_is_told_and_abandons_nothing() -> None:
+    async with open_script() as script:
+        refused = launch.Refused(id=0, stage="resources", errno=errno.EMFILE, message="no descriptors")
+        spawn = script.client.spawn(SPAWN, await effective(), granted)
+        error = await error_of(spawn, script.answer(launch.Done(id=0)), script.answer(refused))
+        assert isinstance(error, StartFailed)
