@@ -38,6 +38,9 @@ class _Borrowed:
         self._check()
         await self._port.send(buffers)
 
+    def send_nowait(self, frame: bytes, /) -> int:
+        return self._port.send_nowait(frame) if self._open else 0
+
     def close(self) -> None:
         self._open = False
 

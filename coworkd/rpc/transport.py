@@ -29,6 +29,9 @@ class Transport(Protocol):
     async def send(self, buffers: Sequence[Buffer], /) -> None:
         """Send all of `buffers` in order. Cancelled half-way, an unknown part was sent: close the stream then."""
 
+    def send_nowait(self, frame: bytes, /) -> int:
+        """Send what the peer has room for at this moment, perhaps nothing; only while no `send` is under way."""
+
     def close(self) -> None:
         """Close at once; idempotent. What was not yet taken by the peer may still be delivered."""
 
@@ -47,6 +50,12 @@ class SocketTransport:
         while rest:
             sent = await self._socket.sendmsg(rest[:MAX_BUFFERS])
             rest = drop_sent(rest, sent)
+
+    def send_nowait(self, frame: bytes, /) -> int:
+        try:
+            return os.write(self._socket.fileno(), frame)
+        except OSError:  # full or broken: `send` waits, and says which
+            return 0
 
     def close(self) -> None:
         self._socket.close()
@@ -76,6 +85,9 @@ class PortTransport:
             except BlockingIOError:
                 continue
             rest = drop_sent(rest, sent)
+
+    def send_nowait(self, frame: bytes, /) -> int:
+        return 0
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -61,6 +61,11 @@ class Writer:
             self.close()
             self._overflowed()
             return
+        if not self._sending and not self._control:
+            # Most answers go out at once: a turn of the loop for the writing task would cost more than the call.
+            frame = frame[self._transport.send_nowait(frame) :]
+            if not frame:
+                return
         self._control.append(frame)
         self._control_bytes += len(frame)
         self._awake.set()

@@ -10,9 +10,11 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -219,15 +221,31 @@ class LauncherClient:
     async def _send(self, request: launch.Request, fds: tuple[int, ...]) -> None:
         data, ancillary, memfd = packet.pack(_encoder.encode(request), fds)
         try:
-            async with self._sending:
-                if self._socket is None:
-                    raise Unavailable("the launcher is away; it is being started again")
-                await self._socket.sendmsg(data, ancillary)
+            if not self._send_nowait(data, ancillary):
+                async with self._sending:
+                    await self._connected().sendmsg(data, ancillary)
         except OSError as error:
             raise Unavailable(f"the launcher does not answer: {error.strerror}") from error
         finally:
             if memfd >= 0:
                 os.close(memfd)
+
+    def _send_nowait(self, data: list[bytes], ancillary: packet.Ancillary) -> bool:
+        """Nearly every packet goes at once, without a turn of the loop; False where it must wait behind others."""
+        connection = self._connected()
+        if self._sending.locked():
+            return False
+        try:
+            with socket.socket(fileno=os.dup(connection.fileno())) as now:
+                now.sendmsg(data, ancillary)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _connected(self) -> trio.socket.SocketType:
+        if self._socket is None:
+            raise Unavailable("the launcher is away; it is being started again")
+        return self._socket
 
     async def open_session(self, request: launch.OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(optional entries left out, what is not as asked). Raises `MountFailed` or `SandboxSetupFailed`."""
@@ -241,23 +259,27 @@ class LauncherClient:
     async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, permit: Permit, /) -> LaunchedFds:
         for program in (policy.base_filter, policy.admin_filter):
             await self._put(program)
-        async with trio.open_nursery() as nursery:
-            permitted = _Outcome(permit)
-            nursery.start_soon(permitted.run)
-            built = _Outcome(partial(self._ask, request))
-            await built.run()
-        if built.error is not None:
-            raise built.error
-        assert isinstance(built.value, LaunchedFds)
+        built, permitted = _Outcome(partial(self._ask, request)), _Outcome(permit)
         try:
-            if permitted.error is not None:
-                await self._ask(launch.Abandon(id=0, process=request.process))
-                raise permitted.error
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(permitted.run)
+                await built.run()
+            for outcome in (built, permitted):
+                if outcome.error is not None:
+                    raise outcome.error
             await self._ask(launch.Proceed(id=0, process=request.process))
         except BaseException:
-            built.value.close()
+            await self._abandon(built.value, request.process)
             raise
+        assert isinstance(built.value, LaunchedFds)
         return built.value
+
+    async def _abandon(self, built: object, process: str) -> None:
+        """Nothing stays of a sandbox that may not become its command, its caller cancelled or not."""
+        if isinstance(built, LaunchedFds):
+            built.close()
+            with contextlib.suppress(CoworkError):  # a launcher that is gone abandons it by itself
+                await self._ask(launch.Abandon(id=0, process=process))
 
     async def _put(self, program: SeccompProgram) -> None:
         if program.sha256 not in self._filters:

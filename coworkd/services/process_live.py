@@ -228,7 +228,7 @@ class LiveProcess:
         self.exited = exited
         self.lost = exited is None
         self.settled.set()
-        if self.stdin is not None:
+        if self.stdin is not None and self.terminal is None:  # closing a terminal would drop what it still has to give
             self.stdin.close(by="its end")
         for pump in self._pumps:
             if pump.spool.blocking:

@@ -21,11 +21,15 @@ RECEIVE_ARGUMENTS = (INLINE_LIMIT_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_C
 """Arguments for `recvmsg`, sync or trio."""
 
 
+Ancillary = list[tuple[int, int, "array.array[int]"]]
+"""What `sendmsg` takes as ancillary data."""
+
+
 class BrokenPacket(Exception):
     """The peer sent what no peer of ours sends; the connection is to be closed."""
 
 
-def pack(message: bytes, fds: Iterable[int] = ()) -> tuple[list[bytes], list[tuple[int, int, array.array[int]]], int]:
+def pack(message: bytes, fds: Iterable[int] = ()) -> tuple[list[bytes], Ancillary, int]:
     """Arguments for `sendmsg`, and a memfd to close after sending (-1 where none was needed)."""
     carried = list(fds)
     memfd = -1

@@ -220,6 +220,9 @@ class _Resynced:
     async def send(self, buffers: Any, /) -> None:
         await self._port.send(buffers)
 
+    def send_nowait(self, frame: bytes, /) -> int:
+        return self._port.send_nowait(frame)
+
     def close(self) -> None:
         pass
 

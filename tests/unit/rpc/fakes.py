@@ -59,6 +59,10 @@ class FakeTransport:
         self.sent += b"".join(buffers)
         self._move()
 
+    def send_nowait(self, frame: bytes, /) -> int:
+        """Takes nothing at once: what goes out, and in which calls, is seen in `sends`."""
+        return 0
+
     def close(self) -> None:
         self.closed = True
         self._move()
