@@ -247,7 +247,8 @@ class App:
             launcher_socket=None,
             sockets=sockets,
             launcher=lambda: f"pid {self.launcher.pid} answers",
-            audit=lambda: AuditFacts(seq=seq, head=head, torn_bytes=0, broken=None),
+            # What was torn is cut off and recorded at the opening; what is wrong since then the log has told us.
+            audit=lambda: AuditFacts(seq=seq, head=head, torn_bytes=0, broken=self.health.degraded.get("audit")),
             bwrap=self.features.path,
         )
         return examine(probes)

@@ -40,7 +40,12 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     os.write(STATUS_FD, b"+")
     try:
-        os.execvp(command[0], command)
+        try:
+            os.execvp(command[0], command)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+        os.execv("/bin/sh", [b"sh", *command])  # a script without #!, as execvp(3) runs it
     except OSError as error:
         stage = "not_found" if error.errno in NOT_FOUND else "not_executable"
         os.write(STATUS_FD, f"{stage} {error.errno}".encode())

@@ -125,8 +125,8 @@ class LauncherClient:
         while True:
             try:
                 return await self._connect()
-            except OSError as error:
-                self._on_state(f"the launcher cannot be reached: {error.strerror or error}")
+            except (OSError, Unavailable) as error:
+                self._on_state(f"the launcher cannot be reached: {getattr(error, 'strerror', None) or error}")
                 await trio.sleep(_RETRY_S)
 
     def _begin(self, connection: trio.socket.SocketType) -> None:
