@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 
-from coworkd.launcher import child
+from coworkd.launcher import child, guard
 from coworkd.launcher.server import Launcher
 from coworkd.system import cgroup, prctl
 
@@ -23,7 +23,7 @@ _BACKLOG = 4
 
 
 def main(argv: list[str]) -> int:
-    """Run the launcher; 0 after a wanted end, 2 for unusable arguments."""
+    """Run the launcher below its guard; 0 after a wanted end, 2 for unusable arguments, 128 + n if signal n has ended it."""
     try:
         pairs, rest = getopt.getopt(argv, "", ["socket=", "base=", "bubblewrap=", "cgroup=", "linger="])
         options = dict(pairs)
@@ -35,6 +35,9 @@ def main(argv: list[str]) -> int:
     if rest:
         print(f"coworkd-launcher: unexpected {rest[0]!r}", file=sys.stderr)
         return 2
+    ended = guard.stand_guard()
+    if ended is not None:
+        return ended
     cgroup_root = options.get("--cgroup")
     if cgroup_root is not None:
         cgroup.create(cgroup_root)
@@ -78,7 +81,7 @@ def _listen(path: str) -> socket.socket:
 def _end_leftovers(cgroup_root: str) -> None:
     """Kill what a launcher that was itself killed left in its sessions' cgroups.
 
-    bubblewrap ties its init to its monitor only at the end of the set-up: a monitor that dies before that leaves a sandbox behind.
+    Its guard has done so already, unless both were killed.
     """
     for name in os.listdir(cgroup_root):
         if name.startswith("s-"):
