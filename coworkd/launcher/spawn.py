@@ -80,7 +80,15 @@ class Spawner:
 
     def spawn(self, request: Spawn, session: Session, filters: tuple[int, int]) -> Process:
         """Order the session's standby to become `request`. Raises `OSError`, and nothing stays of the attempt."""
-        standby = session.take_standby() or self.make_standby(session)
+        waiting = session.take_standby()
+        if waiting is not None:
+            try:
+                return self._order(request, waiting, filters)
+            except (BrokenPipeError, ConnectionResetError):  # it was killed while it waited, and is not reaped yet
+                pass
+        return self._order(request, self.make_standby(session), filters)
+
+    def _order(self, request: Spawn, standby: Standby, filters: tuple[int, int]) -> Process:
         opened: list[int] = []
         spare: list[int] = []
         try:
