@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from typing import Any
 
@@ -60,3 +61,24 @@ def test_the_words_come_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SystemExit) as caught:
         control.main()
     assert caught.value.code == 0
+
+
+@pytest.mark.parametrize("fd", [0, 1, 2])
+def test_a_closed_standard_descriptor_does_not_become_the_link(fd: int) -> None:
+    program = f"""
+import os
+os.close({fd})
+from coworkd.cli import control
+def answer(args):
+    link = os.open(os.devnull, os.O_RDWR)
+    os._exit(0 if link > 2 and os.readlink("/proc/self/fd/{fd}") == os.devnull else 1)
+control._handler = lambda _: answer
+control.main(["ps"])
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 0
+
+
+def test_no_standard_output_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(control, "_handler", lambda _: lambda _: 0)
+    assert control.main(["ps"]) == 0

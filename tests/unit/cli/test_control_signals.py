@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import threading
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_detaching_gives_the_link_up_and_leaves_the_command() -> None:
     command = Command()
     held = signals(given_up)
     held._command, held._detach = command, True
-    assert held.act_on(signal.SIGINT)
+    held.act_on(signal.SIGINT)
     assert given_up == [True]
     assert command.asked.empty()
 
@@ -101,8 +102,25 @@ def test_a_guest_that_does_not_end_it_is_given_up(monkeypatch: pytest.MonkeyPatc
     with signals(given_up) as held:
         held.follow(Command())
         os.kill(os.getpid(), signal.SIGTERM)
-        held._thread.join(5)
+        held._watcher.join(5)
     assert given_up == [True]
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_a_guest_that_does_not_even_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, numbers: list[int]) -> None:
+    monkeypatch.setattr(control_signals, "GIVE_UP_S", 0.01)
+    gone = threading.Event()
+
+    class Silent(Command):
+        def _note(self, *what: object) -> None:
+            gone.wait(10)
+
+    with Signals(size=lambda: (24, 80), give_up=gone.set) as held:
+        held.follow(Silent())
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        held._watcher.join(5)
+    assert gone.is_set()
 
 
 def test_a_command_that_ended_a_moment_ago_is_no_error() -> None:

@@ -14,7 +14,7 @@ import trio
 from coworkd.client import aio_dial, dial
 from coworkd.model.errors import Unavailable
 from coworkd.wire.endpoint import Endpoint, HybridEndpoint, UnixEndpoint, VirtioEndpoint, VsockEndpoint
-from coworkd.wire.resync import GuestResync
+from coworkd.wire.resync import MARK, NONCE_BYTES
 
 Talk = Callable[[Endpoint], tuple[bytes, bytes]]
 """Dial, send `hello!`, and return the first bytes of the handshake and what came then."""
@@ -40,6 +40,7 @@ def talk_trio(endpoint: Endpoint) -> tuple[bytes, bytes]:
     return trio.run(main)
 
 
+MARK_BYTES = 1 + NONCE_BYTES
 both = pytest.mark.parametrize("talk", [talk_blocking, talk_trio])
 
 
@@ -99,13 +100,24 @@ def test_a_hybrid_socket_that_does_not_say_ok_is_unavailable(talk: Talk, answer:
         talk(HybridEndpoint(path=str(tmp_path / "s"), port=5005))
 
 
+def read_past_marks(read: Callable[[], bytes], write: Callable[[bytes], object]) -> bytes:
+    """Six bytes of the link. Every mark before them is answered: a host that waits a second sends another."""
+    received = b""
+    while True:
+        received += read()
+        while len(received) >= MARK_BYTES and received[0] == MARK:
+            write(received[:MARK_BYTES])
+            received = received[MARK_BYTES:]
+        if received and received[0] != MARK and len(received) >= 6:
+            return received
+
+
 @both
 def test_the_unix_socket_of_a_ports_other_end_is_resynced(talk: Talk, tmp_path: Path) -> None:
     def serve(connected: socket.socket) -> None:
         connected.sendall(b"\x94\x00\x05 an old half")
-        answers, _ = GuestResync().feed(connected.recv(17, socket.MSG_WAITALL))
-        connected.sendall(answers)
-        echo_hello(connected)
+        assert read_past_marks(lambda: connected.recv(100), connected.sendall) == b"hello!"
+        connected.sendall(b"hi")
 
     with Listener(tmp_path / "s", serve):
         assert talk(VirtioEndpoint(path=str(tmp_path / "s"))) == (b"", b"hi")
@@ -116,9 +128,7 @@ def test_a_port_is_opened_raw_and_resynced(talk: Talk) -> None:
     master, slave = os.openpty()
 
     def serve() -> None:
-        answers, _ = GuestResync().feed(os.read(master, 17))
-        os.write(master, answers)
-        assert os.read(master, 6) == b"hello!"
+        assert read_past_marks(lambda: os.read(master, 100), lambda data: os.write(master, data)) == b"hello!"
         os.write(master, b"hi")
 
     thread = threading.Thread(target=serve)

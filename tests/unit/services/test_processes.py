@@ -39,7 +39,37 @@ async def wait(house: House) -> Exit:
     return (await house.processes.wait(calls.WaitProcess(process="one"))).exit
 
 
+# -- limits
+
+
+def test_fit_descriptors_keeps_what_there_is_room_for() -> None:
+    assert fit_descriptors(ProcessLimits(), 20_000) == ProcessLimits()
+
+
+@pytest.mark.parametrize("nofile", [280, 1024, 4096])
+def test_fit_descriptors_never_promises_more_than_there_are(nofile: int) -> None:
+    limits = fit_descriptors(ProcessLimits(), nofile)
+    assert limits.running * 6 + limits.finished.keep_count * 2 <= nofile - 240
+    assert limits.running >= 1 and limits.finished.keep_count >= 1
+
+
 # -- run
+
+
+@in_trio
+async def test_run_that_never_starts_is_refused() -> None:
+    async with open_house() as house, trio.open_nursery() as nursery:
+
+        async def refused() -> None:
+            with pytest.raises(StartFailed, match="in time") as caught:
+                await run(house)
+            assert caught.value.details["stage"] == "sandbox_setup"
+
+        nursery.start_soon(refused)
+        await settle()
+        jump(ProcessLimits().start_s)
+        await settle()
+        house.launcher.commands[-1].exit(None, 9)
 
 
 @pytest.mark.parametrize("early", [False, True])
