@@ -43,7 +43,7 @@ from coworkd.services.health import Health, Sources
 from coworkd.services.launching import Connect, LauncherClient
 from coworkd.services.logs import LogService
 from coworkd.services.policies import PolicyStore
-from coworkd.services.processes import Processes, ProcessLimits
+from coworkd.services.processes import Processes, ProcessLimits, fit_descriptors
 from coworkd.services.session_home import Homes
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
@@ -112,7 +112,9 @@ class App:
             compose=composer(self.layout, self.features),
             encode_output=_encode_output,
             encode_notification=lambda method, params: [compose_notification(method, params)],
-            limits=ProcessLimits(spool=config.spool, finished=config.finished),
+            limits=fit_descriptors(
+                ProcessLimits(spool=config.spool, finished=config.finished), os.sysconf("SC_OPEN_MAX")
+            ),
         )
         self.sessions.attach(self.processes)
         self.server = Server(self._methods(), self.audit)

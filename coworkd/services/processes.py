@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from coworkd.config import FinishedConfig, SpoolConfig
 from coworkd.model import calls
@@ -68,6 +68,21 @@ class ProcessLimits(Struct, frozen=True, kw_only=True):
     grace_s: float = 5.0
     spool: SpoolConfig = SpoolConfig()
     finished: FinishedConfig = FinishedConfig()
+
+
+_RUNNING_DESCRIPTORS, _ENDED_DESCRIPTORS = 6, 2
+"""What a process holds at most: while it is being started, and when nothing of it is left but what it has said."""
+_OTHER_DESCRIPTORS = 256
+"""Links, logs and the moment's needs."""
+
+
+def fit_descriptors(limits: ProcessLimits, nofile: int) -> ProcessLimits:
+    """`limits`, lowered to what `nofile` descriptors can hold: without one to take what the launcher sends, every command is lost."""
+    room = max(0, nofile - _OTHER_DESCRIPTORS)
+    running = min(limits.running, max(1, room // 2 // _RUNNING_DESCRIPTORS))
+    ended = max(1, (room - running * _RUNNING_DESCRIPTORS) // _ENDED_DESCRIPTORS)
+    kept = structs.replace(limits.finished, keep_count=min(limits.finished.keep_count, ended))
+    return structs.replace(limits, running=running, finished=kept)
 
 
 class Processes:
@@ -138,6 +153,10 @@ class Processes:
         try:
             if process.stdin is not None:
                 self._later(self._feed, process, process.stdin, request.input)
+            with trio.move_on_after(self._limits.start_s):
+                await process.settled.wait()
+            if not process.settled.is_set():
+                await self._give_up(process)
             await process.over.wait()
         except trio.Cancelled:
             self._caller_vanished(process)
@@ -222,9 +241,14 @@ class Processes:
         if process.start_error is None and not process.lost:
             if process.settled.is_set() and process.terminal_error is None:
                 return
-            await self._ender.end_unwatched(process, "killed", "it did not start")
-            with trio.move_on_after(self._limits.start_s):
-                await process.over.wait()
+            await self._give_up(process)
+        await self._refuse_start(process)
+
+    async def _give_up(self, process: LiveProcess) -> NoReturn:
+        """End a command whose start has taken too long, and raise that."""
+        await self._ender.end_unwatched(process, "killed", "it did not start")
+        with trio.move_on_after(self._limits.start_s):
+            await process.over.wait()
         await self._refuse_start(process)
 
     async def _refuse_start(self, process: LiveProcess) -> NoReturn:
