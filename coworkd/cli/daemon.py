@@ -24,6 +24,7 @@ from coworkd.model.errors import CoworkError
 from coworkd.services.launching import Connect
 from coworkd.services.logs import LogService
 from coworkd.system.cgroup import choose_own
+from coworkd.system.descriptors import raise_descriptor_limit
 from coworkd.system.guest import read_bwrap_features
 
 
@@ -100,6 +101,8 @@ def run_local(config: Config, *, linger_s: float | None, ready: Callable[[], Non
 
 
 def _run(config: Config, mode: str, connect: Connect, ready: Callable[[], None]) -> int:
+    # Each ended command that is kept holds two; 1024 of them, and the links, must find room.
+    raise_descriptor_limit()
     logs = LogService(level=config.log.level, file=Path(config.log.file) if config.log.file else None)
     try:
         app = App(config, mode="serve" if mode == "serve" else "local", connect=connect, logs=logs)

@@ -10,14 +10,14 @@ import contextlib
 import gc
 import getopt
 import os
-import resource
 import signal
 import socket
 import sys
 
 from coworkd.launcher import child, guard
 from coworkd.launcher.server import Launcher
-from coworkd.system import cgroup, prctl
+from coworkd.system import cgroup, prctl, signals
+from coworkd.system.descriptors import raise_descriptor_limit
 
 _BACKLOG = 4
 
@@ -50,7 +50,8 @@ def main(argv: list[str]) -> int:
     wakeup = _open_wakeup()  # before anybody can know of us: a TERM must never leave anything
     listener = _listen(path)
     launcher = Launcher(listener, bubblewrap=bubblewrap, base=base, cgroup_root=cgroup_root, linger_s=linger_s)
-    _raise_descriptor_limit()
+    # Each kept process holds a handful. A child sets its own before it becomes a sandbox.
+    raise_descriptor_limit()
     gc.collect()
     gc.freeze()
     try:
@@ -89,18 +90,11 @@ def _end_leftovers(cgroup_root: str) -> None:
             cgroup.remove(f"{cgroup_root}/{name}", wait_s=1.0)
 
 
-def _raise_descriptor_limit() -> None:
-    """Up to the hard limit: each kept process holds a handful. A child sets its own before it becomes a sandbox."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def _open_wakeup() -> int:
     """A descriptor that tells of signals. What an ancestor ignored (nohup) is not handed on to commands."""
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
+    signals.reset_all()
     for number in child.CAUGHT_SIGNALS:
         signal.signal(number, lambda *_: None)
     for number in child.IGNORED_SIGNALS:

@@ -1,6 +1,8 @@
-"""close_range(2): close every descriptor from one number to another, open or not."""
+"""Descriptors as such: close_range(2), and how many there may be (getrlimit(2))."""
 
 from __future__ import annotations
+
+import resource
 
 from coworkd.system import libc
 
@@ -11,3 +13,9 @@ _SYS_CLOSE_RANGE = 436
 def close_range(first: int, last: int = _LAST_FD) -> None:
     """Close `first` to `last`, both included; numbers that are not open are passed over."""
     libc.syscall(_SYS_CLOSE_RANGE, first, last, 0)
+
+
+def raise_descriptor_limit() -> None:
+    """Up to the hard limit: the soft one that a shell or systemd gives is 1024, for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
