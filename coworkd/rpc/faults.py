@@ -35,4 +35,4 @@ def _incident(error: BaseException, method: str, link: str, message: str, detail
         "%s failed, incident %s", method, incident, exc_info=error, extra={"fields": {"link": link, "method": method}}
     )
     kept = {key: value for key, value in details.items() if key != "incident"}
-    return InternalError(f"{message} (incident {incident}: `coworkctl call logs` has it)", incident=incident, **kept)
+    return InternalError(f"{message} (incident {incident}: `coworkctl logs` has it)", incident=incident, **kept)

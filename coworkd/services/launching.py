@@ -23,7 +23,7 @@ import trio
 from msgspec import structs
 
 from coworkd.model import launch
-from coworkd.model.errors import CoworkError, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
+from coworkd.model.errors import CoworkError, InvalidState, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
 from coworkd.model.policy import EffectivePolicy, SeccompProgram
 from coworkd.model.ports import SpawnedFds
 from coworkd.system import packet
@@ -339,6 +339,13 @@ def _raise_refusal(refused: launch.Refused) -> None:
     details = {"stage": refused.stage, "errno": refused.errno}
     if refused.stage in ("policy_denied", "resources"):
         raise StartFailed(refused.message, **details)
+    if refused.stage.startswith("bind ") and refused.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        path = refused.stage.removeprefix("bind ")
+        raise InvalidState(
+            f"{path} cannot be mounted: {os.strerror(refused.errno)}; a folder is a directory that is there, named without"
+            " symbolic links",
+            **{**details, "path": path},
+        )
     if refused.stage.startswith("bind ") or refused.errno == errno.ETIMEDOUT:
         raise MountFailed(f"{refused.message}", **{**details, "path": refused.stage.removeprefix("bind ")})
     raise SandboxSetupFailed(refused.message, **details)

@@ -15,7 +15,15 @@ import trio.testing
 from msgspec import structs
 
 from coworkd.model import launch
-from coworkd.model.errors import CoworkError, DiskFailed, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
+from coworkd.model.errors import (
+    CoworkError,
+    DiskFailed,
+    InvalidState,
+    MountFailed,
+    SandboxSetupFailed,
+    StartFailed,
+    Unavailable,
+)
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import Rusage
 from coworkd.services.launching import LauncherClient
@@ -193,7 +201,7 @@ async def test_a_session_is_opened_with_what_was_left_out() -> None:
     [
         ("policy_denied", errno.EPERM, StartFailed),
         ("resources", errno.EMFILE, StartFailed),
-        ("bind /srv/a", errno.ENOENT, MountFailed),
+        ("bind /srv/a", errno.EIO, MountFailed),
         ("tree", errno.ETIMEDOUT, MountFailed),
         ("namespaces", errno.EPERM, SandboxSetupFailed),
         ("uid", errno.EPERM, SandboxSetupFailed),
@@ -208,6 +216,20 @@ def test_a_refusal_is_a_typed_error(stage: str, number: int | None, kind: type[C
             error = await error_of(script.client.open_session(OPEN), script.answer(refused))
             assert type(error) is kind
             assert (error.message, error.details["errno"]) == ("so it is", number)
+
+    run()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.ELOOP])
+def test_a_folder_that_is_no_directory_is_the_callers_to_mend(number: int) -> None:
+    @in_trio
+    async def run() -> None:
+        async with open_script() as script:
+            refused = launch.Refused(id=0, stage="bind /srv/a", errno=number, message="so it is")
+            error = await error_of(script.client.open_session(OPEN), script.answer(refused))
+            assert type(error) is InvalidState
+            assert error.message.startswith(f"/srv/a cannot be mounted: {os.strerror(number)}")
+            assert error.details["path"] == "/srv/a"
 
     run()
 
