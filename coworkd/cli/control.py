@@ -22,11 +22,13 @@ PIPE_STATUS = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, or raises SystemExit as argparse does for `--help` and wrong words."""
+    _fill_standard_descriptors()
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(words)
     try:
         status = _handler(args)(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CoworkError as error:
         report(error, as_json=args.json)
         return int(args.failure_status)
@@ -39,6 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.close(nowhere)
         return PIPE_STATUS
     return status
+
+
+def _fill_standard_descriptors() -> None:
+    """Where 0, 1 or 2 is closed the link to coworkd would get the number, and a command's bytes with it.
+
+    What is put there instead cannot be used either: it is open the other way round.
+    """
+    for fd, wrong_way in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # open(2) gives the lowest free number, which is this one: those below are open by now.
+            os.open(os.devnull, wrong_way)
 
 
 def _handler(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:

@@ -20,8 +20,8 @@ LOCAL_KINDS = ("unix:",)
 
 def named_uri(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str | None:
     """The URI that was asked for, or the system's where its socket is there; None where one must be started."""
-    asked: str | None = args.to or environment.get(URI_VARIABLE)
-    if asked:
+    asked: str | None = args.to if args.to is not None else environment.get(URI_VARIABLE) or None
+    if asked is not None:
         return asked
     return f"unix://{SYSTEM_SOCKET}" if os.path.exists(SYSTEM_SOCKET) else None
 

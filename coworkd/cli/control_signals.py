@@ -3,7 +3,8 @@
 Rules
 - Before there is a command, INT, TERM and HUP end `coworkctl` as always: by an exception, so that every `with` is left.
 - While one is started the first of them waits for it, a second ends us all the same.
-- Then a handler only notes the signal; a thread acts on it, so that nothing is interrupted half-way.
+- Then a handler only notes the signal; a thread acts on it, so that nothing is interrupted half-way. Another one watches
+  over it: a guest that does not even answer is given up as well.
 - INT goes to the command's group. TERM and HUP end it with grace; so does a second INT, at once. Where the guest does
   not say within `GIVE_UP_S` that it ended, the link is given up.
 - WINCH resizes the command's terminal.
@@ -46,7 +47,9 @@ class Signals:
         self._deferring = False
         self._detach = False
         self._noted: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._act_on_all, daemon=True)
+        self._watched: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._actor = threading.Thread(target=self._act_on_all, daemon=True)
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._before: dict[int, Any] = {}
 
     def defer(self) -> None:
@@ -57,7 +60,8 @@ class Signals:
         """From now on signals are the command's; with `detach` the first that asks for the end gives the link up."""
         self._command = command
         self._detach = detach
-        self._thread.start()
+        self._actor.start()
+        self._watcher.start()
 
     def __enter__(self) -> Signals:
         for number in (*ENDING, signal.SIGWINCH):
@@ -70,34 +74,42 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._noted.put(_STOP)
+        self._watched.put(_STOP)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self._command is not None or (self._deferring and self._noted.empty()):
             self._noted.put(number)
+            self._watched.put(number)
         elif number in ENDING:
             raise SystemExit(128 + number)
 
     def _act_on_all(self) -> None:
+        while (number := self._noted.get()) != _STOP:
+            self.act_on(number)
+
+    def _watch(self) -> None:
         patience_s: float | None = None
+        asked = 0
         while True:
             try:
-                number = self._noted.get(timeout=patience_s)
+                number = self._watched.get(timeout=patience_s)
             except queue.Empty:
                 self.give_up()
                 return
             if number == _STOP:
                 return
-            if self.act_on(number):
+            asked += number in ENDING
+            if asked > 1 or number in (signal.SIGTERM, signal.SIGHUP):
                 patience_s = GIVE_UP_S
 
-    def act_on(self, number: int) -> bool:
-        """Do what `number` asks for; True where the command should now end by itself soon."""
+    def act_on(self, number: int) -> None:
+        """Do what `number` asks for; returns when the guest has answered, or the link is gone."""
         command = self._command
         if command is None:
-            return False
+            return
         if number == signal.SIGWINCH:
             self._quietly(lambda: command.resize(*self._size()))
-            return False
+            return
         first = self.received is None
         self.received = self.received or number
         if self._detach:
@@ -106,10 +118,8 @@ class Signals:
             self._quietly(lambda: command.kill(0.0))
         elif number == signal.SIGINT:
             self._quietly(lambda: command.signal("INT"))
-            return False
         else:
             self._quietly(lambda: command.kill(None))
-        return True
 
     @staticmethod
     def _quietly(act: Callable[[], None]) -> None:

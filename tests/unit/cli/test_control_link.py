@@ -26,6 +26,7 @@ def test_what_was_asked_for_goes_before_the_environment() -> None:
     environment = {"COWORKD_URI": "unix:///env"}
     assert named_uri(asked("unix:///asked"), environment) == "unix:///asked"
     assert named_uri(asked(), environment) == "unix:///env"
+    assert named_uri(asked(""), environment) == ""
 
 
 def test_the_systems_socket_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def test_a_guest_that_does_not_even_answer_is_given_up(monkeypatch: pytest.Monke
 def test_a_command_that_ended_a_moment_ago_is_no_error() -> None:
     held = signals()
     held._command = Command(fails=True)
-    assert held.act_on(signal.SIGTERM)
+    held.act_on(signal.SIGTERM)
+    assert held.received == signal.SIGTERM
 
 
 def test_handlers_are_put_back() -> None:
