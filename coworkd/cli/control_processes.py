@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import open_client
@@ -24,6 +25,8 @@ def ps(args: argparse.Namespace) -> int:
         ("PROCESS", "SESSION", "STATE", "PID", "RAN", "COMMAND"),
         [(p.process, p.session, _state(p), p.pid, _ran(p, now), _command(p)) for p in answer.processes],
     )
+    if answer.omitted:
+        print(f"coworkctl: {answer.omitted} older ones are not shown; --session NAME asks for fewer", file=sys.stderr)
     return 0
 
 

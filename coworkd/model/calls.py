@@ -309,7 +309,10 @@ class ProcessListParams(Params, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ProcessList(Answer, frozen=True, kw_only=True):
+    """`omitted` counts those that did not fit into one message: ended ones, the oldest, first."""
+
     processes: tuple[ProcessInfo, ...]
+    omitted: int = 0
 
 
 class ForgetProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -39,6 +39,7 @@ from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
 from coworkd.services.process_callers import Callers
 from coworkd.services.process_ending import Ender
+from coworkd.services.process_list import compose_list
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_reader import EncodeNotification, EncodeOutput
 from coworkd.services.process_request import (
@@ -70,8 +71,8 @@ class ProcessLimits(Struct, frozen=True, kw_only=True):
     finished: FinishedConfig = FinishedConfig()
 
 
-_RUNNING_DESCRIPTORS, _ENDED_DESCRIPTORS = 6, 2
-"""What a process holds at most: while it is being started, and when nothing of it is left but what it has said."""
+_RUNNING_DESCRIPTORS, _ENDED_DESCRIPTORS = 10, 4
+"""What a process holds in the launcher, which has as many as we have and holds more: while it starts, and when it has ended."""
 _OTHER_DESCRIPTORS = 256
 """Links, logs and the moment's needs."""
 
@@ -377,10 +378,9 @@ class Processes:
         return self._table.find(params.process).info()
 
     async def list(self, params: calls.ProcessListParams) -> calls.ProcessList:
-        """All processes, or those of one session, oldest first; what is being started included."""
+        """All processes, or those of one session, oldest first; what is being started included. See `process_list`."""
         found = self._table.where(lambda process: params.session in (None, process.session))
-        found.sort(key=lambda process: process.started_at)
-        return calls.ProcessList(processes=tuple(process.info() for process in found))
+        return compose_list(process.info() for process in found)
 
     async def forget(self, params: calls.ForgetProcess) -> calls.Empty:
         """Let an ended process and its output go."""

@@ -49,6 +49,12 @@ def test_ps_filters_by_session_and_prints_json(
     assert [each["process"] for each in json.loads(capsys.readouterr().out)["processes"]] == ["p1", "p2"]
 
 
+def test_ps_tells_of_what_did_not_fit(ctl: Ctl, listing: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
+    listing.answers["process.list"] = lambda _: {"processes": [process()], "omitted": 9}
+    assert ctl("ps") == 0
+    assert "9 older ones are not shown" in capsys.readouterr().err
+
+
 def test_kill_waits_for_the_end(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl("kill", "p1", "--grace", "2") == 0
     assert guest.called("process.kill") == [{"process": "p1", "grace_s": 2.0}]
