@@ -119,7 +119,8 @@ class LauncherClient:
                     await self._receive(connection)
                     self._lose(connection)
             finally:
-                self._lose(connection)
+                # Cancelled: coworkd goes, not the launcher. The commands run on, so nobody may hear that they were lost.
+                self._let_go(connection)
 
     async def _connect_again(self) -> trio.socket.SocketType:
         while True:
@@ -183,16 +184,24 @@ class LauncherClient:
     def _lose(self, connection: trio.socket.SocketType) -> None:
         if self._socket is not connection:
             return
+        watchers = self._let_go(connection)
+        self._on_state("the launcher is gone")
+        for watcher in watchers:
+            watcher(None)
+
+    def _let_go(self, connection: trio.socket.SocketType) -> tuple[Watcher, ...]:
+        """Close it, once; who waits for an answer gets none. Returns who waited for news of a command."""
+        if self._socket is not connection:
+            return ()
         connection.close()
         self._socket = None
         self.pid = None
-        self._on_state("the launcher is gone")
         for waiting in self._waiting.values():
             waiting.answered.set()
         self._waiting.clear()
-        watchers, self._watchers = self._watchers, {}
-        for watcher in watchers.values():
-            watcher(None)
+        watchers = tuple(self._watchers.values())
+        self._watchers.clear()
+        return watchers
 
     # -- requests -----------------------------------------------------------------------------------------------
 

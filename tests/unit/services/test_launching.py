@@ -300,6 +300,16 @@ async def test_notices_reach_their_watcher_in_order_and_nobody_else() -> None:
 
 
 @in_trio
+async def test_when_we_end_nobody_hears_that_the_commands_were_lost() -> None:
+    heard: list[launch.Notice | None] = []
+    async with open_script() as script:
+        script.client.watch("p1", heard.append)
+    assert heard == []
+    assert script.states == [None]
+    assert script.client.pid is None
+
+
+@in_trio
 async def test_a_lost_launcher_is_told_to_all_and_connected_to_again() -> None:
     async with open_script() as script, trio.open_nursery() as nursery:
         heard: list[launch.Notice | None] = []
