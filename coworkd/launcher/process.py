@@ -82,7 +82,9 @@ class Process:
     def learn_payload(self, pid: int) -> None:
         if self.payload_pid is None:
             self.payload_pid = pid
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(
+                OSError
+            ):  # gone already, or no descriptor is left: it cannot be signalled then, only killed
                 self.payload_pidfd = os.pidfd_open(pid)
 
     def learn_exec(self) -> None:
@@ -229,8 +231,9 @@ class Process:
         if self.gone:
             return
         self.killed = True
-        if self.cgroup_path is not None and cgroup.kill(self.cgroup_path):
-            cgroup.freeze(self.cgroup_path, frozen=False)
+        with contextlib.suppress(OSError):  # no descriptor may be left: what follows needs none
+            if self.cgroup_path is not None and cgroup.kill(self.cgroup_path):
+                cgroup.freeze(self.cgroup_path, frozen=False)
         # Both are our own unreaped children, so neither number can be another's yet.
         for pid in (self.init_pid if self._rusage is None else None, self._living_monitor()):
             if pid is not None:

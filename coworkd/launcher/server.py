@@ -190,6 +190,9 @@ class Launcher:
             if fd is not None:
                 self._drop(fd)
         process.error_fd = process.exec_fd = None
+        if process.payload_pidfd is not None:
+            os.close(process.payload_pidfd)
+            process.payload_pidfd = None
         process.leave_cgroup()
         self._wanting[process.request.session] = 0.0
         if process.abandoned:
@@ -257,10 +260,10 @@ class Launcher:
     # -- the supervisor -----------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
         # The one before may have hung up in the same moment: a supervisor that was killed and started again.
         self._receive()
         self._set_interest()
+        connection, _ = self._listener.accept()
         if peer_uid(connection) != 0 or self._supervisor is not None:
             connection.close()
             return

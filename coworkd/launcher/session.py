@@ -16,7 +16,7 @@ from msgspec import Struct
 from coworkd.launcher import tree
 from coworkd.launcher.standby import Standby
 from coworkd.model.launch import OpenSession
-from coworkd.system import namespaces
+from coworkd.system import descriptors, namespaces
 
 BUILD_TIMEOUT_S = 10.0
 _REPORT_LIMIT_BYTES = 64 * 1024
@@ -72,13 +72,18 @@ class Builder:
         self.request = request
         self._report, report_write = os.pipe2(os.O_CLOEXEC)
         hold_read, self._hold = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            self._release()
+            raise
+        finally:
+            if getattr(self, "pid", -1) != 0:
+                os.close(report_write)
+                os.close(hold_read)
         if self.pid == 0:
-            os.close(self._report)
-            os.close(self._hold)
+            self._release()
             _build(request, base, report_write, hold_read)
-        os.close(report_write)
-        os.close(hold_read)
 
     def fileno(self) -> int:
         return self._report
@@ -126,8 +131,14 @@ def _parse_report(data: bytes) -> BuildReport:
 
 
 def _build(request: OpenSession, base: bytes, report_fd: int, hold_fd: int) -> None:
-    """The builder's whole life."""
+    """The builder's whole life. It may hang with a share: a pipe of some command's that it held would then have no end."""
     try:
+        low, high = sorted((report_fd, hold_fd))
+        for first, last in ((3, low - 1), (low + 1, high - 1), (high + 1, None)):
+            if last is None:
+                descriptors.close_range(first)
+            elif first <= last:
+                descriptors.close_range(first, last)
         sources = tree.Sources(request.uid, request.gid)
         sources.take(request.tree)
         namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWNET)

@@ -50,7 +50,7 @@ def test_fit_descriptors_keeps_what_there_is_room_for() -> None:
 @pytest.mark.parametrize("nofile", [280, 1024, 4096])
 def test_fit_descriptors_never_promises_more_than_there_are(nofile: int) -> None:
     limits = fit_descriptors(ProcessLimits(), nofile)
-    assert limits.running * 6 + limits.finished.keep_count * 2 <= nofile - 240
+    assert limits.running * 10 + limits.finished.keep_count * 4 <= nofile - 240
     assert min(limits.running, limits.finished.keep_count) >= 1
 
 
