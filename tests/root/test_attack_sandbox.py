@@ -1,0 +1,112 @@
+"""What a hostile command, or a kill at the worst moment, has once brought down: each of these did."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from coworkd.client.sync import Client
+from coworkd.model.errors import CoworkError, NotFound
+from coworkd.system import cgroup
+from tests.root.conftest import Daemon, running_daemon
+from tests.root.live import children_of, client_of, exited, fresh_mark, living, session_of, wait_until
+
+pytestmark = pytest.mark.needs("bubblewrap")
+
+DEEP = "import os\nfor _ in range(3000):\n os.mkdir('d')\n os.chdir('d')"
+
+
+def standbys(client: Client) -> list[int]:
+    """The launcher's children that wait: they are still the launcher's own program."""
+    launcher = client.info().launcher_pid
+    own = Path(f"/proc/{launcher}/cmdline").read_bytes()
+    found = []
+    for pid in children_of(launcher):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes() == own:
+                found.append(pid)
+    return found
+
+
+def is_dead(pid: int) -> bool:
+    """Whether it is gone, or waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_home_of_any_depth_can_be_deleted(daemon: Daemon) -> None:
+    with client_of(daemon) as client:
+        with session_of(client, "deep") as session:
+            assert client.run(session, ["python3", "-c", DEEP]).exit == exited(0)
+        with pytest.raises(NotFound):
+            client.session_get(session="deep")
+
+
+def test_a_throw_away_session_of_any_depth_does_not_end_coworkd(daemon: Daemon) -> None:
+    with client_of(daemon) as client:
+        client.session_ensure(name="deep-away", ephemeral=True)
+        assert client.run("deep-away", ["python3", "-c", DEEP]).exit == exited(0)
+    with client_of(daemon) as client:
+        wait_until(lambda: "deep-away" not in [each.name for each in client.session_list().sessions], "it is deleted")
+
+
+def test_a_killed_standby_costs_no_command(daemon: Daemon) -> None:
+    with client_of(daemon) as client, session_of(client, "standby") as session:
+        killed = 0
+        for _ in range(15):
+            assert client.run(session, ["true"]).exit == exited(0)
+            wait_until(lambda: standbys(client), "a child waits", 1)
+            for pid in standbys(client):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+                wait_until(lambda pid=pid: is_dead(pid), "the kill is done")  # type: ignore[misc]
+        assert client.run(session, ["true"]).exit == exited(0)
+    assert killed >= 15
+
+
+def test_a_standby_shows_nothing_to_its_session(daemon: Daemon) -> None:
+    with client_of(daemon) as client, session_of(client, "hidden") as session:
+        client.run(session, ["true"])
+        wait_until(lambda: standbys(client), "a child waits", 1)
+        seen = client.run(
+            session, ["sh", "-c", "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done"]
+        ).stdout
+    assert b"coworkd" not in seen
+    assert b"for p in" in seen
+
+
+@pytest.mark.parametrize("after_s", [0.01, 0.02, 0.03])
+def test_nothing_outlives_coworkd_and_its_launcher_killed_while_commands_start(tmp_path: Path, after_s: float) -> None:
+    mark = fresh_mark()
+    with running_daemon(tmp_path / "coworkd") as daemon:
+        with client_of(daemon) as client:
+            client.session_ensure(name="race")
+            launcher = client.info().launcher_pid
+            client.run("race", ["true"])
+
+        def start_many() -> None:
+            with contextlib.suppress(CoworkError), client_of(daemon) as own:
+                while True:
+                    own.start("race", ["sleep", mark], attach=False)
+
+        threads = [threading.Thread(target=start_many) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: living(mark), "a command starts")
+        time.sleep(after_s)  # not a wait for something: the moment of the kill
+        os.kill(daemon.child.pid, signal.SIGKILL)
+        os.kill(launcher, signal.SIGKILL)
+        for thread in threads:
+            thread.join(20)
+        root = cgroup.choose_own(f"coworkd-{os.stat(daemon.state / '.coworkd' / 'run').st_ino:x}")
+    wait_until(lambda: not living(mark), "every sandbox ends")
+    if root is not None:
+        assert cgroup.remove(root, wait_s=5)
