@@ -11,6 +11,7 @@ they are ended, throw-away sessions are deleted, and the launcher quits.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import signal
