@@ -166,7 +166,7 @@ def _add_session_options(parser: Any) -> None:
         "--folder",
         action="append",
         metavar="HOST_DIR:NAME:MODE",
-        help="share a directory as ~/mnt/NAME; MODE is ro, rw (no delete), rwd or staged; may be repeated",
+        help="share a directory as ~/mnt/NAME; MODE is ro or rwd (rw and staged are not there yet); may be repeated",
     )
     parser.add_argument("--env", "-e", action="append", metavar="K=V", help="set a variable; may be repeated")
     parser.add_argument("--cwd", metavar="D", help="the directory to start in, as the command sees it (default: home)")

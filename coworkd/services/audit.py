@@ -24,7 +24,7 @@ from coworkd.services.audit_snapshot import Snapshot
 
 QUEUE_LIMIT = 1024
 BATCH_LIMIT = 256
-TAIL_LIMIT = 10_000
+TAIL_LIMIT = 1000
 TAIL_LIMIT_BYTES = 3 * 1024 * 1024
 """Below the 4 MiB a guest may send in one message."""
 
