@@ -133,6 +133,7 @@ def _parse_report(data: bytes) -> BuildReport:
 def _build(request: OpenSession, base: bytes, report_fd: int, hold_fd: int) -> None:
     """The builder's whole life. It may hang with a share: a pipe of some command's that it held would then have no end."""
     try:
+        signal.set_wakeup_fd(-1)  # it is closed below, and the helper that maps an owner ends with a SIGCHLD
         low, high = sorted((report_fd, hold_fd))
         for first, last in ((3, low - 1), (low + 1, high - 1), (high + 1, None)):
             if last is None:

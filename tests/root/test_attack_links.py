@@ -100,3 +100,11 @@ def test_a_frozen_coworkd_does_not_hold_coworkctl_for_ever(fresh_daemon: Daemon)
         finally:
             fresh_daemon.child.send_signal(signal.SIGCONT)
             control.kill()
+
+
+def test_a_folder_of_another_owner_is_mapped_without_a_word(fresh_daemon: Daemon, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    done = fresh_daemon.ctl("run", "--folder", f"{shared}:f:ro", "--", "true")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"wakeup" not in fresh_daemon.log.read_bytes()
