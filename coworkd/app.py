@@ -128,6 +128,9 @@ class App:
                 with self._coming_up:
                     await self._come_up(nursery)
                 if not self._coming_up.cancelled_caught:
+                    # What is here now stays: the collector need not look at it again and again.
+                    gc.collect()
+                    gc.freeze()
                     ready()
                     await self._stop.wait()
                 with trio.CancelScope(shield=True):

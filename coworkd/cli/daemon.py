@@ -6,6 +6,7 @@ Exit codes: 0 after a wanted end, 1 for a start that failed (with the reason and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -26,6 +27,9 @@ from coworkd.services.logs import LogService
 from coworkd.system.cgroup import choose_own
 from coworkd.system.descriptors import raise_descriptor_limit
 from coworkd.system.guest import read_bwrap_features
+
+_PRIORITY = -5
+"""coworkd's nice value: it answers while commands burn every core. The launcher takes the same; a command has 0."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,6 +107,8 @@ def run_local(config: Config, *, linger_s: float | None, ready: Callable[[], Non
 def _run(config: Config, mode: str, connect: Connect, ready: Callable[[], None]) -> int:
     # Each ended command that is kept holds two; 1024 of them, and the links, must find room.
     raise_descriptor_limit()
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
     logs = LogService(level=config.log.level, file=Path(config.log.file) if config.log.file else None)
     try:
         app = App(config, mode="serve" if mode == "serve" else "local", connect=connect, logs=logs)

@@ -44,6 +44,8 @@ def main(argv: list[str]) -> int:
         _end_leftovers(cgroup_root)
         cgroup.enable_controllers(cgroup_root)
     prctl.set_name("coworkd-launch")
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, child.OWN_PRIORITY)
     prctl.set_child_subreaper()
     with contextlib.suppress(PermissionError):
         os.setsid()  # the terminal's signals are the supervisor's to handle

@@ -37,6 +37,8 @@ ORDER_LIMIT_BYTES = 32 * 1024
 CAUGHT_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 """What the launcher ignores (Python itself ignores the last two); an ignored signal would stay so across an exec."""
+OWN_PRIORITY = -5
+"""The launcher's nice value: whoever starts and ends commands is not outrun by them. A command has 0."""
 _FD_ORDER, _FD_ERROR = 60, 61
 _MEMLOCK_BYTES = 8 * 1024 * 1024
 _OOM_SCORE_ADJ = b"100"
@@ -103,6 +105,7 @@ def _take_station(station: Station, stage: list[str]) -> None:
     if station.uid < MIN_UID or station.gid < MIN_UID:
         raise PermissionError(1, "a uid or gid below 1001")
     _set_oom_score()
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # the launcher's own is higher
     stage[0] = "mount_namespace"
     namespaces.setns(station.mount_namespace, namespaces.CLONE_NEWNS)
     stage[0] = "network_namespace"

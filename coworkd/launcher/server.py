@@ -417,6 +417,7 @@ class Launcher:
         if session.standby is None:
             try:
                 session.standby = self._spawner.make_standby(session)
+                self._spawner.make_ready()
             except OSError:  # the next command then makes its own, and tells why if it cannot
                 return
         self._standing.pop(session.name, None)

@@ -3,20 +3,16 @@
 The command's own descriptors are 0, 1 and 2. bubblewrap gets, and closes before the command runs: 3 its options, 4 and 5 the
 two filters, 6 its status pipe, 7 its gate. A terminal's shim gets 8 (a socket for the master), 9 (a pipe that says how its
 exec went) and 10 (its own source).
-
-The gate is `--block-fd`: the command's exec waits for a byte in it. bubblewrap takes an end of file for a byte, so what it gets
-is a pipe opened for reading and writing, which has no end as long as the reader lives: neither our death nor a mistake opens it.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-from typing import NamedTuple
 
 from coworkd import sandbox
 from coworkd.launcher import child
 from coworkd.launcher.formats import Formats
+from coworkd.launcher.outfit import Outfit
 from coworkd.launcher.process import Process
 from coworkd.launcher.session import Session
 from coworkd.launcher.standby import Standby
@@ -36,15 +32,6 @@ _LAUNCHER_OPTIONS = (
 )
 
 
-class _Streams(NamedTuple):
-    """`kept` by name, `given` to the child in order (the last three are 0, 1, 2), and where words come from."""
-
-    kept: dict[str, int]
-    given: list[int]
-    diagnostics: int
-    exec_fd: int | None
-
-
 class Spawner:
     """Starts commands; holds what all of them share."""
 
@@ -57,6 +44,7 @@ class Spawner:
         self._formats = Formats(bubblewrap)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._shim = -1
+        self._ready_outfit: Outfit | None = None
         self._made = 0
 
     def session_cgroup(self, session: str) -> str | None:
@@ -89,32 +77,30 @@ class Spawner:
         return self._order(request, self.make_standby(session), filters)
 
     def _order(self, request: Spawn, standby: Standby, filters: tuple[int, int]) -> Process:
-        opened: list[int] = []
-        spare: list[int] = []
+        outfit: Outfit | None = None
         try:
-            process = self._spawn(request, standby, filters, opened, spare)
+            outfit = self._take_outfit(request)
+            self._limit(request, standby)
+            self._send(request, standby, outfit, filters)
         except OSError:
             standby.dismiss()
-            for fd in opened:
-                os.close(fd)
+            if outfit is not None:
+                outfit.close()
             raise
-        finally:
-            for fd in spare:
-                os.close(fd)
-        return process
+        outfit.give_away()
+        return Process(
+            request,
+            monitor_pid=standby.pid,
+            status=StatusReader(outfit.status),
+            error_fd=standby.error_fd,
+            gate_fd=outfit.gate,
+            exec_fd=outfit.exec_fd,
+            diagnostics_fd=outfit.diagnostics,
+            fds=outfit.kept,
+            cgroup_path=standby.cgroup_path,
+        )
 
-    def _spawn(
-        self, request: Spawn, standby: Standby, filters: tuple[int, int], opened: list[int], spare: list[int]
-    ) -> Process:
-        options = b"\0".join((*request.bwrap_args, *_LAUNCHER_OPTIONS)) + b"\0"
-        args = _own(spare, _memfd("bwrap-args", options))
-        # bubblewrap reads a filter from the current offset, so every spawn needs a description of its own.
-        fresh = [_own(spare, os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)) for fd in filters]
-        status, status_write = _pipe(opened, spare)
-        gate_read, gate = _pipe(spare, opened)
-        gate_both = _own(spare, os.open(f"/proc/self/fd/{gate_read}", os.O_RDWR | os.O_CLOEXEC))
-        streams = self._open_tty(opened, spare) if request.tty else self._open_streams(request, opened, spare)
-        self._limit(request, standby)
+    def _send(self, request: Spawn, standby: Standby, outfit: Outfit, filters: tuple[int, int]) -> None:
         order = child.Order(
             executable=self._bubblewrap,
             argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *request.shim_args, *request.argv),
@@ -124,51 +110,38 @@ class Spawner:
             nofile=request.nofile,
             nproc=request.pids_max if self._limit_processes else None,
         )
-        standby.send(order, [args, *fresh, status_write, gate_both, *streams.given])
-        for fd in (status, streams.diagnostics, streams.exec_fd):
-            if fd is not None:
-                os.set_blocking(fd, False)
-        return Process(
-            request,
-            monitor_pid=standby.pid,
-            status=StatusReader(status),
-            error_fd=standby.error_fd,
-            gate_fd=gate,
-            exec_fd=streams.exec_fd,
-            diagnostics_fd=streams.diagnostics,
-            fds=streams.kept,
-            cgroup_path=standby.cgroup_path,
-        )
+        own: list[int] = []
+        try:
+            own.append(_memfd("bwrap-args", b"\0".join((*request.bwrap_args, *_LAUNCHER_OPTIONS)) + b"\0"))
+            for fd in filters:
+                # bubblewrap reads a filter from the current offset, so every spawn needs a description of its own.
+                own.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
+            standby.send(order, [*own, *outfit.given])
+        finally:
+            for fd in own:
+                os.close(fd)
+
+    def _take_outfit(self, request: Spawn) -> Outfit:
+        if request.tty:
+            return Outfit(self._null, shim_fd=self._shim_source())
+        outfit, self._ready_outfit = self._ready_outfit or Outfit(self._null), None
+        if request.stdin:
+            try:
+                outfit.add_stdin()
+            except OSError:
+                outfit.close()
+                raise
+        return outfit
+
+    def make_ready(self) -> None:
+        """Lay out the descriptors of the next command ahead. Raises `OSError`."""
+        if self._ready_outfit is None:
+            self._ready_outfit = Outfit(self._null)
 
     def _limit(self, request: Spawn, standby: Standby) -> None:
         if standby.cgroup_path is not None and self._limited:
             memory = request.memory_max_bytes
             cgroup.limit(standby.cgroup_path, memory_max_bytes=memory, pids_max=request.pids_max, cpu_max=None)
-
-    def _open_streams(self, request: Spawn, opened: list[int], spare: list[int]) -> _Streams:
-        stdout, stdout_write = _pipe(opened, spare)
-        stderr, stderr_write = _pipe(opened, spare)
-        kept = {
-            "stdout": stdout,
-            "stderr": stderr,
-            "stdout_spool": _own(opened, _memfd("stdout")),
-            "stderr_spool": _own(opened, _memfd("stderr")),
-        }
-        stdin = self._null
-        if request.stdin:
-            stdin, kept["stdin"] = os.pipe2(os.O_CLOEXEC)
-            spare.append(stdin)
-            opened.append(kept["stdin"])
-        return _Streams(kept, [stdin, stdout_write, stderr_write], stderr, None)
-
-    def _open_tty(self, opened: list[int], spare: list[int]) -> _Streams:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        kept = {"tty": _own(opened, ours.detach()), "tty_spool": _own(opened, _memfd("tty"))}
-        link = _own(spare, theirs.detach())
-        diagnostics, stderr = _pipe(opened, spare)
-        exec_fd, exec_write = _pipe(opened, spare)
-        given = [link, exec_write, self._shim_source(), self._null, self._null, stderr]
-        return _Streams(kept, given, diagnostics, exec_fd)
 
     def _shim_source(self) -> int:
         if self._shim < 0:
@@ -176,18 +149,6 @@ class Spawner:
             with open(path, "rb") as file:
                 self._shim = _memfd("coworkd-shim", file.read())
         return self._shim
-
-
-def _pipe(read_into: list[int], write_into: list[int]) -> tuple[int, int]:
-    read, write = os.pipe2(os.O_CLOEXEC)
-    read_into.append(read)
-    write_into.append(write)
-    return read, write
-
-
-def _own(into: list[int], fd: int) -> int:
-    into.append(fd)
-    return fd
 
 
 def _memfd(name: str, content: bytes = b"") -> int:
