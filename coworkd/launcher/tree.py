@@ -158,7 +158,8 @@ def _apply_mount(root: int, entry: TreeBind | TreeTmpfs | TreeProc, sources: Sou
     path = b"/proc/self/fd/%d" % target
     if isinstance(entry, TreeProc):
         flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
-        mounts.mount(b"proc", path, b"proc", flags)
+        # bubblewrap holds this one open while it sets up: whoever got at it through that must find nobody else's process in it.
+        mounts.mount(b"proc", path, b"proc", flags, b"hidepid=ptraceable")
     else:
         options = b"mode=%o,size=%d,nr_inodes=%d,uid=%d,gid=%d" % (
             entry.mode,

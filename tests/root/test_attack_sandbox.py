@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.client.sync import Client
-from coworkd.model.errors import CoworkError, NotFound
+from coworkd.model.errors import CoworkError, NotFound, StartFailed
 from coworkd.system import cgroup
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.live import children_of, client_of, exited, fresh_mark, living, session_of, wait_until
@@ -110,3 +110,25 @@ def test_nothing_outlives_coworkd_and_its_launcher_killed_while_commands_start(t
     wait_until(lambda: not living(mark), "every sandbox ends")
     if root is not None:
         assert cgroup.remove(root, wait_s=5)
+
+
+@pytest.mark.parametrize("tty", [None, (24, 80)])
+def test_no_cwd_leads_out_through_what_bubblewrap_holds(daemon: Daemon, tty: tuple[int, int] | None) -> None:
+    with client_of(daemon) as client, session_of(client, "way-out") as session:
+        links = "for n in 0 1 2 3 4 5 6 7 8 9; do ln -s /proc/self/fd/$n s$n; ln -s /proc/1/task/1/fd/$n t$n; done"
+        assert client.run(session, ["sh", "-c", links]).exit == exited(0)
+        places = [f"/sessions/way-out/{kind}{number}" for kind in "st" for number in range(10)]
+        for cwd in [*places, "/proc/self/fd/3", "/proc/1/fd/3", "/proc/thread-self/fd/3"]:
+            with pytest.raises(StartFailed) as failed:
+                client.start(session, ["ls", "-a"], cwd=cwd, tty=tty)
+            assert failed.value.details["stage"] == "bad_cwd"
+
+
+def test_the_proc_that_bubblewrap_starts_with_hides_others(daemon: Daemon) -> None:
+    """What would be seen by one who got at it all the same: the tree's own /proc, as the session's uid."""
+    with client_of(daemon) as client, session_of(client, "hides") as session:
+        client.run(session, ["true"])
+        wait_until(lambda: standbys(client), "a child waits", 1)
+        for pid in standbys(client):
+            mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+            assert any(" /proc " in line and "hidepid=ptraceable" in line for line in mounts)
