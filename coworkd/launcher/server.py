@@ -34,7 +34,6 @@ from coworkd.system import cgroup, sha256
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _PROCESS_LIMIT = 4096
-_FILTER_LIMIT = 256
 _STANDBY_LIMIT = 8
 _STANDBY_DELAY_S = 0.03
 """A new standby is made when the last command has ended or this long after it began: not while it starts."""
@@ -380,12 +379,13 @@ class Launcher:
         if sha256.hex_digest(request.bpf) != request.sha256 or len(request.bpf) % 8 or not request.bpf:
             self._refuse(request.id, "filter", errno.EINVAL, "the program is not the one its hash names")
             return
-        if request.sha256 not in self._filters:
-            if len(self._filters) >= _FILTER_LIMIT:
-                os.close(self._filters.pop(next(iter(self._filters))))
-            fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-            os.write(fd, request.bpf)
-            self._filters[request.sha256] = fd
+        known = self._filters.pop(request.sha256, None)
+        if known is None:
+            known = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+            os.write(known, request.bpf)
+        self._filters[request.sha256] = known
+        if len(self._filters) > launch.FILTER_LIMIT:
+            os.close(self._filters.pop(next(iter(self._filters))))
         self._send(launch.Done(id=request.id))
 
     def _spawn(self, request: launch.Spawn, _: list[int]) -> None:

@@ -19,6 +19,8 @@ from coworkd.model.process import Rusage
 
 INLINE_LIMIT_BYTES = 64 * 1024
 MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
+FILTER_LIMIT = 256
+"""How many seccomp programs the launcher keeps: the last ones put. The supervisor counts in the same way."""
 
 # -- the mount tree of a session, in order of making --------------------------------------------------------------
 

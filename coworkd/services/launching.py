@@ -97,7 +97,7 @@ class LauncherClient:
         self._sending = trio.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._watchers: dict[str, Watcher] = {}
-        self._filters: set[str] = set()
+        self._filters: dict[str, None] = {}
         self._last_id = 0
         self._adopted: list[tuple[launch.Adopted, SpawnedFds]] = []
         self._quitting = False
@@ -293,7 +293,10 @@ class LauncherClient:
     async def _put(self, program: SeccompProgram) -> None:
         if program.sha256 not in self._filters:
             await self._ask(launch.PutFilter(id=0, sha256=program.sha256, bpf=program.bpf))
-            self._filters.add(program.sha256)
+            self._filters.pop(program.sha256, None)
+            self._filters[program.sha256] = None
+            if len(self._filters) > launch.FILTER_LIMIT:  # the launcher has let go of the same one
+                del self._filters[next(iter(self._filters))]
 
     async def signal(self, process: str, signal: int, /) -> None:
         await self._ask(launch.Signal(id=0, process=process, signal=signal))
