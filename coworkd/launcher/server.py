@@ -36,7 +36,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _PROCESS_LIMIT = 4096
 _STANDBY_LIMIT = 8
 _STANDBY_DELAY_S = 0.03
-"""A new standby is made when the last command has ended or this long after it began: not while it starts."""
+"""A new standby is made this long after a command began: not while it starts."""
+_STANDBY_REST_S = 0.002
+"""Or this long after it ended: not while its answer is on its way."""
 _NOFILE_MIN = 64
 
 
@@ -193,7 +195,7 @@ class Launcher:
             os.close(process.payload_pidfd)
             process.payload_pidfd = None
         process.leave_cgroup()
-        self._wanting[process.request.session] = 0.0
+        self._wanting[process.request.session] = time.monotonic() + _STANDBY_REST_S
         if process.abandoned:
             del self._processes[process.request.process]
             process.close()

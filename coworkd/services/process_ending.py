@@ -22,6 +22,9 @@ from coworkd.model.ports import AuditPort, LauncherPort
 from coworkd.model.process import ExitReason
 from coworkd.services.process_live import LiveProcess
 
+_TURNS_FOR_ANSWERS = 3
+"""Turns of the loop from the end of a command to its answer being sent."""
+
 _log = logging.getLogger("coworkd.process")
 
 
@@ -73,7 +76,9 @@ class Ender:
             _log.error("%s of %s is not in the audit log: %s", kind, process.id, error.message)
 
     async def record_exit(self, process: LiveProcess) -> None:
-        """Make the exit of `process` durable; sets `recorded`."""
+        """Make the exit of `process` durable; sets `recorded`. Nobody waits for that, so answers go out first."""
+        for _ in range(_TURNS_FOR_ANSWERS):
+            await trio.lowlevel.checkpoint()
         record = process.record
         if record is not None:
             await self.record(
