@@ -12,13 +12,9 @@ from types import ModuleType
 from coworkd.system import libc
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
-_PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
-
-_prctl = libc.function("prctl")
 
 
 def load_python_prctl() -> ModuleType | None:
@@ -31,26 +27,34 @@ def load_python_prctl() -> ModuleType | None:
     return module
 
 
+_module = load_python_prctl()
+_libc_prctl = libc.function("prctl")
+
+
 def set_pdeathsig(signal: int) -> None:
     """Have `signal` sent to this process when the *thread* that made it ends; cleared by a change of uid."""
-    libc.check(_prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0))
+    _call("set_pdeathsig", _PR_SET_PDEATHSIG, signal)
 
 
 def set_no_new_privs() -> None:
     """No execve(2) from here on can gain privileges; inherited, never undone."""
-    libc.check(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _call("set_no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def set_child_subreaper() -> None:
     """Orphans below this process become its children, so it reaps them and learns their rusage."""
-    libc.check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
-
-
-def set_dumpable(dumpable: bool) -> None:
-    """Whether others of the same uid may trace this process or read its /proc files."""
-    libc.check(_prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0))
+    _call("set_child_subreaper", _PR_SET_CHILD_SUBREAPER, 1)
 
 
 def set_name(name: str) -> None:
     """The thread's name as `ps` shows it, cut at 15 bytes."""
-    libc.check(_prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()[:15]), 0, 0, 0))
+    libc.check(_libc_prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()[:15]), 0, 0, 0))
+
+
+def _call(name: str, option: int, value: int) -> None:
+    """By python-prctl's `name`, or by number where the module, or that build of it, has no such call. Raises `OSError`."""
+    known = getattr(_module, name, None)
+    if known is not None:
+        known(int(value))
+    else:
+        libc.check(_libc_prctl(option, value, 0, 0, 0))
