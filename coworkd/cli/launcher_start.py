@@ -26,6 +26,10 @@ _START = (
 )
 
 
+_started: list[subprocess.Popen[bytes]] = []
+"""Launchers that are children of this process, to be reaped by it."""
+
+
 def launcher_command(arguments: list[str]) -> list[str]:
     """The argv of a launcher with `arguments`."""
     ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -35,6 +39,7 @@ def launcher_command(arguments: list[str]) -> list[str]:
 
 def ensure_launcher(*, runtime_dir: str, bubblewrap: str, cgroup: str | None, linger_s: float | None) -> str:
     """The socket of the launcher of `runtime_dir`, started now if none answers. Raises `Unavailable`. Blocking."""
+    _started[:] = [child for child in _started if child.poll() is None]  # reaps those that ended
     path = os.path.join(runtime_dir, "launcher.sock")
     if answers(path):
         return path
@@ -48,6 +53,7 @@ def ensure_launcher(*, runtime_dir: str, bubblewrap: str, cgroup: str | None, li
     if linger_s is not None:
         arguments += ["--linger", str(linger_s)]
     child = subprocess.Popen(launcher_command(arguments), stdin=subprocess.DEVNULL, start_new_session=True)
+    _started.append(child)
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not os.path.exists(path):
         if child.poll() is not None:

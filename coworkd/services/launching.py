@@ -29,6 +29,7 @@ from coworkd.model.ports import SpawnedFds
 from coworkd.system import packet
 
 _RETRY_S = 0.1
+_QUIT_S = 5.0
 _log = logging.getLogger("coworkd.launching")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(launch.Reply)
@@ -314,9 +315,17 @@ class LauncherClient:
         await self._ask(launch.Keep(id=0, process=process, name=name), (fd,))
 
     async def quit(self) -> None:
-        """End every sandbox and the launcher itself; it is not connected to again."""
+        """End every sandbox and the launcher itself, and wait until its guard has gone; it is not connected to again."""
         self._quitting = True
-        await self._ask(launch.Quit(id=0))
+        gone = _open_guard(self.pid)
+        try:
+            await self._ask(launch.Quit(id=0))
+            if gone is not None:
+                with trio.move_on_after(_QUIT_S):
+                    await trio.lowlevel.wait_readable(gone)
+        finally:
+            if gone is not None:
+                os.close(gone)
 
     # -- notices ------------------------------------------------------------------------------------------------
 
@@ -339,6 +348,16 @@ def _close_all(fds: list[int]) -> None:
 
 def _nothing() -> None:
     """Only the first adoption starts the service."""
+
+
+def _open_guard(launcher_pid: int | None) -> int | None:
+    """A pidfd of the launcher's guard, its parent, readable once that has ended; None where there is none to see."""
+    try:
+        with open(f"/proc/{launcher_pid}/stat", "rb") as file:
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+        return os.pidfd_open(parent) if parent not in (0, 1, os.getpid(), os.getppid()) else None
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def peer_pid(connection: trio.socket.SocketType) -> int:
