@@ -100,12 +100,6 @@ def narrow_limits(session: LimitsRequest, request: LimitsRequest) -> tuple[Limit
     return LimitsRequest(**kept), tuple(cut)  # type: ignore[arg-type]  # each value came from a field of this name
 
 
-def narrow_timeout(policy_s: float, asked_s: float | None) -> float | None:
-    """The shorter of both; 0 in the policy and None in the request mean without end."""
-    given = [value for value in (policy_s, asked_s) if value]
-    return min(given, default=None)
-
-
 def parse_signal(value: int | str) -> int:
     """`15`, `"TERM"`, `"SIGTERM"` or `"RTMIN+1"` to its number, or `InvalidParams`."""
     names = {name.removeprefix("SIG"): int(number) for name, number in signal.Signals.__members__.items()}

@@ -23,8 +23,9 @@ from coworkd.model.policy import EffectivePolicy
 from coworkd.model.ports import AuditPort, LauncherPort, PolicyPort, SessionDirectory, SpawnedFds
 from coworkd.model.process import ProcessSpec
 from coworkd.model.session import SessionView
+from coworkd.policy import narrow_timeout
 from coworkd.services.process_live import LiveProcess
-from coworkd.services.process_request import StartRequest, narrow_limits, narrow_timeout
+from coworkd.services.process_request import StartRequest, narrow_limits
 
 Compose = Callable[[ProcessSpec, SessionView, EffectivePolicy], Spawn]
 """`sandbox.compose` for this guest: pure; raises `InvalidParams`, `StartFailed`, `SandboxSetupFailed`."""
@@ -68,8 +69,9 @@ class Starter:
         except (PolicyDenied, StartFailed) as error:
             await self.record_failure(process, error)
             raise
-        timeout_s = narrow_timeout(policy.profile.limits.timeout_s, request.timeout_s)
-        narrowed = (*policy.narrowed, *cut)
+        limit_s, shortened = narrow_timeout(policy.profile, request.timeout_s)
+        timeout_s = limit_s or None
+        narrowed = (*policy.narrowed, *cut, *([] if shortened is None else [shortened]))
         fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
         self._launcher.watch(process.id, process.learn)
         try:

@@ -14,7 +14,6 @@ from coworkd.model.policy import LimitsRequest
 from coworkd.model.process import TtySize
 from coworkd.services.process_request import (
     narrow_limits,
-    narrow_timeout,
     parse_run,
     parse_seconds,
     parse_signal,
@@ -80,13 +79,6 @@ def test_narrow_limits_takes_the_smaller_and_tells_what_it_cut() -> None:
     )
     assert kept == LimitsRequest(memory_max=100, pids_max=5, cpu_max=1.5, nofile=5)
     assert cut == ("limits.memory_max: asked for 200, the session has 100",)
-
-
-@pytest.mark.parametrize(
-    ("policy_s", "asked_s", "expected"), [(0, None, None), (0, 5, 5), (5, None, 5), (5, 9, 5), (9, 5, 5)]
-)
-def test_narrow_timeout_takes_the_shorter(policy_s: float, asked_s: float | None, expected: float | None) -> None:
-    assert narrow_timeout(policy_s, asked_s) == expected
 
 
 @pytest.mark.parametrize("value", [15, "TERM", "SIGTERM", "sigterm", "15"])

@@ -146,3 +146,12 @@ async def test_limits_and_profile_of_the_session_hold_for_its_processes() -> Non
         )
         await house.start(id="two", profile="strict")
         assert house.policies.asked[1][0] == "strict"
+
+
+@in_trio
+async def test_a_timeout_the_policy_cuts_is_told() -> None:
+    async with open_house() as house:
+        house.policies.timeout_s = 5.0
+        started = await house.start(timeout_s=9.0)
+        assert house.audit.fields("process.start")["timeout_s"] == 5.0
+        assert any("limits.timeout_s" in sentence and "5 s" in sentence for sentence in started.narrowed)
