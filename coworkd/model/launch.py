@@ -112,6 +112,14 @@ class OpenSession(Struct, frozen=True, kw_only=True, tag="open_session"):
     cpu_max: float
 
 
+class MakeSocket(Struct, frozen=True, kw_only=True, tag="make_socket"):
+    """A stream socket that lives in the session's network namespace, wherever it is used; answered by `SocketMade`."""
+
+    id: int
+    session: str
+    ipv6: bool = False
+
+
 class CloseSession(Struct, frozen=True, kw_only=True, tag="close_session"):
     """Kill what runs in it, let go of its namespaces, remove its cgroup. Unknown sessions are `Done`."""
 
@@ -230,6 +238,7 @@ class Quit(Struct, frozen=True, kw_only=True, tag="quit"):
 Request = (
     OpenSession
     | CloseSession
+    | MakeSocket
     | PutFilter
     | Spawn
     | Proceed
@@ -248,11 +257,28 @@ Request = (
 
 
 class Done(Struct, frozen=True, kw_only=True, tag="done"):
-    """It was done. `missing` names optional tree entries left out, `degraded` what the kernel did not allow."""
+    """It was done. `degraded` names what the kernel did not allow."""
+
+    id: int
+    degraded: tuple[str, ...] = ()
+
+
+class Opened(Struct, frozen=True, kw_only=True, tag="opened"):
+    """The session's namespaces are there. `missing` names optional tree entries left out, `degraded` what the kernel did not allow.
+
+    The descriptors that come along are copies of its listening sockets, all alike: the proxies' two ports on its loopback
+    (3128, 1080) and two unix sockets in its /tmp. The launcher keeps its own, so they outlive whoever serves them.
+    """
 
     id: int
     missing: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
+
+
+class SocketMade(Struct, frozen=True, kw_only=True, tag="socket_made"):
+    """One descriptor came along: a new socket, neither bound nor connected."""
+
+    id: int
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
@@ -323,6 +349,6 @@ class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):
     exited: Exited | None
 
 
-Answer = Done | Refused | Spawned | Adopted
+Answer = Done | Opened | SocketMade | Refused | Spawned | Adopted
 Notice = Started | StartError | Exited
-Reply = Done | Refused | Spawned | Adopted | Started | StartError | Exited
+Reply = Done | Opened | SocketMade | Refused | Spawned | Adopted | Started | StartError | Exited

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from coworkd.model.egress import SessionEgress
 from coworkd.model.event import Event
 from coworkd.model.launch import Adopted, Notice, OpenSession, Spawn, Spawned
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
@@ -72,6 +73,17 @@ class SpawnedFds(Protocol):
     def close(self) -> None: ...
 
 
+class OpenedSession(NamedTuple):
+    """What `LauncherPort.open_session` gives; the listeners are the caller's to close."""
+
+    missing: tuple[str, ...]
+    """Optional tree entries that were left out."""
+    degraded: tuple[str, ...]
+    """What is not as asked."""
+    listeners: tuple[int, ...]
+    """Listening sockets inside the session, for the proxies."""
+
+
 class LauncherPort(Protocol):
     """The launcher, from coworkd. Refusals raise `SandboxSetupFailed`/`StartFailed`; a launcher that is gone raises `Unavailable`."""
 
@@ -79,8 +91,11 @@ class LauncherPort(Protocol):
     def generation(self) -> int:
         """Grows with every new connection: sessions opened in an earlier one may be unknown now."""
 
-    async def open_session(self, request: OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Build or find the session's namespaces; returns the optional tree entries left out, and what is not as asked."""
+    async def open_session(self, request: OpenSession, /) -> OpenedSession:
+        """Build or find the session's namespaces."""
+
+    async def make_socket(self, session: str, *, ipv6: bool = False) -> int:
+        """A new TCP socket in the network namespace of an open session, neither bound nor connected; the caller's to close."""
 
     async def close_session(self, session: str, /) -> None: ...
 
@@ -116,6 +131,19 @@ class LauncherPort(Protocol):
     @property
     def adopted(self) -> list[tuple[Adopted, SpawnedFds]]:
         """What the launcher kept from an earlier supervisor; taken once by the process service."""
+
+
+class EgressPort(Protocol):
+    """The session's only way out. Where coworkd-egress is away nothing gets out, which is told in `degraded`; sessions live on."""
+
+    async def serve(self, session: str, egress: SessionEgress, listeners: tuple[int, ...], /) -> None:
+        """Have the session's listeners served; they belong to the callee from here on. Never fails: see above."""
+
+    async def change(self, session: str, egress: SessionEgress, /, *, close_forbidden: bool) -> int:
+        """Another policy for the next connections; how many open ones were closed. Raises `Unavailable`."""
+
+    async def stop(self, session: str, /) -> None:
+        """The session is closed: close its listeners and connections."""
 
 
 class SessionDirectory(Protocol):
