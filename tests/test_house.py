@@ -40,6 +40,7 @@ FORBIDDEN_STEMS = frozenset({"utils", "util", "helpers", "helper", "common", "ba
 NO_MIRROR = {
     "coworkd/model/calls.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/errors.py": "declares types only; tests/unit/wire/test_fault.py turns every one into bytes and back",
+    "coworkd/model/egress.py": "declares types only",
     "coworkd/model/event.py": "declares types only",
     "coworkd/model/launch.py": "declares types only",
     "coworkd/model/policy.py": "declares types only",
@@ -49,9 +50,12 @@ NO_MIRROR = {
 }
 
 TESTED_AS_ROOT = {
+    "coworkd/egressd/lockdown.py": "gives up root for good; tests/root/test_egress_walls.py tries to get over the walls",
     "coworkd/launcher/child.py": "gives up root between fork and exec; tests/root/test_launcher.py looks from inside",
     "coworkd/launcher/server.py": "reaps every child there is; tests/root/test_launcher.py talks to it over its socket",
     "coworkd/launcher/spawn.py": "forks sandboxes; tests/root/test_launcher.py starts them",
+    "coworkd/system/capabilities.py": "gives up root for good; tests/root/test_egress_walls.py looks at what is left",
+    "coworkd/system/landlock.py": "closes files for good; tests/root/test_egress_walls.py tries to open them",
     "coworkd/launcher/standby.py": "forks into namespaces and cgroups; tests/root/test_launcher.py starts from it",
 }
 """What a unit test could only pretend to run. The test named is driven by the gate's root tier."""
