@@ -44,6 +44,8 @@ SESSION_ENSURE = Method("session.ensure", calls.SessionEnsure, calls.SessionEnsu
 SESSION_GET = Method("session.get", calls.SessionName, calls.SessionAnswer)
 SESSION_LIST = Method("session.list", calls.NoParams, calls.SessionList)
 SESSION_DELETE = Method("session.delete", calls.SessionDelete, RemovedSession)
+SESSION_SET_POLICY = Method("session.set_policy", calls.SetPolicy, calls.PolicySet)
+SESSION_POLICY = Method("session.policy", calls.SessionName, calls.SessionPolicy)
 
 PROCESS_RUN = Method("process.run", run_request, calls.ProcessRan)
 PROCESS_START = Method("process.start", start_request, calls.ProcessStarted)
@@ -58,6 +60,12 @@ PROCESS_WAIT = Method("process.wait", calls.WaitProcess, ExitRecord)
 PROCESS_GET = Method("process.get", calls.ProcessName, ProcessInfo)
 PROCESS_LIST = Method("process.list", calls.ProcessListParams, calls.ProcessList)
 PROCESS_FORGET = Method("process.forget", calls.ForgetProcess, calls.Empty)
+
+EGRESS_CHECK = Method("egress.check", calls.EgressCheck, calls.EgressChecked)
+EGRESS_LOG = Method("egress.log", calls.EgressLog, calls.EgressRecords)
+EGRESS_ALLOW = Method("egress.allow", calls.EgressAllow, calls.EgressAllowed)
+EGRESS_STATUS = Method("egress.status", calls.NoParams, calls.EgressStatus)
+EGRESS_PRESETS = Method("egress.presets", calls.NoParams, calls.EgressPresets)
 
 AUDIT_TAIL = Method("audit.tail", calls.AuditTail, calls.AuditRecords)
 AUDIT_VERIFY = Method("audit.verify", calls.NoParams, calls.AuditVerified)

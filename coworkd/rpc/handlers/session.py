@@ -24,9 +24,17 @@ def session_methods(sessions: SessionsApi) -> tuple[Method, ...]:
     async def delete(params: calls.SessionDelete, link: LinkPort) -> RemovedSession:
         return await sessions.delete(params)
 
+    async def set_policy(params: calls.SetPolicy, link: LinkPort) -> calls.PolicySet:
+        return await sessions.set_policy(params)
+
+    async def policy(params: calls.SessionName, link: LinkPort) -> calls.SessionPolicy:
+        return await sessions.policy(params)
+
     return (
         Method(name="session.ensure", params=calls.SessionEnsure, handler=ensure),
         Method(name="session.get", params=calls.SessionName, handler=get),
         Method(name="session.list", params=calls.NoParams, handler=list_),
         Method(name="session.delete", params=calls.SessionDelete, handler=delete),
+        Method(name="session.set_policy", params=calls.SetPolicy, handler=set_policy),
+        Method(name="session.policy", params=calls.SessionName, handler=policy),
     )
