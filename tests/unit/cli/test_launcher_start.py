@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coworkd.cli import launcher_start
-from coworkd.cli.launcher_start import answers, ensure_launcher, launcher_command
+from coworkd.cli.launcher_start import ensure_launcher, launcher_command
 from coworkd.model.errors import Unavailable
 
 
@@ -21,17 +21,6 @@ def test_the_launcher_starts_without_site_packages() -> None:
     assert done.returncode == 2
     assert "coworkd-launcher --socket PATH" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_answers_tells_a_listener_from_what_it_left(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    assert not answers(path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(path)
-        assert not answers(path)
-        listener.listen()
-        assert answers(path)
-    assert not answers(path)
 
 
 def ensure(directory: Path) -> str:
@@ -97,7 +86,7 @@ signal.pause()
 
 def test_a_launcher_that_does_not_come_up_is_ended_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, SLOW)
-    monkeypatch.setattr(launcher_start, "_START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(launcher_start, "START_TIMEOUT_S", 0.5)
     with pytest.raises(Unavailable, match="did not come up"):
         ensure(tmp_path)
     pid_file = tmp_path / "base" / "pid"
