@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,11 +32,11 @@ class Daemon:
 
 
 @contextmanager
-def running_daemon(directory: Path, *options: str) -> Iterator[Daemon]:
-    """Start coworkd on `directory`, and see to it that it ends by itself on TERM."""
+def running_daemon(directory: Path, *options: str, through: Sequence[str] = ()) -> Iterator[Daemon]:
+    """Start coworkd on `directory`, and see to it that it ends by itself on TERM. `through` is an argv that becomes it."""
     directory.mkdir(parents=True, exist_ok=True)
     log = (directory / "coworkd.log").open("ab")
-    command = [sys.executable, "-m", "coworkd", "local", "--state", str(directory / "state")]
+    command = [*through, sys.executable, "-m", "coworkd", "local", "--state", str(directory / "state")]
     command += ["--socket", str(directory / "coworkd.sock"), *options]
     with (
         log,
