@@ -76,6 +76,8 @@ class EgressSettings(Struct, frozen=True, kw_only=True):
     """Denied pattern → what the one who is refused is told."""
     denied_addresses: tuple[str, ...] = ()
     """Addresses and ranges that no name may resolve to."""
+    strict: bool = False
+    """srt's `strictAllowlist`: no allowance lifts this allowlist."""
     parent: ParentProxy | None = None
     mitm: MitmProxy | None = None
     presets: tuple[str, ...] = ()
