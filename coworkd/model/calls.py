@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from coworkd.model.bridge import BridgeInfo
 from coworkd.model.egress import Allowance, EgressEventKind, EgressLimits
 from coworkd.model.names import OsBytes
 from coworkd.model.policy import LimitsPolicy, LimitsRequest
@@ -512,3 +513,63 @@ class SessionPolicy(Answer, frozen=True, kw_only=True):
     egress_limits: EgressLimits
     limits: LimitsPolicy
     narrowed: tuple[str, ...]
+
+
+# -- streams, forwards, bridges ----------------------------------------------------------------------------------
+
+
+class ForwardOpen(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    session: str
+    port: int
+    window: int | None = None
+    """At most so many bytes are sent beyond what `stream.ack` named; None: only the link holds them back."""
+
+
+class StreamOpened(Answer, frozen=True, kw_only=True):
+    stream: str
+
+
+class StreamWrite(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    stream: str
+    offset: int
+    data: bytes
+
+
+class StreamOffset(Answer, frozen=True, kw_only=True):
+    """The next offset wanted; less than all was taken means come back later with the rest."""
+
+    offset: int
+
+
+class StreamCloseWrite(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    stream: str
+    offset: int | None = None
+    """Close only if exactly this many bytes were taken; None closes after what was taken so far."""
+
+
+class StreamAck(Params, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    stream: str
+    offset: int
+    """Everything before it was taken by the host."""
+
+
+class StreamClose(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    stream: str
+
+
+class BridgeOpen(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    listen: str
+    connect: str
+
+
+class BridgeOpened(Answer, frozen=True, kw_only=True):
+    bridge: BridgeInfo
+
+
+class BridgeList(Answer, frozen=True, kw_only=True):
+    bridges: tuple[BridgeInfo, ...]
+
+
+class BridgeClose(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
