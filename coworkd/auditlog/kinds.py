@@ -55,6 +55,7 @@ _SESSION = _table(
 _POLICY = _table(
     "profile profiles:texts changed:texts files:texts sha256 narrowed:texts rule source limits:limits",
 )
+_CONNECTION = "connection:integer protocol host port:integer upstream address"
 
 KINDS: dict[str, dict[str, Rule]] = {
     "audit.opened": _table("format:integer version"),
@@ -92,7 +93,7 @@ KINDS: dict[str, dict[str, Rule]] = {
     "process.denied": _table(_FAULT, "argv:texts rule"),
     "policy.load": _POLICY,
     "policy.reload": _POLICY,
-    "policy.set": _POLICY,
+    "policy.set": {**_POLICY, **_table("allowed:texts denied:texts closed:integer")},
     "policy.refused": _table(_FAULT, "file line:integer key"),
     "log.level": _table("component level"),
     "folder.mount": _table("name source mode required:flag"),
@@ -103,11 +104,11 @@ KINDS: dict[str, dict[str, Rule]] = {
     "folder.change": _table("name path change size:integer"),
     "approval.request": _table("approval action paths:texts count:integer"),
     "approval.answer": _table("approval answer"),
-    "egress.decision": _table(
-        "host port:integer allowed:flag rule reason address proxy sent_bytes:integer received_bytes:integer",
-        "took_s:number",
-    ),
-    "egress.allow": _table("host port:integer reason"),
+    "egress.begin": _table("pid:integer sessions:texts degraded:texts"),
+    "egress.decision": _table(_CONNECTION, "allowed:flag rule reason count:integer"),
+    "egress.close": _table(_CONNECTION, "sent_bytes:integer received_bytes:integer took_s:number reason"),
+    "egress.request": _table(_CONNECTION, "method path status:integer reason"),
+    "egress.allow": _table("host until:number duration_s:number"),
     "forward.open": _table("port:integer"),
     "file.write": _table("path size:integer"),
     "file.change": _table("path change size:integer"),

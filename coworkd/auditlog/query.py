@@ -16,11 +16,13 @@ from coworkd.auditlog.chain import Broken, parse_record
 
 
 class Filter(Struct, frozen=True, kw_only=True):
-    """What to keep. `kind` is exact, or a prefix that ends with `.`; `since <= at < until`, epoch seconds."""
+    """What to keep: one of `kinds` where some are named, each exact or a prefix that ends with `.`; `since <= at < until`, epoch seconds."""
 
     session: str | None = None
     process: str | None = None
-    kind: str | None = None
+    kinds: tuple[str, ...] = ()
+    refused_only: bool = False
+    """Only decisions that something was not allowed."""
     since: float | None = None
     until: float | None = None
 
@@ -30,11 +32,15 @@ class Filter(Struct, frozen=True, kw_only=True):
             return False
         if self.process is not None and record.get("process") != self.process:
             return False
-        kind = str(record.get("kind", ""))
-        if self.kind is not None and kind != self.kind and not (self.kind.endswith(".") and kind.startswith(self.kind)):
+        if self.kinds and not self._names(str(record.get("kind", ""))):
+            return False
+        if self.refused_only and record.get("allowed") is not False:
             return False
         at = record.get("at", 0.0)
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
+
+    def _names(self, kind: str) -> bool:
+        return any(kind == one or (one.endswith(".") and kind.startswith(one)) for one in self.kinds)
 
 
 def tail(

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from coworkd.model.calls import AuditRecords
 from coworkd.model.egress import SessionEgress
 from coworkd.model.event import Event
 from coworkd.model.launch import Adopted, Notice, OpenSession, Spawn, Spawned
@@ -22,6 +23,17 @@ class AuditPort(Protocol):
     """
 
     async def record(self, kind: str, fields: Mapping[str, Any], /) -> None: ...
+
+    async def record_all(self, records: Sequence[tuple[str, Mapping[str, Any]]], /) -> None: ...
+
+
+class AuditReader(AuditPort, Protocol):
+    """The audit log of one who also looks into it."""
+
+    async def find(
+        self, *, kinds: Sequence[str] = (), session: str | None = None, refused_only: bool = False, limit: int
+    ) -> AuditRecords:
+        """The newest records that fit, oldest first; of all kinds where none is named. Raises `DiskFailed`."""
 
 
 class EventPort(Protocol):
@@ -136,7 +148,7 @@ class LauncherPort(Protocol):
 class EgressPort(Protocol):
     """The session's only way out. Where coworkd-egress is away nothing gets out, which is told in `degraded`; sessions live on."""
 
-    async def serve(self, session: str, egress: SessionEgress, listeners: tuple[int, ...], /) -> None:
+    async def serve_session(self, session: str, egress: SessionEgress, listeners: tuple[int, ...], /) -> None:
         """Have the session's listeners served; they belong to the callee from here on. Never fails: see above."""
 
     async def change(self, session: str, egress: SessionEgress, /, *, close_forbidden: bool) -> int:
@@ -158,6 +170,14 @@ class PolicyPort(Protocol):
 
     async def effective(self, profile: str | None, limits: LimitsRequest, /) -> EffectivePolicy:
         """Profile ∩ ceiling ∩ request with both filters compiled and checked; raises `PolicyDenied`, `NotFound`."""
+
+    def compose_egress(
+        self, policy: EffectivePolicy, request: Mapping[str, Any] | None, /
+    ) -> tuple[SessionEgress, tuple[str, ...]]:
+        """What a session may reach, and a sentence for all that `request` (an srt-settings object) asked in vain.
+
+        Raises `InvalidParams` with the key that is wrong.
+        """
 
 
 class ProcessDirectory(Protocol):

@@ -1,6 +1,6 @@
 """The audit log as a service: durable before effect.
 
-`record` returns when the record is on disk. Those who wait at the same time share one fdatasync (group commit): whoever
+`record` and `record_all` return when all is on disk. Those who wait at the same time share one fdatasync (group commit): whoever
 gets the writer's turn commits what all have queued. A record once begun is finished, cancelled or not. The disk is only
 touched in a worker thread of its own, so one that stalls delays records, not links.
 
@@ -10,7 +10,7 @@ It does not decide what may be recorded (`auditlog.kinds` refuses what is not li
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,19 +107,28 @@ class AuditLog:
         already wait, `Unavailable` after `close`, `InternalError` for a kind or field that is not listed. Cancellation:
         before it is queued nothing is written; after that the record is finished first.
         """
-        waiting = _Waiting(Entry(at=self._clock(), kind=kind, fields=admit(kind, fields)))
+        await self.record_all([(kind, fields)])
+
+    async def record_all(self, records: Sequence[tuple[str, Mapping[str, Any]]], /) -> None:
+        """Append records in this order, next to each other; return when the last is durable.
+
+        Raises like `record`, and then some of them, the first ones, may be in the log.
+        """
+        at = self._clock()
+        queued = [_Waiting(Entry(at=at, kind=kind, fields=admit(kind, fields))) for kind, fields in records]
         if self._closed:
             raise Unavailable("the audit log is closed: coworkd is shutting down")
         if len(self._queue) >= QUEUE_LIMIT:
             raise LimitExceeded(f"{QUEUE_LIMIT} audit records wait for the disk; try again later")
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._queue.append(waiting)
+        self._queue.extend(queued)
         with trio.CancelScope(shield=True):
             async with self._turn:
-                while not waiting.settled:
+                while not all(waiting.settled for waiting in queued):
                     await self._commit_batch()
-        if waiting.error is not None:
-            raise type(waiting.error)(waiting.error.message, **waiting.error.details) from waiting.error
+        for waiting in queued:
+            if waiting.error is not None:
+                raise type(waiting.error)(waiting.error.message, **waiting.error.details) from waiting.error
 
     async def tail(self, params: AuditTail) -> AuditRecords:
         """The newest records that fit, oldest first; at most 3 MiB of them, and `truncated` says if that cut some.
@@ -128,11 +137,17 @@ class AuditLog:
         """
         if not 1 <= params.limit <= TAIL_LIMIT:
             raise InvalidParams(f"limit must be 1 to {TAIL_LIMIT}, not {params.limit}", key="limit")
-        wanted = Filter(session=params.session)
+        return await self.find(session=params.session, limit=params.limit)
+
+    async def find(
+        self, *, kinds: Sequence[str] = (), session: str | None = None, refused_only: bool = False, limit: int
+    ) -> AuditRecords:
+        """See `ports.AuditReader`; at most 3 MiB of records, and `truncated` says if that cut some."""
+        wanted = Filter(session=session, kinds=tuple(kinds), refused_only=refused_only)
         snapshot = await self._snapshot()
 
         def read() -> tuple[tuple[dict[str, Any], ...], bool]:
-            return tail(snapshot.lines_backwards(), wanted, limit=params.limit, limit_bytes=TAIL_LIMIT_BYTES)
+            return tail(snapshot.lines_backwards(), wanted, limit=limit, limit_bytes=TAIL_LIMIT_BYTES)
 
         records, truncated = await _read(snapshot, read)
         return AuditRecords(records=records, truncated=truncated)

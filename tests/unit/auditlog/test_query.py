@@ -24,11 +24,11 @@ def newest_first() -> list[bytes]:
     [
         (Filter(), [1, 2, 3, 4]),
         (Filter(session="a"), [1, 2]),
-        (Filter(kind="process.start"), [2, 3]),
-        (Filter(kind="process."), [2, 3, 4]),
-        (Filter(kind="process"), []),
+        (Filter(kinds=("process.start",)), [2, 3]),
+        (Filter(kinds=("process.",)), [2, 3, 4]),
+        (Filter(kinds=("process",)), []),
         (Filter(since=1.0, until=3.0), [2, 3]),
-        (Filter(session="b", kind="process.exit"), [4]),
+        (Filter(session="b", kinds=("process.exit",)), [4]),
         (Filter(process="p"), []),
     ],
 )

@@ -1,0 +1,162 @@
+"""What coworkd-egress tells becomes audit records and events, in order, and is acknowledged once it is durable.
+
+Rules
+- Nothing is acknowledged that is not in the log: an allowed connection waits for that before a byte of its session leaves. A log that
+  cannot be written holds new connections back; the events stay here and are tried again.
+- Told again after a broken conversation is not written again; what a coworkd-egress told before it died is written all the same.
+- Bounded by coworkd-egress, which tells at most 4,096 events that were not acknowledged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from itertools import takewhile
+from typing import Any
+
+import trio
+from msgspec import Struct, structs
+
+from coworkd.model.calls import EgressSessionCounts
+from coworkd.model.egress import EgressEvent
+from coworkd.model.errors import CoworkError
+from coworkd.model.ports import AuditPort, EventPort
+
+_RETRY_S = 0.5
+_log = logging.getLogger("coworkd.egress")
+
+Acknowledge = Callable[[int], Awaitable[None]]
+
+
+class _Counts(Struct):
+    """One session's sums."""
+
+    connections: int = 0
+    connections_total: int = 0
+    refused_total: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+class EgressRecords:
+    """Takes events by `told`; `serve` owns the task that writes them."""
+
+    def __init__(self, *, audit: AuditPort, events: EventPort) -> None:
+        self._audit = audit
+        self._events = events
+        self._pending: list[tuple[int, EgressEvent]] = []
+        """With the pid of the coworkd-egress that told it."""
+        self._pid = 0
+        self._last_seq = 0
+        self.durable = 0
+        """The last `seq` of this coworkd-egress that is in the log."""
+        self._arrived = trio.Event()
+        self._counts: dict[str, _Counts] = {}
+
+    def begin(self, pid: int) -> None:
+        """A conversation begins; another `pid` than before is a new coworkd-egress, which counts anew and has nothing open."""
+        if pid != self._pid:
+            self._pid, self._last_seq, self.durable = pid, 0, 0
+            for counts in self._counts.values():
+                counts.connections = 0
+
+    def told(self, events: tuple[EgressEvent, ...]) -> None:
+        """Take what was told; never blocks."""
+        self._pending += [(self._pid, event) for event in events if event.seq > self._last_seq]
+        self._last_seq = max(self._last_seq, events[-1].seq) if events else self._last_seq
+        self._arrived.set()
+
+    @property
+    def unrecorded(self) -> int:
+        return len(self._pending)
+
+    def forget(self, session: str) -> None:
+        """The session is gone."""
+        self._counts.pop(session, None)
+
+    def counts(self) -> tuple[EgressSessionCounts, ...]:
+        """By session."""
+        return tuple(
+            EgressSessionCounts(session=session, **structs.asdict(counts))
+            for session, counts in sorted(self._counts.items())
+        )
+
+    async def serve(self, acknowledge: Acknowledge) -> None:
+        """Write, publish, acknowledge. Never returns."""
+        while True:
+            await self._arrived.wait()
+            self._arrived = trio.Event()
+            while self._pending:
+                await self._write(acknowledge)
+
+    async def _write(self, acknowledge: Acknowledge) -> None:
+        pid = self._pending[0][0]
+        batch = [event for _, event in takewhile(lambda pair: pair[0] == pid, self._pending)]
+        try:
+            await self._audit.record_all([compose_record(event) for event in batch])
+        except CoworkError as error:
+            _log.error("egress is not recorded, new connections wait: %s", error.message)
+            await trio.sleep(_RETRY_S)
+            return
+        del self._pending[: len(batch)]
+        if pid == self._pid:
+            self.durable = batch[-1].seq
+            await acknowledge(self.durable)
+        for event in batch:
+            self._count(event)
+            self._events.publish(*_publication(event))
+
+    def _count(self, event: EgressEvent) -> None:
+        counts = self._counts.setdefault(event.session, _Counts())
+        if event.kind == "open":
+            counts.connections += 1
+            counts.connections_total += 1
+        elif event.kind == "refused":
+            counts.refused_total += event.count
+        elif event.kind == "close":
+            counts.connections = max(0, counts.connections - 1)
+            counts.sent_bytes += event.sent_bytes
+            counts.received_bytes += event.received_bytes
+
+
+def compose_record(event: EgressEvent) -> tuple[str, dict[str, Any]]:
+    """Kind and fields of the audit record of an event."""
+    fields: dict[str, Any] = {
+        "session": event.session,
+        "connection": event.connection,
+        "protocol": event.protocol,
+        "host": event.host,
+        "port": event.port,
+        "upstream": event.upstream or None,
+        "address": event.address or None,
+    }
+    if event.kind in ("open", "refused"):
+        count = event.count if event.count > 1 else None
+        allowed = event.kind == "open"
+        return "egress.decision", {
+            **fields,
+            "allowed": allowed,
+            "rule": event.rule,
+            "reason": event.reason,
+            "count": count,
+        }
+    if event.kind == "close":
+        return "egress.close", {
+            **fields,
+            "sent_bytes": event.sent_bytes,
+            "received_bytes": event.received_bytes,
+            "took_s": event.took_s,
+            "reason": event.reason or None,
+        }
+    return "egress.request", {
+        **fields,
+        "method": event.method,
+        "path": event.path,
+        "status": event.status,
+        "reason": event.reason or None,
+    }
+
+
+def _publication(event: EgressEvent) -> tuple[str, dict[str, Any]]:
+    kind, fields = compose_record(event)
+    return kind, {name: value for name, value in fields.items() if value is not None}
