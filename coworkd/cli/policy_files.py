@@ -37,11 +37,11 @@ from coworkd.policy import (
 )
 from coworkd.policy.keys import SIZE_KEYS
 from coworkd.policy.layers import CEILING
-from coworkd.policy.locate import parse_json
 from coworkd.seccomp import Arch, RuleSet, explain, host_arch, host_kernel, load_base, load_oci
 from coworkd.seccomp.explain import describe_action, describe_rule
 from coworkd.services.policies import describe, read_layer
 from coworkd.settings import BadFile, Finding, nearest
+from coworkd.settings.json_lines import parse_json
 from coworkd.settings.values import size_text
 
 if TYPE_CHECKING:

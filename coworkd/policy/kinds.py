@@ -9,9 +9,9 @@ from __future__ import annotations
 from enum import Enum
 
 from coworkd.policy.layers import CEILING
-from coworkd.policy.locate import parse_json
 from coworkd.settings import BadFile, Finding
 from coworkd.settings.findings import did_you_mean
+from coworkd.settings.json_lines import parse_json
 
 _TELLING = ("defaultAction", "network", "filesystem")
 

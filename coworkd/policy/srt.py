@@ -17,9 +17,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coworkd.policy.locate import parse_json
 from coworkd.settings import BadFile, Finding
 from coworkd.settings.findings import MAX_FINDINGS, did_you_mean
+from coworkd.settings.json_lines import parse_json
 from coworkd.settings.lines import KeyLines, KeyPath
 
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")

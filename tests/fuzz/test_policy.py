@@ -16,8 +16,8 @@ from coworkd.model.errors import InvalidParams, PolicyDenied
 from coworkd.model.policy import LimitsRequest, Profile
 from coworkd.policy import Ceiling, Layer, check_srt, flatten, load_policies, narrow, parse_profile, tell_kind
 from coworkd.policy.keys import build_profile
-from coworkd.policy.locate import parse_json
 from coworkd.policy.srt import refuse_domain
+from coworkd.settings.json_lines import parse_json
 from coworkd.settings.lines import scan_toml
 from tests.unit.policy.policy_layers import PROFILE, SRT, VENDOR_FILES
 from tests.unit.policy.test_keys import VALUES

@@ -1,11 +1,11 @@
-"""`policy.locate`: JSON with lines, and what `json` alone would let pass."""
+"""`settings.json_lines`: JSON with lines, and what `json` alone would let pass."""
 
 from __future__ import annotations
 
 import pytest
 
-from coworkd.policy.locate import parse_json, scan_json
 from coworkd.settings import BadFile
+from coworkd.settings.json_lines import parse_json, scan_json
 from coworkd.settings.lines import KeyPath
 
 TEXT = """{

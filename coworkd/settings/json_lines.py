@@ -1,4 +1,4 @@
-"""Locate: JSON bytes → the object in them, and the line of every key path. (The lines of TOML: `settings.lines`.)
+"""JSON lines: JSON bytes → the object in them, and the line of every key path. (The lines of TOML: `settings.lines`.)
 
 Invariants
 - A key given twice, a top level that is no object, NaN and infinity, nesting past the interpreter's limit and bytes that are
@@ -14,7 +14,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from coworkd.settings import BadFile, Finding
+from coworkd.settings.findings import BadFile, Finding
 from coworkd.settings.lines import KeyLines, KeyPath
 from coworkd.settings.tables import decode_text
 
