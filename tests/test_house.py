@@ -53,7 +53,9 @@ NO_MIRROR = {
 TESTED_AS_ROOT = {
     "coworkd/egressd/lockdown.py": "gives up root for good; tests/root/test_egress_walls.py tries to get over the walls",
     "coworkd/launcher/child.py": "gives up root between fork and exec; tests/root/test_launcher.py looks from inside",
-    "coworkd/launcher/server.py": "reaps every child there is; tests/root/test_launcher.py talks to it over its socket",
+    "coworkd/launcher/processes.py": "reaps every child there is; tests/root/test_launcher.py asks it over its socket",
+    "coworkd/launcher/server.py": "is the program itself; tests/root/test_launcher.py talks to it over its socket",
+    "coworkd/launcher/sessions.py": "builds and holds namespaces; tests/root/test_launcher.py opens sessions",
     "coworkd/launcher/spawn.py": "forks sandboxes; tests/root/test_launcher.py starts them",
     "coworkd/system/capabilities.py": "gives up root for good; tests/root/test_egress_walls.py looks at what is left",
     "coworkd/system/landlock.py": "closes files for good; tests/root/test_egress_walls.py tries to open them",

@@ -1,4 +1,4 @@
-"""What the launcher holds of a session: a mount namespace, a network namespace and a cgroup.
+"""What the launcher holds of a session: a mount namespace, a network namespace, listening sockets and a cgroup.
 
 The namespaces are made by a builder child and kept as descriptors, so nothing of them lives in a file system and nothing is left
 after a crash. The builder tells its result through a pipe: nothing but `ok` and the missing entries, or a stage and an errno. A builder
@@ -11,9 +11,10 @@ import os
 import signal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from coworkd.launcher import tree
+from coworkd.launcher.listeners import Listeners
 from coworkd.launcher.standby import Standby
 from coworkd.model.launch import OpenSession
 from coworkd.system import descriptors, namespaces
@@ -35,14 +36,23 @@ class BuildReport(Struct, frozen=True, kw_only=True):
 
 
 class Session:
-    """An open session. `close` lets go of both namespaces; they end with their last process."""
+    """An open session. `close` lets go of its listeners and of both namespaces, which end with their last process."""
 
-    def __init__(self, request: OpenSession, report: BuildReport, mount_namespace: int, network_namespace: int) -> None:
+    def __init__(
+        self,
+        request: OpenSession,
+        report: BuildReport,
+        *,
+        mount_namespace: int,
+        network_namespace: int,
+        listeners: tuple[int, ...],
+    ) -> None:
         self.name = request.session
         self.uid = request.uid
         self.gid = request.gid
         self.mount_namespace = mount_namespace
         self.network_namespace = network_namespace
+        self.listeners = listeners
         self.standby: Standby | None = None
         self.missing = tuple(os.fsdecode(path) for path in report.missing)
         self.degraded = tuple(
@@ -58,8 +68,9 @@ class Session:
         standby = self.take_standby()
         if standby is not None:
             standby.dismiss()
-        os.close(self.mount_namespace)
-        os.close(self.network_namespace)
+        for fd in (*self.listeners, self.mount_namespace, self.network_namespace):
+            os.close(fd)
+        self.listeners = ()
 
 
 class Builder:
@@ -68,22 +79,33 @@ class Builder:
     It waits, after its answer, until `finish` or `abandon`: the launcher has to open its namespaces while it lives.
     """
 
-    def __init__(self, request: OpenSession, base: bytes) -> None:
-        self.request = request
+    def __init__(self, request: OpenSession, base: bytes, listeners: Listeners) -> None:
+        """`listeners` are the builder's from here on, whatever comes of it. Raises `OSError`."""
+        self.request = structs.replace(request, tree=(*request.tree, *listeners.entries))
+        self._listeners = listeners
+        try:
+            self._fork(base)
+        except OSError:
+            listeners.close()
+            raise
+
+    def _fork(self, base: bytes) -> None:
         self._report, report_write = os.pipe2(os.O_CLOEXEC)
         hold_read, self._hold = os.pipe2(os.O_CLOEXEC)
         try:
             self.pid = os.fork()
         except OSError:
-            self._release()
+            os.close(self._report)
+            os.close(self._hold)
             raise
         finally:
             if getattr(self, "pid", -1) != 0:
                 os.close(report_write)
                 os.close(hold_read)
         if self.pid == 0:
-            self._release()
-            _build(request, base, report_write, hold_read)
+            os.close(self._report)
+            os.close(self._hold)
+            _build(self.request, base, report_write, hold_read)
 
     def fileno(self) -> int:
         return self._report
@@ -109,7 +131,19 @@ class Builder:
         except OSError:
             os.close(mount_namespace)
             raise
-        return Session(self.request, report, mount_namespace, network_namespace)
+        try:
+            self._listeners.open_ports(network_namespace)
+        except OSError:
+            os.close(mount_namespace)
+            os.close(network_namespace)
+            raise
+        return Session(
+            self.request,
+            report,
+            mount_namespace=mount_namespace,
+            network_namespace=network_namespace,
+            listeners=self._listeners.take(),
+        )
 
     def abandon(self) -> None:
         """Kill the builder; nothing of its work stays."""
@@ -117,6 +151,7 @@ class Builder:
         self._release()
 
     def _release(self) -> None:
+        self._listeners.close()
         os.close(self._report)
         os.close(self._hold)
 

@@ -8,6 +8,7 @@ exec went) and 10 (its own source).
 from __future__ import annotations
 
 import os
+import re
 
 from coworkd import sandbox
 from coworkd.launcher import child
@@ -20,6 +21,7 @@ from coworkd.launcher.status import StatusReader
 from coworkd.model.launch import Spawn
 from coworkd.system import cgroup
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LAUNCHER_OPTIONS = (
     b"--add-seccomp-fd",
     b"%d" % child.FD_BASE_FILTER,
@@ -30,6 +32,11 @@ _LAUNCHER_OPTIONS = (
     b"--block-fd",
     b"%d" % child.FD_GATE,
 )
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can stand in the path of a cgroup: a session's or a process's name, and never a way out of it."""
+    return _NAME.match(text) is not None
 
 
 class Spawner:

@@ -27,6 +27,7 @@ from coworkd.model.launch import (
     TreeDir,
     TreeEntry,
     TreeFile,
+    TreeFileBind,
     TreeLink,
     TreeProc,
     TreeTmpfs,
@@ -38,6 +39,10 @@ _COPY_LIMIT_BYTES = 1024 * 1024
 _ROOT_OPTIONS = b"mode=0755,size=16m,nr_inodes=4096"
 _LOOKUP = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+_ANY = os.O_PATH | os.O_NOFOLLOW
+
+
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 
 
 class TreeError(Exception):
@@ -64,25 +69,26 @@ class Sources:
         """Look up and clone; raises `TreeError` for a required source that cannot be had."""
         root = os.open(b"/", _DIRECTORY | os.O_CLOEXEC)
         for entry in entries:
-            if isinstance(entry, TreeBind):
+            if isinstance(entry, TreeBind | TreeFileBind):
                 self._take_mount(root, entry)
             elif isinstance(entry, TreeCopy):
                 self._take_file(root, entry)
         os.close(root)
 
-    def _take_mount(self, root: int, entry: TreeBind) -> None:
+    def _take_mount(self, root: int, entry: TreeBind | TreeFileBind) -> None:
         try:
-            found = openat2(root, entry.source, os.O_PATH | os.O_NOFOLLOW, resolve=_LOOKUP)
+            found = openat2(root, entry.source, _ANY, resolve=_LOOKUP)
             status = os.fstat(found)
-            if not stat.S_ISDIR(status.st_mode):
-                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            clone = mounts.open_tree(found, recursive=entry.recursive)
+            if isinstance(entry, TreeFileBind):
+                clone = _clone_file(found, status)
+            else:
+                clone = _clone_directory(found, status, recursive=entry.recursive)
+                if entry.map_owner and (status.st_uid, status.st_gid) != (self.uid, self.gid):
+                    self._map_owner(clone, status, entry.path)
             os.close(found)
-            if entry.map_owner and (status.st_uid, status.st_gid) != (self.uid, self.gid):
-                self._map_owner(clone, status, entry.path)
             self.mounts[entry.path] = clone
         except OSError as error:
-            if not (entry.optional and error.errno in (errno.ENOENT, errno.ENOTDIR)):
+            if not (entry.optional and error.errno in _NOT_THERE):
                 raise TreeError(f"bind {os.fsdecode(entry.source)}", error) from error
             self.missing.append(entry.path)
 
@@ -105,6 +111,18 @@ class Sources:
                 self.files[entry.path] = data
                 return
         self.missing.append(entry.path)
+
+
+def _clone_directory(found: int, status: os.stat_result, *, recursive: bool) -> int:
+    if not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    return mounts.open_tree(found, recursive=recursive)
+
+
+def _clone_file(found: int, status: os.stat_result) -> int:
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISSOCK(status.st_mode)):
+        raise OSError(errno.EINVAL, "it is neither a plain file nor a socket")
+    return mounts.open_tree(found, recursive=False)
 
 
 def build(entries: Sequence[TreeEntry], sources: Sources, base: bytes) -> None:
@@ -148,10 +166,10 @@ def _apply(root: int, entry: TreeEntry, sources: Sources) -> None:
         _apply_mount(root, entry, sources)
 
 
-def _apply_mount(root: int, entry: TreeBind | TreeTmpfs | TreeProc, sources: Sources) -> None:
-    if isinstance(entry, TreeBind):
+def _apply_mount(root: int, entry: TreeBind | TreeFileBind | TreeTmpfs | TreeProc, sources: Sources) -> None:
+    if isinstance(entry, TreeBind | TreeFileBind):
         if entry.path in sources.mounts:
-            _attach(root, entry, sources.mounts[entry.path])
+            _attach(root, entry, sources)
         return
     target = _make_directory(root, entry.path, 0o755)
     # /proc/self/fd names the directory itself, so nothing can come between the look-up and the mount.
@@ -172,15 +190,44 @@ def _apply_mount(root: int, entry: TreeBind | TreeTmpfs | TreeProc, sources: Sou
     os.close(target)
 
 
-def _attach(root: int, entry: TreeBind, clone: int) -> None:
+def _attach(root: int, entry: TreeBind | TreeFileBind, sources: Sources) -> None:
+    clone = sources.mounts[entry.path]
     attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
     if entry.read_only:
         attributes |= mounts.MOUNT_ATTR_RDONLY
-    mounts.mount_setattr(clone, set_attributes=attributes, recursive=entry.recursive)
-    target = _make_directory(root, entry.path, 0o755)
+    if isinstance(entry, TreeBind):
+        mounts.mount_setattr(clone, set_attributes=attributes, recursive=entry.recursive)
+        target = _make_directory(root, entry.path, 0o755)
+    else:
+        mounts.mount_setattr(clone, set_attributes=attributes, recursive=False)
+        found = _open_covered(root, entry)
+        if found is None:
+            sources.missing.append(entry.path)
+            os.close(clone)
+            return
+        target = found
     mounts.move_mount(clone, target)
     os.close(target)
     os.close(clone)
+
+
+def _open_covered(root: int, entry: TreeFileBind) -> int | None:
+    """What the bind is to cover; None where an optional one finds nothing."""
+    try:
+        parent, name = _open_parent(root, entry.path)
+        if entry.make:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=parent))
+        found = openat2(parent, name, _ANY, resolve=_LOOKUP)
+        os.close(parent)
+    except OSError as error:
+        if entry.optional and error.errno in _NOT_THERE:
+            return None
+        raise
+    kind = os.fstat(found).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISSOCK(kind)):
+        raise OSError(errno.EINVAL, "what it is to cover is neither a plain file nor a socket")
+    return found
 
 
 def _make_directory(root: int, path: bytes, mode: int) -> int:

@@ -1,7 +1,8 @@
 """The words between coworkd and its launcher: one SOCK_SEQPACKET message each, MessagePack of these tagged structs.
 
 Rules
-- A request carries `id`; the launcher answers each with exactly one `Done`, `Spawned` or `Refused` of the same id.
+- A request carries `id`; the launcher answers each with exactly one `Done`, `Opened`, `SocketMade`, `Spawned` or `Refused` of the same
+  id.
 - Notices (`Started`, `StartError`, `Exited`) come unasked, in the order things happened, and are kept by the launcher until `Forget`
   or until the supervisor that was away has taken them with `Adopt`.
 - Descriptors travel as SCM_RIGHTS with the message that names them; `fds` lists their meaning in order. Whoever receives a
@@ -19,6 +20,8 @@ from coworkd.model.process import Rusage
 
 INLINE_LIMIT_BYTES = 64 * 1024
 MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
+HTTP_PROXY_PORT, SOCKS_PROXY_PORT = 3128, 1080
+"""Where the proxies listen on a session's own loopback."""
 FILTER_LIMIT = 256
 """How many seccomp programs the launcher keeps: the last ones put. The supervisor counts in the same way."""
 
@@ -50,7 +53,7 @@ class TreeLink(Struct, frozen=True, kw_only=True, tag="link"):
 class TreeBind(Struct, frozen=True, kw_only=True, tag="bind"):
     """A bind of the guest's directory `source`, looked up without following any symbolic link (openat2(2)).
 
-    An `optional` one that is missing is left out and told in `Done.missing`; any other failure is `Refused`. The destination is
+    An `optional` one that is missing is left out and told in `Opened.missing`; any other failure is `Refused`. The destination is
     made where it is missing, never through a symbolic link. Set-user-id bits and devices are always off.
     """
 
@@ -94,7 +97,22 @@ class TreeCopy(Struct, frozen=True, kw_only=True, tag="copy"):
     path: bytes
 
 
-TreeEntry = TreeDir | TreeFile | TreeLink | TreeBind | TreeTmpfs | TreeDevice | TreeProc | TreeCopy
+class TreeFileBind(Struct, frozen=True, kw_only=True, tag="file_bind"):
+    """A bind of one plain file or unix socket of the guest over one of the tree, both looked up without following any symbolic link.
+
+    An `optional` one is left out, and told in `Opened.missing`, where the source is missing or there is nothing to cover.
+    Set-user-id bits and devices are always off. A socket can be connected to though it is read-only.
+    """
+
+    source: bytes
+    path: bytes
+    read_only: bool = True
+    optional: bool = False
+    make: bool = False
+    """Make an empty file to cover where there is none."""
+
+
+TreeEntry = TreeDir | TreeFile | TreeLink | TreeBind | TreeFileBind | TreeTmpfs | TreeDevice | TreeProc | TreeCopy
 
 # -- requests -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coworkd.launcher.link import SupervisorLink
 from coworkd.launcher.process import Process
-from coworkd.launcher.server import is_name
+from coworkd.launcher.spawn import is_name
 from coworkd.launcher.status import StatusReader
 from coworkd.model.errors import START_STAGES, InvalidParams
 from coworkd.model.launch import Request

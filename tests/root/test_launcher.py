@@ -44,8 +44,8 @@ def launcher(tmp_path: Path) -> Iterator[Started]:
 def talk(launcher: Started, tmp_path: Path) -> Talk:
     """A supervisor with the session `bob` open."""
     made = launcher.ready()
-    done = made.ask(session_request(tmp_path / "home"))
-    assert isinstance(done, launch.Done), done
+    opened = made.ask(session_request(tmp_path / "home"))
+    assert isinstance(opened, launch.Opened), opened
     return made
 
 
@@ -79,7 +79,7 @@ def test_a_session_whose_name_is_a_path_is_refused(launcher: Started, tmp_path: 
 
 
 def test_an_open_session_is_not_opened_for_another_uid(talk: Talk, tmp_path: Path) -> None:
-    assert isinstance(talk.ask(session_request(tmp_path / "home")), launch.Done)
+    assert isinstance(talk.ask(session_request(tmp_path / "home")), launch.Opened)
     assert refused(talk.ask(session_request(tmp_path / "home", uid=UID + 1, gid=UID + 1))).stage == "uid"
 
 
@@ -182,9 +182,9 @@ def test_an_optional_folder_that_is_missing_is_told_each_time(launcher: Started,
     grant = FolderGrant(name="src", source=str(tmp_path / "nothing"), mode="ro", required=False)
     talk = launcher.ready()
     for _ in range(2):
-        done = talk.ask(session_request(tmp_path / "home", grant))
-        assert isinstance(done, launch.Done)
-        assert "/sessions/bob/mnt/src" in done.missing
+        opened = talk.ask(session_request(tmp_path / "home", grant))
+        assert isinstance(opened, launch.Opened)
+        assert "/sessions/bob/mnt/src" in opened.missing
 
 
 @pytest.mark.parametrize("where", ["link", "link/below"])
@@ -202,7 +202,7 @@ def test_an_absurd_path_ends_nothing_but_its_own_request(launcher: Started, tmp_
     request = session_request(tmp_path / "home")
     reply = refused(talk.ask(structs.replace(request, tree=(absurd,))))
     assert (reply.errno, len(reply.message) < 10_000) == (errno.ENAMETOOLONG, True)
-    assert isinstance(talk.ask(request), launch.Done)
+    assert isinstance(talk.ask(request), launch.Opened)
 
 
 def test_a_home_whose_mnt_is_a_planted_link_leads_nowhere(launcher: Started, tmp_path: Path) -> None:
@@ -266,11 +266,11 @@ def test_a_folder_shows_as_the_sessions_and_keeps_its_owner(
     (source / "file").write_text("in the folder\n")
     os.chown(source, 12_345, 12_345)
     talk = launcher.ready()
-    done = talk.ask(session_request(tmp_path / "home", FolderGrant(name="src", source=str(source), mode=mode)))
-    assert isinstance(done, launch.Done), done
+    opened = talk.ask(session_request(tmp_path / "home", FolderGrant(name="src", source=str(source), mode=mode)))
+    assert isinstance(opened, launch.Opened), opened
     assert sh(talk, "cat ~/mnt/src/file") == "in the folder\n"
-    if done.degraded:
-        assert "keeps its owner" in done.degraded[0]
+    if opened.degraded:
+        assert "keeps its owner" in opened.degraded[0]
         return
     assert sh(talk, "stat -c %u ~/mnt/src") == f"{UID}\n"
     assert sh(talk, "touch ~/mnt/src/new 2>/dev/null && echo yes || echo no") == f"{said}\n"

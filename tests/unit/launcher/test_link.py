@@ -101,7 +101,7 @@ def test_a_full_socket_keeps_order_and_descriptors(pair: Pair) -> None:
     count = 2000
     for number in range(count):
         fd = os.memfd_create(str(number))
-        link.send(Done(id=number, missing=("x" * 1000,)), [fd])
+        link.send(Done(id=number, degraded=("x" * 1000,)), [fd])
         os.close(fd)
     assert link.behind
     for number in range(count):
@@ -118,7 +118,7 @@ def test_closing_lets_go_of_what_waits(pair: Pair) -> None:
     link, _ = pair
     fd = os.memfd_create("waits")
     while not link.behind:
-        link.send(Done(id=1, missing=("x" * 10_000,)), [fd])
+        link.send(Done(id=1, degraded=("x" * 10_000,)), [fd])
     os.close(fd)
     link.close()
     assert link.closed
@@ -135,8 +135,8 @@ def test_a_peer_that_is_gone_takes_everything(pair: Pair) -> None:
 
 def test_a_message_over_the_inline_bound_comes_through(pair: Pair) -> None:
     link, supervisor = pair
-    link.send(Done(id=5, missing=("x" * 100_000,)))
-    assert answer(supervisor)[0].missing == ("x" * 100_000,)
+    link.send(Done(id=5, degraded=("x" * 100_000,)))
+    assert answer(supervisor)[0].degraded == ("x" * 100_000,)
     ask(supervisor, Ping(id=9))
     assert link.receive() == (Ping(id=9), [])
 

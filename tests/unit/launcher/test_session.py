@@ -9,11 +9,35 @@ import msgspec
 import pytest
 
 from coworkd.launcher import session as room
+from coworkd.launcher.listeners import Listeners
 from coworkd.launcher.session import Builder, BuildReport
+from coworkd.model.launch import TreeFileBind
 from tests.unit.launcher.launcher_room import OPEN, open_fds
 
 
-def builder(monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> Builder:
+class FakeListeners(Listeners):
+    """One descriptor instead of four sockets; `refuse` is what comes of the ports."""
+
+    def __init__(self) -> None:
+        self.fds = [os.memfd_create("listener")]
+        self.entries = (TreeFileBind(source=b"/outside", path=b"/tmp/inside", make=True),)
+        self.refuse: OSError | None = None
+
+    def open_ports(self, network_namespace: int) -> None:
+        assert os.readlink(f"/proc/self/fd/{network_namespace}").startswith("net:")
+        if self.refuse is not None:
+            raise self.refuse
+
+    def take(self) -> tuple[int, ...]:
+        taken, self.fds = tuple(self.fds), []
+        return taken
+
+    def close(self) -> None:
+        for fd in self.take():
+            os.close(fd)
+
+
+def builder(monkeypatch: pytest.MonkeyPatch, answer: bytes | None, listeners: Listeners | None = None) -> Builder:
     """A builder whose child gives `answer` and waits to be let go; None: it dies without one."""
 
     def build(request: object, base: bytes, report_fd: int, hold_fd: int) -> None:
@@ -23,7 +47,7 @@ def builder(monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> Builder:
         os._exit(0)
 
     monkeypatch.setattr(room, "_build", build)
-    return Builder(OPEN, b"/nowhere")
+    return Builder(OPEN, b"/nowhere", listeners or FakeListeners())
 
 
 def reaped(pid: int) -> int:
@@ -48,8 +72,35 @@ def test_a_good_answer_gives_both_namespaces(monkeypatch: pytest.MonkeyPatch) ->
     assert session.degraded == ("/sessions/bob/mnt/b keeps its owner: no idmapped mounts there",)
     for fd, kind in ((session.mount_namespace, "mnt"), (session.network_namespace, "net")):
         assert os.readlink(f"/proc/self/fd/{fd}") == os.readlink(f"/proc/self/ns/{kind}")
+    assert [os.readlink(f"/proc/self/fd/{fd}") for fd in session.listeners] == ["/memfd:listener (deleted)"]
     session.close()
     assert reaped(made.pid) == 0
+
+
+def test_the_listeners_are_the_last_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = builder(monkeypatch, None)
+    assert [entry.path for entry in made.request.tree] == [b"/tmp/inside"]
+    made.finish()
+    reaped(made.pid)
+
+
+def test_ports_that_cannot_be_had_refuse_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    listeners = FakeListeners()
+    listeners.refuse = OSError(98, "Address already in use")
+    made = builder(monkeypatch, msgspec.msgpack.encode(BuildReport()), listeners)
+    session, report = made.finish()
+    assert session is None
+    assert (report.error_stage, report.errno) == ("namespaces", 98)
+    assert reaped(made.pid) == 0
+
+
+def test_a_builder_that_cannot_be_forked_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise OSError(11, "no")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(OSError, match="no"):
+        Builder(OPEN, b"/nowhere", FakeListeners())
 
 
 @pytest.mark.parametrize(
@@ -93,7 +144,7 @@ def test_a_build_that_fails_answers_within_the_pipe(monkeypatch: pytest.MonkeyPa
     from coworkd.model.launch import TreeBind
 
     absurd = TreeBind(source=b"/" + b"x" * 2_000_000, path=b"/a", read_only=True)
-    made = Builder(structs.replace(OPEN, tree=(absurd,)), b"/nowhere")
+    made = Builder(structs.replace(OPEN, tree=(absurd,)), b"/nowhere", FakeListeners())
     session, report = made.finish()
     assert session is None
     assert report.error_stage is not None

@@ -1,0 +1,161 @@
+"""The launcher's sessions: opened by builders, held, closed; and sockets made inside them.
+
+Rules
+- What is asked is checked again here: a uid below 1001, a name that is a path, another uid for an open session are refused.
+- A session is answered once it stands. A builder that does not answer in time (a hung share) is killed and the session refused.
+- A builder whose supervisor goes is abandoned: whoever comes next asks anew, and counts its requests anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from typing import Any
+
+from coworkd.launcher.listeners import ListenerPlace, Listeners, make_socket
+from coworkd.launcher.readers import Readers
+from coworkd.launcher.session import BUILD_TIMEOUT_S, Builder, Session
+from coworkd.launcher.spawn import Spawner, is_name
+from coworkd.launcher.standbys import Standbys
+from coworkd.launcher.supervisor import Supervisor
+from coworkd.model import launch
+from coworkd.model.names import MIN_UID
+from coworkd.system import cgroup
+from coworkd.system.namespaces import NetworkVisits
+
+
+class Sessions:
+    """Every open session, in `held`, and those that are being opened."""
+
+    def __init__(
+        self,
+        held: dict[str, Session],
+        *,
+        base: bytes,
+        readers: Readers,
+        supervisor: Supervisor,
+        spawner: Spawner,
+        standbys: Standbys,
+        runs_in: Callable[[str], bool],
+    ) -> None:
+        """`base` is an absolute path without symbolic links; `runs_in` says whether a command of a session lives."""
+        self._held = held
+        self._base = base
+        self._readers = readers
+        self._supervisor = supervisor
+        self._spawner = spawner
+        self._standbys = standbys
+        self._runs_in = runs_in
+        self._visits = NetworkVisits()
+        self._place = ListenerPlace(base, self._visits)
+        self._builders: dict[str, tuple[Builder, float]] = {}
+
+    def handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:
+        """Request → who answers it."""
+        return {
+            launch.OpenSession: self._open,
+            launch.MakeSocket: self._make_socket,
+            launch.CloseSession: self._close,
+        }
+
+    def next_due(self) -> float | None:
+        """When (monotonic) `end_late` has something to do."""
+        return min((deadline for _, deadline in self._builders.values()), default=None)
+
+    def end_late(self) -> None:
+        """Kill the builders that did not answer in time."""
+        for name, (builder, deadline) in list(self._builders.items()):
+            if time.monotonic() > deadline:
+                del self._builders[name]
+                self._abandon(builder)
+                self._supervisor.refuse(builder.request.id, "tree", errno.ETIMEDOUT, "a folder did not answer in time")
+
+    def abandon_builders(self) -> None:
+        """Nothing is opened any more of what was asked for."""
+        while self._builders:
+            self._abandon(self._builders.popitem()[1][0])
+
+    def end(self) -> None:
+        """Let go of everything, once no command lives."""
+        self.abandon_builders()
+        while self._held:
+            self._held.popitem()[1].close()
+        self._place.close()
+        self._visits.close()
+
+    def _abandon(self, builder: Builder) -> None:
+        self._readers.unregister(builder.fileno())
+        builder.abandon()
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def _open(self, request: launch.OpenSession, _: list[int]) -> None:
+        if request.uid < MIN_UID or request.gid < MIN_UID:
+            self._supervisor.refuse(request.id, "uid", errno.EPERM, "a session's uid is at least 1001")
+            return
+        if not is_name(request.session):
+            self._supervisor.refuse(request.id, "name", errno.EINVAL, "that is no name of a session")
+            return
+        known = self._held.get(request.session)
+        if known is not None and (known.uid, known.gid) != (request.uid, request.gid):
+            self._supervisor.refuse(
+                request.id, "uid", errno.EPERM, "the session is open with another uid; close it first"
+            )
+            return
+        if known is not None:
+            self._tell_opened(request.id, known)
+            return
+        if request.session in self._builders:
+            self._supervisor.refuse(request.id, "tree", errno.EBUSY, "the session is being opened; ask again")
+            return
+        self._make_cgroup(request)
+        builder = Builder(request, self._base, Listeners(self._place, request))
+        self._builders[request.session] = (builder, time.monotonic() + BUILD_TIMEOUT_S)
+        self._readers.register(builder.fileno(), lambda: self._built(request.session))
+
+    def _make_cgroup(self, request: launch.OpenSession) -> None:
+        path = self._spawner.session_cgroup(request.session)
+        if path is not None:
+            cgroup.create(path)
+            cgroup.limit(
+                path, memory_max_bytes=request.memory_max_bytes, pids_max=request.pids_max, cpu_max=request.cpu_max
+            )
+            cgroup.enable_controllers(path)
+
+    def _built(self, name: str) -> None:
+        builder, _ = self._builders.pop(name)
+        self._readers.unregister(builder.fileno())
+        session, report = builder.finish()
+        if session is None:
+            self._supervisor.refuse(builder.request.id, report.error_stage or "", report.errno, report.message)
+            return
+        self._held[name] = session
+        self._tell_opened(builder.request.id, session)
+        self._standbys.want_now(name)
+
+    def _tell_opened(self, request_id: int, session: Session) -> None:
+        self._supervisor.send(
+            launch.Opened(id=request_id, missing=session.missing, degraded=session.degraded), session.listeners
+        )
+
+    def _make_socket(self, request: launch.MakeSocket, _: list[int]) -> None:
+        session = self._held.get(request.session)
+        if session is None:
+            self._supervisor.refuse(request.id, "session", errno.ESRCH, f"session {request.session!r} is not open")
+            return
+        with make_socket(self._visits, session.network_namespace, ipv6=request.ipv6) as made:
+            self._supervisor.send(launch.SocketMade(id=request.id), (made.fileno(),))
+
+    def _close(self, request: launch.CloseSession, _: list[int]) -> None:
+        if self._runs_in(request.session):
+            self._supervisor.refuse(request.id, "busy", errno.EBUSY, "commands of the session still run")
+            return
+        session = self._held.pop(request.session, None)
+        self._standbys.discard(request.session)
+        if session is not None:
+            session.close()
+        path = self._spawner.session_cgroup(request.session)
+        if path is not None:
+            cgroup.remove(path, wait_s=0.2)
+        self._supervisor.send(launch.Done(id=request.id))
