@@ -17,6 +17,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import NoReturn, TypeVar
 
 import msgspec
 import trio
@@ -25,7 +26,7 @@ from msgspec import structs
 from coworkd.model import launch
 from coworkd.model.errors import CoworkError, InvalidState, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
 from coworkd.model.policy import EffectivePolicy, SeccompProgram
-from coworkd.model.ports import SpawnedFds
+from coworkd.model.ports import OpenedSession, SpawnedFds
 from coworkd.system import packet
 
 _RETRY_S = 0.1
@@ -33,6 +34,8 @@ _QUIT_S = 5.0
 _log = logging.getLogger("coworkd.launching")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(launch.Reply)
+
+_A = TypeVar("_A", launch.Done, launch.Opened, launch.SocketMade, launch.Spawned)
 
 Connect = Callable[[], Awaitable[trio.socket.SocketType]]
 Permit = Callable[[], Awaitable[None]]
@@ -143,8 +146,7 @@ class LauncherClient:
         except CoworkError as error:
             _log.warning("adoption failed: %s", error.message)
             return
-        if isinstance(done, launch.Done):
-            self._on_state("; ".join(done.degraded) or None)
+        self._on_state("; ".join(done.degraded) or None)
         self._tell_started()
         self._tell_started = _nothing
 
@@ -168,7 +170,7 @@ class LauncherClient:
     def _take(self, reply: launch.Reply, fds: list[int]) -> None:
         if isinstance(reply, launch.Adopted):
             self._adopted.append((reply, LaunchedFds(reply.spawned, fds)))
-        elif isinstance(reply, launch.Done | launch.Refused | launch.Spawned):
+        elif isinstance(reply, launch.Answer):
             waiting = self._waiting.pop(reply.id, None)
             if waiting is None:
                 _close_all(fds)
@@ -176,6 +178,7 @@ class LauncherClient:
             waiting.answer, waiting.fds = reply, fds
             waiting.answered.set()
         else:
+            _close_all(fds)
             watcher = self._watchers.get(reply.process)
             if watcher is None:
                 _log.debug("nobody waits for %s of %s", type(reply).__name__, reply.process)
@@ -206,8 +209,16 @@ class LauncherClient:
 
     # -- requests -----------------------------------------------------------------------------------------------
 
-    async def _ask(self, request: launch.Request, fds: tuple[int, ...] = ()) -> launch.Answer | LaunchedFds:
+    async def _ask(self, request: launch.Request, fds: tuple[int, ...] = ()) -> launch.Done:
         """Send and wait, whatever happens to the caller. Raises `Unavailable` and what `_raise_refusal` does."""
+        done, received = await self._ask_for_fds(request, launch.Done, fds)
+        _close_all(received)
+        return done
+
+    async def _ask_for_fds(
+        self, request: launch.Request, kind: type[_A], fds: tuple[int, ...] = ()
+    ) -> tuple[_A, list[int]]:
+        """The answer and what came with it, the caller's from now on."""
         with trio.CancelScope(shield=True):
             waiting = _Waiting()
             self._last_id += 1
@@ -222,11 +233,12 @@ class LauncherClient:
         answer = waiting.answer
         if answer is None:
             raise Unavailable("the launcher went away during the call; it is being started again")
-        if isinstance(answer, launch.Spawned):
-            return LaunchedFds(answer, waiting.fds)
-        if isinstance(answer, launch.Refused):
-            _raise_refusal(answer)
-        return answer
+        if not isinstance(answer, kind):
+            _close_all(waiting.fds)
+            if isinstance(answer, launch.Refused):
+                _raise_refusal(answer)
+            raise Unavailable(f"the launcher answered {type(request).__name__} with {type(answer).__name__}")
+        return answer, waiting.fds
 
     async def _send(self, request: launch.Request, fds: tuple[int, ...]) -> None:
         data, ancillary, memfd = packet.pack(_encoder.encode(request), fds)
@@ -257,11 +269,18 @@ class LauncherClient:
             raise Unavailable("the launcher is away; it is being started again")
         return self._socket
 
-    async def open_session(self, request: launch.OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(optional entries left out, what is not as asked). Raises `MountFailed` or `SandboxSetupFailed`."""
-        done = await self._ask(request)
-        assert isinstance(done, launch.Done)
-        return done.missing, done.degraded
+    async def open_session(self, request: launch.OpenSession, /) -> OpenedSession:
+        """See `ports.LauncherPort`. Raises `MountFailed`, `InvalidState` or `SandboxSetupFailed`."""
+        opened, listeners = await self._ask_for_fds(request, launch.Opened)
+        return OpenedSession(missing=opened.missing, degraded=opened.degraded, listeners=tuple(listeners))
+
+    async def make_socket(self, session: str, *, ipv6: bool = False) -> int:
+        """See `ports.LauncherPort`. Raises `InvalidState` for a session that is not open, `StartFailed` where there is none to be had."""
+        _, fds = await self._ask_for_fds(launch.MakeSocket(id=0, session=session, ipv6=ipv6), launch.SocketMade)
+        if len(fds) != 1:
+            _close_all(fds)
+            raise Unavailable(f"the launcher made a socket and sent {len(fds)} descriptors")
+        return fds[0]
 
     async def close_session(self, session: str, /) -> None:
         await self._ask(launch.CloseSession(id=0, session=session))
@@ -269,7 +288,7 @@ class LauncherClient:
     async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, permit: Permit, /) -> LaunchedFds:
         for program in (policy.base_filter, policy.admin_filter):
             await self._put(program)
-        built, permitted = _Outcome(partial(self._ask, request)), _Outcome(permit)
+        built, permitted = _Outcome(partial(self._build, request)), _Outcome(permit)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(permitted.run)
@@ -283,6 +302,10 @@ class LauncherClient:
             raise
         assert isinstance(built.value, LaunchedFds)
         return built.value
+
+    async def _build(self, request: launch.Spawn) -> LaunchedFds:
+        spawned, fds = await self._ask_for_fds(request, launch.Spawned)
+        return LaunchedFds(spawned, fds)
 
     async def _abandon(self, built: object, process: str) -> None:
         """Nothing stays of a sandbox that may not become its command, its caller cancelled or not."""
@@ -366,8 +389,10 @@ def peer_pid(connection: trio.socket.SocketType) -> int:
     return int.from_bytes(record[:4], "little", signed=True)
 
 
-def _raise_refusal(refused: launch.Refused) -> None:
+def _raise_refusal(refused: launch.Refused) -> NoReturn:
     details = {"stage": refused.stage, "errno": refused.errno}
+    if refused.stage == "session":
+        raise InvalidState(refused.message, **details)
     if refused.stage in ("policy_denied", "resources"):
         raise StartFailed(refused.message, **details)
     if refused.stage.startswith("bind ") and refused.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):

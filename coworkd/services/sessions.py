@@ -13,6 +13,7 @@ Rules
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -288,7 +289,9 @@ class Sessions:
             )
         )
         self._opened[record.name] = generation
-        return answer
+        for listener in answer.listeners:
+            os.close(listener)
+        return answer.missing, answer.degraded
 
     async def _take_back(self, record: SessionRecord, *, keep_home: bool) -> None:
         """Nothing stays of a session that could not be made, but a home that was there before it."""

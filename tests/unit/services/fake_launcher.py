@@ -19,7 +19,7 @@ import trio
 from coworkd.model.errors import SandboxSetupFailed, Unavailable
 from coworkd.model.launch import Adopted, Exited, Notice, OpenSession, Spawn, Spawned, Started, StartError
 from coworkd.model.policy import EffectivePolicy
-from coworkd.model.ports import SpawnedFds
+from coworkd.model.ports import OpenedSession, SpawnedFds
 from coworkd.model.process import Rusage
 
 RUSAGE = Rusage(
@@ -183,8 +183,11 @@ class FakeLauncher:
     def watched(self) -> set[str]:
         return set(self._watchers)
 
-    async def open_session(self, request: OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    async def open_session(self, request: OpenSession, /) -> OpenedSession:
         raise NotImplementedError("the process service opens no sessions")
+
+    async def make_socket(self, session: str, *, ipv6: bool = False) -> int:
+        raise NotImplementedError("the process service makes no sockets")
 
     async def close_session(self, session: str, /) -> None:
         raise NotImplementedError("the process service closes no sessions")

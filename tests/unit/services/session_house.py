@@ -22,6 +22,7 @@ from coworkd.model.policy import (
     SandboxPolicy,
     SeccompProgram,
 )
+from coworkd.model.ports import OpenedSession
 from coworkd.model.session import RECORD_FORMAT, FolderGrant, SessionRecord
 from coworkd.services.session_home import Homes
 from coworkd.services.session_records import RecordStore
@@ -85,14 +86,14 @@ class FakeSessionLauncher(FakeLauncher):
     def generation(self) -> int:
         return self.connections
 
-    async def open_session(self, request: OpenSession, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    async def open_session(self, request: OpenSession, /) -> OpenedSession:
         await self._turn()
         if "open" in self.fails:
             raise self.fails["open"]
         if request.session not in self.open:
             self.trace.append(f"open {request.session}")
             self.open[request.session] = request
-        return self.missing, self.told
+        return OpenedSession(missing=self.missing, degraded=self.told, listeners=(os.memfd_create("listener"),))
 
     async def close_session(self, session: str, /) -> None:
         await self._turn()

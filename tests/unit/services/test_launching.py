@@ -192,8 +192,85 @@ async def test_what_was_kept_is_handed_over_once_with_its_descriptors() -> None:
 @in_trio
 async def test_a_session_is_opened_with_what_was_left_out() -> None:
     async with open_script() as script:
-        done = launch.Done(id=0, missing=("/a",), degraded=("b",))
-        assert await both(script.client.open_session(OPEN), script.answer(done)) == (("/a",), ("b",))
+        answer = launch.Opened(id=0, missing=("/a",), degraded=("b",))
+        listeners = [os.memfd_create(name) for name in ("one", "two")]
+        opened = await both(script.client.open_session(OPEN), script.answer(answer, *listeners))
+        assert (opened.missing, opened.degraded) == (("/a",), ("b",))
+        assert [os.readlink(f"/proc/self/fd/{fd}") for fd in opened.listeners] == [
+            "/memfd:one (deleted)",
+            "/memfd:two (deleted)",
+        ]
+        for fd in opened.listeners:
+            os.close(fd)
+
+
+@in_trio
+@pytest.mark.parametrize("ipv6", [False, True])
+async def test_a_socket_is_made_in_a_session(ipv6: bool) -> None:
+    async with open_script() as script:
+        asked: list[Any] = []
+
+        async def play() -> None:
+            asked.append(await script.answer(launch.SocketMade(id=0), os.memfd_create("socket")))
+
+        fd = await both(script.client.make_socket("bob", ipv6=ipv6), play())
+        assert os.readlink(f"/proc/self/fd/{fd}") == "/memfd:socket (deleted)"
+        os.close(fd)
+        assert [(request.session, request.ipv6) for request in asked] == [("bob", ipv6)]
+
+
+@in_trio
+@pytest.mark.parametrize("count", [0, 2])
+async def test_a_socket_is_one_descriptor(count: int) -> None:
+    async with open_script() as script:
+        fds = [os.memfd_create("socket") for _ in range(count)]
+        error = await error_of(script.client.make_socket("bob"), script.answer(launch.SocketMade(id=0), *fds))
+        assert isinstance(error, Unavailable)
+
+
+@in_trio
+@pytest.mark.parametrize(
+    "answer",
+    [
+        launch.Refused(id=0, stage="session", errno=errno.ESRCH, message="so it is"),
+        launch.Done(id=0),
+        launch.Opened(id=0),
+        SPAWNED,
+    ],
+    ids=lambda answer: type(answer).__name__,
+)
+async def test_what_comes_with_another_answer_is_closed(answer: launch.Answer) -> None:
+    async with open_script() as script:
+        fds = [os.memfd_create("stray") for _ in range(2)]
+        error = await error_of(script.client.make_socket("bob"), script.answer(answer, *fds))
+        assert isinstance(error, InvalidState if isinstance(answer, launch.Refused) else Unavailable)
+
+
+@in_trio
+async def test_what_comes_with_a_mere_done_or_a_notice_is_closed() -> None:
+    async with open_script() as script:
+        await script.say(STARTED, os.memfd_create("stray"))
+        await both(script.client.kill("p1"), script.answer(launch.Done(id=0), os.memfd_create("stray")))
+
+
+@in_trio
+async def test_listeners_of_a_caller_that_was_cancelled_still_reach_it() -> None:
+    async with open_script() as script, trio.open_nursery() as nursery:
+        got: list[int] = []
+        scope = trio.CancelScope()
+
+        async def ask() -> None:
+            with scope:
+                got.extend((await script.client.open_session(OPEN)).listeners)
+
+        nursery.start_soon(ask)
+        request = await script.next()
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        await script.say(launch.Opened(id=request.id), os.memfd_create("one"))
+        while not got:
+            await trio.lowlevel.checkpoint()
+        os.close(got[0])
 
 
 @pytest.mark.parametrize(
@@ -271,13 +348,13 @@ async def test_answers_find_their_calls_in_any_order() -> None:
         results: dict[str, tuple[str, ...]] = {}
 
         async def ask(name: str) -> None:
-            results[name] = (await script.client.open_session(structs.replace(OPEN, session=name)))[0]
+            results[name] = (await script.client.open_session(structs.replace(OPEN, session=name))).missing
 
         for name in ("a", "b", "c"):
             nursery.start_soon(ask, name)
         requests = [await script.next() for _ in range(3)]
         for request in reversed(requests):
-            await script.say(launch.Done(id=request.id, missing=(request.session,)))
+            await script.say(launch.Opened(id=request.id, missing=(request.session,)))
         while len(results) < 3:
             await trio.lowlevel.checkpoint()
         assert results == {"a": ("a",), "b": ("b",), "c": ("c",)}
