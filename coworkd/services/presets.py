@@ -1,0 +1,136 @@
+"""Presets: what `python`, `node`, `debian` and `ubuntu` mean on this machine, resolved once and kept in a file.
+
+The package indexes of these ecosystems stand in no file of ours: they are what pip, npm and apt are set to here, so that a mirror in
+use is the one allowed. `resolve_presets` asks them (blocking, a few seconds), `write_presets` keeps the answer for coworkd.
+
+File, as `netpolicy.presets` reads it:
+
+    {"format": 1, "made_at": EPOCH, "presets": {"python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"]}}}
+
+Rules
+- Of a URL only the host is taken, and the port where it is not the scheme's own: never a path, a user or a password.
+- What no pattern can name (no dot in it, or odd letters) is passed over and told; nothing is guessed, nothing is widened.
+- A preset that came to nothing is not in the file: it allows nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from coworkd.model.errors import DiskFailed
+from coworkd.netpolicy.hosts import BadHost, canonical_host
+from coworkd.system.apt_settings import read_apt, read_distribution
+from coworkd.system.npm_settings import read_npm
+from coworkd.system.pip_settings import read_pip
+from coworkd.system.tool_settings import Machine, Told, this_machine
+
+FORMAT = 1
+MAX_HOSTS = 64
+"""More is no configuration of a package manager."""
+DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
+"""Of the schemes that lead to a network; others (a directory of files) need no way out."""
+_FILE_MODE = 0o644
+
+
+class ResolvedPreset(Struct, frozen=True, kw_only=True):
+    """The patterns of one preset, and the files and programs that said so."""
+
+    hosts: tuple[str, ...]
+    said_by: tuple[str, ...]
+
+
+class ResolvedPresets(Struct, frozen=True, kw_only=True):
+    """What was resolved. `notes` are for people: what was passed over, and why."""
+
+    made_at: float
+    presets: dict[str, ResolvedPreset]
+    notes: tuple[str, ...] = ()
+
+
+def resolve_presets(machine: Machine | None = None, *, clock: Callable[[], float] = time.time) -> ResolvedPresets:
+    """Ask pip, npm and apt of this machine."""
+    asked = this_machine() if machine is None else machine
+    found = {"python": read_pip(asked), "node": read_npm(asked)}
+    distribution = read_distribution(asked)
+    notes: list[str] = []
+    if distribution is None:
+        notes.append("debian, ubuntu: this system is neither")
+    else:
+        found[distribution] = read_apt(asked)
+    presets: dict[str, ResolvedPreset] = {}
+    for name, told in found.items():
+        made, passed_over = _compose_preset(told)
+        if made is not None:
+            presets[name] = made
+        notes.extend(f"{name}: {note}" for note in (*told.notes, *passed_over))
+    return ResolvedPresets(made_at=clock(), presets=presets, notes=tuple(notes))
+
+
+def compose_pattern(url: str) -> str | None:
+    """`HOST` or `HOST:PORT` of a URL, as in `allowedDomains`; None for what no pattern can name."""
+    try:
+        parts = urlsplit(url)
+        host, port = canonical_host(parts.hostname or ""), parts.port
+    except (ValueError, BadHost):
+        return None
+    if "." not in host and ":" not in host:
+        return None
+    if port is None or port == DEFAULT_PORTS.get(parts.scheme):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def compose_file(resolved: ResolvedPresets) -> bytes:
+    """The file's content; see the top of this module."""
+    presets = {
+        name: {"hosts": list(preset.hosts), "from": list(preset.said_by)} for name, preset in resolved.presets.items()
+    }
+    whole = {"format": FORMAT, "made_at": resolved.made_at, "presets": presets}
+    return json.dumps(whole, indent=2).encode() + b"\n"
+
+
+def write_presets(path: str, resolved: ResolvedPresets) -> None:
+    """Put the file in place as a whole, its directories made; whoever reads it sees the old or the new. Raises `DiskFailed`."""
+    directory = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(directory, 0o755, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".presets.", delete=False) as file:
+            try:
+                file.write(compose_file(resolved))
+                file.flush()
+                os.fchmod(file.fileno(), _FILE_MODE)
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise DiskFailed(f"{path} cannot be written: {error.strerror}", path=path, errno=error.errno) from error
+
+
+def _compose_preset(told: Told) -> tuple[ResolvedPreset | None, list[str]]:
+    """A preset, or None where nothing is left; and what was passed over."""
+    hosts: dict[str, None] = {}
+    said_by: dict[str, None] = {}
+    notes: list[str] = []
+    for url in told.urls:
+        if url.text.partition(":")[0].lower() not in DEFAULT_PORTS:
+            continue
+        pattern = compose_pattern(url.text)
+        if pattern is None:
+            notes.append(f"{url.said_by}: a host that no pattern can name is passed over; allow it by its address")
+            continue
+        if pattern not in hosts and len(hosts) == MAX_HOSTS:
+            notes.append(f"{url.said_by}: more than {MAX_HOSTS} hosts; the others are passed over")
+            break
+        hosts[pattern] = said_by[url.said_by] = None
+    if not hosts:
+        return None, notes
+    return ResolvedPreset(hosts=tuple(hosts), said_by=tuple(said_by)), notes

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from coworkd.model.errors import DiskFailed
+from coworkd.netpolicy.patterns import PatternIndex
+from coworkd.services.presets import (
+    MAX_HOSTS,
+    ResolvedPreset,
+    ResolvedPresets,
+    compose_file,
+    compose_pattern,
+    resolve_presets,
+    write_presets,
+)
+from tests.unit.system.settings_machine import Programs, machine, put
+
+RESOLVED = ResolvedPresets(
+    made_at=5.0, presets={"python": ResolvedPreset(hosts=("index.example",), said_by=("/etc/pip.conf",))}
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "pattern"),
+    [
+        ("https://index.example/simple", "index.example"),
+        ("https://user:hunter2@Index.Example:443/simple", "index.example"),
+        ("http://index.example:80", "index.example"),
+        ("http://index.example:8081/", "index.example:8081"),
+        ("https://index.example:80/", "index.example:80"),
+        ("https://index.example./", "index.example"),
+        ("https://[2001:DB8::1]/", "2001:db8::1"),
+        ("https://[2001:db8::1]:8443/", "[2001:db8::1]:8443"),
+        ("https://198.51.100.7:8443/", "198.51.100.7:8443"),
+        ("http://nexus/simple", None),
+        ("https://*.example/", None),
+        ("https://*/", None),
+        ("https://a..example/", None),
+        ("https://index.example:99999/", None),
+        ("https://in dex.example/", None),
+        ("https://", None),
+        ("https://[::1/", None),
+    ],
+)
+def test_of_a_url_only_the_host_is_taken(url: str, pattern: str | None) -> None:
+    assert compose_pattern(url) == pattern
+
+
+def test_each_pattern_matches_the_host_it_came_from() -> None:
+    for url, host, port in [
+        ("http://index.example:8081/", "index.example", 8081),
+        ("https://[2001:db8::1]:8443/", "2001:db8::1", 8443),
+        ("https://[2001:db8::1]/", "2001:db8::1", 443),
+    ]:
+        pattern = compose_pattern(url)
+        assert pattern is not None
+        assert PatternIndex([pattern]).find(host, port) == pattern
+        assert PatternIndex([pattern]).find(f"sub.{host}", port) is None
+
+
+def test_everything_is_asked_and_told(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/os-release", "ID=ubuntu\n")
+    put(
+        tmp_path,
+        "/etc/pip.conf",
+        "[global]\nindex-url = https://u:p@py.example/\nextra-index-url = https://py.example/b\n",
+    )
+    put(tmp_path, "/etc/apt/sources.list", "deb http://apt.example/ubuntu jammy main\n")
+    programs = Programs({"npm": '{"registry": "https://npm.example/"}'})
+    resolved = resolve_presets(machine(tmp_path, programs=programs), clock=lambda: 7.0)
+    assert resolved.presets == {
+        "python": ResolvedPreset(hosts=("py.example",), said_by=("/etc/pip.conf",)),
+        "node": ResolvedPreset(hosts=("npm.example",), said_by=("npm config get registry",)),
+        "ubuntu": ResolvedPreset(hosts=("apt.example",), said_by=("/etc/apt/sources.list",)),
+    }
+    assert (resolved.made_at, resolved.notes) == (7.0, ())
+
+
+def test_what_comes_to_nothing_is_left_out_and_told(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/pip.conf", "[global]\nindex-url = http://nexus/simple\nfind-links = file:///srv/wheels\n")
+    resolved = resolve_presets(machine(tmp_path))
+    assert resolved.presets == {}
+    assert [note.partition(":")[0] for note in resolved.notes] == ["debian, ubuntu", "python", "node"]
+
+
+def test_hosts_are_bounded(tmp_path: Path) -> None:
+    many = " ".join(f"https://h{number}.example/" for number in range(MAX_HOSTS + 5))
+    put(tmp_path, "/etc/pip.conf", f"[global]\nindex-url = https://h0.example/\nextra-index-url = {many}\n")
+    resolved = resolve_presets(machine(tmp_path))
+    assert len(resolved.presets["python"].hosts) == MAX_HOSTS
+    assert any(f"more than {MAX_HOSTS} hosts" in note for note in resolved.notes)
+
+
+def test_the_file_has_its_form() -> None:
+    assert json.loads(compose_file(RESOLVED)) == {
+        "format": 1,
+        "made_at": 5.0,
+        "presets": {"python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"]}},
+    }
+
+
+def test_the_file_is_put_in_place_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "share" / "coworkd" / "presets.json"
+    write_presets(str(path), RESOLVED)
+    write_presets(str(path), RESOLVED)
+    assert path.read_bytes() == compose_file(RESOLVED)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert os.listdir(path.parent) == ["presets.json"]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "presets.json").mkdir()
+    with pytest.raises(DiskFailed, match="cannot be written"):
+        write_presets(str(tmp_path / "presets.json"), RESOLVED)
+    assert os.listdir(tmp_path) == ["presets.json"]
