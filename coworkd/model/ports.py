@@ -24,11 +24,11 @@ class AuditPort(Protocol):
 
     async def record(self, kind: str, fields: Mapping[str, Any], /) -> None: ...
 
-    async def record_all(self, records: Sequence[tuple[str, Mapping[str, Any]]], /) -> None: ...
-
 
 class AuditReader(AuditPort, Protocol):
-    """The audit log of one who also looks into it."""
+    """The audit log of one who writes many records at once, and looks into it."""
+
+    async def record_all(self, records: Sequence[tuple[str, Mapping[str, Any]]], /) -> None: ...
 
     async def find(
         self, *, kinds: Sequence[str] = (), session: str | None = None, refused_only: bool = False, limit: int
@@ -170,6 +170,10 @@ class PolicyPort(Protocol):
 
     async def effective(self, profile: str | None, limits: LimitsRequest, /) -> EffectivePolicy:
         """Profile ∩ ceiling ∩ request with both filters compiled and checked; raises `PolicyDenied`, `NotFound`."""
+
+
+class SessionPolicyPort(PolicyPort, Protocol):
+    """What sessions and the way out need of policy."""
 
     def compose_egress(
         self, policy: EffectivePolicy, request: Mapping[str, Any] | None, /

@@ -85,7 +85,7 @@ class EgressLink:
             self._socket = connection
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._start)
+                    nursery.start_soon(self._start, connection)
                     await self._receive(connection)
                     self._let_go(connection)
             finally:
@@ -128,12 +128,14 @@ class EgressLink:
         if self.pid is not None:
             await self.ask(words.Quit(id=0))
 
-    async def _start(self) -> None:
+    async def _start(self, connection: trio.socket.SocketType) -> None:
         try:
             begun = await self.ask(self._begin())
         except CoworkError as error:
             _log.error("coworkd-egress does not begin: %s", error.message)
             self._on_state(f"coworkd-egress does not serve, nothing gets out: {error.message}")
+            return
+        if self._socket is not connection:  # it ended before its answer was looked at
             return
         assert isinstance(begun, words.Begun)
         self.pid, self.degraded = begun.pid, begun.degraded

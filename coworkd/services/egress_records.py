@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 from coworkd.model.calls import EgressSessionCounts
 from coworkd.model.egress import EgressEvent
 from coworkd.model.errors import CoworkError
-from coworkd.model.ports import AuditPort, EventPort
+from coworkd.model.ports import AuditReader, EventPort
 
 _RETRY_S = 0.5
 _log = logging.getLogger("coworkd.egress")
@@ -41,7 +41,7 @@ class _Counts(Struct):
 class EgressRecords:
     """Takes events by `told`; `serve` owns the task that writes them."""
 
-    def __init__(self, *, audit: AuditPort, events: EventPort) -> None:
+    def __init__(self, *, audit: AuditReader, events: EventPort) -> None:
         self._audit = audit
         self._events = events
         self._pending: list[tuple[int, EgressEvent]] = []
