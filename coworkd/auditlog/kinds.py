@@ -118,7 +118,8 @@ KINDS: dict[str, dict[str, Rule]] = {
     "update.refused": _table("version slot reason"),
     "tool.install": _table("name version sha256"),
     "tool.remove": _table("name version"),
-    "ca.install": _table("name sha256"),
+    "ca.install": _table("name sha256 certificates:texts"),
+    "ca.remove": _table("name sha256"),
     "clock.step": _table("before:number after:number delta_s:number source"),
 }
 

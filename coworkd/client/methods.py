@@ -67,6 +67,10 @@ EGRESS_ALLOW = Method("egress.allow", calls.EgressAllow, calls.EgressAllowed)
 EGRESS_STATUS = Method("egress.status", calls.NoParams, calls.EgressStatus)
 EGRESS_PRESETS = Method("egress.presets", calls.NoParams, calls.EgressPresets)
 
+CA_INSTALL = Method("ca.install", calls.CaInstall, calls.CaInstalled)
+CA_LIST = Method("ca.list", calls.NoParams, calls.CaInstalled)
+CA_REMOVE = Method("ca.remove", calls.CaName, calls.Empty)
+
 AUDIT_TAIL = Method("audit.tail", calls.AuditTail, calls.AuditRecords)
 AUDIT_VERIFY = Method("audit.verify", calls.NoParams, calls.AuditVerified)
 EVENTS_SUBSCRIBE = Method("events.subscribe", calls.Subscribe, calls.Subscribed)

@@ -573,3 +573,30 @@ class BridgeList(Answer, frozen=True, kw_only=True):
 
 class BridgeClose(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     name: str
+
+
+# -- certificates -------------------------------------------------------------------------------------------------
+
+
+class CaInstall(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
+    """What was installed under the same name before is replaced."""
+    pem: str
+
+
+class InstalledCa(Struct, frozen=True, kw_only=True):
+    """One certificate of an authority that sandboxes trust beside the guest's own."""
+
+    name: str
+    subject: str
+    sha256: str
+    """Of the certificate, lower-case hex."""
+    not_after: float
+
+
+class CaInstalled(Answer, frozen=True, kw_only=True):
+    installed: tuple[InstalledCa, ...]
+
+
+class CaName(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    name: str
