@@ -109,7 +109,15 @@ KINDS: dict[str, dict[str, Rule]] = {
     "egress.close": _table(_CONNECTION, "sent_bytes:integer received_bytes:integer took_s:number reason"),
     "egress.request": _table(_CONNECTION, "method path status:integer reason"),
     "egress.allow": _table("host until:number duration_s:number"),
-    "forward.open": _table("port:integer"),
+    "forward.open": _table("port:integer stream"),
+    "forward.close": _table(
+        "port:integer stream reason sent_bytes:integer received_bytes:integer took_s:number",
+    ),
+    "bridge.open": _table("name listen connect origin"),
+    "bridge.close": _table(
+        "name listen connect origin reason connections:integer failed:integer sent_bytes:integer",
+        "received_bytes:integer took_s:number",
+    ),
     "file.write": _table("path size:integer"),
     "file.change": _table("path change size:integer"),
     "storage.change": _table("device action bytes:integer message"),
