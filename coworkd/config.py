@@ -20,6 +20,7 @@ from coworkd.settings import BadFile, BadValue, Finding, Given, Parser, read_tab
 from coworkd.settings.values import absolute_path, choice, integer, listed, number, size, text
 
 DEFAULT_PATH = "/etc/coworkd/coworkd.toml"
+ADMIN_PRESETS = "/etc/coworkd/presets.json"
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _MIB = 1024 * 1024
@@ -27,6 +28,7 @@ _UNIX = re.compile(r"unix://(/[^?#]*)\Z")
 _VSOCK_LISTEN = re.compile(r"vsock://:([0-9]{1,10})\Z")
 _VSOCK_DIAL = re.compile(r"vsock://([0-9]{1,10}):([0-9]{1,10})\Z")
 _VIRTIO = re.compile(r"virtio://(/[^?#]*)\Z")
+_TARGET = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})\Z")
 _HOST_CID = 2
 """The only peer there is for a guest (vsock(7), VMADDR_CID_HOST)."""
 _MAX_PORT = 0xFFFF_FFFE
@@ -63,6 +65,12 @@ class FinishedConfig(Struct, frozen=True, kw_only=True):
     keep_bytes: int = 64 * _MIB
 
 
+class NetworkConfig(Struct, frozen=True, kw_only=True):
+    """`[network]`: what `reachability` tries to connect to, `HOST:PORT`, through the session's way out; empty: nothing is tried."""
+
+    probe: str = ""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything a coworkd needs to know before it starts. `Config()` is what holds without a file."""
 
@@ -77,10 +85,18 @@ class Config(Struct, frozen=True, kw_only=True):
     """Empty: as `find_vendor_policies` finds them."""
     admin_policies: str = "/etc/coworkd/policies"
     cache_dir: str = "/var/cache/coworkd"
+    presets: str = ""
+    """The file of what the presets are on this machine. Empty: as `find_presets` finds it."""
     log: LogConfig = LogConfig()
     audit: AuditConfig = AuditConfig()
     spool: SpoolConfig = SpoolConfig()
     finished: FinishedConfig = FinishedConfig()
+    network: NetworkConfig = NetworkConfig()
+
+    @property
+    def presets_file(self) -> str | None:
+        """The file of presets that is used; None where there is none."""
+        return self.presets or find_presets()
 
     @property
     def policy_dirs(self) -> tuple[str, str]:
@@ -117,6 +133,7 @@ def parse_config(data: bytes, *, file: str) -> Config:
         audit=AuditConfig(**_section(values, "audit")),
         spool=SpoolConfig(**_section(values, "spool")),
         finished=FinishedConfig(**_section(values, "finished")),
+        network=NetworkConfig(**_section(values, "network")),
         **{key: value for key, value in values.items() if "." not in key},
     )
     _check_audit_bounds(config.audit, given)
@@ -130,6 +147,12 @@ def find_vendor_policies() -> str:
     if os.path.exists(os.path.join(checkout, "pyproject.toml")) and os.path.isdir(beside):
         return beside
     return os.path.join(sys.prefix, "share", "coworkd", "policies")
+
+
+def find_presets() -> str | None:
+    """The file of what the presets are on this machine: the admin's, else the installation's; None where there is neither."""
+    installed = os.path.join(sys.prefix, "share", "coworkd", "presets.json")
+    return next((path for path in (ADMIN_PRESETS, installed) if os.path.exists(path)), None)
 
 
 def _section(values: dict[str, Any], table: str) -> dict[str, Any]:
@@ -165,6 +188,14 @@ def _endpoint(value: object) -> str:
     )
 
 
+def _target(value: object) -> str:
+    target = text(value)
+    match = _TARGET.match(target)
+    if match is None or not 0 < int(match["port"]) <= 65535:
+        raise BadValue(f"{target!r} is not HOST:PORT, such as example.org:443 or [2001:db8::1]:443")
+    return target
+
+
 def _with_port(uri: str, port: int) -> str:
     if not 0 < port <= _MAX_PORT:
         raise BadValue(f"{uri!r} has a port outside 1 to {_MAX_PORT}")
@@ -180,6 +211,7 @@ _SCHEMA: dict[str, Parser] = {
     "vendor_policies": absolute_path,
     "admin_policies": absolute_path,
     "cache_dir": absolute_path,
+    "presets": absolute_path,
     "log.level": choice("debug", "info", "warning", "error"),
     "log.file": absolute_path,
     "audit.rotate_bytes": size(64 * 1024, 1 << 40),
@@ -190,4 +222,5 @@ _SCHEMA: dict[str, Parser] = {
     "finished.keep_s": number(0, 10 * 365 * 24 * 3600),
     "finished.keep_count": integer(1, 1_000_000),
     "finished.keep_bytes": size(0, 1 << 40),
+    "network.probe": _target,
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coworkd import config
-from coworkd.config import Config, find_vendor_policies, load_config, parse_config
+from coworkd.config import Config, find_presets, find_vendor_policies, load_config, parse_config
 from coworkd.model.errors import InvalidParams, NotFound
 from coworkd.settings import BadFile
 
@@ -32,6 +32,7 @@ launcher_socket = "/l"
 vendor_policies = "/v"
 admin_policies = "/a"
 cache_dir = "/c"
+presets = "/p"
 [log]
 level = "debug"
 file = "/j"
@@ -46,6 +47,8 @@ drain_s = 1
 keep_s = 60
 keep_count = 5
 keep_bytes = "4M"
+[network]
+probe = "example.org:443"
 """
     read = parse_config(text.encode(), file="f")
     assert read.endpoints == ("unix:///a/b.sock", "vsock://:5005", "vsock://2:5007", "virtio:///dev/virtio-ports/x")
@@ -55,6 +58,7 @@ keep_bytes = "4M"
     assert (read.audit.rotate_bytes, read.audit.keep_bytes, read.audit.reserve_bytes) == (1 << 20, 3 << 20, 0)
     assert (read.spool.stream_bytes, read.spool.drain_s) == (2 << 20, 1.0)
     assert (read.finished.keep_s, read.finished.keep_count, read.finished.keep_bytes) == (60.0, 5, 4 << 20)
+    assert (read.presets_file, read.network.probe) == ("/p", "example.org:443")
     # Every key of the schema stands in the text above, so none can be forgotten here.
     assert all(f"{key.rpartition('.')[2]} = " in text for key in config._SCHEMA)
 
@@ -127,3 +131,24 @@ def test_vendor_policies_of_an_installation_are_its_share(tmp_path: Path, monkey
     monkeypatch.setattr(config, "__file__", str(package / "config.py"))
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     assert find_vendor_policies() == str(tmp_path / "share" / "coworkd" / "policies")
+
+
+@pytest.mark.parametrize(
+    "target", ["example.org", "example.org:0", "example.org:65536", "https://a.example:1", "a b:1"]
+)
+def test_a_probe_is_a_host_and_a_port(target: str) -> None:
+    first = refusal(f'[network]\nprobe = "{target}"').findings[0]
+    assert (first.line, first.key) == (2, "network.probe")
+    assert parse_config(b'[network]\nprobe = "[2001:db8::1]:443"', file="f").network.probe == "[2001:db8::1]:443"
+
+
+def test_presets_are_the_admins_or_the_installations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin, installed = tmp_path / "etc.json", tmp_path / "share" / "coworkd" / "presets.json"
+    monkeypatch.setattr(config, "ADMIN_PRESETS", str(admin))
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert find_presets() is None
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    assert find_presets() == str(installed)
+    admin.touch()
+    assert find_presets() == Config().presets_file == str(admin)
