@@ -124,6 +124,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_processes(commands)
     _add_sessions(commands)
     _add_policy(commands, words)
+    _add_ca(commands)
     _add_audit(commands)
     _add_daemon(commands)
     return parser
@@ -213,6 +214,19 @@ def _add_policy(commands: Subparsers, words: Sequence[str]) -> None:
     from coworkd.cli.policy_files import add_parser
 
     add_parser(commands)
+
+
+def _add_ca(commands: Subparsers) -> None:
+    ca = _add(commands, "ca", None, "add certificate authorities that sandboxes trust, list and remove them")
+    verbs = ca.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    install = _add(
+        verbs, "install", "control_ca:install", "trust the authorities in a PEM file; replaces what had the name"
+    )
+    install.add_argument("name", metavar="NAME", help="what to call them: letters, digits, '.', '_' and '-'")
+    install.add_argument("file", metavar="FILE", help='PEM certificates; "-" reads them')
+    _add(verbs, "list", "control_ca:list_all", "list the certificates that were installed")
+    remove = _add(verbs, "rm", "control_ca:remove", "trust what was installed under a name no more")
+    remove.add_argument("name", metavar="NAME")
 
 
 def _add_audit(commands: Subparsers) -> None:
