@@ -119,14 +119,15 @@ class Loop:
         """End `run` after this turn."""
         self._stopped = True
 
-    def turn(self, wait_s: float | None = None) -> None:
-        """Wait for what comes first, at most `wait_s`, and handle it."""
+    def turn(self, wait_s: float | None = None) -> int:
+        """Wait for what comes first, at most `wait_s`, and handle it; how many descriptors were ready."""
         handlers = self._handlers
-        for fd, mask in self._epoll.poll(self._wait_s(wait_s), _EVENTS_A_TURN):
+        events = self._epoll.poll(self._wait_s(wait_s), _EVENTS_A_TURN)
+        self.now = self._clock()
+        for fd, mask in events:
             handler = handlers.get(fd)
             if handler is not None:
                 handler(mask)
-        self.now = self._clock()
         for _ in range(len(self._soon)):
             self._soon.popleft()()
         timers = self._timers
@@ -134,6 +135,7 @@ class Loop:
             heapq.heappop(timers)[2].fire()
         for call in self._last:
             call()
+        return len(events)
 
     def close(self) -> None:
         """Let go of the epoll descriptor and of every handler."""
