@@ -125,7 +125,7 @@ class Started:
         self.directory = directory
         self.path = str(directory / "launcher.sock")
         self.cgroup = own_cgroup(directory)
-        (directory / "base").mkdir()
+        (directory / "base").mkdir(exist_ok=True)
         words = ["--socket", self.path, "--base", str(directory / "base"), "--linger", str(linger_s)]
         words += ["--bubblewrap", read_bwrap_features().path]
         if self.cgroup is not None:
@@ -169,31 +169,40 @@ def open_launcher(directory: Path, *, linger_s: float = 20.0) -> Iterator[Starte
         started.close()
 
 
-def session_request(home: Path, *folders: FolderGrant, name: str = "bob", **fields: Any) -> launch.OpenSession:
+def session_request(
+    home: Path, *folders: FolderGrant, name: str = "bob", uid: int = UID, **fields: Any
+) -> launch.OpenSession:
     """What coworkd asks for; `home` is made and owned as coworkd does it."""
     home.mkdir(mode=0o700, exist_ok=True)
-    os.chown(home, UID, UID)
+    os.chown(home, uid, uid)
     (home / "mnt").mkdir(exist_ok=True)
     known: dict[str, Any] = {
-        "uid": UID,
-        "gid": UID,
+        "uid": uid,
+        "gid": uid,
         "memory_max_bytes": 1 << 30,
         "pids_max": 200,
         "cpu_max": 1.0,
         "tree": compose_tree(
-            name=name, uid=UID, home=bytes(home), folders=folders, tmp_max_bytes=8 << 20, layout=LAYOUT
+            name=name, uid=uid, home=bytes(home), folders=folders, tmp_max_bytes=8 << 20, layout=LAYOUT
         ),
     }
     return launch.OpenSession(id=0, session=name, **{**known, **fields})
 
 
 def spawn_request(
-    argv: Sequence[str], *, process: str = "p1", tty: TtySize | None = None, stdin: bool = False, **fields: Any
+    argv: Sequence[str],
+    *,
+    process: str = "p1",
+    name: str = "bob",
+    uid: int = UID,
+    tty: TtySize | None = None,
+    stdin: bool = False,
+    **fields: Any,
 ) -> launch.Spawn:
     """What coworkd asks for, with filters that allow everything."""
     spec = ProcessSpec(
         process=process,
-        session="bob",
+        session=name,
         argv=tuple(word.encode() for word in argv),
         env={},
         cwd=None,
@@ -201,10 +210,10 @@ def spawn_request(
         tty=tty,
     )
     view = SessionView(
-        name="bob",
-        uid=UID,
-        gid=UID,
-        home=b"/sessions/bob",
+        name=name,
+        uid=uid,
+        gid=uid,
+        home=b"/sessions/" + name.encode(),
         profile="default",
         limits=LimitsRequest(),
         env={},
