@@ -123,6 +123,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_run(commands)
     _add_processes(commands)
     _add_sessions(commands)
+    _add_egress(commands)
     _add_policy(commands, words)
     _add_ca(commands)
     _add_audit(commands)
@@ -202,14 +203,39 @@ def _add_sessions(commands: Subparsers) -> None:
     _add(verbs, "list", "control_sessions:list_all", "list the sessions")
     show = _add(verbs, "show", "control_sessions:show", "show one session")
     show.add_argument("name", metavar="NAME")
+    policy = _add(verbs, "policy", "control_session_policy:show", "show what holds for a session now")
+    policy.add_argument("name", metavar="NAME")
     remove = _add(verbs, "rm", "control_sessions:remove", "remove a session with all it holds")
     remove.add_argument("name", metavar="NAME")
     remove.add_argument("--force", "-f", action="store_true", help="also when commands of it still run")
 
 
+def _add_egress(commands: Subparsers) -> None:
+    egress = _add(commands, "egress", None, "see what gets out of sessions, and allow more of it for a while")
+    verbs = egress.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    check = _add(verbs, "check", "control_egress:check", "say whether a host may be reached; status 1 where not")
+    check.add_argument("target", metavar="HOST[:PORT]", help="port 443 where none is said")
+    whose = check.add_mutually_exclusive_group()
+    whose.add_argument("--session", metavar="NAME", help="from this session (default: of the profile default)")
+    whose.add_argument("--profile", metavar="P", help="by this profile")
+    log = _add(verbs, "log", "control_egress:log", "show the newest connections and refusals")
+    log.add_argument("--session", metavar="NAME", help="only those of this session")
+    log.add_argument("--refused", action="store_true", help="only what was refused")
+    log.add_argument("--limit", "-n", type=int, default=100, metavar="N", help="how many (default 100)")
+    log.add_argument("--follow", "-f", action="store_true", help="go on with what comes, until interrupted")
+    allow = _add(verbs, "allow", "control_egress:allow", "allow a session a host for a while")
+    allow.add_argument("session", metavar="SESSION")
+    allow.add_argument("host", metavar="HOST", help="a host or pattern, as in allowedDomains")
+    allow.add_argument("--for", dest="duration", required=True, metavar="TIME", help="90s, 10m, 2h or 1d")
+    presets = _add(verbs, "presets", "control_presets:presets", "show what each preset is on this machine")
+    said = "ask pip, npm and apt here, and keep what they say in FILE (default /etc/coworkd/presets.json; -: print it)"
+    presets.add_argument("--write", nargs="?", const="/etc/coworkd/presets.json", metavar="FILE", help=said)
+    _add(verbs, "status", "control_egress:status", "count the connections of each session")
+
+
 def _add_policy(commands: Subparsers, words: Sequence[str]) -> None:
     if "policy" not in words:
-        _add(commands, "policy", None, "check, show, explain and compare policies")
+        _add(commands, "policy", None, "check, show, explain, compare and set policies")
         return
     from coworkd.cli.policy_files import add_parser
 

@@ -53,8 +53,8 @@ _HERE = "\0"
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add `policy` and its four commands."""
-    policy = subparsers.add_parser("policy", help="check, show, explain and compare policies")
+    """Add `policy` and its commands; `set`, which needs a link, names its handler."""
+    policy = subparsers.add_parser("policy", help="check, show, explain, compare and set policies")
     commands = policy.add_subparsers(dest="policy_command", required=True, metavar="COMMAND")
     check = _add(commands, "check", _check, "say what is wrong with policy files, of all kinds, or directories")
     check.add_argument("files", nargs="+", metavar="FILE")
@@ -68,6 +68,18 @@ def add_parser(subparsers: Subparsers) -> None:
     diff = _add(commands, "diff", _diff, "compare two policy files of one kind, or two profiles by name")
     diff.add_argument("a", metavar="A")
     diff.add_argument("b", metavar="B")
+    _add_set(commands)
+
+
+def _add_set(commands: Subparsers) -> None:
+    said = "change what holds for a session, from its next connection on"
+    parser = commands.add_parser("set", help=said, description=f"{said[0].upper()}{said[1:]}.")
+    parser.add_argument("session", metavar="SESSION")
+    parser.add_argument("--profile", metavar="P", help="another profile")
+    parser.add_argument("--egress", metavar="FILE", help="an srt-settings file that narrows the profile's")
+    parser.add_argument("--keep-open", action="store_true", help="leave connections open that are forbidden now")
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    parser.set_defaults(handler="control_session_policy:set_policy")
 
 
 def _add(commands: Subparsers, name: str, handler: Callable[[argparse.Namespace], int], what: str) -> Any:

@@ -94,7 +94,7 @@ def test_policy_brings_its_own_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "shell", "ps", "attach", "kill", "session", "policy", "audit", "events", "call"]
+    "command", ["run", "shell", "ps", "attach", "kill", "session", "egress", "policy", "audit", "events", "call"]
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -1,0 +1,61 @@
+"""`coworkctl egress presets`: what each preset is on this machine; `--write` makes the file that says so.
+
+Writing asks pip, npm and apt of the machine this runs on, and needs no coworkd; showing asks coworkd what it uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from coworkd.cli.control_json import dump
+from coworkd.cli.control_link import open_client
+from coworkd.cli.control_tables import clock, shown
+
+STANDARD_OUTPUT = "-"
+
+
+def presets(args: argparse.Namespace) -> int:
+    return _write(args) if args.write is not None else _show(args)
+
+
+def _write(args: argparse.Namespace) -> int:
+    from coworkd.services.presets import compose_file, resolve_presets, write_presets
+
+    resolved = resolve_presets()
+    for note in resolved.notes:
+        print(f"coworkctl: {shown(note)}", file=sys.stderr)
+    if args.write == STANDARD_OUTPUT:
+        sys.stdout.write(compose_file(resolved).decode())
+        return 0
+    write_presets(args.write, resolved)
+    if args.json:
+        print(dump({"file": args.write, "presets": sorted(resolved.presets)}))
+        return 0
+    for name, preset in sorted(resolved.presets.items()):
+        print(preset_line(name, preset.hosts, preset.said_by))
+    print(f"written to {args.write}; a coworkd that runs takes it by: coworkctl call policy.reload")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    with open_client(args) as client:
+        answer = client.egress_presets()
+    if args.json:
+        print(dump(answer))
+        return 0
+    for name, preset in sorted(answer.presets.items()):
+        print(preset_line(name, preset.hosts, preset.made_from))
+    if answer.file is None:
+        print("those of this machine were never resolved: coworkctl egress presets --write")
+    else:
+        made = f", made {clock(answer.made_at)}" if answer.made_at is not None else ""
+        print(f"those of this machine are from {shown(answer.file)}{made}")
+    return 0
+
+
+def preset_line(name: str, hosts: tuple[str, ...], said_by: tuple[str, ...]) -> str:
+    """`name  hosts  (who said so)`; what came to nothing says so."""
+    if not hosts:
+        return f"{shown(name)}  allows nothing here"
+    return f"{shown(name)}  {shown(' '.join(hosts))}  ({shown(', '.join(said_by))})"
