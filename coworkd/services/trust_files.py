@@ -117,6 +117,8 @@ class TrustFiles:
             for directory in (self.directory, self._certs, os.path.join(self._certs, "java")):
                 os.makedirs(directory, exist_ok=True)
                 os.chmod(directory, 0o755)  # noqa: S103  sandboxes read them
+            for directory in (self._installed, self.directory, self._certs):
+                _sweep(directory)
             names = sorted(name.removesuffix(".pem") for name in os.listdir(self._installed) if name.endswith(".pem"))
         except OSError as error:
             raise DiskFailed(f"{self.directory} cannot be made: {error.strerror}", errno=error.errno) from error
@@ -184,8 +186,8 @@ class TrustFiles:
     def _copy_system(self, change: Change) -> set[str]:
         """Links as links (they lead below /usr, which sandboxes have), files that everybody may read as files; returns the names."""
         names = set()
-        with contextlib.suppress(FileNotFoundError):
-            for entry in os.scandir(self._system):
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._system) as entries:
+            for entry in entries:
                 path = os.path.join(self._certs, entry.name)
                 if entry.name == _SYSTEM_BUNDLE or entry.name.startswith(_OURS):
                     continue
@@ -230,6 +232,13 @@ def _join(certificates: Iterable[Certificate]) -> bytes:
 def _new_name(path: str) -> str:
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}{_NEW}")
+
+
+def _sweep(directory: str) -> None:
+    """Remove what a change that was cut off has left."""
+    for name in os.listdir(directory):
+        if name.startswith(".") and name.endswith(_NEW):
+            os.unlink(os.path.join(directory, name))
 
 
 def _read(path: str) -> bytes:

@@ -19,7 +19,7 @@ import binascii
 import hashlib
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -144,25 +144,24 @@ def _judge(der: bytes, line: int, now: float) -> Certificate:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=der)
-        authority = is_authority(der)
-    except (ssl.SSLError, BrokenDer, ValueError) as error:
+        shown: Sequence[Mapping[str, Any]] = context.get_ca_certs()  # those that OpenSSL takes for an authority's
+        trusted = is_authority(der) and len(shown) == 1
+        not_after = float(ssl.cert_time_to_seconds(shown[0]["notAfter"])) if trusted else 0.0
+    except (ssl.SSLError, BrokenDer, ValueError) as error:  # ValueError: no text to decode, no date
         raise InvalidParams(
             f"line {line}: that is no X.509 certificate; is the file damaged?", key="pem", line=line
         ) from error
-    shown = context.get_ca_certs()  # those that OpenSSL takes for an authority's
-    if not authority or len(shown) != 1:
+    if not trusted:
         raise InvalidParams(
             f"line {line}: this certificate is not a CA's (basicConstraints, keyUsage): it can vouch for nobody. Install the one"
             " that signed it",
             key="pem",
             line=line,
         )
-    fields: Mapping[str, Any] = shown[0]
-    not_after = float(ssl.cert_time_to_seconds(fields["notAfter"]))
     if not_after <= now:
-        raise InvalidParams(f"line {line}: this certificate expired on {fields['notAfter']}", key="pem", line=line)
+        raise InvalidParams(f"line {line}: this certificate expired on {shown[0]['notAfter']}", key="pem", line=line)
     return Certificate(
-        der=der, subject=_subject(fields["subject"]), sha256=hashlib.sha256(der).hexdigest(), not_after=not_after
+        der=der, subject=_subject(shown[0]["subject"]), sha256=hashlib.sha256(der).hexdigest(), not_after=not_after
     )
 
 
