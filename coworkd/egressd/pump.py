@@ -1,14 +1,15 @@
 """What carries a connection whose bytes are not just passed on: the seam between the loop and who reads what passes.
 
 A tunnel is spliced in the kernel and needs none of this. A forwarded plain HTTP request and an inspected connection do: their driver
-(`forward`) moves bytes between two sockets and a `Pump`, which does no I/O, within these rules:
+(`exchange`) moves bytes between two sockets and a `Pump`, which does no I/O, within these rules:
 
 - `start` is called once, when the way to the upstream is open; then each arrival is given to `receive_client` or `receive_upstream`,
-  `b""` being an end of file, told once a side. Each call returns what is to be sent to either side now.
-- A pump holds no more than what it needs to understand one message. The driver stops reading one side while more than `BUFFER_LIMIT_BYTES`
-  wait for the other.
-- `upstream_done`: the upstream is to be closed, once all was sent to it; the client stays. `ended`: both are to be closed, once all
-  was sent. `raw`: from here on bytes pass unread both ways (a plain upgrade), and the driver splices them.
+  `b""` being an end of file, told once a side; `lose_upstream` tells that the upstream broke instead. Each returns what is to be sent
+  to either side now.
+- A pump holds no more than what it needs to understand one message. The driver does not read one side while more than
+  `BUFFER_LIMIT_BYTES` wait for the other, nor the client while `wants_client` is False.
+- `upstream_done`: the upstream is to be closed; the client stays. `ended`: the client is to be closed too, once all was sent to it, and
+  with a reset where `abrupt`. `raw`: from here on bytes pass unread both ways (a plain upgrade), and the driver splices them.
 - A pump never raises for what a peer sent: it answers, or ends.
 """
 
@@ -36,9 +37,25 @@ NOTHING = Sends()
 class Pump(Protocol):
     """One connection's bytes, understood. See the rules above."""
 
-    upstream_done: bool
-    ended: bool
-    raw: bool
+    @property
+    def wants_client(self) -> bool:
+        """Whether the client is to be read."""
+
+    @property
+    def upstream_done(self) -> bool:
+        """Whether the upstream is finished with."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client is finished with, and so everything."""
+
+    @property
+    def abrupt(self) -> bool:
+        """Whether the client's connection is to be reset: it did not get the whole."""
+
+    @property
+    def raw(self) -> bool:
+        """Whether bytes are passed unread from here on."""
 
     def start(self) -> Sends:
         """The way is open: what is to be sent before anything has come."""
@@ -48,6 +65,9 @@ class Pump(Protocol):
 
     def receive_upstream(self, data: bytes) -> Sends:
         """Bytes of the upstream; `b""` is its end of file."""
+
+    def lose_upstream(self, reason: str) -> Sends:
+        """The upstream broke (a reset, silence for too long): what came is not the whole."""
 
 
 TellRequest = Callable[[str, str, int, str], None]
