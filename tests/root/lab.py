@@ -25,6 +25,7 @@ from typing import Any
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.servers import dns
 from tests.root.servers.certificates import Certificates, make_certificates
+from tests.root.servers.packages import make_packages
 
 _REPO = Path(__file__).resolve().parents[2]
 _STEP_S = 20
@@ -132,6 +133,7 @@ def open_lab(directory: Path, *, servers: bool = True) -> Iterator[Lab]:
         )
         lab = Lab(directory, guest, outside, certificates)
         if servers:
+            make_packages(directory, url=f"https://index.{dns.DOMAIN}")
             argv = (sys.executable, "-m", "tests.root.servers", str(directory))
             stack.enter_context(lab.running(outside, *argv))
             stack.enter_context(lab.running(guest, *argv, "canary"))

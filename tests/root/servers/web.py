@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from tests.root.servers.seen import Seen, plain
 
 PIECE_BYTES = 64 * 1024
+INDEXES = ("index.html", "index.json")
 GIT_TIMEOUT_S = 30
 
 
@@ -60,6 +61,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, body: bytes, kind: str = "text/plain", status: int = 200) -> None:
         self.send_response(status)
+        if status in (204, 304):
+            self.end_headers()
+            return
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -144,7 +148,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(b"outside\n", status=403)
             return
         if found.is_dir():
-            found = found / "index.html"
+            found = next((found / name for name in INDEXES if (found / name).is_file()), found)
         if not found.is_file():
             self.answer(b"no such file\n", status=404)
             return
