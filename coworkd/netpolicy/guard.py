@@ -15,6 +15,8 @@ Sources: IANA IPv4 and IPv6 Special-Purpose Address Registries; sandbox-runtime 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from coworkd.model.egress import SessionEgress
 from coworkd.netpolicy.patterns import PatternIndex
 from coworkd.netpolicy.ranges import AddressSet, IPAddress, carried_ipv4, parse_address
@@ -73,16 +75,10 @@ class Guard:
                 return "resolved to a deny-listed address"
             if one in self._listed:
                 return "resolved to a listed address"
-            for why, addresses in NEVER:
-                if one in addresses:
-                    return f"resolved to {why}"
-        if is_own:
-            return "resolved to one of this guest's own addresses"
-        if _is_reserved_ipv6(parsed, carried=bool(carried)):
-            return "resolved to a reserved address"
-        if not self._allow_private and any(one in PRIVATE for one in (parsed, *carried)):
-            return "resolved to a private address, and coworkd.allow_private is not set"
-        return None
+        why = _special(parsed, carried, allow_private=self._allow_private)
+        if why is None and is_own:
+            why = "one of this guest's own addresses"
+        return None if why is None else f"resolved to {why}"
 
 
 def judge_address(address: str, *, settings: SessionEgress, is_own: bool, port: int | None = None) -> str | None:
@@ -90,7 +86,19 @@ def judge_address(address: str, *, settings: SessionEgress, is_own: bool, port: 
     return Guard(settings).judge(address, is_own=is_own, port=port)
 
 
-def _is_reserved_ipv6(address: IPAddress, *, carried: bool) -> bool:
-    if address.version == 4 or carried or address in PRIVATE:
-        return False
-    return address not in GLOBAL_IPV6 or address in RESERVED_IPV6
+def judge_literal(address: str, *, allow_private: bool) -> str | None:
+    """What kind of address `address` is, where no session may reach such a one whatever else is allowed."""
+    parsed = parse_address(address)
+    return None if parsed is None else _special(parsed, carried_ipv4(parsed), allow_private=allow_private)
+
+
+def _special(parsed: IPAddress, carried: Sequence[IPAddress], *, allow_private: bool) -> str | None:
+    every = (parsed, *carried)
+    for why, addresses in NEVER:
+        if any(one in addresses for one in every):
+            return why
+    if any(one in PRIVATE for one in every):
+        return None if allow_private else "a private address, and coworkd.allow_private is not set"
+    if parsed.version == 6 and not carried and (parsed not in GLOBAL_IPV6 or parsed in RESERVED_IPV6):
+        return "a reserved address"
+    return None

@@ -45,8 +45,8 @@ def canonical_host(text: str) -> str:
         raise BadHost(f"a host is an IP address or of letters, digits, '.', '_' and '-', not {text!a}")
     name = bare.lower().removesuffix(".")
     labels = name.split(".")
-    if _NUMBER.match(labels[-1]):
-        return _canonical_ipv4(labels)
+    if ends_in_number(labels):
+        return canonical_ipv4(labels)
     for label in labels:
         if not 1 <= len(label) <= MAX_LABEL_LENGTH:
             raise BadHost(f"a label of a host has 1 to {MAX_LABEL_LENGTH} characters: {text!a}")
@@ -74,7 +74,13 @@ def _canonical_ipv6(bare: str) -> str:
     return str(address) if mapped is None else str(mapped)
 
 
-def _canonical_ipv4(labels: list[str]) -> str:
+def ends_in_number(labels: list[str]) -> bool:
+    """Whether a name of these labels, without the empty one behind a trailing dot, can only be an IPv4 address."""
+    return _NUMBER.match(labels[-1]) is not None
+
+
+def canonical_ipv4(labels: list[str]) -> str:
+    """Return the dotted quad for lower-case `labels` in any spelling of inet_aton. Raises `BadHost`."""
     numbers = [_ipv4_number(label) for label in labels]
     last = numbers.pop()
     if len(numbers) > 3 or any(number > 255 for number in numbers) or last >= 256 ** (4 - len(numbers)):

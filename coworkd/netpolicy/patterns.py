@@ -9,44 +9,104 @@ Rules (sandbox-runtime 0.0.83; FACTS §6)
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 
-from coworkd.netpolicy.hosts import BadHost, canonical_host, is_address
+from coworkd.netpolicy.hosts import is_address, strip_brackets
+from coworkd.netpolicy.ranges import parse_address
+from coworkd.netpolicy.urls import url_host
 
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
+_URL_HOST = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/@]*@)?([^/?#]+)", re.IGNORECASE)
+
+Wrong = tuple[str, "str | None"]
+"""A sentence, and the nearest right spelling where one is close."""
 
 
 def split_pattern(pattern: str) -> tuple[str, int | None]:
     """Return the lower-cased host part and the port of `pattern`; whole where nothing can be split off."""
+    host, port = _split(pattern)
+    return host.lower(), port
+
+
+def _split(pattern: str) -> tuple[str, int | None]:
     if pattern.startswith("["):
         inner, closed, rest = pattern[1:].partition("]")
-        if not closed:
-            return pattern.lower(), None
-        if rest == "":
+        if closed and not rest:
             return _unbracketed(inner), None
-        port = parse_port(rest[1:]) if rest[0] == ":" else None
-        return (pattern.lower(), None) if port is None else (_unbracketed(inner), port)
+        port = _parse_port(rest[1:]) if rest.startswith(":") else None
+        return (pattern, None) if port is None else (_unbracketed(inner), port)
     host, colon, digits = pattern.rpartition(":")
-    if not colon:
-        return pattern.lower(), None
     if ":" in host:
         return _unbracketed(pattern), None
-    port = parse_port(digits)
-    return (pattern.lower(), None) if port is None else (host.lower(), port)
+    port = _parse_port(digits) if colon else None
+    return (pattern, None) if port is None else (host, port)
 
 
-def parse_port(digits: str) -> int | None:
-    """1 to 65535 without leading zeros, else None."""
+def _parse_port(digits: str) -> int | None:
     return int(digits) if _PORT.match(digits) and int(digits) <= 65535 else None
 
 
 def _unbracketed(inner: str) -> str:
     host = inner.partition("%")[0]
+    found = url_host(f"http://[{host}]/" if _is_ipv6(host) else f"http://{host}/")
+    if not found:
+        return host
+    address = parse_address(strip_brackets(found))
+    return found.removesuffix(".") if address is None else str(address)
+
+
+def _is_ipv6(host: str) -> bool:
     try:
-        return canonical_host(host)
-    except BadHost:
-        return host.lower()
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def refuse_domain(entry: str, *, denied: bool) -> Wrong | None:
+    """None where `entry` may stand in a domain list, else why not; `denied` is the list in which `*` may stand."""
+    if ":" in entry.partition(":")[2] and not entry.startswith("["):
+        close = f"[{entry}]" if _is_ipv6(entry) else None
+        return _refuse_url(entry) or (f"{entry!r} has more than one ':'; IPv6 addresses stand in brackets", close)
+    host, _ = _split(entry)
+    return None if host == "*" and denied else _refuse_host(entry, host)
+
+
+def refuse_domain_name(entry: str) -> Wrong | None:
+    """None where `entry` may stand in a list of domains without ports, in which IPv6 addresses have no brackets."""
+    return _refuse_host(entry, entry)
+
+
+def _refuse_host(entry: str, host: str) -> Wrong | None:
+    if host == "localhost" or _is_ipv6(host):
+        return None
+    if "/" in host:
+        said = f"{entry!r} has a path or is an address range; ranges stand in network.deniedResolvedAddresses"
+        return _refuse_url(entry) or (said, None)
+    if ":" in host:
+        return f"{entry!r} has a ':' that begins no port from 1 to 65535; IPv6 addresses stand in brackets", None
+    domain = host[2:] if host.startswith("*.") else host
+    if "*" in domain and host == domain:  # below a '*.' sandbox-runtime lets it pass; it matches nothing
+        return f"{entry!r}: a '*' stands only before a domain, as in '*.example.com'", None
+    if not domain.strip("."):
+        return f"{entry!r} names no host", None
+    if "." not in domain.strip("."):
+        wide = "reaches too far" if host != domain else "has no dot; besides 'localhost' a host has one"
+        return f"{entry!r} {wide}", None
+    if domain.startswith(".") or domain.endswith("."):
+        return f"{entry!r} begins or ends with a dot", entry.replace(domain, domain.strip("."))
+    if host != domain and "" in domain.split("."):
+        return f"{entry!r} has an empty label", None
+    return None
+
+
+def _refuse_url(entry: str) -> Wrong | None:
+    if "://" not in entry:
+        return None
+    found = _URL_HOST.match(entry)
+    return f"{entry!r} is a URL; a domain list takes hosts", found[1] if found else None
 
 
 class PatternIndex:
