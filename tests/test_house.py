@@ -48,6 +48,7 @@ NO_MIRROR = {
     "coworkd/model/process.py": "declares types only",
     "coworkd/model/session.py": "declares types only",
     "coworkd/model/stream.py": "declares types and a Protocol only",
+    "coworkd/proxy/events.py": "declares types only",
 }
 
 TESTED_AS_ROOT = {
