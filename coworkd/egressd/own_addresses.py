@@ -18,7 +18,8 @@ _KEPT_LIMIT = 1024
 _PORT = 9
 _MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
 """IP_MTU and IPV6_MTU (linux/in.h, linux/in6.h): of the way a connected socket's packets take."""
-_LOOPBACK_MTU = 65536
+_LOOPBACK_MTU = 65535
+"""65536, of which IPv4 has one less."""
 _UNREACHABLE = frozenset(
     (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EACCES, errno.EINVAL)
 )
