@@ -22,12 +22,12 @@ from msgspec import Struct
 from coworkd.config import load_config
 from coworkd.model.errors import InvalidParams, NotFound
 from coworkd.model.policy import LimitsRequest, Profile
+from coworkd.netpolicy.srt import parse_settings
 from coworkd.policy import (
     DEFAULT_PROFILE,
     Kind,
     Layer,
     PolicySet,
-    check_srt,
     flatten,
     load_policies,
     narrow,
@@ -138,8 +138,8 @@ def _check_file(data: bytes, path: str, kind: Kind, below: Sequence[Layer]) -> l
     if kind is Kind.SECCOMP:
         return _check_seccomp(data, path)
     if kind is Kind.EGRESS:
-        check_srt(data, file=path)
-    elif kind is Kind.CEILING:
+        return list(parse_settings(data, file=path).warnings)
+    if kind is Kind.CEILING:
         parse_ceiling(data, file=path)
         _check_in_place(CEILING, data, path, below)
     else:
@@ -178,6 +178,8 @@ def _check_directory(path: str, below: Sequence[Layer]) -> list[str]:
             findings.extend(_findings(error, file.file))
     if findings:
         raise BadFile(findings)
+    for settings in policies.egress_settings.values():
+        notes.extend(f"{settings.source}: {warning}" for warning in settings.warnings)
     return notes
 
 
@@ -309,7 +311,7 @@ def _facts(spelling: str, args: argparse.Namespace) -> tuple[Kind, dict[str, str
         return kind, {key: _shown_at(key, item.value) for key, item in given.items()}
     if kind is Kind.SECCOMP:
         return kind, _seccomp_facts(load_oci(data, name=spelling, arch=host_arch(), kernel=host_kernel()))
-    check_srt(data, file=spelling)
+    parse_settings(data, file=spelling)
     tree, _ = parse_json(data, file=spelling)
     return kind, dict(_leaves(tree, ""))
 

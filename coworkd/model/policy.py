@@ -11,6 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from coworkd.model.egress import EgressSettings
+
 FolderMode = Literal["ro", "rw", "rwd", "staged"]
 SeccompBase = Literal["dev", "strict"]
 
@@ -44,10 +46,11 @@ class FoldersPolicy(Struct, frozen=True, kw_only=True):
 
 
 class EgressPolicy(Struct, frozen=True, kw_only=True):
-    """`[egress]`: which srt-settings file, and the way out."""
+    """`[egress]`: which srt-settings file, the way out, and for how long a host may allow more (0: never)."""
 
     settings: str
     upstream: str
+    allow_max_s: float
 
 
 class Profile(Struct, frozen=True, kw_only=True):
@@ -75,6 +78,8 @@ class EffectivePolicy(Struct, frozen=True, kw_only=True):
     profile: Profile
     base_filter: SeccompProgram
     admin_filter: SeccompProgram
+    egress: EgressSettings = EgressSettings(source="no settings")
+    """What the profile's settings say; without any nothing is reached."""
     narrowed: tuple[str, ...] = ()
 
 

@@ -4,15 +4,14 @@ Rules
 - What sandbox-runtime 0.0.83 takes is taken, what it refuses is refused; but a key given twice, of which it would see the last one,
   and bytes that are no UTF-8 are refused too. `coworkd` holds our own keys, which are strict.
 - Everything that is wrong is told at once. What is right and does nothing here is in `warnings`.
-- Settings of a request can only take away: the way out and private ranges are the profile's, and asking for them is warned of.
+- Settings of a request are read alike. That they can only take away is for `decide` and `guard`, which ask the profile's alone about
+  ways out and private ranges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-from msgspec.structs import replace
 
 from coworkd.model.egress import EgressSettings, MitmProxy, ParentProxy
 from coworkd.model.errors import InvalidParams
@@ -45,16 +44,7 @@ def parse_settings_map(tree: Mapping[str, Any], *, source: str) -> EgressSetting
         if first.nearest is not None:
             error.details["nearest"] = first.nearest
         raise error
-    read = _read(tree, source)
-    asked = {
-        "network.parentProxy": read.parent is not None,
-        "network.mitmProxy": read.mitm is not None,
-        "coworkd.allow_private": read.allow_private,
-    }
-    vain = tuple(
-        f"{key} does nothing in a request: it is for the profile to say" for key, given in asked.items() if given
-    )
-    return replace(read, parent=None, mitm=None, allow_private=False, warnings=(*read.warnings, *vain))
+    return _read(tree, source)
 
 
 def _check(tree: Mapping[str, Any], findings: Findings) -> None:

@@ -6,7 +6,6 @@ from coworkd.policy.kinds import Kind, tell_kind
 from coworkd.policy.layers import Layer, PolicyFile
 from coworkd.policy.narrow import narrow, narrow_timeout
 from coworkd.policy.profiles import DEFAULT_PROFILE, PolicySet, load_policies, parse_profile
-from coworkd.policy.srt import check_srt
 
 __all__ = [
     "DEFAULT_PROFILE",
@@ -15,7 +14,6 @@ __all__ = [
     "Layer",
     "PolicyFile",
     "PolicySet",
-    "check_srt",
     "flatten",
     "load_policies",
     "narrow",

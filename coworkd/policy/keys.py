@@ -24,7 +24,7 @@ MIN_CPU = 0.01
 MAX_CPU = 4096.0
 MAX_TIMEOUT_S = 10.0 * 365 * 24 * 3600
 
-_URL = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?\Z")
+_URL = re.compile(r"(http|socks5h)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?\Z")
 
 
 def _upstream(value: object) -> str:
@@ -35,7 +35,7 @@ def _upstream(value: object) -> str:
         raise BadValue("a proxy's password does not belong in a policy file, which anybody may be shown")
     url = _URL.match(way)
     if url is None or (url[3] is not None and not 0 < int(url[3]) <= 65535):
-        raise BadValue(f"{way!r} is not a way out: direct, host, or the URL of a proxy (http://HOST:PORT)")
+        raise BadValue(f"{way!r} is not a way out: direct, host, or a proxy (http://HOST:PORT, socks5h://HOST:PORT)")
     return way
 
 
@@ -61,6 +61,7 @@ def _keys(named: Parser, way: Parser) -> dict[str, Parser]:
         "folders.allow_sockets": flag,
         "egress.settings": named,
         "egress.upstream": way,
+        "egress.allow_max_s": number(0, MAX_TIMEOUT_S),
     }
 
 

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from coworkd.model.egress import EgressSettings
 from coworkd.model.policy import Profile
+from coworkd.netpolicy.srt import parse_settings
 from coworkd.policy.ceiling import Ceiling, load_ceiling
 from coworkd.policy.keys import PROFILE_KEYS, REQUIRED_KEYS, build_profile
 from coworkd.policy.layers import Layer, PolicyFile, collect, find_strays
-from coworkd.policy.srt import check_srt
 from coworkd.settings import BadFile, Finding, Given, read_tables
 from coworkd.settings.findings import MAX_FINDINGS, did_you_mean
 
@@ -36,6 +37,8 @@ class PolicySet(Struct, frozen=True, kw_only=True):
     ceiling_sources: Mapping[str, str]
     seccomp: Mapping[str, PolicyFile]
     egress: Mapping[str, PolicyFile]
+    egress_settings: Mapping[str, EgressSettings]
+    """What the files of `egress` say; their presets are not looked up yet."""
 
 
 def parse_profile(data: bytes, *, file: str) -> dict[str, Given]:
@@ -49,7 +52,7 @@ def load_policies(layers: Sequence[Layer]) -> PolicySet:
     seccomp = {name: files[-1] for name, files in collect(layers, "seccomp").items()}
     egress = {name: files[-1] for name, files in collect(layers, "egress").items()}
     ceiling = load_ceiling(layers, findings)
-    _check_egress_files(layers, findings)
+    egress_settings = _read_egress_files(layers, findings)
     resolver = _Resolver(layers, findings)
     resolved = {name: resolver.resolve(name) for name in resolver.own}
     names = {"sandbox.seccomp": seccomp, "egress.settings": egress}
@@ -73,6 +76,7 @@ def load_policies(layers: Sequence[Layer]) -> PolicySet:
         ceiling_sources={key: f"{item.file}:{item.line}" for key, item in ceiling.items()},
         seccomp=seccomp,
         egress=egress,
+        egress_settings=egress_settings,
     )
 
 
@@ -150,13 +154,16 @@ def _check_names(
             findings.append(Finding(file=item.file, line=item.line, key=key, message=said, nearest=close))
 
 
-def _check_egress_files(layers: Sequence[Layer], findings: list[Finding]) -> None:
-    for files in collect(layers, "egress").values():
+def _read_egress_files(layers: Sequence[Layer], findings: list[Finding]) -> dict[str, EgressSettings]:
+    """Name → what its highest layer says; a mistake in a lower one is a mistake too."""
+    read: dict[str, EgressSettings] = {}
+    for name, files in collect(layers, "egress").items():
         for file in files:
             try:
-                check_srt(file.data, file=file.file)
+                read[name] = parse_settings(file.data, file=file.file)
             except BadFile as error:
                 findings.extend(error.findings)
+    return read
 
 
 def _without_repeats(findings: Sequence[Finding]) -> list[Finding]:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from coworkd.config import Config, parse_config
 from coworkd.model.errors import InvalidParams, PolicyDenied
 from coworkd.model.policy import LimitsRequest, Profile
-from coworkd.policy import Ceiling, Layer, check_srt, flatten, load_policies, narrow, parse_profile, tell_kind
+from coworkd.netpolicy.srt import parse_settings
+from coworkd.policy import Ceiling, Layer, flatten, load_policies, narrow, parse_profile, tell_kind
 from coworkd.policy.keys import build_profile
-from coworkd.policy.srt import refuse_domain
 from coworkd.settings.json_lines import parse_json
 from coworkd.settings.lines import scan_toml
 from tests.unit.policy.policy_layers import PROFILE, SRT, VENDOR_FILES
@@ -68,7 +68,7 @@ def refusal_of(call: Callable[[], object]) -> InvalidParams | PolicyDenied | Non
 @EXAMPLES
 @given(BYTES)
 def test_any_bytes_are_a_policy_or_a_typed_error_that_names_the_file(data: bytes) -> None:
-    for read in (parse_profile, check_srt, parse_json, tell_kind):
+    for read in (parse_profile, parse_settings, parse_json, tell_kind):
         refused = refusal_of(lambda read=read: read(data, file="some.json"))  # type: ignore[misc]
         if refused is not None:
             assert refused.details["file"] == "some.json"
@@ -123,15 +123,6 @@ def test_every_key_of_any_json_has_the_line_it_stands_on(tree: dict[str, Any], i
     for path, line in found.first.items():
         if isinstance(path[-1], str):
             assert json.dumps(path[-1]) + ":" in lines[line - 1]
-
-
-@EXAMPLES
-@given(st.text(alphabet="ab.*:[]1%/ ", max_size=14))
-def test_any_domain_is_judged_and_denied_lists_take_all_that_allowed_lists_take(entry: str) -> None:
-    if refuse_domain(entry, denied=False) is None:
-        assert refuse_domain(entry, denied=True) is None
-    elif refuse_domain(entry, denied=True) is None:
-        assert entry == "*" or entry.startswith("*:")
 
 
 SIZES = st.integers(1, 2**40)

@@ -24,6 +24,7 @@ allow_sockets = false
 [egress]
 settings = "default"
 upstream = "direct"
+allow_max_s = 0
 """
 SRT = '{"network":{"allowedDomains":[],"deniedDomains":[]},"filesystem":{"denyRead":[],"allowWrite":[],"denyWrite":[]}}'
 SECCOMP = '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}'

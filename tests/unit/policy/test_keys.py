@@ -26,6 +26,7 @@ VALUES: dict[str, Any] = {
     "folders.allow_sockets": False,
     "egress.settings": "default",
     "egress.upstream": "direct",
+    "egress.allow_max_s": 60.0,
 }
 
 
@@ -40,7 +41,7 @@ def test_every_key_of_a_profile_is_one_of_the_ceilings_but_inherits() -> None:
     assert set(REQUIRED_KEYS) == set(CEILING_KEYS) == set(PROFILE_KEYS) - {"inherits"} == set(VALUES)
 
 
-@pytest.mark.parametrize("way", ["direct", "host", "http://proxy:3128", "http://[::1]:3128", "https://p.example/"])
+@pytest.mark.parametrize("way", ["direct", "host", "http://proxy:3128", "http://[::1]:3128", "socks5h://p.example/"])
 def test_upstream_takes_the_ways_there_are(way: str) -> None:
     assert PROFILE_KEYS["egress.upstream"](way) == way
 
@@ -54,6 +55,7 @@ def test_upstream_takes_the_ways_there_are(way: str) -> None:
         ("http://proxy:99999", "not a way out"),
         ("http://proxy/path", "not a way out"),
         ("socks5://proxy:1", "not a way out"),
+        ("https://proxy:1", "not a way out"),
         ("http://user:secret@proxy:1", "password"),
         (1, "wants text"),
     ],

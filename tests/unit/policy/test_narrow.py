@@ -28,6 +28,7 @@ def test_without_ceiling_and_request_the_profile_holds_and_nothing_is_told() -> 
         ("limits.nofile", 32, 32),
         ("limits.cpu_max", 0.5, 0.5),
         ("limits.timeout_s", 3600.0, 3600.0),
+        ("egress.allow_max_s", 0.0, 0.0),
         ("sandbox.warm", 0, 0),
         ("sandbox.base", "strict", "strict"),
         ("sandbox.ask_delete", True, True),
@@ -53,6 +54,7 @@ def test_a_profile_above_the_ceiling_is_narrowed_and_told(key: str, bound: objec
         ("folders.modes", ("ro", "rwd", "staged")),
         ("sandbox.seccomp", ("default", "corp")),
         ("egress.upstream", ("direct",)),
+        ("egress.allow_max_s", 61.0),
     ],
 )
 def test_a_ceiling_above_the_profile_changes_nothing(key: str, bound: object) -> None:

@@ -104,7 +104,7 @@ POLICY = EffectivePolicy(
             timeout_s=0.0,
         ),
         folders=FoldersPolicy(modes=("ro", "rwd"), allow_sockets=False),
-        egress=EgressPolicy(settings="default", upstream="direct"),
+        egress=EgressPolicy(settings="default", upstream="direct", allow_max_s=3600.0),
     ),
     base_filter=SeccompProgram(sha256="b" * 64, bpf=bytes(8), source="base:dev"),
     admin_filter=SeccompProgram(sha256="a" * 64, bpf=bytes(8), source="default.json"),

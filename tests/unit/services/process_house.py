@@ -175,7 +175,7 @@ class FakePolicies:
                     timeout_s=self.timeout_s,
                 ),
                 folders=FoldersPolicy(modes=("ro",), allow_sockets=False),
-                egress=EgressPolicy(settings="default", upstream="direct"),
+                egress=EgressPolicy(settings="default", upstream="direct", allow_max_s=0.0),
             ),
             base_filter=program,
             admin_filter=program,
