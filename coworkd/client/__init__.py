@@ -7,6 +7,7 @@ here.
 from coworkd.client.collect import Collected
 from coworkd.client.inbox import Output
 from coworkd.client.process import Process
+from coworkd.client.stream import Stream
 from coworkd.client.sync import Client, Subscription, connect
 
-__all__ = ["Client", "Collected", "Output", "Process", "Subscription", "connect"]
+__all__ = ["Client", "Collected", "Output", "Process", "Stream", "Subscription", "connect"]

@@ -24,10 +24,12 @@ from msgspec import Struct
 from coworkd.client import methods
 from coworkd.client.aio_dial import dial
 from coworkd.client.aio_process import AsyncProcess, AsyncSubscription
+from coworkd.client.aio_stream import AsyncStream
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
 from coworkd.client.methods import Method, P
+from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import HelloAnswer, ProcessStarted
 from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
@@ -153,6 +155,13 @@ class AsyncClient:
     events_unsubscribe = _Verb(methods.EVENTS_UNSUBSCRIBE)
     policy_show = _Verb(methods.POLICY_SHOW)
     policy_reload = _Verb(methods.POLICY_RELOAD)
+    stream_write = _Verb(methods.STREAM_WRITE)
+    stream_close_write = _Verb(methods.STREAM_CLOSE_WRITE)
+    stream_ack = _Verb(methods.STREAM_ACK)
+    stream_close = _Verb(methods.STREAM_CLOSE)
+    bridge_open = _Verb(methods.BRIDGE_OPEN)
+    bridge_list = _Verb(methods.BRIDGE_LIST)
+    bridge_close = _Verb(methods.BRIDGE_CLOSE)
 
     # -- commands
 
@@ -183,6 +192,23 @@ class AsyncClient:
         pending, frame = self._core.subscribe(feed)
         await self._finish(pending, frame)
         return AsyncSubscription(self, feed)
+
+    # -- streams
+
+    async def forward(self, session: str, port: int, *, window: int = WINDOW_BYTES) -> AsyncStream:
+        """A stream to a port that a session listens on. Raises `NotFound`, `InvalidState` (nobody listens), `LimitExceeded`.
+
+        Cancelled before the answer came, the stream is closed when it comes.
+        """
+        params = {"session": session, "port": port, "window": window}
+        pending, frame, made = self._core.open_stream("forward.open", params)
+        try:
+            await self._finish_whole(pending, frame)
+        except BaseException:
+            for inbox in made:
+                await self.close_stream(inbox)
+            raise
+        return AsyncStream(self, made[0])
 
     # -- the link
 
@@ -235,6 +261,42 @@ class AsyncClient:
     def drop(self, inbox: Inbox) -> None:
         """Throw away what still comes for it. For `AsyncProcess`."""
         self._core.drop(inbox)
+
+    async def next_chunk(self, inbox: StreamInbox, limit_bytes: int | None) -> bytes:
+        """The next bytes of a stream, empty at its end. For `AsyncStream`."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            data = inbox.take(limit_bytes)
+            if data is not None:
+                break
+            await self._read_until(lambda: inbox.waiting)
+        self._core.acknowledge(inbox)
+        await self._send_outgoing()
+        return data
+
+    async def call_whole(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """As `call`, but cancelling never breaks the link: what is being sent is sent to its end first. For `AsyncStream`."""
+        return await self._finish_whole(*self._core.request(method, params))
+
+    async def close_stream(self, inbox: StreamInbox) -> None:
+        """Close a stream of this link, cancelled or not; nothing is waited for. For `AsyncStream`."""
+        self._core.close_stream(inbox)
+        await self._send_outgoing()
+
+    async def _finish_whole(self, pending: Pending, frame: bytes) -> dict[str, Any]:
+        with trio.CancelScope(shield=True):
+            await self._send(frame)
+        try:
+            await self._read_until(lambda: pending.done)
+        finally:
+            if not pending.done:
+                self._core.abandon(pending)
+        return pending.answer()
+
+    async def _send_outgoing(self) -> None:
+        with trio.CancelScope(shield=True):
+            while self._core.outgoing:
+                await self._send(self._core.outgoing.popleft())
 
     async def _attach_again(self, inbox: Inbox) -> None:
         """Go on where a parked inbox stopped; what the guest no longer has shows as a gap."""
@@ -299,8 +361,7 @@ class AsyncClient:
         finally:
             self._reading = False
             self._waiting.unpark_all()
-        while self._core.outgoing:
-            await self._send(self._core.outgoing.popleft())
+        await self._send_outgoing()
 
 
 async def connect(

@@ -21,6 +21,7 @@ import msgspec
 
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, read_output
+from coworkd.client.stream_inbox import StreamInbox
 from coworkd.model.calls import ProcessAttached, Subscribed
 from coworkd.model.errors import CoworkError, LimitExceeded, Unavailable
 from coworkd.model.process import ExitRecord
@@ -47,12 +48,14 @@ def read_answer(method: str, answer: Mapping[str, Any], kind: type[S]) -> S:
 class Pending:
     """One call that was sent. `done` is set once, then `result` or `error` is."""
 
-    __slots__ = ("done", "error", "hook", "method", "request_id", "result")
+    __slots__ = ("done", "error", "hook", "method", "request_id", "result", "unwanted")
 
     def __init__(self, method: str, request_id: int, hook: Callable[[dict[str, Any]], None] | None) -> None:
         self.method = method
         self.request_id = request_id
         self.hook = hook
+        self.unwanted: Callable[[dict[str, Any]], None] | None = None
+        """What is done with the answer instead, once nobody waits for it."""
         self.done = False
         self.result: dict[str, Any] = {}
         self.error: CoworkError | None = None
@@ -71,6 +74,7 @@ class Core:
         self._connection = Connection("host")
         self._pending: dict[int, Pending] = {}
         self._inboxes: dict[str, Inbox] = {}
+        self._streams: dict[str, StreamInbox] = {}
         self.feed: Feed | None = None
         self.outgoing: deque[bytes] = deque()
         self.broken: CoworkError | None = None
@@ -110,7 +114,7 @@ class Core:
     def abandon(self, pending: Pending) -> None:
         """Nobody waits any more: its answer is dropped when it comes. The id stays taken until then."""
         if pending.method != "hello":
-            pending.hook = None
+            pending.hook = pending.unwanted
 
     # -- attached processes
 
@@ -148,6 +152,38 @@ class Core:
         """Nobody reads it any more: what comes for it is dropped."""
         if self._inboxes.get(inbox.process) is inbox:
             del self._inboxes[inbox.process]
+
+    # -- streams
+
+    def open_stream(self, method: str, params: Mapping[str, Any]) -> tuple[Pending, bytes, list[StreamInbox]]:
+        """A call that answers with a `stream`, its `window` among `params`; the list has its inbox once it was answered."""
+        made: list[StreamInbox] = []
+
+        def opened(result: dict[str, Any]) -> None:
+            inbox = StreamInbox(result["stream"], params["window"])
+            self._streams[inbox.stream] = inbox
+            made.append(inbox)
+
+        pending, frame = self.request(method, params, opened)
+        pending.unwanted = lambda result: self._close_unseen(result["stream"])
+        return pending, frame, made
+
+    def acknowledge(self, inbox: StreamInbox) -> None:
+        """Something was taken from `inbox`: let the guest send more where that is due. See `outgoing`."""
+        offset = inbox.due()
+        if offset is not None and self.broken is None and inbox.stream in self._streams:
+            _, frame = self.request("stream.ack", {"stream": inbox.stream, "offset": offset})
+            self.outgoing.append(frame)
+
+    def close_stream(self, inbox: StreamInbox) -> None:
+        """Nobody reads or writes it any more: what comes for it is dropped. See `outgoing`."""
+        inbox.close()
+        if self._streams.pop(inbox.stream, None) is not None and self.broken is None:
+            self._close_unseen(inbox.stream)
+
+    def _close_unseen(self, stream: str) -> None:
+        _, frame = self.request("stream.close", {"stream": stream})
+        self.outgoing.append(frame)
 
     # -- published events
 
@@ -219,6 +255,10 @@ class Core:
             if inbox is not None and inbox.feed_output(stream, offset, data, eof):
                 _, frame = self.request("process.detach", {"process": process})
                 self.outgoing.append(frame)
+        elif name == "stream.data":
+            receiver = self._streams.get(params["stream"])
+            if receiver is not None:
+                receiver.feed(params)
         elif name == "link.error":
             self._reason = parse_fault(params)
         elif name == "events.missed":

@@ -78,6 +78,15 @@ EVENTS_UNSUBSCRIBE = Method("events.unsubscribe", calls.NoParams, calls.Empty)
 POLICY_SHOW = Method("policy.show", calls.PolicyShow, Profile)
 POLICY_RELOAD = Method("policy.reload", calls.Mutating, calls.PolicyReloaded)
 
+FORWARD_OPEN = Method("forward.open", calls.ForwardOpen, calls.StreamOpened)
+STREAM_WRITE = Method("stream.write", calls.StreamWrite, calls.StreamOffset)
+STREAM_CLOSE_WRITE = Method("stream.close_write", calls.StreamCloseWrite, calls.Empty)
+STREAM_ACK = Method("stream.ack", calls.StreamAck, calls.Empty)
+STREAM_CLOSE = Method("stream.close", calls.StreamClose, calls.Empty)
+BRIDGE_OPEN = Method("bridge.open", calls.BridgeOpen, calls.BridgeOpened)
+BRIDGE_LIST = Method("bridge.list", calls.NoParams, calls.BridgeList)
+BRIDGE_CLOSE = Method("bridge.close", calls.BridgeClose, calls.Empty)
+
 
 def all_methods() -> dict[str, Method[..., Any]]:
     """Every method of this module by its name on the wire."""

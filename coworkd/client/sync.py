@@ -28,11 +28,14 @@ from msgspec import Struct
 
 from coworkd.client import methods
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
-from coworkd.client.dial import Stream, dial
+from coworkd.client.dial import Stream as LinkStream
+from coworkd.client.dial import dial
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
 from coworkd.client.methods import Method, P
 from coworkd.client.process import Process
+from coworkd.client.stream import Stream
+from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import HelloAnswer, ProcessStarted
 from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
@@ -95,7 +98,7 @@ class Client:
 
     hello: HelloAnswer
 
-    def __init__(self, stream: Stream, first: bytes = b"") -> None:
+    def __init__(self, stream: LinkStream, first: bytes = b"") -> None:
         """Take over a connected stream on which no call was made yet; call `greet` next. The client closes it."""
         self._stream = stream
         self._core = Core()
@@ -164,6 +167,13 @@ class Client:
     events_unsubscribe = _Verb(methods.EVENTS_UNSUBSCRIBE)
     policy_show = _Verb(methods.POLICY_SHOW)
     policy_reload = _Verb(methods.POLICY_RELOAD)
+    stream_write = _Verb(methods.STREAM_WRITE)
+    stream_close_write = _Verb(methods.STREAM_CLOSE_WRITE)
+    stream_ack = _Verb(methods.STREAM_ACK)
+    stream_close = _Verb(methods.STREAM_CLOSE)
+    bridge_open = _Verb(methods.BRIDGE_OPEN)
+    bridge_list = _Verb(methods.BRIDGE_LIST)
+    bridge_close = _Verb(methods.BRIDGE_CLOSE)
 
     # -- commands
 
@@ -196,6 +206,21 @@ class Client:
             pending, frame = self._core.subscribe(feed)
         self._finish(pending, frame, None)
         return Subscription(self, feed)
+
+    # -- streams
+
+    def forward(self, session: str, port: int, *, window: int = WINDOW_BYTES) -> Stream:
+        """A stream to a port that a session listens on. Raises `NotFound`, `InvalidState` (nobody listens), `LimitExceeded`."""
+        with self._changed:
+            params = {"session": session, "port": port, "window": window}
+            pending, frame, made = self._core.open_stream("forward.open", params)
+        try:
+            self._finish(pending, frame, None)
+        except BaseException:
+            for inbox in made:
+                self.close_stream(inbox)
+            raise
+        return Stream(self, made[0])
 
     # -- the link
 
@@ -256,6 +281,22 @@ class Client:
         """Throw away what still comes for it. For `Process`."""
         with self._changed:
             self._core.drop(inbox)
+
+    def next_chunk(self, inbox: StreamInbox, limit_bytes: int | None, timeout_s: float | None) -> bytes | None:
+        """The next bytes of a stream, empty at its end; None when `timeout_s` ran out. For `Stream`."""
+        with self._changed:
+            if not self._read_until(lambda: inbox.waiting, _deadline(timeout_s)):
+                return None
+            data = inbox.take(limit_bytes)
+            self._core.acknowledge(inbox)
+            self._send_outgoing()
+        return data
+
+    def close_stream(self, inbox: StreamInbox) -> None:
+        """Close a stream of this link; nothing is waited for. For `Stream`."""
+        with self._changed:
+            self._core.close_stream(inbox)
+            self._send_outgoing()
 
     def _attach_again(self, inbox: Inbox) -> None:
         """Go on where a parked inbox stopped; what the guest no longer has shows as a gap."""
@@ -334,14 +375,19 @@ class Client:
                 self._lose(lost)
         if data is not None:
             self._core.receive(data)
-        if self._core.outgoing:
-            frames = b"".join(self._core.outgoing)
-            self._core.outgoing.clear()
-            self._changed.release()
-            try:
-                self._send(frames)
-            finally:
-                self._changed.acquire()
+        self._send_outgoing()
+
+    def _send_outgoing(self) -> None:
+        """Send what the core wants to say. The lock is held before and after, not while sending."""
+        if not self._core.outgoing:
+            return
+        frames = b"".join(self._core.outgoing)
+        self._core.outgoing.clear()
+        self._changed.release()
+        try:
+            self._send(frames)
+        finally:
+            self._changed.acquire()
 
     def _receive(self, timeout_s: float | None) -> bytes | None:
         """What came, b"" at the end, None when nothing came in time."""

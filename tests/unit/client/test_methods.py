@@ -11,7 +11,13 @@ from coworkd.client import aio, methods, sync
 from coworkd.client.requests import run_request, start_request
 from coworkd.model import calls
 
-BY_HAND = {"process.run": "run", "process.start": "start", "process.attach": "attach", "events.subscribe": "events"}
+BY_HAND = {
+    "process.run": "run",
+    "process.start": "start",
+    "process.attach": "attach",
+    "events.subscribe": "events",
+    "forward.open": "forward",
+}
 BUILDERS = {run_request: calls.ProcessRun, start_request: calls.ProcessStart}
 
 
