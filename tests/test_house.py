@@ -43,6 +43,7 @@ NO_MIRROR = {
     "coworkd/model/egress.py": "declares types only",
     "coworkd/model/event.py": "declares types only",
     "coworkd/model/launch.py": "declares types only",
+    "coworkd/model/network.py": "declares types only",
     "coworkd/model/policy.py": "declares types only",
     "coworkd/model/ports.py": "declares Protocols only; mypy checks them against what is given",
     "coworkd/model/process.py": "declares types only",
