@@ -217,6 +217,14 @@ class AsyncClient:
         """Why the link is no more, or None."""
         return self._core.broken
 
+    async def wait_broken(self) -> CoworkError:
+        """Return why, when the link is no more. Whoever waits here reads it for all others meanwhile."""
+        try:
+            await self._read_until(lambda: False)
+        except CoworkError as error:
+            return error
+        raise AssertionError("a link is read until it breaks")
+
     async def aclose(self) -> None:
         """End the link; calls that wait in other tasks raise `Unavailable`. Idempotent."""
         self._core.fail(Unavailable("this client was closed"))

@@ -18,6 +18,7 @@ from coworkd.client.core import read_answer
 from coworkd.client.stdin import RETRY_FIRST_S, chunk_at, next_pause_s
 from coworkd.client.stream_inbox import StreamInbox
 from coworkd.model.calls import StreamOffset
+from coworkd.model.errors import LimitExceeded
 
 if TYPE_CHECKING:
     from coworkd.client.aio import AsyncClient
@@ -47,7 +48,10 @@ class AsyncStream:
         Cancelled while the guest's answer is waited for, how much was taken is not known: close the stream then.
         """
         params = {"stream": self.name, "offset": self._sent, "data": chunk_at(data, 0)}
-        answer = read_answer("stream.write", await self._client.call_whole("stream.write", params), StreamOffset)
+        try:
+            answer = read_answer("stream.write", await self._client.call_whole("stream.write", params), StreamOffset)
+        except LimitExceeded:  # too many calls of the link at once
+            return 0
         count = answer.offset - self._sent
         self._sent = answer.offset
         return count

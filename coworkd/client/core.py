@@ -48,7 +48,7 @@ def read_answer(method: str, answer: Mapping[str, Any], kind: type[S]) -> S:
 class Pending:
     """One call that was sent. `done` is set once, then `result` or `error` is."""
 
-    __slots__ = ("done", "error", "hook", "method", "request_id", "result", "unwanted")
+    __slots__ = ("done", "error", "hook", "method", "refused", "request_id", "result", "unwanted")
 
     def __init__(self, method: str, request_id: int, hook: Callable[[dict[str, Any]], None] | None) -> None:
         self.method = method
@@ -56,6 +56,8 @@ class Pending:
         self.hook = hook
         self.unwanted: Callable[[dict[str, Any]], None] | None = None
         """What is done with the answer instead, once nobody waits for it."""
+        self.refused: Callable[[CoworkError], None] | None = None
+        """What is done with an error."""
         self.done = False
         self.result: dict[str, Any] = {}
         self.error: CoworkError | None = None
@@ -171,9 +173,16 @@ class Core:
     def acknowledge(self, inbox: StreamInbox) -> None:
         """Something was taken from `inbox`: let the guest send more where that is due. See `outgoing`."""
         offset = inbox.due()
-        if offset is not None and self.broken is None and inbox.stream in self._streams:
-            _, frame = self.request("stream.ack", {"stream": inbox.stream, "offset": offset})
-            self.outgoing.append(frame)
+        if offset is not None:
+            self._acknowledge(inbox.stream, offset)
+
+    def _acknowledge(self, stream: str, offset: int) -> None:
+        if self.broken is not None or stream not in self._streams:
+            return
+        pending, frame = self.request("stream.ack", {"stream": stream, "offset": offset})
+        # Too many calls of the link at once: nobody else would say it again, and the stream would stand still.
+        pending.refused = lambda error: self._acknowledge(stream, offset) if isinstance(error, LimitExceeded) else None
+        self.outgoing.append(frame)
 
     def close_stream(self, inbox: StreamInbox) -> None:
         """Nobody reads or writes it any more: what comes for it is dropped. See `outgoing`."""
@@ -240,6 +249,8 @@ class Core:
         pending = self._pending.pop(response.id)
         if response.error is not None:
             pending.error = parse_fault(response.error)
+            if pending.refused is not None:
+                pending.refused(pending.error)
         elif isinstance(response.result, dict):
             pending.result = response.result
             if pending.hook is not None:

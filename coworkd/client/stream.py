@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from coworkd.client.stdin import RETRY_FIRST_S, chunk_at, next_pause_s
 from coworkd.client.stream_inbox import StreamInbox
-from coworkd.model.errors import DeadlineExceeded
+from coworkd.model.errors import DeadlineExceeded, LimitExceeded
 
 if TYPE_CHECKING:
     from coworkd.client.sync import Client
@@ -47,7 +47,10 @@ class Stream:
     def send_some(self, data: bytes) -> int:
         """Offer `data` once; how many of its first bytes were taken, maybe none after a second of waiting."""
         offered = chunk_at(data, 0)
-        answer = self._client.stream_write(stream=self.name, offset=self._sent, data=offered)
+        try:
+            answer = self._client.stream_write(stream=self.name, offset=self._sent, data=offered)
+        except LimitExceeded:  # too many calls of the link at once
+            return 0
         count = answer.offset - self._sent
         self._sent = answer.offset
         return count

@@ -11,7 +11,7 @@ import trio.testing
 from coworkd.client.aio import AsyncClient
 from coworkd.client.aio_stream import AsyncStream
 from coworkd.model.errors import InvalidState, Unavailable
-from tests.unit.client.conftest import FakeGuest
+from tests.unit.client.conftest import FakeGuest, Fault
 from tests.unit.client.stream_guest import StreamGuest
 from tests.unit.client.test_aio import run
 
@@ -146,5 +146,41 @@ def test_a_close_wakes_a_task_that_receives(streams: StreamGuest) -> None:
             nursery.start_soon(receive, stream)
             await trio.testing.wait_all_tasks_blocked()
             await stream.aclose()
+
+    run(streams.guest, body)
+
+
+def test_too_many_calls_at_once_are_tried_again(streams: StreamGuest) -> None:
+    write, ack = streams.guest.answers["stream.write"], streams.guest.answers["stream.ack"]
+
+    def refuse(name: str, then: Any) -> Any:
+        def answer(_: dict[str, Any]) -> Any:
+            streams.guest.answers[name] = then
+            raise Fault("RESOURCE_EXHAUSTED", "256 calls of this link are running", limit=256)
+
+        return answer
+
+    streams.guest.answers["stream.write"] = refuse("stream.write", write)
+    streams.guest.answers["stream.ack"] = refuse("stream.ack", ack)
+
+    async def body(client: AsyncClient) -> None:
+        stream = await client.forward("work", 80, window=2)
+        await stream.send(b"ab")
+        streams.send(0, b"xy")
+        assert await stream.receive() == b"xy"
+        await client.call("info")
+        await client.call("info")
+
+    streams.guest.answers["info"] = lambda _: {}
+    run(streams.guest, body)
+    assert streams.got["s1"] == b"ab"
+    assert streams.guest.called("stream.ack") == [{"stream": "s1", "offset": 2}] * 2
+
+
+def test_the_end_of_a_link_is_waited_for(streams: StreamGuest) -> None:
+    async def body(client: AsyncClient) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, streams.guest.hang_up)
+            assert isinstance(await client.wait_broken(), Unavailable)
 
     run(streams.guest, body)

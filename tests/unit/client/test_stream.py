@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from coworkd.client.stream import Stream
 from coworkd.client.stream_inbox import WINDOW_BYTES
 from coworkd.client.sync import Client
 from coworkd.model.errors import DeadlineExceeded, InvalidState, Unavailable
-from tests.unit.client.conftest import FakeGuest
+from tests.unit.client.conftest import FakeGuest, Fault
 from tests.unit.client.stream_guest import StreamGuest
 
 
@@ -132,3 +133,15 @@ def test_a_close_wakes_a_thread_that_receives(client: Client, streams: StreamGue
     stream.close()
     thread.join(5)
     assert len(raised) == 1
+
+
+def test_too_many_calls_at_once_take_nothing_and_are_tried_again(client: Client, streams: StreamGuest) -> None:
+    write = streams.guest.answers["stream.write"]
+
+    def refuse(_: dict[str, Any]) -> Any:
+        streams.guest.answers["stream.write"] = write
+        raise Fault("RESOURCE_EXHAUSTED", "256 calls of this link are running", limit=256)
+
+    streams.guest.answers["stream.write"] = refuse
+    client.forward("work", 80).send(b"ab")
+    assert streams.got["s1"] == b"ab"
