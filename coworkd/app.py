@@ -1,8 +1,8 @@
 """The composition root: builds every service, owns the nursery tree, and says when coworkd is ready and when it ends.
 
-Order of coming up, each a timed stage: audit → policies → launcher → sessions → processes → listen. What fails there
-ends the start with its reason; nothing runs without an audit log or a policy. What only limits (a missing cgroup
-controller) is `degraded`.
+Order of coming up, each a timed stage: audit → policies → trust → launcher → egress → sessions → processes → listen. What fails
+there ends the start with its reason; nothing runs without an audit log or a policy. What only limits (a missing cgroup
+controller, a coworkd-egress that does not answer) is `degraded`.
 
 The end: TERM or INT (or `shutdown`) stops accepting and tells every link. In `serve` commands live on, held by the launcher; in `local`
 they are ended, throw-away sessions are deleted, and the launcher quits.
@@ -18,7 +18,7 @@ import signal
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import trio
 
@@ -30,15 +30,18 @@ from coworkd.model.errors import CoworkError
 from coworkd.model.process import StreamName
 from coworkd.rpc.handlers.admin import admin_methods
 from coworkd.rpc.handlers.audit import audit_methods
+from coworkd.rpc.handlers.egress import egress_methods
 from coworkd.rpc.handlers.events import event_methods
 from coworkd.rpc.handlers.link import link_methods
 from coworkd.rpc.handlers.policy import policy_methods
 from coworkd.rpc.handlers.process import process_methods
 from coworkd.rpc.handlers.session import session_methods
+from coworkd.rpc.handlers.trust import trust_methods
 from coworkd.rpc.methods import MethodTable
 from coworkd.rpc.server import Server
 from coworkd.sandbox.compose import composer
 from coworkd.services.audit import AuditLog
+from coworkd.services.egress import Egress
 from coworkd.services.events import EventRing
 from coworkd.services.health import Health, Sources
 from coworkd.services.launching import Connect, LauncherClient
@@ -48,6 +51,7 @@ from coworkd.services.processes import Processes, ProcessLimits, fit_descriptors
 from coworkd.services.session_home import Homes
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
+from coworkd.services.trust import Trust
 from coworkd.system.guest import read_bwrap_features, read_layout
 from coworkd.wire.connection import compose_notification
 from coworkd.wire.endpoint import parse_served_endpoint
@@ -59,10 +63,17 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("coworkd.app")
 
 
+class Connects(NamedTuple):
+    """How the other two programs are reached; each may start what it connects to."""
+
+    launcher: Connect
+    egress: Connect
+
+
 class App:
     """One coworkd. `run` serves until a signal or `shutdown`."""
 
-    def __init__(self, config: Config, *, mode: Mode, connect: Connect, logs: LogService) -> None:
+    def __init__(self, config: Config, *, mode: Mode, connects: Connects, logs: LogService) -> None:
         self._config = config
         self._mode = mode
         self._logs = logs
@@ -89,22 +100,55 @@ class App:
         self.features = read_bwrap_features()
         self.events = EventRing()
         self.launcher = LauncherClient(
-            connect, version=__version__, on_state=lambda reason: self.health.degrade("launcher", reason)
+            connects.launcher, version=__version__, on_state=lambda reason: self.health.degrade("launcher", reason)
         )
         self.policies = PolicyStore(
-            directories=config.policy_dirs, cache_dir=config.cache_dir, audit=self.audit, events=self.events
-        )
-        self.sessions = Sessions(
-            records=RecordStore(config.state_dir),
-            homes=Homes(config.sessions_dir, with_accounts=mode == "serve"),
-            own_directories=(config.state_dir, config.sessions_dir),
-            layout=self.layout,
-            launcher=self.launcher,
-            policies=self.policies,
+            directories=config.policy_dirs,
+            presets_file=config.presets_file,
+            cache_dir=config.cache_dir,
             audit=self.audit,
             events=self.events,
         )
-        self.processes = Processes(
+        self.trust = Trust(config.state_dir, self.audit)
+        self.egress = self._make_egress(connects.egress)
+        self.sessions = self._make_sessions()
+        self.processes = self._make_processes()
+        self.sessions.attach(self.processes)
+        self.egress.attach(self.sessions)
+        self.policies.attach(self.sessions.refresh)
+        self.server = Server(self._methods(), self.audit)
+        self.health.attach(self._sources())
+
+    def _make_egress(self, connect: Connect) -> Egress:
+        return Egress(
+            connect,
+            version=__version__,
+            host_uri=self._config.egress.host,
+            filter_program=lambda: self.policies.egress_filter,
+            policies=self.policies,
+            trust=self.trust,
+            audit=self.audit,
+            events=self.events,
+            on_state=lambda reason: self.health.degrade("egress", reason),
+        )
+
+    def _make_sessions(self) -> Sessions:
+        return Sessions(
+            records=RecordStore(self._config.state_dir),
+            homes=Homes(self._config.sessions_dir, with_accounts=self._mode == "serve"),
+            own_directories=(self._config.state_dir, self._config.sessions_dir),
+            layout=self.layout,
+            launcher=self.launcher,
+            policies=self.policies,
+            egress=self.egress,
+            trust=self.trust,
+            audit=self.audit,
+            events=self.events,
+        )
+
+    def _make_processes(self) -> Processes:
+        limits = ProcessLimits(spool=self._config.spool, finished=self._config.finished)
+        return Processes(
             launcher=self.launcher,
             sessions=self.sessions,
             policies=self.policies,
@@ -113,13 +157,8 @@ class App:
             compose=composer(self.layout, self.features),
             encode_output=_encode_output,
             encode_notification=lambda method, params: [compose_notification(method, params)],
-            limits=fit_descriptors(
-                ProcessLimits(spool=config.spool, finished=config.finished), os.sysconf("SC_OPEN_MAX")
-            ),
+            limits=fit_descriptors(limits, os.sysconf("SC_OPEN_MAX")),
         )
-        self.sessions.attach(self.processes)
-        self.server = Server(self._methods(), self.audit)
-        self.health.attach(self._sources())
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Come up, call `ready`, serve, and end in order. Raises what keeps it from coming up."""
@@ -137,6 +176,7 @@ class App:
                     await self._go_down()
                 nursery.cancel_scope.cancel()
         finally:
+            self.egress.close()
             self.audit.close()
 
     async def shutdown(self) -> calls.Empty:
@@ -148,14 +188,20 @@ class App:
         await nursery.start(self._take_signals)
         with self.health.stage("policies"):
             await self.policies.load()
+        with self.health.stage("trust"):
+            await self.trust.load()
         with self.health.stage("launcher"):
             await nursery.start(self.launcher.serve)
+        with self.health.stage("egress"):
+            await nursery.start(self.egress.serve)
         with self.health.stage("sessions"):
             await self.sessions.load()
         with self.health.stage("processes"):
             await nursery.start(self.processes.serve)
             # After the processes: a deletion that goes on has to know the commands the launcher kept.
             await nursery.start(self.sessions.serve)
+            await self.sessions.reopen()
+            await self.egress.stop_others()
         with self.health.stage("listen"):
             await nursery.start(self.server.run)
             for uri in self._config.endpoints:
@@ -166,6 +212,7 @@ class App:
                 "version": __version__,
                 "pid": os.getpid(),
                 "launcher_pid": self.launcher.pid,
+                "egress_pid": self.egress.pid,
                 "mode": self._mode,
                 "profiles": self.policies.profiles,
                 "endpoints": self._config.endpoints,
@@ -182,6 +229,7 @@ class App:
                 await self.processes.end_all()
                 await self.sessions.end_ephemeral()
                 await self.launcher.quit()
+                await self.egress.quit()
             except CoworkError as error:
                 _log.error("not everything could be ended: %s", error.message)
         await self.audit.record("daemon.stop", {"reason": self._stop_reason, "processes": running})
@@ -214,6 +262,8 @@ class App:
                 *link_methods(self.health, token=read_token(self._config.token_file)),
                 *admin_methods(self.health, self),
                 *session_methods(self.sessions),
+                *egress_methods(self.egress),
+                *trust_methods(self.trust),
                 *process_methods(self.processes),
                 *audit_methods(self.audit),
                 *event_methods(self.events),

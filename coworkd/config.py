@@ -71,6 +71,12 @@ class NetworkConfig(Struct, frozen=True, kw_only=True):
     probe: str = ""
 
 
+class EgressConfig(Struct, frozen=True, kw_only=True):
+    """`[egress]`: where the way out through the host is (a profile's `egress.upstream = "host"`)."""
+
+    host: str = f"vsock://{_HOST_CID}:5006"
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything a coworkd needs to know before it starts. `Config()` is what holds without a file."""
 
@@ -81,6 +87,7 @@ class Config(Struct, frozen=True, kw_only=True):
     token_file: str = ""
     """A file with the token a host must say in `hello`; empty for none."""
     launcher_socket: str = "/run/coworkd/launcher.sock"
+    egress_socket: str = "/run/coworkd/egress.sock"
     vendor_policies: str = ""
     """Empty: as `find_vendor_policies` finds them."""
     admin_policies: str = "/etc/coworkd/policies"
@@ -92,6 +99,7 @@ class Config(Struct, frozen=True, kw_only=True):
     spool: SpoolConfig = SpoolConfig()
     finished: FinishedConfig = FinishedConfig()
     network: NetworkConfig = NetworkConfig()
+    egress: EgressConfig = EgressConfig()
 
     @property
     def presets_file(self) -> str | None:
@@ -134,6 +142,7 @@ def parse_config(data: bytes, *, file: str) -> Config:
         spool=SpoolConfig(**_section(values, "spool")),
         finished=FinishedConfig(**_section(values, "finished")),
         network=NetworkConfig(**_section(values, "network")),
+        egress=EgressConfig(**_section(values, "egress")),
         **{key: value for key, value in values.items() if "." not in key},
     )
     _check_audit_bounds(config.audit, given)
@@ -188,6 +197,13 @@ def _endpoint(value: object) -> str:
     )
 
 
+def _host_uri(value: object) -> str:
+    uri = text(value)
+    if _UNIX.match(uri) is None and _VSOCK_DIAL.match(uri) is None:
+        raise BadValue(f"{uri!r} is no way to the host: vsock://2:PORT or unix:///PATH")
+    return _endpoint(uri)
+
+
 def _target(value: object) -> str:
     target = text(value)
     match = _TARGET.match(target)
@@ -208,6 +224,7 @@ _SCHEMA: dict[str, Parser] = {
     "endpoints": listed(_endpoint),
     "token_file": absolute_path,
     "launcher_socket": absolute_path,
+    "egress_socket": absolute_path,
     "vendor_policies": absolute_path,
     "admin_policies": absolute_path,
     "cache_dir": absolute_path,
@@ -223,4 +240,5 @@ _SCHEMA: dict[str, Parser] = {
     "finished.keep_count": integer(1, 1_000_000),
     "finished.keep_bytes": size(0, 1 << 40),
     "network.probe": _target,
+    "egress.host": _host_uri,
 }

@@ -64,7 +64,7 @@ KINDS: dict[str, dict[str, Rule]] = {
     "audit.dropped": _table("files:texts kept_seq:integer kept_hash"),
     "audit.degraded": _table("reason"),
     "daemon.start": _table(
-        "version pid:integer launcher_pid:integer mode profiles:texts endpoints:texts degraded:texts"
+        "version pid:integer launcher_pid:integer egress_pid:integer mode profiles:texts endpoints:texts degraded:texts"
     ),
     "daemon.stop": _table("reason processes:integer"),
     "launcher.lost": _table("pid:integer reason"),

@@ -18,11 +18,12 @@ import trio
 from msgspec import structs
 
 from coworkd import __version__
-from coworkd.app import App
-from coworkd.cli.launcher_start import LINGER_S, ensure_launcher
+from coworkd.app import App, Connects
+from coworkd.cli.egress_start import ensure_egress
+from coworkd.cli.launcher_start import ensure_launcher
+from coworkd.cli.program_start import LINGER_S
 from coworkd.config import Config, load_config
 from coworkd.model.errors import CoworkError
-from coworkd.services.launching import Connect
 from coworkd.services.logs import LogService
 from coworkd.system.cgroup import choose_own
 from coworkd.system.descriptors import raise_descriptor_limit
@@ -66,8 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _serve(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
-    connect = partial(_connect, lambda: config.launcher_socket)
-    return _run(config, "serve", connect, lambda: _notify_ready(config))
+    connects = Connects(
+        launcher=partial(_connect, lambda: config.launcher_socket),
+        egress=partial(_connect, lambda: config.egress_socket),
+    )
+    return _run(config, "serve", connects, lambda: _notify_ready(config))
 
 
 def _local(arguments: argparse.Namespace) -> int:
@@ -87,6 +91,7 @@ def compose_local_config(*, state: str, socket: str, policies: str | None = None
         sessions_dir=state,
         endpoints=(f"unix://{os.path.abspath(socket)}",),
         launcher_socket=os.path.join(own, "run", "launcher.sock"),
+        egress_socket=os.path.join(own, "run", "egress.sock"),
         cache_dir=os.path.join(own, "cache"),
     )
     config = structs.replace(config, log=structs.replace(config.log, level=log_level))
@@ -94,24 +99,26 @@ def compose_local_config(*, state: str, socket: str, policies: str | None = None
 
 
 def run_local(config: Config, *, linger_s: float | None, ready: Callable[[], None]) -> int:
-    """Serve in the foreground with a launcher of one's own."""
+    """Serve in the foreground with a launcher and a coworkd-egress of one's own."""
     runtime_dir = os.path.dirname(config.launcher_socket)
     for directory in (config.sessions_dir, config.state_dir, runtime_dir):
         os.makedirs(directory, mode=0o700, exist_ok=True)
     bubblewrap = read_bwrap_features().path
     cgroup = choose_own(f"coworkd-{os.stat(runtime_dir).st_ino:x}")
     start = partial(ensure_launcher, runtime_dir=runtime_dir, bubblewrap=bubblewrap, cgroup=cgroup, linger_s=linger_s)
-    return _run(config, "local", partial(_connect, start), ready)
+    start_egress = partial(ensure_egress, runtime_dir=runtime_dir, linger_s=linger_s)
+    connects = Connects(launcher=partial(_connect, start), egress=partial(_connect, start_egress))
+    return _run(config, "local", connects, ready)
 
 
-def _run(config: Config, mode: str, connect: Connect, ready: Callable[[], None]) -> int:
+def _run(config: Config, mode: str, connects: Connects, ready: Callable[[], None]) -> int:
     # Each ended command that is kept holds two; 1024 of them, and the links, must find room.
     raise_descriptor_limit()
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
     logs = LogService(level=config.log.level, file=Path(config.log.file) if config.log.file else None)
     try:
-        app = App(config, mode="serve" if mode == "serve" else "local", connect=connect, logs=logs)
+        app = App(config, mode="serve" if mode == "serve" else "local", connects=connects, logs=logs)
         trio.run(app.run, ready)
     finally:
         logs.close()

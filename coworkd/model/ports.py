@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from coworkd.model.calls import AuditRecords
-from coworkd.model.egress import SessionEgress
+from coworkd.model.calls import AuditRecords, EgressPresets
+from coworkd.model.egress import Allowance, SessionEgress
 from coworkd.model.event import Event
 from coworkd.model.launch import Adopted, Notice, OpenSession, Spawn, Spawned
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
@@ -145,6 +145,18 @@ class LauncherPort(Protocol):
         """What the launcher kept from an earlier supervisor; taken once by the process service."""
 
 
+class TrustPort(Protocol):
+    """The certificates that sandboxes trust."""
+
+    @property
+    def directory(self) -> str:
+        """What a session sees of it, as a directory of the guest; the same one for ever."""
+
+    @property
+    def bundle_path_inside(self) -> str | None:
+        """The file that holds all that is trusted, as a sandbox sees it; None while that is what the guest came with."""
+
+
 class EgressPort(Protocol):
     """The session's only way out. Where coworkd-egress is away nothing gets out, which is told in `degraded`; sessions live on."""
 
@@ -156,6 +168,9 @@ class EgressPort(Protocol):
 
     async def stop(self, session: str, /) -> None:
         """The session is closed: close its listeners and connections."""
+
+    def allowances(self, session: str, /) -> tuple[Allowance, ...]:
+        """The time-limited ones that hold now."""
 
 
 class SessionDirectory(Protocol):
@@ -174,6 +189,9 @@ class PolicyPort(Protocol):
 
 class SessionPolicyPort(PolicyPort, Protocol):
     """What sessions and the way out need of policy."""
+
+    def presets(self) -> EgressPresets:
+        """What each preset came to on this machine."""
 
     def compose_egress(
         self, policy: EffectivePolicy, request: Mapping[str, Any] | None, /

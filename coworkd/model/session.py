@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -38,6 +38,8 @@ class SessionRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     folders: tuple[FolderGrant, ...] = ()
     limits: LimitsRequest = LimitsRequest()
     env: dict[str, str] = {}
+    egress: dict[str, Any] | None = None
+    """What its host asked for on top of the profile's settings: an srt-settings object, valid when it was written."""
     ephemeral: bool = False
     """It goes with the link that made it; one that is found at start has lost its link."""
 
@@ -75,6 +77,10 @@ class SessionView(Struct, frozen=True, kw_only=True):
     limits: LimitsRequest
     env: dict[str, str]
     folders: tuple[FolderGrant, ...]
+    proxied: bool = False
+    """Whether the proxies of coworkd-egress are there for its commands."""
+    trust_bundle: str | None = None
+    """The file of trusted certificates inside the sandbox; None while the guest's own are all there is."""
 
 
 class RemovedSession(Struct, frozen=True, kw_only=True):

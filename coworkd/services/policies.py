@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,19 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from coworkd.model.calls import PolicyReloaded, PolicyShow
+from coworkd.model.calls import EgressPresets, PolicyReloaded, PolicyShow, PresetShown
+from coworkd.model.egress import EgressSettings, SessionEgress
 from coworkd.model.errors import CoworkError, InvalidParams, NotFound, Unavailable
 from coworkd.model.policy import EffectivePolicy, LimitsRequest, Profile, SeccompProgram
 from coworkd.model.ports import AuditPort, EventPort
+from coworkd.netpolicy.presets import NAMES as PRESET_NAMES
+from coworkd.netpolicy.presets import STATIC, PresetTable, parse_presets, resolve
+from coworkd.netpolicy.srt import parse_settings, parse_settings_map
 from coworkd.policy import DEFAULT_PROFILE, Layer, PolicySet, flatten, load_policies, narrow
 from coworkd.policy.layers import FOLDERS, is_passed_over
 from coworkd.seccomp import compile_program, host_arch, host_kernel, load_base, load_oci
+from coworkd.seccomp.egress_filter import load_egress_filter
+from coworkd.services.policy_egress import compose_session_egress
 from coworkd.settings import nearest
 from coworkd.settings.tables import MAX_FILE_BYTES
 
@@ -41,9 +47,13 @@ NO_REQUEST = LimitsRequest()
 
 
 class _State(Struct, frozen=True, kw_only=True):
-    """One loaded set: its files' hashes, and the programs by base and by seccomp name."""
+    """One loaded set: its files' hashes, the programs by base and by seccomp name, and the settings of egress by name."""
 
     policies: PolicySet
+    presets: PresetTable
+    presets_file: str | None
+    egress: Mapping[str, EgressSettings]
+    egress_filter: SeccompProgram
     hashes: Mapping[str, str]
     base: Mapping[str, SeccompProgram]
     admin: Mapping[str, SeccompProgram]
@@ -51,20 +61,33 @@ class _State(Struct, frozen=True, kw_only=True):
 
 
 class PolicyStore:
-    """`PolicyPort`, and what `policy.*` calls need. Made by `app`; `load` before anything else.
+    """`SessionPolicyPort`, and what `policy.*` calls need. Made by `app`; `load` before anything else.
 
-    `directories` are the layers, the lowest first; one that does not exist is an empty layer.
+    `directories` are the layers, the lowest first; one that does not exist is an empty layer. `presets_file` tells what presets
+    are on this machine; without one those that differ from machine to machine allow nothing.
     """
 
     def __init__(
-        self, *, directories: Sequence[str], cache_dir: str | None, audit: AuditPort, events: EventPort
+        self,
+        *,
+        directories: Sequence[str],
+        presets_file: str | None,
+        cache_dir: str | None,
+        audit: AuditPort,
+        events: EventPort,
     ) -> None:
         self._directories = tuple(directories)
+        self._presets_file = presets_file
+        self._on_change: Callable[[], Awaitable[None]] = _nobody
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._audit = audit
         self._events = events
         self._state: _State | None = None
         self._reloading = trio.Lock()
+
+    def attach(self, on_change: Callable[[], Awaitable[None]]) -> None:
+        """Say who is told after every reload that has changed something."""
+        self._on_change = on_change
 
     async def load(self) -> None:
         """Load for the first time; recorded as `policy.load`. Raises like `reload`, and then there is no policy at all."""
@@ -95,6 +118,7 @@ class PolicyStore:
                 self._state = state
         answer = PolicyReloaded(profiles=tuple(sorted(state.policies.profiles)), changed=changed)
         if changed:
+            await self._on_change()
             self._events.publish("policy.changed", {"changed": list(changed), "profiles": list(answer.profiles)})
         return answer
 
@@ -119,12 +143,36 @@ class PolicyStore:
             profile=narrowed,
             base_filter=state.base[narrowed.sandbox.base],
             admin_filter=state.admin[narrowed.sandbox.seccomp],
+            egress=state.egress[narrowed.egress.settings],
             narrowed=sentences,
         )
         if len(state.remembered) >= MAX_REMEMBERED:
             state.remembered.clear()
         state.remembered[key] = made
         return made
+
+    @property
+    def egress_filter(self) -> SeccompProgram:
+        """The filter of coworkd-egress itself."""
+        return self._loaded().egress_filter
+
+    def compose_egress(
+        self, policy: EffectivePolicy, request: Mapping[str, Any] | None, /
+    ) -> tuple[SessionEgress, tuple[str, ...]]:
+        """See `SessionPolicyPort`."""
+        asked = None
+        if request is not None:
+            asked = resolve(parse_settings_map(request, source="the host's settings"), self._loaded().presets)
+        return compose_session_egress(policy.egress, policy.profile.egress.upstream, asked)
+
+    def presets(self) -> EgressPresets:
+        """See `SessionPolicyPort`."""
+        state = self._loaded()
+        return EgressPresets(
+            presets={name: _show_preset(state.presets, name) for name in PRESET_NAMES},
+            file=state.presets_file,
+            made_at=state.presets.made_at or None,
+        )
 
     def show(self, params: PolicyShow) -> dict[str, Any]:
         """One profile as it holds without a request: values, where each was given, what was narrowed, the filters."""
@@ -143,7 +191,9 @@ class PolicyStore:
         return self._state
 
     async def _read(self) -> _State:
-        return await trio.to_thread.run_sync(_read_and_compile, self._directories, self._cache_dir)
+        return await trio.to_thread.run_sync(
+            _read_and_compile, self._directories, self._presets_file, self._cache_dir
+        )
 
 
 def read_layer(directory: str) -> Layer:
@@ -220,16 +270,40 @@ def _unreadable(path: str, error: OSError) -> InvalidParams:
     return InvalidParams(f"{path} cannot be read: {error.strerror}", file=path, errno=error.errno)
 
 
-def _read_and_compile(directories: Sequence[str], cache_dir: Path | None) -> _State:
+def _read_and_compile(directories: Sequence[str], presets_file: str | None, cache_dir: Path | None) -> _State:
     layers = [read_layer(directory) for directory in directories]
     policies = load_policies(layers)
+    presets = PresetTable() if presets_file is None else parse_presets(_read_file(presets_file), file=presets_file)
     arch, kernel = host_arch(), host_kernel()
     base = {name: compile_program(load_base(name, arch), cache_dir=cache_dir) for name in ("dev", "strict")}
     admin = {
         name: compile_program(load_oci(file.data, name=file.file, arch=arch, kernel=kernel), cache_dir=cache_dir)
         for name, file in policies.seccomp.items()
     }
-    return _State(policies=policies, hashes=_hash(policies), base=base, admin=admin, remembered={})
+    egress = {
+        name: resolve(parse_settings(file.data, file=file.file), presets) for name, file in policies.egress.items()
+    }
+    return _State(
+        policies=policies,
+        presets=presets,
+        presets_file=presets_file,
+        egress=egress,
+        egress_filter=compile_program(load_egress_filter(arch), cache_dir=cache_dir),
+        hashes={**_hash(policies), "presets": hashlib.sha256(msgspec.json.encode(presets)).hexdigest()},
+        base=base,
+        admin=admin,
+        remembered={},
+    )
+
+
+def _show_preset(presets: PresetTable, name: str) -> PresetShown:
+    found = presets.presets.get(name)
+    said_by = (*(("built in",) if name in STATIC else ()), *(found.said_by if found is not None else ()))
+    return PresetShown(hosts=presets.hosts(name), made_from=said_by)
+
+
+async def _nobody() -> None:
+    """Nobody is told of changes."""
 
 
 def _find(state: _State, name: str) -> Profile:

@@ -5,7 +5,8 @@ Order of `ensure`: judge (names, policy, folders) → audit → record `incomple
 
 Rules
 - The record on disk is the session; what the launcher holds is made from it whenever it is needed (`open`).
-- What a running command stands on is not changed under it: folders and profile change when the session is idle.
+- What a running command stands on is not changed under it: folders, profile and limits change when the session is idle. What it may
+  reach changes at any time, for the next connection.
 - An ephemeral session goes, with all it holds, when the link that made it goes, or coworkd itself.
 - One verb at a time works on a session; different sessions do not wait for each other.
 """
@@ -17,18 +18,28 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import msgspec
 import trio
 from msgspec import structs
 
 from coworkd.model import calls
+from coworkd.model.egress import SessionEgress
 from coworkd.model.errors import AlreadyExists, CoworkError, InvalidState, LimitExceeded, NotFound
-from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
 from coworkd.model.names import parse_session_name
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
-from coworkd.model.ports import AuditPort, EventPort, LauncherPort, LinkPort, PolicyPort, ProcessDirectory
+from coworkd.model.ports import (
+    AuditPort,
+    EgressPort,
+    EventPort,
+    LauncherPort,
+    LinkPort,
+    ProcessDirectory,
+    SessionPolicyPort,
+    TrustPort,
+)
 from coworkd.model.session import (
     RECORD_FORMAT,
     FailedFolder,
@@ -38,9 +49,11 @@ from coworkd.model.session import (
     SessionRecord,
     SessionView,
 )
-from coworkd.sandbox.tree import compose_tree, folder_path, sandbox_home
+from coworkd.sandbox.tree import folder_path, sandbox_home
 from coworkd.services.session_folders import judge_folders, refuse_sockets
 from coworkd.services.session_home import Homes
+from coworkd.services.session_opening import Openings
+from coworkd.services.session_policy import describe_policy
 from coworkd.services.session_records import RecordStore
 
 SESSION_LIMIT = 10_000
@@ -59,7 +72,9 @@ class Sessions:
         own_directories: tuple[str, ...],
         layout: GuestLayout,
         launcher: LauncherPort,
-        policies: PolicyPort,
+        policies: SessionPolicyPort,
+        egress: EgressPort,
+        trust: TrustPort,
         audit: AuditPort,
         events: EventPort,
         clock: Callable[[], float] = time.time,
@@ -67,15 +82,16 @@ class Sessions:
         self._store = records
         self._homes = homes
         self._own_directories = own_directories
-        self._layout = layout
-        self._launcher = launcher
         self._policies = policies
+        self._openings = Openings(
+            launcher=launcher, egress=egress, policies=policies, trust=trust, home_path=homes.path, layout=layout
+        )
+        self._egress = egress
         self._audit = audit
         self._events = events
         self._clock = clock
         self._records: dict[str, SessionRecord] = {}
         self._locks: dict[str, trio.Lock] = {}
-        self._opened: dict[str, int] = {}
         self._ephemeral: set[str] = set()
         self._claiming = trio.Lock()
         self._processes: ProcessDirectory | None = None
@@ -160,21 +176,75 @@ class Sessions:
     async def open(self, name: str, /) -> SessionView:
         """See `ports.SessionDirectory`."""
         record = self._find_ready(name)
-        if self._opened.get(name) != self._launcher.generation:
+        if not self._openings.is_open(name):
             async with self._lock(name):
                 record = self._find_ready(name)
                 policy = await self._policies.effective(record.profile, record.limits)
-                await self._open(record, policy)
-        return SessionView(
-            name=record.name,
-            uid=record.uid,
-            gid=record.gid,
-            home=sandbox_home(record.name),
-            profile=record.profile,
-            limits=record.limits,
-            env=record.env,
-            folders=record.folders,
-        )
+                await self._openings.open(record, policy)
+        return self._openings.view(record)
+
+    async def set_policy(self, params: calls.SetPolicy) -> calls.PolicySet:
+        """Another profile, other limits, another way out. Raises `NotFound`, `InvalidState` where commands run on profile or limits,
+        and what is wrong with the settings; a change that fails changes nothing.
+        """
+        name = self._find(params.session).name
+        async with self._lock(name):
+            known = self._find_ready(name)
+            wanted = _with_policy(known, params)
+            policy = await self._policies.effective(wanted.profile, wanted.limits)
+            egress, narrowed = self._policies.compose_egress(policy, wanted.egress)
+            judge_folders(wanted.folders, policy.profile, self._own_directories)
+            rebuilt = (known.profile, known.limits) != (wanted.profile, wanted.limits)
+            if rebuilt and self._count(name):
+                raise InvalidState(
+                    f"commands of session {name} run on its profile and limits; end them, or change egress alone",
+                    session=name,
+                )
+            await self._audit.record("policy.set", _policy_record(wanted, policy, narrowed))
+            await self._keep(wanted)
+            closed = 0
+            if rebuilt:
+                await self._openings.close(name)
+            elif self._openings.is_open(name):
+                closed = await self._egress.change(name, egress, close_forbidden=params.close_forbidden)
+        shown = describe_policy(policy, egress, self._egress.allowances(name), narrowed)
+        self._events.publish("session.policy", {"session": name, "profile": wanted.profile, "closed": closed})
+        return calls.PolicySet(effective=msgspec.to_builtins(shown), narrowed=shown.narrowed, closed=closed)
+
+    async def policy(self, params: calls.SessionName) -> calls.SessionPolicy:
+        """What holds for a session now. Raises `NotFound`."""
+        record = self._find(params.session)
+        policy = await self._policies.effective(record.profile, record.limits)
+        egress, narrowed = self._policies.compose_egress(policy, record.egress)
+        return describe_policy(policy, egress, self._egress.allowances(record.name), narrowed)
+
+    async def refresh(self) -> None:
+        """The policies on disk have changed: let every open session's way out be as they say now."""
+        for name in self._openings.names:
+            async with self._lock(name):
+                record = self._records.get(name)
+                if record is not None and self._openings.is_open(name):
+                    await self._refresh(record)
+
+    async def _refresh(self, record: SessionRecord) -> None:
+        try:
+            policy = await self._policies.effective(record.profile, record.limits)
+            egress, _ = self._policies.compose_egress(policy, record.egress)
+        except CoworkError as error:
+            _log.error("session %s reaches nothing from here on: %s", record.name, error.message)
+            egress = SessionEgress(settings=())
+        try:
+            await self._egress.change(record.name, egress, close_forbidden=True)
+        except CoworkError as error:  # it is handed over when coworkd-egress is back
+            _log.warning("the way out of session %s: %s", record.name, error.message)
+
+    async def reopen(self) -> None:
+        """Take over the sessions in which commands run since before this coworkd."""
+        for name in [name for name in self._records if self._count(name)]:
+            try:
+                await self.open(name)
+            except CoworkError as error:
+                _log.error("session %s cannot be taken over: %s", name, error.message)
 
     async def end_ephemeral(self) -> None:
         """Delete every ephemeral session: coworkd is stopping."""
@@ -240,15 +310,14 @@ class Sessions:
             await self._audit.record("session.ensure", _audited(wanted, None))
             # A crash from here on leaves a record that says so, and the next `ensure` opens the session anew.
             await self._keep(structs.replace(wanted, state="incomplete"))
-            await self._launcher.close_session(name)
-            self._opened.pop(name, None)
+            await self._openings.close(name)
         await _in_thread(self._homes.make, name, wanted.uid)
         # One that is open already is answered with what was told at its opening.
-        missing, told = await self._open(wanted, policy)
+        opened = await self._openings.open(wanted, policy)
         ready = structs.replace(wanted, state="ready")
         if ready != self._records.get(name):
             await self._keep(ready)
-        return _failed(ready, missing), told
+        return _failed(ready, opened.missing), opened.told
 
     async def _keep(self, record: SessionRecord) -> None:
         await _in_thread(self._store.save, record)
@@ -259,45 +328,17 @@ class Sessions:
         name = record.name
         if self._records[name] == record:
             return
-        self._opened.pop(name, None)
         try:
-            await self._launcher.close_session(name)
+            await self._openings.close(name)
             await self._keep(record)
         except CoworkError as error:
             _log.error("session %s is left incomplete: %s", name, error.message)
-
-    async def _open(self, record: SessionRecord, policy: EffectivePolicy) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        limits = policy.profile.limits
-        generation = self._launcher.generation
-        answer = await self._launcher.open_session(
-            OpenSession(
-                id=0,
-                session=record.name,
-                uid=record.uid,
-                gid=record.gid,
-                tree=compose_tree(
-                    name=record.name,
-                    uid=record.uid,
-                    home=self._homes.path(record.name).encode(),
-                    folders=record.folders,
-                    tmp_max_bytes=limits.tmp_max_bytes,
-                    layout=self._layout,
-                ),
-                memory_max_bytes=limits.memory_max_bytes,
-                pids_max=limits.pids_max,
-                cpu_max=limits.cpu_max,
-            )
-        )
-        self._opened[record.name] = generation
-        for listener in answer.listeners:
-            os.close(listener)
-        return answer.missing, answer.degraded
 
     async def _take_back(self, record: SessionRecord, *, keep_home: bool) -> None:
         """Nothing stays of a session that could not be made, but a home that was there before it."""
         name = record.name
         try:
-            await self._launcher.close_session(name)
+            await self._openings.close(name)
             if not keep_home:
                 await _in_thread(self._homes.remove, name)
             await _in_thread(self._store.remove, name)
@@ -305,7 +346,6 @@ class Sessions:
             _log.error("session %s is left incomplete: %s", name, error.message)
             return
         self._records.pop(name, None)
-        self._opened.pop(name, None)
         await self._audit.record(
             "session.delete", {"session": name, "uid": record.uid, "reason": "it could not be made"}
         )
@@ -324,11 +364,10 @@ class Sessions:
             await self._keep(deleting)
             if self._processes is not None:
                 await self._processes.end_session(name)
-            await self._launcher.close_session(name)
+            await self._openings.close(name)
             freed_bytes = await _in_thread(self._homes.remove, name)
             await _in_thread(self._store.remove, name)
             self._records.pop(name, None)
-            self._opened.pop(name, None)
             self._ephemeral.discard(name)
         self._events.publish("session.deleted", {"session": name, "freed_bytes": freed_bytes})
         return RemovedSession(name=name, freed_bytes=freed_bytes)
@@ -391,6 +430,23 @@ def _updated(record: SessionRecord, params: calls.SessionEnsure) -> SessionRecor
     if params.env is not None:
         given["env"] = dict(params.env)
     return structs.replace(record, **given)
+
+
+def _with_policy(record: SessionRecord, params: calls.SetPolicy) -> SessionRecord:
+    given = {"profile": params.profile, "limits": params.limits, "egress": params.egress}
+    return structs.replace(record, **{name: value for name, value in given.items() if value is not None})
+
+
+def _policy_record(record: SessionRecord, policy: EffectivePolicy, narrowed: tuple[str, ...]) -> dict[str, object]:
+    network: Any = (record.egress or {}).get("network", {})
+    return {
+        "session": record.name,
+        "profile": policy.profile.name,
+        "limits": record.limits,
+        "narrowed": narrowed,
+        "allowed": network.get("allowedDomains"),
+        "denied": network.get("deniedDomains"),
+    }
 
 
 def _differs(old: SessionRecord, new: SessionRecord) -> bool:

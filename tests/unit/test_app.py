@@ -6,14 +6,15 @@ import errno
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 
-from coworkd.app import App, read_token
+from coworkd.app import App, Connects, read_token
 from coworkd.cli.daemon import compose_local_config
-from coworkd.model import launch
+from coworkd.model import egress, launch
 from coworkd.model.layout import BwrapFeatures
 from coworkd.services.logs import LogService
 from coworkd.system import packet
@@ -41,26 +42,35 @@ def test_a_token_file_that_is_missing_fails(tmp_path: Path) -> None:
         read_token(str(tmp_path / "token"))
 
 
-class Launcher:
-    """A launcher that says `Done` to everything; it remembers what it was asked."""
+class Program:
+    """One that says `Done` to everything; it remembers what it was asked."""
 
-    def __init__(self) -> None:
-        self.asked: list[launch.Request] = []
+    def __init__(self, words: Any) -> None:
+        self.words = words
+        self.asked: list[Any] = []
+        self._connected = trio.Event()
 
     async def connect(self) -> trio.socket.SocketType:
         self._ours, theirs = trio.socket.socketpair(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET)
+        self._connected.set()
         return theirs
 
     async def serve(self) -> None:
+        await self._connected.wait()
         while True:
             data, ancillary, flags, _ = await self._ours.recvmsg(*packet.RECEIVE_ARGUMENTS)
             message, _ = packet.unpack(data, ancillary, flags)
             if not message:
                 self._ours.close()
                 return
-            request = msgspec.msgpack.decode(message, type=launch.Request)
+            request = msgspec.msgpack.decode(message, type=self.words.Request)
             self.asked.append(request)
-            await self._ours.send(msgspec.msgpack.encode(launch.Done(id=request.id)))
+            await self._ours.send(msgspec.msgpack.encode(self.answer(request)))
+
+    def answer(self, request: Any) -> Any:
+        if isinstance(request, egress.Begin):
+            return egress.Begun(id=request.id, version=request.version, pid=1, sessions=("left",))
+        return self.words.Done(id=request.id)
 
 
 @pytest.fixture
@@ -73,7 +83,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_embedded_app_comes_up_answers_and_goes_down_on_a_signal(tmp_path: Path) -> None:
     config = compose_local_config(state=str(tmp_path / "state"), socket=str(tmp_path / "coworkd.sock"))
     logs = LogService(level="error")
-    launcher = Launcher()
+    launcher, proxies = Program(launch), Program(egress)
     said: list[str] = []
 
     async def drive(app: App, came_up: trio.Event) -> None:
@@ -86,23 +96,20 @@ def test_an_embedded_app_comes_up_answers_and_goes_down_on_a_signal(tmp_path: Pa
         os.kill(os.getpid(), signal.SIGTERM)
 
     async def run() -> None:
-        app = App(config, mode="local", connect=launcher.connect, logs=logs)
+        app = App(config, mode="local", connects=Connects(launcher.connect, proxies.connect), logs=logs)
         came_up = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drive, app, came_up)
 
-            async def serve_launcher() -> None:
-                while not hasattr(launcher, "_ours"):
-                    await trio.lowlevel.checkpoint()
-                await launcher.serve()
-
-            nursery.start_soon(serve_launcher)
+            nursery.start_soon(launcher.serve)
+            nursery.start_soon(proxies.serve)
             await app.run(came_up.set)
 
     trio.run(run)
     logs.close()
     assert "UNAUTHENTICATED" in said[0]
     assert [type(request) for request in launcher.asked] == [launch.Adopt, launch.Quit]
+    assert [type(request) for request in proxies.asked] == [egress.Begin, egress.Stop, egress.Quit]
     records = [msgspec.json.decode(line) for line in audit_lines(tmp_path / "state")]
     kinds = [record["kind"] for record in records]
     assert "daemon.start" in kinds

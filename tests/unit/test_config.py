@@ -33,6 +33,7 @@ vendor_policies = "/v"
 admin_policies = "/a"
 cache_dir = "/c"
 presets = "/p"
+egress_socket = "/e"
 [log]
 level = "debug"
 file = "/j"
@@ -49,6 +50,8 @@ keep_count = 5
 keep_bytes = "4M"
 [network]
 probe = "example.org:443"
+[egress]
+host = "unix:///x/host.sock"
 """
     read = parse_config(text.encode(), file="f")
     assert read.endpoints == ("unix:///a/b.sock", "vsock://:5005", "vsock://2:5007", "virtio:///dev/virtio-ports/x")
@@ -59,6 +62,7 @@ probe = "example.org:443"
     assert (read.spool.stream_bytes, read.spool.drain_s) == (2 << 20, 1.0)
     assert (read.finished.keep_s, read.finished.keep_count, read.finished.keep_bytes) == (60.0, 5, 4 << 20)
     assert (read.presets_file, read.network.probe) == ("/p", "example.org:443")
+    assert (read.egress_socket, read.egress.host) == ("/e", "unix:///x/host.sock")
     # Every key of the schema stands in the text above, so none can be forgotten here.
     assert all(f"{key.rpartition('.')[2]} = " in text for key in config._SCHEMA)
 
@@ -152,3 +156,9 @@ def test_presets_are_the_admins_or_the_installations(tmp_path: Path, monkeypatch
     assert find_presets() == str(installed)
     admin.touch()
     assert find_presets() == Config().presets_file == str(admin)
+
+
+@pytest.mark.parametrize("uri", ["tcp://h:1", "vsock://3:5006", "vsock://:5006", "vsock://2:0", "unix://x", ""])
+def test_a_way_to_the_host_is_vsock_or_a_unix_socket(uri: str) -> None:
+    with pytest.raises(BadFile):
+        parse_config(f'[egress]\nhost = "{uri}"\n'.encode(), file="f")

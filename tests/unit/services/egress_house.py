@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 import trio
+from msgspec import structs
 
 from coworkd.model import egress as words
-from coworkd.model.calls import AuditRecords
+from coworkd.model.calls import AuditRecords, EgressPresets
 from coworkd.model.errors import DiskFailed
-from coworkd.model.policy import EffectivePolicy
+from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.system import packet
 from tests.unit.services.process_house import FakeAudit, FakePolicies
 
@@ -50,6 +51,15 @@ class FakeEgressPolicies(FakePolicies):
     """Implements `ports.SessionPolicyPort`: one host is allowed, and a request is one host more that must be allowed."""
 
     allowed = ("index.example",)
+    allow_max_s = 0.0
+
+    async def effective(self, profile: str | None, limits: LimitsRequest, /) -> EffectivePolicy:
+        found = await super().effective(profile, limits)
+        egress = structs.replace(found.profile.egress, allow_max_s=self.allow_max_s)
+        return structs.replace(found, profile=structs.replace(found.profile, egress=egress))
+
+    def presets(self) -> EgressPresets:
+        return EgressPresets(presets={}, file=None, made_at=None)
 
     def compose_egress(
         self, policy: EffectivePolicy, request: Mapping[str, Any] | None, /

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from coworkd.model import calls
-from coworkd.model.errors import CoworkError
+from coworkd.model.egress import Allowance, EgressSettings, SessionEgress
+from coworkd.model.errors import CoworkError, InvalidParams
 from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
 from coworkd.model.policy import (
@@ -62,7 +63,7 @@ def profile(*modes: FolderMode, allow_sockets: bool = False, name: str = "defaul
             timeout_s=0.0,
         ),
         folders=FoldersPolicy(modes=modes or ("ro", "rwd"), allow_sockets=allow_sockets),
-        egress=EgressPolicy(settings="default", upstream="direct"),
+        egress=EgressPolicy(settings="default", upstream="direct", allow_max_s=0.0),
     )
 
 
@@ -109,12 +110,13 @@ class FakeSessionLauncher(FakeLauncher):
 
 
 class FakePolicies:
-    """Implements `ports.PolicyPort`."""
+    """Implements `ports.SessionPolicyPort`."""
 
     def __init__(self) -> None:
         self.error: CoworkError | None = None
         self.profile = profile()
         self.narrowed: tuple[str, ...] = ()
+        self.egress_narrowed: tuple[str, ...] = ()
 
     async def effective(self, name: str | None, limits: LimitsRequest, /) -> EffectivePolicy:
         if self.error is not None:
@@ -126,6 +128,57 @@ class FakePolicies:
             admin_filter=program,
             narrowed=self.narrowed,
         )
+
+    def presets(self) -> calls.EgressPresets:
+        return calls.EgressPresets(presets={}, file=None, made_at=None)
+
+    def compose_egress(
+        self, policy: EffectivePolicy, request: Mapping[str, Any] | None, /
+    ) -> tuple[SessionEgress, tuple[str, ...]]:
+        settings = [EgressSettings(source=f"egress/{policy.profile.name}.json", allowed=("index.example",))]
+        if request is not None:
+            if "network" not in request:
+                raise InvalidParams("network is missing", key="network")
+            settings.append(EgressSettings(source="request", allowed=tuple(request["network"]["allowedDomains"])))
+        return SessionEgress(settings=tuple(settings)), self.egress_narrowed
+
+
+class FakeEgress:
+    """Implements `ports.EgressPort`; owns the listeners as the real one does."""
+
+    def __init__(self, trace: list[str]) -> None:
+        self.trace = trace
+        self.served: dict[str, SessionEgress] = {}
+        self.listeners: dict[str, tuple[int, ...]] = {}
+        self.close_forbidden: list[bool] = []
+
+    async def serve_session(self, session: str, egress: SessionEgress, listeners: tuple[int, ...], /) -> None:
+        self._close(session)
+        self.served[session], self.listeners[session] = egress, listeners
+
+    async def change(self, session: str, egress: SessionEgress, /, *, close_forbidden: bool) -> int:
+        self.served[session] = egress
+        self.close_forbidden.append(close_forbidden)
+        return 3
+
+    async def stop(self, session: str, /) -> None:
+        if self.served.pop(session, None) is not None:
+            self.trace.append(f"stop {session}")
+        self._close(session)
+
+    def allowances(self, session: str, /) -> tuple[Allowance, ...]:
+        return ()
+
+    def _close(self, session: str) -> None:
+        for fd in self.listeners.pop(session, ()):
+            os.close(fd)
+
+
+class FakeTrust:
+    """Implements `ports.TrustPort`."""
+
+    directory = "/state/trust/current"
+    bundle_path_inside: str | None = None
 
 
 class FakeProcesses:
@@ -177,6 +230,8 @@ class SessionHouse:
         self.launcher = FakeSessionLauncher(self.trace)
         self.policies = FakePolicies()
         self.processes = FakeProcesses(self.trace)
+        self.egress = FakeEgress(self.trace)
+        self.trust = FakeTrust()
         self.audit = FakeAudit()
         self.events = FakeEvents()
         self.homes = OwnHomes(str(directory / "homes"), self.trace)
@@ -192,6 +247,8 @@ class SessionHouse:
             layout=LAYOUT,
             launcher=self.launcher,
             policies=self.policies,
+            egress=self.egress,
+            trust=self.trust,
             audit=self.audit,
             events=self.events,
             clock=lambda: NOW,

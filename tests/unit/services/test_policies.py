@@ -20,6 +20,7 @@ from coworkd.settings import BadFile
 from tests.unit.policy.policy_layers import VENDOR_FILES
 
 NOTHING = LimitsRequest()
+PRESETS = '{"format": 1, "made_at": 5, "presets": {"python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"]}}}'
 
 
 class Audit:
@@ -54,9 +55,11 @@ class Scene:
         self.vendor, self.admin = root / "vendor", root / "admin"
         for path, text in VENDOR_FILES.items():
             self.write(self.vendor / path, text)
+        self.write(root / "presets.json", PRESETS)
         self.audit, self.events = Audit(), Events()
         self.store = PolicyStore(
             directories=[str(self.vendor), str(self.admin)],
+            presets_file=str(root / "presets.json"),
             cache_dir=str(cache),
             audit=self.audit,
             events=self.events,
@@ -257,7 +260,9 @@ def test_show_tells_values_sources_and_filters(scene: Scene) -> None:
 
 
 def test_the_shipped_policies_load_and_say_what_the_design_says(cache: Path) -> None:
-    store = PolicyStore(directories=[find_vendor_policies()], cache_dir=str(cache), audit=Audit(), events=Events())
+    store = PolicyStore(
+        directories=[find_vendor_policies()], presets_file=None, cache_dir=str(cache), audit=Audit(), events=Events()
+    )
     trio.run(store.load)
     default, strict = store.effective_nowait(None), store.effective_nowait("strict")
     assert (default.narrowed, strict.narrowed) == ((), ())

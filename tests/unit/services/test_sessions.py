@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from coworkd.model.calls import SessionDelete, SessionName
+from coworkd.model.calls import SessionDelete, SessionName, SetPolicy
 from coworkd.model.errors import (
     AlreadyExists,
     CoworkError,
@@ -185,7 +185,7 @@ async def test_ensure_changes_an_idle_session(tmp_path: Path) -> None:
         await house.ensure()
         done = await house.ensure(folders=[folder("src")])
         assert [grant.name for grant in done.session.folders] == ["src"]
-        assert house.trace == ["open bob", "close bob", "open bob"]
+        assert house.trace == ["open bob", "close bob", "stop bob", "open bob"]
         assert house.audit.kinds == ["session.create", "session.ensure"]
         assert len(house.launcher.open["bob"].tree) > 0
 
@@ -214,7 +214,7 @@ async def test_a_change_that_fails_leaves_the_old_session(tmp_path: Path) -> Non
         assert house.stored() == before
         house.launcher.fails.clear()
         assert (await house.sessions.open("bob")).folders == ()
-        assert house.trace == ["open bob", "close bob", "open bob"]
+        assert house.trace == ["open bob", "close bob", "stop bob", "open bob"]
 
 
 @in_trio
@@ -231,7 +231,7 @@ async def test_a_change_that_a_crash_cut_short_is_never_half_used(tmp_path: Path
         with pytest.raises(InvalidState):
             await house.sessions.open("bob")
         await house.ensure()
-        assert house.trace == ["open bob", "close bob", "open bob"]
+        assert house.trace == ["open bob", "close bob", "stop bob", "open bob"]
         assert house.stored()["bob"].state == "ready"
 
 
@@ -257,7 +257,7 @@ async def test_delete_removes_all_in_order(tmp_path: Path) -> None:
         house.trace.clear()
         removed = await house.sessions.delete(SessionDelete(session="bob"))
         assert (removed.freed_bytes or 0) >= 25_600
-        assert house.trace == ["end bob", "close bob", "remove bob"]
+        assert house.trace == ["end bob", "close bob", "stop bob", "remove bob"]
         assert (house.stored(), house.sessions.count) == ({}, 0)
         with pytest.raises(NotFound):
             await house.sessions.get(SessionName(session="bob"))
@@ -414,3 +414,115 @@ async def test_the_audit_log_has_names_of_variables_and_no_values(tmp_path: Path
         fields = house.audit.fields("session.create")
         assert fields["env_names"] == ["TOKEN"]
         assert "s3cret" not in repr(fields)
+
+
+def settings(*allowed: str) -> dict[str, Any]:
+    return {"network": {"allowedDomains": list(allowed), "deniedDomains": []}}
+
+
+@in_trio
+async def test_a_session_is_served_when_it_opens_and_not_after_its_end(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json"]
+        await house.sessions.delete(SessionDelete(session="bob"))
+        assert house.egress.served == {}
+
+
+@in_trio
+async def test_another_launcher_gives_other_listeners(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        first = house.egress.listeners["bob"]
+        house.launcher.restart()
+        await house.sessions.open("bob")
+        assert house.egress.listeners["bob"] != ()
+        assert house.trace[-1] == "open bob"
+        assert first is not house.egress.listeners["bob"]
+
+
+@in_trio
+async def test_the_view_has_the_proxies_and_the_trust_of_this_moment(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        view = await house.sessions.open("bob")
+        assert (view.proxied, view.trust_bundle) == (True, None)
+        house.trust.bundle_path_inside = "/etc/coworkd/trust/ca-bundle.pem"
+        assert (await house.sessions.open("bob")).trust_bundle == "/etc/coworkd/trust/ca-bundle.pem"
+
+
+@in_trio
+async def test_what_a_session_may_reach_changes_while_commands_run(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        house.processes.running["bob"] = 1
+        house.policies.egress_narrowed = ("egress: evil.example stays out",)
+        done = await house.sessions.set_policy(
+            SetPolicy(session="bob", egress=settings("index.example", "evil.example"))
+        )
+        assert (done.closed, done.narrowed) == (3, ("egress: evil.example stays out",))
+        assert [layer["source"] for layer in done.effective["egress"]] == ["egress/default.json", "request"]
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json", "request"]
+        assert house.egress.close_forbidden == [True]
+        assert house.stored()["bob"].egress == settings("index.example", "evil.example")
+        assert house.audit.fields("policy.set")["allowed"] == ["index.example", "evil.example"]
+        assert house.trace == ["open bob"]
+        kept = await house.sessions.policy(SessionName(session="bob"))
+        assert kept.profile == "default"
+        assert len(kept.egress) == 2
+
+
+@in_trio
+async def test_profile_and_limits_change_only_under_an_idle_session(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        house.processes.running["bob"] = 1
+        with pytest.raises(InvalidState, match="run on its profile"):
+            await house.sessions.set_policy(SetPolicy(session="bob", profile="strict"))
+        assert "policy.set" not in house.audit.kinds
+        house.processes.running.clear()
+        await house.sessions.set_policy(SetPolicy(session="bob", profile="strict", limits=LimitsRequest(nofile=64)))
+        assert house.trace == ["open bob", "close bob", "stop bob"]
+        await house.sessions.open("bob")
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/strict.json"]
+        assert house.stored()["bob"].limits.nofile == 64
+
+
+@in_trio
+async def test_settings_with_a_mistake_change_nothing(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        before = house.stored()["bob"]
+        with pytest.raises(InvalidParams):
+            await house.sessions.set_policy(SetPolicy(session="bob", egress={"netwrk": {}}))
+        house.audit.full.add("policy.set")
+        with pytest.raises(DiskFailed):
+            await house.sessions.set_policy(SetPolicy(session="bob", egress=settings("index.example")))
+        assert house.stored()["bob"] == before
+        assert house.egress.close_forbidden == []
+
+
+@in_trio
+async def test_what_it_may_reach_outlives_a_restart(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        await house.sessions.set_policy(SetPolicy(session="bob", egress=settings("index.example")))
+        await house.restart()
+        house.processes.running["bob"] = 1
+        await house.sessions.reopen()
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json", "request"]
+
+
+@in_trio
+async def test_policies_that_changed_on_disk_reach_every_open_session(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure("bob")
+        await house.ensure("eve")
+        await house.sessions.delete(SessionDelete(session="eve"))
+        house.egress.served["bob"] = house.egress.served["bob"].__class__(settings=())
+        await house.sessions.refresh()
+        assert len(house.egress.served["bob"].settings) == 1
+        assert "eve" not in house.egress.served
+        house.policies.error = NotFound("the profile is gone")
+        await house.sessions.refresh()
+        assert house.egress.served["bob"].settings == ()

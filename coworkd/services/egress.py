@@ -1,0 +1,312 @@
+"""The way out of sessions: which policy holds for whom, handed to coworkd-egress with the sessions' listeners; and what it tells.
+
+Rules
+- What a session may reach is composed by whoever serves it; only the time-limited allowances are added here. They end with their time,
+  with the session, and with this coworkd.
+- coworkd-egress may come and go: every session that is served is handed over again, on the same listeners.
+- Where a session's TLS is inspected, the certificate of the one who does it is trusted before the session is served.
+- Nothing here parses what a session sends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+from msgspec import Struct, structs
+
+from coworkd.model import calls
+from coworkd.model import egress as words
+from coworkd.model.errors import CoworkError, InvalidParams, LimitExceeded, PolicyDenied, Unavailable
+from coworkd.model.policy import LimitsRequest, SeccompProgram
+from coworkd.model.ports import AuditReader, EventPort, SessionDirectory, SessionPolicyPort
+from coworkd.netpolicy.decide import Rules
+from coworkd.netpolicy.patterns import refuse_domain
+from coworkd.services.egress_link import Connect, EgressLink
+from coworkd.services.egress_records import EgressRecords
+
+ALLOWANCE_LIMIT = 64
+"""Allowances a session has at once."""
+LOG_LIMIT = 1000
+_BEGIN_TIMEOUT_S = 5.0
+_log = logging.getLogger("coworkd.egress")
+
+
+class InspectionTrust(Protocol):
+    """Where the certificate of the inspection becomes trusted."""
+
+    async def set_inspection_ca(self, pem: bytes | None) -> None: ...
+
+
+class _Served(Struct):
+    """One session that is served; owns its listeners."""
+
+    base: words.SessionEgress
+    listeners: tuple[int, ...]
+    allowances: tuple[words.Allowance, ...] = ()
+
+    def effective(self, now: float) -> words.SessionEgress:
+        kept = tuple(allowance for allowance in self.allowances if allowance.until > now)
+        return structs.replace(self.base, allowances=(*self.base.allowances, *kept))
+
+
+class Egress:
+    """Implements `ports.EgressPort`, and what `egress.*` calls need. `attach` before `serve`."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        version: str,
+        host_uri: str,
+        filter_program: Callable[[], SeccompProgram],
+        policies: SessionPolicyPort,
+        trust: InspectionTrust,
+        audit: AuditReader,
+        events: EventPort,
+        on_state: Callable[[str | None], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._version = version
+        self._host_uri = host_uri
+        self._filter_program = filter_program
+        self._policies = policies
+        self._trust = trust
+        self._audit = audit
+        self._clock = clock
+        self._served: dict[str, _Served] = {}
+        self._kept: tuple[str, ...] = ()
+        self._inspector: int | None = None
+        """The pid of the coworkd-egress whose CA is trusted."""
+        self._sessions: SessionDirectory | None = None
+        self._records = EgressRecords(audit=audit, events=events)
+        self._link = EgressLink(
+            connect, begin=self._compose_begin, on_begun=self._begun, on_told=self._records.told, on_state=on_state
+        )
+
+    def attach(self, sessions: SessionDirectory) -> None:
+        """Say who opens sessions; before `serve`."""
+        self._sessions = sessions
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the conversation and the records. Started once coworkd-egress serves, or after a while without it. Never returns."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._records.serve, self._link.recorded)
+            nursery.start_soon(self._link.serve)
+            with trio.move_on_after(_BEGIN_TIMEOUT_S):
+                await self._link.started.wait()
+            task_status.started()
+
+    @property
+    def pid(self) -> int | None:
+        """coworkd-egress's; None while it is away."""
+        return self._link.pid
+
+    async def stop_others(self) -> None:
+        """Have coworkd-egress stop what it kept of an earlier coworkd, and nobody has taken over."""
+        for session in self._kept:
+            if session not in self._served:
+                await self.stop(session)
+
+    async def quit(self) -> None:
+        """End coworkd-egress and let go of every listener."""
+        with contextlib.suppress(CoworkError):
+            await self._link.quit()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every listener; coworkd-egress and the launcher have their own."""
+        for served in self._served.values():
+            _close(served.listeners)
+        self._served.clear()
+
+    # -- ports.EgressPort ---------------------------------------------------------------------------------------
+
+    async def serve_session(self, session: str, egress: words.SessionEgress, listeners: tuple[int, ...], /) -> None:
+        """See `ports.EgressPort.serve_session`."""
+        known = self._served.get(session)
+        self._served[session] = _Served(
+            base=egress, listeners=listeners, allowances=known.allowances if known is not None else ()
+        )
+        if known is not None:
+            _close(known.listeners)
+        try:
+            await self._hand_over(session)
+        except Unavailable as error:  # it is handed over when coworkd-egress begins
+            _log.info("session %s waits for its way out: %s", session, error.message)
+        except CoworkError as error:
+            _log.error("session %s has no way out: %s", session, error.message)
+
+    async def change(self, session: str, egress: words.SessionEgress, /, *, close_forbidden: bool) -> int:
+        """See `ports.EgressPort.change`."""
+        served = self._served.get(session)
+        if served is None:
+            return 0
+        served.base = egress
+        return await self._change(session, served, close_forbidden=close_forbidden)
+
+    async def stop(self, session: str, /) -> None:
+        """See `ports.EgressPort.stop`."""
+        served = self._served.pop(session, None)
+        if served is not None:
+            _close(served.listeners)
+        with contextlib.suppress(Unavailable):
+            await self._link.ask(words.Stop(id=0, session=session))
+        self._records.forget(session)
+
+    # -- egress.* -----------------------------------------------------------------------------------------------
+
+    async def check(self, params: calls.EgressCheck) -> calls.EgressChecked:
+        """Decide about a host without reaching for it. Raises `NotFound` for the session or profile, `InvalidParams` for the port."""
+        if not 0 < params.port < 65536:
+            raise InvalidParams(f"{params.port} is no port: 1 to 65535", key="port")
+        if params.session is not None:
+            egress = (await self._find(params.session)).effective(self._clock())
+        else:
+            policy = await self._policies.effective(params.profile, LimitsRequest())
+            egress = self._policies.compose_egress(policy, None)[0]
+        verdict = Rules(egress).decide(params.host, params.port, now=self._clock())
+        return calls.EgressChecked(
+            allowed=verdict.allowed,
+            host=verdict.host,
+            port=verdict.port,
+            rule=verdict.rule,
+            reason=verdict.reason,
+        )
+
+    async def allow(self, params: calls.EgressAllow) -> calls.EgressAllowed:
+        """Allow a pattern for a while. Raises `PolicyDenied` past the profile's `allow_max_s`, `InvalidParams`, `NotFound`."""
+        wrong = refuse_domain(params.host, denied=False)
+        if wrong is not None:
+            raise InvalidParams(wrong[0], key="host", nearest=wrong[1])
+        served = await self._find(params.session)
+        limit_s = await self._allow_max_s(params.session)
+        if not 0 < params.duration_s <= limit_s:
+            raise PolicyDenied(
+                f"the profile's egress.allow_max_s is {limit_s:g}: a host may be allowed for at most that many seconds; "
+                "an admin can raise it in /etc/coworkd/policies",
+                key="duration_s",
+            )
+        now = self._clock()
+        kept = [one for one in served.allowances if one.until > now and one.pattern != params.host]
+        if len(kept) >= ALLOWANCE_LIMIT:
+            raise LimitExceeded(f"the session has {ALLOWANCE_LIMIT} allowances; wait until one has ended")
+        until = now + params.duration_s
+        await self._audit.record(
+            "egress.allow",
+            {"session": params.session, "host": params.host, "until": until, "duration_s": params.duration_s},
+        )
+        served.allowances = (*kept, words.Allowance(pattern=params.host, until=until))
+        await self._change(params.session, served, close_forbidden=False)
+        return calls.EgressAllowed(host=params.host, until=until)
+
+    async def log(self, params: calls.EgressLog) -> calls.EgressRecords:
+        """The newest records of the way out, from the audit log. Raises `InvalidParams`, `DiskFailed`."""
+        if not 1 <= params.limit <= LOG_LIMIT:
+            raise InvalidParams(f"limit must be 1 to {LOG_LIMIT}, not {params.limit}", key="limit")
+        found = await self._audit.find(
+            kinds=tuple(_KINDS), session=params.session, refused_only=params.refused_only, limit=params.limit
+        )
+        return calls.EgressRecords(records=tuple(map(_shown, found.records)), truncated=found.truncated)
+
+    async def status(self) -> calls.EgressStatus:
+        """Who serves, and what there is of every session."""
+        return calls.EgressStatus(
+            pid=self._link.pid or 0,
+            degraded=self._link.degraded,
+            unrecorded=self._records.unrecorded,
+            sessions=self._records.counts(),
+        )
+
+    async def presets(self) -> calls.EgressPresets:
+        """What each preset came to on this machine."""
+        return self._policies.presets()
+
+    def allowances(self, session: str) -> tuple[words.Allowance, ...]:
+        """Those that hold now."""
+        served = self._served.get(session)
+        return () if served is None else served.effective(self._clock()).allowances
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _compose_begin(self) -> words.Begin:
+        return words.Begin(id=0, version=self._version, filter_bpf=self._filter_program().bpf, host_uri=self._host_uri)
+
+    async def _begun(self, begun: words.Begun) -> None:
+        self._records.begin(begun.pid)
+        self._kept = begun.sessions
+        if self._records.durable:
+            await self._link.recorded(self._records.durable)
+        fields = {"pid": begun.pid, "sessions": begun.sessions, "degraded": begun.degraded}
+        try:
+            await self._audit.record("egress.begin", fields)
+            for session in list(self._served):
+                await self._hand_over(session)
+        except CoworkError as error:
+            _log.error("not every session was handed to coworkd-egress: %s", error.message)
+
+    async def _hand_over(self, session: str) -> None:
+        served = self._served.get(session)
+        if served is None or self._link.pid is None:
+            return
+        await self._trust_inspector(served.base)
+        request = words.Serve(id=0, session=session, egress=served.effective(self._clock()))
+        await self._link.ask(request, served.listeners)
+
+    async def _change(self, session: str, served: _Served, *, close_forbidden: bool) -> int:
+        await self._trust_inspector(served.base)
+        request = words.Change(
+            id=0, session=session, egress=served.effective(self._clock()), close_forbidden=close_forbidden
+        )
+        done = await self._link.ask(request)
+        assert isinstance(done, words.Done)
+        return done.closed
+
+    async def _trust_inspector(self, egress: words.SessionEgress) -> None:
+        if self._link.pid == self._inspector or not any(layer.inspect for layer in egress.settings):
+            return
+        inspector = self._link.pid
+        made = await self._link.ask(words.GetCa(id=0))
+        assert isinstance(made, words.CaMade)
+        await self._trust.set_inspection_ca(made.pem)
+        self._inspector = inspector
+
+    async def _find(self, session: str) -> _Served:
+        assert self._sessions is not None
+        await self._sessions.open(session)
+        served = self._served.get(session)
+        if served is None:
+            raise Unavailable(f"session {session} has no listeners; call session.ensure again")
+        return served
+
+    async def _allow_max_s(self, session: str) -> float:
+        assert self._sessions is not None
+        view = await self._sessions.open(session)
+        return (await self._policies.effective(view.profile, view.limits)).profile.egress.allow_max_s
+
+
+_KINDS: dict[str, words.EgressEventKind] = {
+    "egress.decision": "open",
+    "egress.close": "close",
+    "egress.request": "request",
+}
+
+
+def _close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _shown(record: dict[str, Any]) -> calls.EgressRecord:
+    """An audit record as `egress.log` tells it."""
+    given = {name: record[name] for name in calls.EgressRecord.__struct_fields__ if record.get(name) is not None}
+    kind = "refused" if record.get("allowed") is False else _KINDS[record["kind"]]
+    return calls.EgressRecord(**{**_UNSAID, **given, "kind": kind})
+
+
+_UNSAID = {"session": "", "connection": 0, "protocol": "unknown", "host": "", "port": 0, "rule": None, "reason": ""}

@@ -1,0 +1,107 @@
+"""Which sessions are open: their namespaces in the launcher, their way out in coworkd-egress. Made from records, whenever needed.
+
+Rules: the launcher comes first, for it makes the listeners; a session that could not be opened there has no way out either. Another
+launcher than before knows no session (`generation`). A way out that is missing stops no session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from coworkd.model.launch import OpenSession
+from coworkd.model.layout import GuestLayout
+from coworkd.model.policy import EffectivePolicy
+from coworkd.model.ports import EgressPort, LauncherPort, SessionPolicyPort, TrustPort
+from coworkd.model.session import SessionRecord, SessionView
+from coworkd.sandbox.tree import compose_tree, sandbox_home
+
+
+class Opened(Struct, frozen=True, kw_only=True):
+    """What was told at an opening."""
+
+    missing: tuple[str, ...]
+    """Optional tree entries that were left out."""
+    told: tuple[str, ...]
+    """What is not as asked."""
+
+
+class Openings:
+    """Opens and closes; one verb at a time works on a session, which is the caller's to see to."""
+
+    def __init__(
+        self,
+        *,
+        launcher: LauncherPort,
+        egress: EgressPort,
+        policies: SessionPolicyPort,
+        trust: TrustPort,
+        home_path: Callable[[str], str],
+        layout: GuestLayout,
+    ) -> None:
+        self._launcher = launcher
+        self._egress = egress
+        self._policies = policies
+        self._trust = trust
+        self._home_path = home_path
+        self._layout = layout
+        self._generations: dict[str, int] = {}
+
+    def is_open(self, name: str) -> bool:
+        return self._generations.get(name) == self._launcher.generation
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are open."""
+        return tuple(name for name in self._generations if self.is_open(name))
+
+    async def open(self, record: SessionRecord, policy: EffectivePolicy) -> Opened:
+        """Open it, or find it open. Raises `MountFailed`, `SandboxSetupFailed`, `Unavailable`, `InvalidParams` for the record's settings."""
+        egress, narrowed = self._policies.compose_egress(policy, record.egress)
+        limits = policy.profile.limits
+        generation = self._launcher.generation
+        answer = await self._launcher.open_session(
+            OpenSession(
+                id=0,
+                session=record.name,
+                uid=record.uid,
+                gid=record.gid,
+                tree=compose_tree(
+                    name=record.name,
+                    uid=record.uid,
+                    home=self._home_path(record.name).encode(),
+                    folders=record.folders,
+                    tmp_max_bytes=limits.tmp_max_bytes,
+                    layout=self._layout,
+                    trust=self._trust.directory.encode(),
+                ),
+                memory_max_bytes=limits.memory_max_bytes,
+                pids_max=limits.pids_max,
+                cpu_max=limits.cpu_max,
+            )
+        )
+        self._generations[record.name] = generation
+        await self._egress.serve_session(record.name, egress, answer.listeners)
+        return Opened(missing=answer.missing, told=(*answer.degraded, *narrowed))
+
+    async def close(self, name: str) -> None:
+        """Close it in both; one that is not open is passed over. Raises `InvalidState` where commands of it run."""
+        await self._launcher.close_session(name)
+        self._generations.pop(name, None)
+        await self._egress.stop(name)
+
+    def view(self, record: SessionRecord) -> SessionView:
+        """What starting a command needs to know."""
+        return SessionView(
+            name=record.name,
+            uid=record.uid,
+            gid=record.gid,
+            home=sandbox_home(record.name),
+            profile=record.profile,
+            limits=record.limits,
+            env=record.env,
+            folders=record.folders,
+            proxied=True,
+            trust_bundle=self._trust.bundle_path_inside,
+        )
