@@ -43,6 +43,7 @@ _ANY = os.O_PATH | os.O_NOFOLLOW
 
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EROFS)
 
 
 class TreeError(Exception):
@@ -69,7 +70,7 @@ class Sources:
         """Look up and clone; raises `TreeError` for a required source that cannot be had."""
         root = os.open(b"/", _DIRECTORY | os.O_CLOEXEC)
         for entry in entries:
-            if isinstance(entry, TreeBind | TreeFileBind):
+            if isinstance(entry, TreeBind) or (isinstance(entry, TreeFileBind) and not entry.of_tree):
                 self._take_mount(root, entry)
             elif isinstance(entry, TreeCopy):
                 self._take_file(root, entry)
@@ -168,10 +169,12 @@ def _apply(root: int, entry: TreeEntry, sources: Sources) -> None:
 
 def _apply_mount(root: int, entry: TreeBind | TreeFileBind | TreeTmpfs | TreeProc, sources: Sources) -> None:
     if isinstance(entry, TreeBind | TreeFileBind):
+        if isinstance(entry, TreeFileBind) and entry.of_tree:
+            sources.mounts[entry.path] = _clone_own(root, entry.source)
         if entry.path in sources.mounts:
             _attach(root, entry, sources)
         return
-    target = _make_directory(root, entry.path, 0o755)
+    target = _make_directory(root, entry.path)
     # /proc/self/fd names the directory itself, so nothing can come between the look-up and the mount.
     path = b"/proc/self/fd/%d" % target
     if isinstance(entry, TreeProc):
@@ -190,47 +193,47 @@ def _apply_mount(root: int, entry: TreeBind | TreeFileBind | TreeTmpfs | TreePro
     os.close(target)
 
 
+def _clone_own(root: int, path: bytes) -> int:
+    found = openat2(root, path, _ANY, resolve=_LOOKUP)
+    try:
+        return _clone_file(found, os.fstat(found))
+    finally:
+        os.close(found)
+
+
 def _attach(root: int, entry: TreeBind | TreeFileBind, sources: Sources) -> None:
     clone = sources.mounts[entry.path]
     attributes = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
     if entry.read_only:
         attributes |= mounts.MOUNT_ATTR_RDONLY
-    if isinstance(entry, TreeBind):
-        mounts.mount_setattr(clone, set_attributes=attributes, recursive=entry.recursive)
-        target = _make_directory(root, entry.path, 0o755)
+    recursive = isinstance(entry, TreeBind) and entry.recursive
+    mounts.mount_setattr(clone, set_attributes=attributes, recursive=recursive)
+    try:
+        target = _open_covered(root, entry) if isinstance(entry, TreeFileBind) else _make_directory(root, entry.path)
+    except OSError as error:
+        if not entry.optional or error.errno not in _NO_PLACE:
+            raise
+        sources.missing.append(entry.path)
     else:
-        mounts.mount_setattr(clone, set_attributes=attributes, recursive=False)
-        found = _open_covered(root, entry)
-        if found is None:
-            sources.missing.append(entry.path)
-            os.close(clone)
-            return
-        target = found
-    mounts.move_mount(clone, target)
-    os.close(target)
+        mounts.move_mount(clone, target)
+        os.close(target)
     os.close(clone)
 
 
-def _open_covered(root: int, entry: TreeFileBind) -> int | None:
-    """What the bind is to cover; None where an optional one finds nothing."""
-    try:
-        parent, name = _open_parent(root, entry.path)
-        if entry.make:
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=parent))
-        found = openat2(parent, name, _ANY, resolve=_LOOKUP)
-        os.close(parent)
-    except OSError as error:
-        if entry.optional and error.errno in _NOT_THERE:
-            return None
-        raise
+def _open_covered(root: int, entry: TreeFileBind) -> int:
+    parent, name = _open_parent(root, entry.path)
+    if entry.make:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=parent))
+    found = openat2(parent, name, _ANY, resolve=_LOOKUP)
+    os.close(parent)
     kind = os.fstat(found).st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISSOCK(kind)):
         raise OSError(errno.EINVAL, "what it is to cover is neither a plain file nor a socket")
     return found
 
 
-def _make_directory(root: int, path: bytes, mode: int) -> int:
+def _make_directory(root: int, path: bytes, mode: int = 0o755) -> int:
     parent, name = _open_parent(root, path)
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=parent)

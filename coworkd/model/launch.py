@@ -53,8 +53,9 @@ class TreeLink(Struct, frozen=True, kw_only=True, tag="link"):
 class TreeBind(Struct, frozen=True, kw_only=True, tag="bind"):
     """A bind of the guest's directory `source`, looked up without following any symbolic link (openat2(2)).
 
-    An `optional` one that is missing is left out and told in `Opened.missing`; any other failure is `Refused`. The destination is
-    made where it is missing, never through a symbolic link. Set-user-id bits and devices are always off.
+    An `optional` one that is missing, or has no place in what is read-only already, is left out and told in `Opened.missing`; any
+    other failure is `Refused`. The destination is made where it is missing, never through a symbolic link. Set-user-id bits and
+    devices are always off.
     """
 
     source: bytes
@@ -110,6 +111,8 @@ class TreeFileBind(Struct, frozen=True, kw_only=True, tag="file_bind"):
     optional: bool = False
     make: bool = False
     """Make an empty file to cover where there is none."""
+    of_tree: bool = False
+    """`source` is a file of the tree itself, made before."""
 
 
 TreeEntry = TreeDir | TreeFile | TreeLink | TreeBind | TreeFileBind | TreeTmpfs | TreeDevice | TreeProc | TreeCopy
