@@ -26,6 +26,8 @@ class GuestLayout(Struct, frozen=True, kw_only=True):
     """Parts of /proc that exist here and are made read-only."""
     python: bytes | None
     """A Python below /usr for the shim; None where there is none."""
+    java_net_properties: tuple[tuple[bytes, bytes], ...] = ()
+    """Each installed Java's `net.properties`, without symbolic links → content."""
 
 
 class BwrapFeatures(Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The environment a command starts with: nothing of the host's, a known few, then what was asked.
 
-Order: defaults, the session's, the request's; the later wins, except for names a caller may not set (`LD_*` of the loader are the
-caller's own affair inside, so they may). A `TMPDIR` that exists; no proxy variables until there is a proxy.
+Order: defaults, with the proxies' and the certificates' variables where the session has such; the session's; the request's. The later
+wins, whatever the name (`LD_*` of the loader are the caller's own affair inside). A `TMPDIR` that exists.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from coworkd.model.errors import InvalidParams
 from coworkd.model.session import SessionView
+from coworkd.sandbox.proxy_variables import PROXY_VARIABLES, TRUST_VARIABLES
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -30,6 +31,10 @@ def compose_environment(session: SessionView, requested: Mapping[str, str], *, t
         "TZ": "UTC",
         "TMPDIR": "/tmp",
     }
+    if session.proxied:
+        defaults.update(PROXY_VARIABLES)
+    if session.trust_bundle is not None:
+        defaults.update(dict.fromkeys(TRUST_VARIABLES, session.trust_bundle))
     merged = {**defaults, **session.env, **requested}
     for name, value in merged.items():
         if not _NAME.match(name):

@@ -3,6 +3,7 @@
 Rules
 - Nothing of another session, of the state directory or of coworkd's own run directory is in it.
 - /usr, /opt and a chosen /etc are read-only; passwd and group know this session's user and nobody else.
+- The trust, where there is one, lies at `/etc/coworkd/trust`, and its `certs` over the guest's `/etc/ssl/certs`.
 - Folders lie below `/sessions/NAME/mnt`, a root-owned tmpfs mounted over the home's own `mnt`: a mount point cannot be renamed or
   replaced by a link, so the session can neither hide nor redirect a folder.
 
@@ -27,6 +28,7 @@ from coworkd.model.launch import (
 from coworkd.model.layout import GuestLayout
 from coworkd.model.session import FolderGrant
 from coworkd.sandbox.bwrap_plan import EMPTY_DIRECTORY
+from coworkd.sandbox.proxy_files import OWN_DIRECTORY, compose_proxy_files
 
 HOSTNAME = b"claude"
 _MOUNTS_TMPFS_BYTES = 1024 * 1024
@@ -50,11 +52,14 @@ def compose_tree(
     folders: Sequence[FolderGrant],
     tmp_max_bytes: int,
     layout: GuestLayout,
+    trust: bytes | None = None,
 ) -> tuple[TreeEntry, ...]:
-    """The whole tree of session `name`; `home` is the guest path of its home directory."""
+    """The whole tree of session `name`; `home` is the guest path of its home directory, `trust` that of its certificates."""
     return (
         *_system(layout),
         *_etc(name, uid, layout),
+        *compose_proxy_files(layout),
+        *_trust(trust, layout),
         *_kernel(layout),
         TreeTmpfs(
             path=b"/tmp",
@@ -107,6 +112,15 @@ def _etc(name: str, uid: int, layout: GuestLayout) -> Iterator[TreeEntry]:
         yield TreeCopy(source=path, path=path)
     for path in layout.etc_directories:
         yield TreeBind(source=path, path=path, read_only=True, optional=True)
+
+
+def _trust(trust: bytes | None, layout: GuestLayout) -> Iterator[TreeEntry]:
+    if trust is None:
+        return
+    yield TreeBind(source=trust, path=OWN_DIRECTORY + b"/trust", read_only=True)
+    if b"/etc/ssl" not in layout.etc_directories:
+        yield TreeDir(path=b"/etc/ssl", mode=0o755)
+    yield TreeBind(source=trust + b"/certs", path=b"/etc/ssl/certs", read_only=True, optional=True)
 
 
 def _kernel(layout: GuestLayout) -> Iterator[TreeEntry]:

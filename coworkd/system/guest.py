@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
@@ -28,6 +29,10 @@ _PROC_MASKED = (
 )
 _PROC_READ_ONLY = ("asound", "bus", "fs", "irq", "pressure", "sys", "sysrq-trigger")
 _PYTHONS = ("/usr/bin/python3",)
+_JAVA_HOMES = ("/usr/lib/jvm/*", "/opt/*", "/opt/*/*")
+_JAVA_PROPERTIES = ("conf/net.properties", "lib/net.properties", "jre/lib/net.properties")
+_JAVA_LIMIT = 16
+_JAVA_BYTES = 64 * 1024
 _ASK_TIMEOUT_S = 10
 
 
@@ -57,6 +62,7 @@ def read_layout() -> GuestLayout:
         proc_emptied=tuple(b"/proc/" + name.encode() for name in _PROC_MASKED if os.path.isdir(f"/proc/{name}")),
         proc_read_only=tuple(b"/proc/" + name.encode() for name in _PROC_READ_ONLY if os.path.exists(f"/proc/{name}")),
         python=next((path.encode() for path in _PYTHONS if os.access(path, os.X_OK)), None),
+        java_net_properties=tuple(_read_java_properties()),
     )
 
 
@@ -68,6 +74,23 @@ def _read_cpu_files() -> list[tuple[bytes, bytes]]:
             with open(path, "rb") as file:
                 found.append((path.encode(), file.read(4096)))
     return found
+
+
+def _read_java_properties() -> list[tuple[bytes, bytes]]:
+    found = {
+        os.path.realpath(path)
+        for home in _JAVA_HOMES
+        for name in _JAVA_PROPERTIES
+        for path in glob.glob(f"{home}/{name}")
+        if os.path.isfile(path)
+    }
+    read = []
+    for path in sorted(found)[:_JAVA_LIMIT]:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            content = file.read(_JAVA_BYTES + 1)
+            if len(content) <= _JAVA_BYTES:
+                read.append((os.fsencode(path), content))
+    return read
 
 
 def read_bwrap_features(path: str | None = None) -> BwrapFeatures:

@@ -367,6 +367,7 @@ def test_a_thousand_sockets_leave_nothing_in_the_launcher(launcher: Started, tmp
             for _ in range(500):
                 assert isinstance(talk.ask(launch.MakeSocket(id=0, session="bob")), launch.SocketMade)
                 os.close(talk.fds.pop())
+            assert isinstance(talk.ask(launch.Ping(id=0)), launch.Done)  # it closes its own after the answer
             counts.append(len(os.listdir(f"/proc/{launcher_pid(talk)}/fd")))
         assert counts[0] == counts[1]
 

@@ -60,13 +60,14 @@ BWRAPS = {
 MERGED = GuestLayout(
     links=((b"/bin", b"usr/bin"), (b"/lib", b"usr/lib")),
     directories=(b"/usr", b"/opt"),
-    etc_directories=(b"/etc/ssl", b"/etc/alternatives"),
+    etc_directories=(b"/etc/ssl", b"/etc/alternatives", b"/etc/java-17"),
     etc_files=(b"/etc/ld.so.cache", b"/etc/localtime"),
     cpu_files=((b"/sys/devices/system/cpu/online", b"0-3\n"),),
     proc_masked=(b"/proc/kcore", b"/proc/keys"),
     proc_emptied=(b"/proc/acpi",),
     proc_read_only=(b"/proc/sys", b"/proc/bus"),
     python=b"/usr/bin/python3",
+    java_net_properties=((b"/etc/java-17/net.properties", b"java.net.useSystemProxies=false\n"),),
 )
 UNMERGED = GuestLayout(
     links=(),

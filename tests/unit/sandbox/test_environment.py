@@ -7,6 +7,7 @@ from msgspec import structs
 
 from coworkd.model.errors import InvalidParams
 from coworkd.sandbox.environment import compose_environment
+from coworkd.sandbox.proxy_variables import PROXY_VARIABLES, TRUST_VARIABLES
 from tests.unit.sandbox.spawn_room import SESSION
 
 BARE = structs.replace(SESSION, env={})
@@ -35,6 +36,28 @@ def test_environment_lets_the_request_win_over_the_session_over_the_defaults() -
     session = structs.replace(SESSION, env={"TZ": "Asia/Tokyo", "A": "session"})
     made = compose_environment(session, {"A": "request"}, tty=False)
     assert (made["TZ"], made["A"]) == ("Asia/Tokyo", "request")
+
+
+def test_environment_leads_to_the_proxies_of_a_session_that_has_them() -> None:
+    made = compose_environment(structs.replace(BARE, proxied=True), {}, tty=False)
+    assert made == {**compose_environment(BARE, {}, tty=False), **PROXY_VARIABLES}
+    assert made["TMPDIR"] == "/tmp"
+
+
+def test_environment_names_the_trust_of_a_session_that_has_one() -> None:
+    made = compose_environment(structs.replace(BARE, trust_bundle="/etc/coworkd/trust/b.pem"), {}, tty=False)
+    assert {name for name, value in made.items() if value == "/etc/coworkd/trust/b.pem"} == set(TRUST_VARIABLES)
+    assert not set(PROXY_VARIABLES) & set(made)
+
+
+def test_environment_lets_session_and_request_win_over_proxies_and_trust() -> None:
+    session = structs.replace(
+        SESSION, proxied=True, trust_bundle="/b", env={"HTTPS_PROXY": "session", "PIP_CERT": "session"}
+    )
+    made = compose_environment(session, {"no_proxy": "*", "SSL_CERT_FILE": ""}, tty=False)
+    assert (made["HTTPS_PROXY"], made["PIP_CERT"]) == ("session", "session")
+    assert (made["no_proxy"], made["SSL_CERT_FILE"]) == ("*", "")
+    assert made["CURL_CA_BUNDLE"] == "/b"
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "Ä", "A=", "A\n", "\nA"])

@@ -4,14 +4,26 @@ from collections.abc import Sequence
 
 import pytest
 
-from coworkd.model.launch import TreeBind, TreeCopy, TreeDevice, TreeEntry, TreeFile, TreeLink, TreeProc, TreeTmpfs
+from coworkd.model.launch import (
+    TreeBind,
+    TreeCopy,
+    TreeDevice,
+    TreeDir,
+    TreeEntry,
+    TreeFile,
+    TreeLink,
+    TreeProc,
+    TreeTmpfs,
+)
 from coworkd.model.layout import GuestLayout
 from coworkd.model.session import FolderGrant
 from coworkd.sandbox.tree import compose_tree, folder_path, sandbox_home
 from tests.unit.sandbox.spawn_room import MERGED, UNMERGED
 
 
-def tree(*folders: FolderGrant, tmp_max_bytes: int = 1 << 30, layout: GuestLayout = MERGED) -> dict[bytes, TreeEntry]:
+def tree(
+    *folders: FolderGrant, tmp_max_bytes: int = 1 << 30, layout: GuestLayout = MERGED, trust: bytes | None = None
+) -> dict[bytes, TreeEntry]:
     entries = compose_tree(
         name="bob",
         uid=1001,
@@ -19,6 +31,7 @@ def tree(*folders: FolderGrant, tmp_max_bytes: int = 1 << 30, layout: GuestLayou
         folders=folders,
         tmp_max_bytes=tmp_max_bytes,
         layout=layout,
+        trust=trust,
     )
     assert len({entry.path for entry in entries}) == len(entries) - 1  # the home: a directory, then the bind on it
     return {entry.path: entry for entry in entries}
@@ -57,7 +70,10 @@ def test_tree_binds_nothing_writable_but_home_and_folders() -> None:
 
 
 def test_tree_takes_from_the_guest_only_what_is_chosen() -> None:
-    sources = {entry.source for entry in tree().values() if isinstance(entry, TreeBind | TreeCopy)}
+    entries = tree()
+    own = entries.pop(b"/etc/coworkd/connect.py")
+    assert isinstance(own, TreeCopy)
+    sources = {entry.source for entry in entries.values() if isinstance(entry, TreeBind | TreeCopy)}
     chosen = {*MERGED.directories, *MERGED.etc_directories, *MERGED.etc_files}
     assert sources == chosen | {b"/var/sessions/bob"}
 
@@ -116,6 +132,24 @@ def test_tree_has_a_proc_and_cannot_resolve_names() -> None:
     assert not [line for line in file(entries, b"/etc/resolv.conf").splitlines() if not line.startswith(b"#")]
 
 
+def test_tree_shows_the_trust_and_lays_it_over_the_guests() -> None:
+    entries = tree(trust=b"/srv/trust/current")
+    places = {b"/etc/coworkd/trust": b"/srv/trust/current", b"/etc/ssl/certs": b"/srv/trust/current/certs"}
+    for place, source in places.items():
+        made = bind(entries, place)
+        assert (made.source, made.read_only, made.recursive) == (source, True, False)
+    order = list(entries)
+    assert order.index(b"/etc/ssl") < order.index(b"/etc/ssl/certs")
+    assert isinstance(entries[b"/etc/ssl"], TreeBind)
+    assert not [path for path in tree() if b"trust" in path or path == b"/etc/ssl/certs"]
+
+
+def test_tree_makes_room_for_the_trust_of_a_guest_that_has_none() -> None:
+    entries = tree(trust=b"/srv/trust/current", layout=UNMERGED)
+    assert isinstance(entries[b"/etc/ssl"], TreeDir)
+    assert parents_made(tuple(entries.values()))
+
+
 def parents_made(entries: Sequence[TreeEntry]) -> bool:
     made = {b""}
     for entry in entries:
@@ -126,7 +160,7 @@ def parents_made(entries: Sequence[TreeEntry]) -> bool:
 
 
 def test_tree_makes_parents_before_children() -> None:
-    assert parents_made(tuple(tree().values()))
+    assert parents_made(tuple(tree(trust=b"/srv/trust").values()))
 
 
 def test_paths_of_home_and_folders() -> None:
