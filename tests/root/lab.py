@@ -17,7 +17,6 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,11 +118,8 @@ def open_lab(directory: Path, *, servers: bool = True) -> Iterator[Lab]:
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         sides = []
-        for name, binds in (("guest", _write_guest_files(directory / "guest-etc")), ("outside", [])):
-            side = _make_side(binds)
-            stack.callback(side.close)
-            sides.append(side)
-            assert side.run("ip", "route") == "", f"the {name} side has routes"
+        for binds in (_write_guest_files(directory / "guest-etc"), []):
+            sides.append(stack.enter_context(open_side(binds)))
         guest, outside = sides
         _join(guest, outside)
         certificates = make_certificates(
@@ -140,12 +136,17 @@ def open_lab(directory: Path, *, servers: bool = True) -> Iterator[Lab]:
         yield lab
 
 
-def _make_side(binds: Sequence[str]) -> Side:
-    command = [sys.executable, "-c", textwrap.dedent(_PREPARE), *binds]
+@contextlib.contextmanager
+def open_side(binds: Sequence[str] = ()) -> Iterator[Side]:
+    """A network namespace with nothing but lo, and a mount namespace with the `binds` (SOURCE=TARGET each) done."""
+    command = [sys.executable, "-c", _PREPARE, *binds]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_REPO) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
-        return Side(child.pid)
+        side = Side(child.pid)
+    with contextlib.closing(side):
+        assert side.run("ip", "route") == "", "a new network namespace has routes"
+        yield side
 
 
 def _write_guest_files(directory: Path) -> list[str]:

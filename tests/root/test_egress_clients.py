@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from coworkd.model.session import FolderGrant
-from tests.root.egress_live import FOLDER, HTTP_PORT, Room, open_room
+from tests.root.egress_room import FOLDER, HTTP_PORT, Room, open_room
 from tests.root.live import exited, wait_until
 from tests.root.servers import dns, packages
 from tests.root.servers.ftp import CONTENT

@@ -4,6 +4,7 @@ stdin: a JSON array of objects; each is one connection, all at once, in a thread
 
     to        [host, port], or the path of a unix socket
     send      array of hex strings, one send each; `pause_s` between them
+    shut      end our side behind what was sent
     read_s    how long to wait for more (2 s), or for the end of file
     enough    stop reading once so many bytes came
     hold_s    keep the connection open so long behind all that
@@ -36,6 +37,8 @@ def converse(asked: dict[str, Any]) -> dict[str, Any]:
                     if number:
                         time.sleep(asked.get("pause_s", 0))
                     connection.sendall(bytes.fromhex(piece))
+                if asked.get("shut"):
+                    connection.shutdown(socket.SHUT_WR)
             except OSError as error:
                 # What was answered before the other side stopped listening is still there to be read.
                 end = name_of(error)

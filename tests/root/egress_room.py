@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from coworkd.client.process import Process
 from coworkd.client.sync import Client
 from coworkd.model.calls import EgressRecord, ProcessRan
 from coworkd.model.session import FolderGrant
@@ -78,9 +79,12 @@ class Room(Struct, frozen=True, kw_only=True):
     @contextlib.contextmanager
     def session(self, name: str, **fields: Any) -> Iterator[str]:
         """A session of the profile `lab` with the clients' folder."""
-        folders = [FolderGrant(name=FOLDER, source=str(CLIENTS), mode="ro"), *fields.pop("folders", [])]
+        folders = [*self.folders(), *fields.pop("folders", [])]
         with session_of(self.client, name, profile=fields.pop("profile", PROFILE), folders=folders, **fields):
             yield name
+
+    def folders(self) -> list[FolderGrant]:
+        return [FolderGrant(name=FOLDER, source=str(CLIENTS), mode="ro")]
 
     def run(self, session: str, *argv: str, timeout_s: float = 60.0, **fields: Any) -> ProcessRan:
         """A command of the session that has to end with 0."""
@@ -88,16 +92,17 @@ class Room(Struct, frozen=True, kw_only=True):
         assert ran.exit == exited(0), (argv, ran.exit, ran.stdout[-2000:], ran.stderr[-2000:])
         return ran
 
-    def talk(self, session: str, conversations: Sequence[dict[str, Any]], timeout_s: float = 60.0) -> list[Talked]:
-        """Each conversation (see `egress_clients/talk.py`), from inside a sandbox of the session."""
+    def start_talk(self, session: str, conversations: Sequence[dict[str, Any]]) -> Process:
+        """Begin the conversations (see `egress_clients/talk.py`) inside a sandbox of the session; `finish_talk` tells how they went."""
         script = f"/sessions/{session}/mnt/{FOLDER}/talk.py"
-        ran = self.run(
-            session, "/usr/bin/python3", "-I", script, input=json.dumps(conversations).encode(), timeout_s=timeout_s
-        )
-        return [
-            Talked(got=bytes.fromhex(each["got"]), end=each["end"], took_s=each["took_s"])
-            for each in json.loads(ran.stdout)
-        ]
+        process = self.client.start(session, ["/usr/bin/python3", "-I", script], stdin=True)
+        process.write_stdin(json.dumps(conversations).encode())
+        process.close_stdin()
+        return process
+
+    def talk(self, session: str, conversations: Sequence[dict[str, Any]]) -> list[Talked]:
+        """Each conversation, all at once, to its end."""
+        return finish_talk(self.start_talk(session, conversations))
 
     def log(self, session: str, *, refused_only: bool = False) -> tuple[EgressRecord, ...]:
         return self.client.egress_log(session=session, limit=1000, refused_only=refused_only).records
@@ -125,6 +130,15 @@ class Talked(Struct, frozen=True, kw_only=True):
         """The status of an HTTP answer; 0 where there is none."""
         words = self.got.split(b" ", 2)
         return int(words[1]) if self.got.startswith(b"HTTP/1.") and len(words) > 1 else 0
+
+
+def finish_talk(process: Process) -> list[Talked]:
+    """Wait for the conversations of `start_talk`, and forget their process."""
+    with process:
+        pieces = list(process)
+    said = b"".join(piece.data for piece in pieces if piece.stream == "stdout")
+    assert said, b"".join(piece.data for piece in pieces)
+    return [Talked(got=bytes.fromhex(each["got"]), end=each["end"], took_s=each["took_s"]) for each in json.loads(said)]
 
 
 @contextlib.contextmanager
