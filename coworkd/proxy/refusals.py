@@ -10,7 +10,7 @@ Sources: RFC 9110 section 15 (status codes), RFC 6585 (429, 431), RFC 1928 secti
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 from coworkd.proxy.events import Refusal, RefusalKind
 
@@ -39,8 +39,10 @@ _SOCKS: Final[dict[RefusalKind, int]] = {
 
 _PHRASES: Final = {
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     408: "Request Timeout",
+    421: "Misdirected Request",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     501: "Not Implemented",
@@ -66,6 +68,12 @@ def compose_http_refusal(refusal: Refusal, *, body: bool = True) -> bytes:
 def compose_http_misuse(status: int, reason: str, *, body: bool = True) -> bytes:
     """The response to a request that breaks the rules."""
     return _compose(status, "bad-request", reason, body=body)
+
+
+def compose_inspection_refusal(status: Literal[401, 421], reason: str, *, body: bool = True) -> bytes:
+    """The response to a request inside an inspected connection that may not go on: without an approved credential, or to another host."""
+    extra = "WWW-Authenticate: Bearer\r\n" if status == 401 else ""
+    return _compose(status, "blocked-by-inspection", reason, extra=extra, body=body)
 
 
 def compose_socks_refusal(refusal: Refusal) -> bytes:
