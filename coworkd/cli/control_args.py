@@ -124,6 +124,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_processes(commands)
     _add_sessions(commands)
     _add_egress(commands)
+    _add_forward(commands)
     _add_policy(commands, words)
     _add_ca(commands)
     _add_audit(commands)
@@ -231,6 +232,19 @@ def _add_egress(commands: Subparsers) -> None:
     said = "ask pip, npm and apt here, and keep what they say in FILE (default /etc/coworkd/presets.json; -: print it)"
     presets.add_argument("--write", nargs="?", const="/etc/coworkd/presets.json", metavar="FILE", help=said)
     _add(verbs, "status", "control_egress:status", "count the connections of each session")
+
+
+def _add_forward(commands: Subparsers) -> None:
+    forward = _add(commands, "forward", "control_forward:forward", "reach a port that a session listens on")
+    forward.add_argument("session", metavar="SESSION")
+    forward.add_argument("port", type=int, metavar="PORT", help="the port inside the session")
+    forward.add_argument(
+        "local_port",
+        type=int,
+        nargs="?",
+        metavar="LOCAL_PORT",
+        help="where to listen on 127.0.0.1 (default: the same; 0: any)",
+    )
 
 
 def _add_policy(commands: Subparsers, words: Sequence[str]) -> None:
