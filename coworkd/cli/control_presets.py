@@ -1,6 +1,7 @@
 """`coworkctl egress presets`: what each preset is on this machine; `--write` makes the file that says so.
 
-Writing asks pip, npm and apt of the machine this runs on, and needs no coworkd; showing asks coworkd what it uses.
+Writing asks pip, npm and apt of the machine this runs on, and needs no coworkd. Showing asks coworkd what it uses, and where none is
+named or runs, reads the file that one would use.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import argparse
 import sys
 
 from coworkd.cli.control_json import dump
-from coworkd.cli.control_link import open_client
+from coworkd.cli.control_link import named_uri, open_client
 from coworkd.cli.control_tables import clock, shown
+from coworkd.model.calls import EgressPresets
 
 STANDARD_OUTPUT = "-"
 
@@ -26,21 +28,20 @@ def _write(args: argparse.Namespace) -> int:
     for note in resolved.notes:
         print(f"coworkctl: {shown(note)}", file=sys.stderr)
     if args.write == STANDARD_OUTPUT:
-        sys.stdout.write(compose_file(resolved).decode())
+        sys.stdout.write(compose_file(resolved.table).decode())
         return 0
-    write_presets(args.write, resolved)
+    write_presets(args.write, resolved.table)
     if args.json:
-        print(dump({"file": args.write, "presets": sorted(resolved.presets)}))
+        print(dump({"file": args.write, "presets": sorted(resolved.table.presets)}))
         return 0
-    for name, preset in sorted(resolved.presets.items()):
+    for name, preset in sorted(resolved.table.presets.items()):
         print(preset_line(name, preset.hosts, preset.said_by))
     print(f"written to {args.write}; a coworkd that runs takes it by: coworkctl call policy.reload")
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    with open_client(args) as client:
-        answer = client.egress_presets()
+    answer = _ask(args)
     if args.json:
         print(dump(answer))
         return 0
@@ -52,6 +53,17 @@ def _show(args: argparse.Namespace) -> int:
         made = f", made {clock(answer.made_at)}" if answer.made_at is not None else ""
         print(f"those of this machine are from {shown(answer.file)}{made}")
     return 0
+
+
+def _ask(args: argparse.Namespace) -> EgressPresets:
+    if named_uri(args) is not None:
+        with open_client(args) as client:
+            return client.egress_presets()
+    from coworkd.config import load_config
+    from coworkd.services.policies import describe_presets, read_presets
+
+    file = load_config().presets_file
+    return describe_presets(read_presets(file), file)
 
 
 def preset_line(name: str, hosts: tuple[str, ...], said_by: tuple[str, ...]) -> str:

@@ -168,11 +168,7 @@ class PolicyStore:
     def presets(self) -> EgressPresets:
         """See `SessionPolicyPort`."""
         state = self._loaded()
-        return EgressPresets(
-            presets={name: _show_preset(state.presets, name) for name in PRESET_NAMES},
-            file=state.presets_file,
-            made_at=state.presets.made_at or None,
-        )
+        return describe_presets(state.presets, state.presets_file)
 
     def show(self, params: PolicyShow) -> dict[str, Any]:
         """One profile as it holds without a request: values, where each was given, what was narrowed, the filters."""
@@ -191,9 +187,7 @@ class PolicyStore:
         return self._state
 
     async def _read(self) -> _State:
-        return await trio.to_thread.run_sync(
-            _read_and_compile, self._directories, self._presets_file, self._cache_dir
-        )
+        return await trio.to_thread.run_sync(_read_and_compile, self._directories, self._presets_file, self._cache_dir)
 
 
 def read_layer(directory: str) -> Layer:
@@ -273,7 +267,7 @@ def _unreadable(path: str, error: OSError) -> InvalidParams:
 def _read_and_compile(directories: Sequence[str], presets_file: str | None, cache_dir: Path | None) -> _State:
     layers = [read_layer(directory) for directory in directories]
     policies = load_policies(layers)
-    presets = PresetTable() if presets_file is None else parse_presets(_read_file(presets_file), file=presets_file)
+    presets = read_presets(presets_file)
     arch, kernel = host_arch(), host_kernel()
     base = {name: compile_program(load_base(name, arch), cache_dir=cache_dir) for name in ("dev", "strict")}
     admin = {
@@ -293,6 +287,18 @@ def _read_and_compile(directories: Sequence[str], presets_file: str | None, cach
         base=base,
         admin=admin,
         remembered={},
+    )
+
+
+def read_presets(file: str | None) -> PresetTable:
+    """What presets are on this machine; an empty table where nobody has found out. Raises `InvalidParams`, `BadFile`; blocking."""
+    return PresetTable() if file is None else parse_presets(_read_file(file), file=file)
+
+
+def describe_presets(presets: PresetTable, file: str | None) -> EgressPresets:
+    """What `egress.presets` tells of them."""
+    return EgressPresets(
+        presets={name: _show_preset(presets, name) for name in PRESET_NAMES}, file=file, made_at=presets.made_at or None
     )
 
 

@@ -9,7 +9,7 @@ File, as `netpolicy.presets` reads it:
 
 Rules
 - Of a URL only the host is taken, and the port where it is not the scheme's own: never a path, a user or a password.
-- What no pattern can name (no dot in it, or odd letters) is passed over and told; nothing is guessed, nothing is widened.
+- What no pattern can name is passed over and told; nothing is guessed, nothing is widened.
 - A preset that came to nothing is not in the file: it allows nothing.
 """
 
@@ -26,12 +26,12 @@ from msgspec import Struct
 
 from coworkd.model.errors import DiskFailed
 from coworkd.netpolicy.hosts import BadHost, canonical_host
+from coworkd.netpolicy.presets import FORMAT, PresetTable, ResolvedPreset
 from coworkd.system.apt_settings import read_apt, read_distribution
 from coworkd.system.npm_settings import read_npm
 from coworkd.system.pip_settings import read_pip
 from coworkd.system.tool_settings import Machine, Told, this_machine
 
-FORMAT = 1
 MAX_HOSTS = 64
 """More is no configuration of a package manager."""
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
@@ -39,18 +39,10 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 _FILE_MODE = 0o644
 
 
-class ResolvedPreset(Struct, frozen=True, kw_only=True):
-    """The patterns of one preset, and the files and programs that said so."""
-
-    hosts: tuple[str, ...]
-    said_by: tuple[str, ...]
-
-
 class ResolvedPresets(Struct, frozen=True, kw_only=True):
     """What was resolved. `notes` are for people: what was passed over, and why."""
 
-    made_at: float
-    presets: dict[str, ResolvedPreset]
+    table: PresetTable
     notes: tuple[str, ...] = ()
 
 
@@ -70,7 +62,7 @@ def resolve_presets(machine: Machine | None = None, *, clock: Callable[[], float
         if made is not None:
             presets[name] = made
         notes.extend(f"{name}: {note}" for note in (*told.notes, *passed_over))
-    return ResolvedPresets(made_at=clock(), presets=presets, notes=tuple(notes))
+    return ResolvedPresets(table=PresetTable(made_at=clock(), presets=presets), notes=tuple(notes))
 
 
 def compose_pattern(url: str) -> str | None:
@@ -80,30 +72,25 @@ def compose_pattern(url: str) -> str | None:
         host, port = canonical_host(parts.hostname or ""), parts.port
     except (ValueError, BadHost):
         return None
-    if "." not in host and ":" not in host:
-        return None
     if port is None or port == DEFAULT_PORTS.get(parts.scheme):
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def compose_file(resolved: ResolvedPresets) -> bytes:
+def compose_file(table: PresetTable) -> bytes:
     """The file's content; see the top of this module."""
-    presets = {
-        name: {"hosts": list(preset.hosts), "from": list(preset.said_by)} for name, preset in resolved.presets.items()
-    }
-    whole = {"format": FORMAT, "made_at": resolved.made_at, "presets": presets}
-    return json.dumps(whole, indent=2).encode() + b"\n"
+    presets = {name: {"hosts": list(one.hosts), "from": list(one.said_by)} for name, one in table.presets.items()}
+    return json.dumps({"format": FORMAT, "made_at": table.made_at, "presets": presets}, indent=2).encode() + b"\n"
 
 
-def write_presets(path: str, resolved: ResolvedPresets) -> None:
+def write_presets(path: str, table: PresetTable) -> None:
     """Put the file in place as a whole, its directories made; whoever reads it sees the old or the new. Raises `DiskFailed`."""
     directory = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(directory, 0o755, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".presets.", delete=False) as file:
             try:
-                file.write(compose_file(resolved))
+                file.write(compose_file(table))
                 file.flush()
                 os.fchmod(file.fileno(), _FILE_MODE)
                 os.fsync(file.fileno())
@@ -125,7 +112,7 @@ def _compose_preset(told: Told) -> tuple[ResolvedPreset | None, list[str]]:
             continue
         pattern = compose_pattern(url.text)
         if pattern is None:
-            notes.append(f"{url.said_by}: a host that no pattern can name is passed over; allow it by its address")
+            notes.append(f"{url.said_by}: a host that no pattern can name is passed over")
             continue
         if pattern not in hosts and len(hosts) == MAX_HOSTS:
             notes.append(f"{url.said_by}: more than {MAX_HOSTS} hosts; the others are passed over")

@@ -7,16 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from coworkd import config
+from coworkd.cli import control_presets
 from coworkd.cli.control import main
 from coworkd.cli.control_presets import preset_line
+from coworkd.config import Config
+from coworkd.netpolicy.presets import PresetTable, ResolvedPreset
 from coworkd.services import presets
-from coworkd.services.presets import ResolvedPreset, ResolvedPresets
+from coworkd.services.presets import ResolvedPresets, compose_file
 from tests.unit.cli.conftest import Ctl
 from tests.unit.client.conftest import FakeGuest
 
+TABLE = PresetTable(
+    made_at=5.0, presets={"python": ResolvedPreset(hosts=("index.example",), said_by=("/etc/pip.conf",))}
+)
 RESOLVED = ResolvedPresets(
-    made_at=5.0,
-    presets={"python": ResolvedPreset(hosts=("index.example",), said_by=("/etc/pip.conf",))},
+    table=TABLE,
     notes=("node: npm is not installed",),
 )
 
@@ -72,6 +78,23 @@ def test_showing_tells_json(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFi
     guest.answers["egress.presets"] = lambda _: ANSWER
     assert ctl("egress", "presets", "--json") == 0
     assert json.loads(capsys.readouterr().out) == ANSWER
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_without_a_coworkd_the_file_that_one_would_use_is_shown(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "presets.json"
+    if there:
+        path.write_bytes(compose_file(TABLE))
+    monkeypatch.setattr(control_presets, "named_uri", lambda _: None)
+    monkeypatch.setattr(config, "load_config", lambda: Config(presets=str(path)) if there else Config())
+    monkeypatch.setattr(config, "find_presets", lambda: None)
+    assert main(["egress", "presets", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["file"] == (str(path) if there else None)
+    assert said["presets"]["python"]["hosts"] == (["index.example"] if there else [])
+    assert said["presets"]["rust"]["from"] == ["built in"]
 
 
 def test_without_a_file_it_is_said_how_to_make_one(

@@ -9,10 +9,9 @@ import pytest
 
 from coworkd.model.errors import DiskFailed
 from coworkd.netpolicy.patterns import PatternIndex
+from coworkd.netpolicy.presets import PresetTable, ResolvedPreset, parse_presets
 from coworkd.services.presets import (
     MAX_HOSTS,
-    ResolvedPreset,
-    ResolvedPresets,
     compose_file,
     compose_pattern,
     resolve_presets,
@@ -20,7 +19,7 @@ from coworkd.services.presets import (
 )
 from tests.unit.system.settings_machine import Programs, machine, put
 
-RESOLVED = ResolvedPresets(
+TABLE = PresetTable(
     made_at=5.0, presets={"python": ResolvedPreset(hosts=("index.example",), said_by=("/etc/pip.conf",))}
 )
 
@@ -37,7 +36,7 @@ RESOLVED = ResolvedPresets(
         ("https://[2001:DB8::1]/", "2001:db8::1"),
         ("https://[2001:db8::1]:8443/", "[2001:db8::1]:8443"),
         ("https://198.51.100.7:8443/", "198.51.100.7:8443"),
-        ("http://nexus/simple", None),
+        ("http://nexus:8081/simple", "nexus:8081"),
         ("https://*.example/", None),
         ("https://*/", None),
         ("https://a..example/", None),
@@ -63,6 +62,12 @@ def test_each_pattern_matches_the_host_it_came_from() -> None:
         assert PatternIndex([pattern]).find(f"sub.{host}", port) is None
 
 
+@pytest.mark.parametrize("host", ["index.example", "nexus:8081", "2001:db8::1", "[2001:db8::1]:8443", "198.51.100.7:1"])
+def test_what_is_written_can_be_read(host: str) -> None:
+    table = PresetTable(made_at=5.0, presets={"node": ResolvedPreset(hosts=(host,), said_by=("a tool",))})
+    assert parse_presets(compose_file(table), file="presets.json") == table
+
+
 def test_everything_is_asked_and_told(tmp_path: Path) -> None:
     put(tmp_path, "/etc/os-release", "ID=ubuntu\n")
     put(
@@ -73,18 +78,18 @@ def test_everything_is_asked_and_told(tmp_path: Path) -> None:
     put(tmp_path, "/etc/apt/sources.list", "deb http://apt.example/ubuntu jammy main\n")
     programs = Programs({"npm": '{"registry": "https://npm.example/"}'})
     resolved = resolve_presets(machine(tmp_path, programs=programs), clock=lambda: 7.0)
-    assert resolved.presets == {
+    assert resolved.table.presets == {
         "python": ResolvedPreset(hosts=("py.example",), said_by=("/etc/pip.conf",)),
         "node": ResolvedPreset(hosts=("npm.example",), said_by=("npm config get registry",)),
         "ubuntu": ResolvedPreset(hosts=("apt.example",), said_by=("/etc/apt/sources.list",)),
     }
-    assert (resolved.made_at, resolved.notes) == (7.0, ())
+    assert (resolved.table.made_at, resolved.notes) == (7.0, ())
 
 
 def test_what_comes_to_nothing_is_left_out_and_told(tmp_path: Path) -> None:
-    put(tmp_path, "/etc/pip.conf", "[global]\nindex-url = http://nexus/simple\nfind-links = file:///srv/wheels\n")
+    put(tmp_path, "/etc/pip.conf", "[global]\nindex-url = http://in dex/simple\nfind-links = file:///srv/wheels\n")
     resolved = resolve_presets(machine(tmp_path))
-    assert resolved.presets == {}
+    assert resolved.table.presets == {}
     assert [note.partition(":")[0] for note in resolved.notes] == ["debian, ubuntu", "python", "node"]
 
 
@@ -92,12 +97,12 @@ def test_hosts_are_bounded(tmp_path: Path) -> None:
     many = " ".join(f"https://h{number}.example/" for number in range(MAX_HOSTS + 5))
     put(tmp_path, "/etc/pip.conf", f"[global]\nindex-url = https://h0.example/\nextra-index-url = {many}\n")
     resolved = resolve_presets(machine(tmp_path))
-    assert len(resolved.presets["python"].hosts) == MAX_HOSTS
+    assert len(resolved.table.presets["python"].hosts) == MAX_HOSTS
     assert any(f"more than {MAX_HOSTS} hosts" in note for note in resolved.notes)
 
 
 def test_the_file_has_its_form() -> None:
-    assert json.loads(compose_file(RESOLVED)) == {
+    assert json.loads(compose_file(TABLE)) == {
         "format": 1,
         "made_at": 5.0,
         "presets": {"python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"]}},
@@ -106,9 +111,9 @@ def test_the_file_has_its_form() -> None:
 
 def test_the_file_is_put_in_place_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "share" / "coworkd" / "presets.json"
-    write_presets(str(path), RESOLVED)
-    write_presets(str(path), RESOLVED)
-    assert path.read_bytes() == compose_file(RESOLVED)
+    write_presets(str(path), TABLE)
+    write_presets(str(path), TABLE)
+    assert path.read_bytes() == compose_file(TABLE)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert os.listdir(path.parent) == ["presets.json"]
 
@@ -116,5 +121,5 @@ def test_the_file_is_put_in_place_as_a_whole(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "presets.json").mkdir()
     with pytest.raises(DiskFailed, match="cannot be written"):
-        write_presets(str(tmp_path / "presets.json"), RESOLVED)
+        write_presets(str(tmp_path / "presets.json"), TABLE)
     assert os.listdir(tmp_path) == ["presets.json"]
