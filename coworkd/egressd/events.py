@@ -28,7 +28,7 @@ class Events:
     def __init__(self, on_room: Callable[[], None] = lambda: None) -> None:
         self._on_room = on_room
         self._events: deque[EgressEvent] = deque()
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[int, Callable[[int], None]]] = deque()
         self._last_seq = 0
         self._told = 0
         """How many of `_events` this supervisor was told."""
@@ -53,8 +53,8 @@ class Events:
         self._events.append(event)
         return event.seq
 
-    def wait_recorded(self, seq: int, call: Callable[[], None]) -> None:
-        """Call once the event `seq`, the last one added, is durable. Not undone: `call` finds out whether it still matters."""
+    def wait_recorded(self, seq: int, call: Callable[[int], None]) -> None:
+        """Call with `seq` once that event, the last one added, is durable. Not undone: `call` finds out whether it still matters."""
         self._waiting.append((seq, call))
 
     def tell(self, link: SupervisorLink) -> None:
@@ -81,7 +81,8 @@ class Events:
             self._told = max(0, self._told - 1)
         waiting = self._waiting
         while waiting and waiting[0][0] <= through:
-            waiting.popleft()[1]()
+            seq, call = waiting.popleft()
+            call(seq)
         if was_full and self.has_room:
             self._on_room()
 

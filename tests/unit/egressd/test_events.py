@@ -87,22 +87,22 @@ def test_a_supervisor_that_reads_slowly_misses_nothing(supervisor: Supervisor) -
 
 def test_who_waits_is_called_once_its_event_is_durable() -> None:
     events = Events()
-    called: list[str] = []
-    events.wait_recorded(add(events), lambda: called.append("first"))
-    events.wait_recorded(add(events), lambda: called.append("second"))
+    called: list[int] = []
+    events.wait_recorded(add(events), called.append)
+    events.wait_recorded(add(events), called.append)
     events.recorded(0)
     assert called == []
     events.recorded(1)
-    assert called == ["first"]
+    assert called == [1]
     events.recorded(2)
     events.recorded(2)
-    assert called == ["first", "second"]
+    assert called == [1, 2]
     assert len(events) == 0
 
 
 def test_a_number_that_was_never_told_frees_nobody() -> None:
     events = Events()
-    events.wait_recorded(add(events), lambda: pytest.fail("it is not recorded"))
+    events.wait_recorded(add(events), lambda _: pytest.fail("it is not recorded"))
     events.recorded(2)
     assert len(events) == 1
 

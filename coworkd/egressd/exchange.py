@@ -1,0 +1,225 @@
+"""Two sockets and a `Pump` between them: plain HTTP requests, and inspected connections.
+
+Rules
+- Bytes wait for a side up to `BUFFER_LIMIT_BYTES`, then the other is not read; what waits is bounded by that and one read.
+- One read a side and a turn.
+- The exchange ends in one of four ways (`Outcome`); the upstream is closed then, unless the bytes go on raw. The client stays its owner's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+from collections.abc import Callable
+from typing import Literal
+
+from coworkd.egressd.loop import IN, OUT, Loop
+from coworkd.egressd.pump import BUFFER_LIMIT_BYTES, Pump, Sends
+from coworkd.egressd.race import connect_words
+
+_READ_BYTES = 65536
+_TROUBLE = select.EPOLLERR | select.EPOLLHUP
+
+Outcome = Literal["done", "ended", "raw", "lost"]
+"""`done`: the upstream is finished with, the client may go on. `ended`: so is the client. `raw`: splice from here on. `lost`: the client
+is gone."""
+OnOver = Callable[[Outcome, str], None]
+"""With a reason where something broke."""
+
+
+class _Side:
+    """One socket, and what is to be sent to it."""
+
+    __slots__ = ("broken", "connection", "ended", "handler", "mask", "out")
+
+    def __init__(self, connection: socket.socket, mask: int) -> None:
+        self.connection = connection
+        self.mask = mask
+        self.out = bytearray()
+        self.ended = False
+        self.broken = False
+
+
+class Exchange:
+    """See the rules. `moved_at` is when bytes last moved."""
+
+    __slots__ = ("_client", "_loop", "_on_over", "_pump", "_upstream", "moved_at", "received_bytes", "sent_bytes")
+
+    def __init__(self, loop: Loop, pump: Pump, client: socket.socket, upstream: socket.socket, on_over: OnOver) -> None:
+        self._loop = loop
+        self._pump = pump
+        self._client = _Side(client, 0)
+        self._upstream = _Side(upstream, 0)
+        self._on_over: OnOver | None = on_over
+        self.moved_at = loop.now
+        self.sent_bytes = self.received_bytes = 0
+
+    def start(
+        self, *, to_client: bytes, from_client: bytes, from_upstream: bytes, client_mask: int, upstream_mask: int
+    ) -> None:
+        """Begin with what is still to be sent, and what had come. The masks: -1 for a socket the loop has already, else 0."""
+        self._client.mask, self._upstream.mask = client_mask, upstream_mask
+        for side, handler in ((self._client, self._client_ready), (self._upstream, self._upstream_ready)):
+            if side.mask:
+                self._loop.handle(side.connection.fileno(), handler)
+        self._client.out += to_client
+        self._take(self._pump.start())
+        if from_client:
+            self._take(self._pump.receive_client(from_client))
+        if from_upstream:
+            self._take_upstream(from_upstream)
+        self._settle()
+
+    def end(self) -> None:
+        """Let go: the upstream is closed, the client stays as it is. Calls nobody."""
+        self._on_over = None
+        self._close_upstream()
+
+    def time_out(self, reason: str) -> None:
+        """Nothing has moved for too long."""
+        self._take(self._pump.lose_upstream(reason))
+        self._settle(reason)
+        self._over("ended", reason)
+
+    @property
+    def client_mask(self) -> int:
+        """What the loop has for the client."""
+        return self._client.mask
+
+    @property
+    def upstream_mask(self) -> int:
+        """What the loop has for the upstream."""
+        return self._upstream.mask
+
+    @property
+    def unsent(self) -> tuple[bytes, bytes]:
+        """What is still to be sent to the client and to the upstream."""
+        return bytes(self._client.out), bytes(self._upstream.out)
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def _client_ready(self, mask: int) -> None:
+        if self._on_over is None:
+            return
+        side = self._client
+        if mask & (IN | _TROUBLE) and not side.ended and self._reads_client:
+            try:
+                data = side.connection.recv(_READ_BYTES)
+            except BlockingIOError:
+                data = None
+            except OSError as error:
+                self._over("lost", f"client: {connect_words(error.errno or errno.EIO)}")
+                return
+            if data is not None:
+                side.ended = not data
+                self.moved_at = self._loop.now
+                self._take(self._pump.receive_client(data))
+        self._settle()
+
+    def _upstream_ready(self, mask: int) -> None:
+        if self._on_over is None:
+            return
+        side = self._upstream
+        reason = ""
+        if mask & (IN | _TROUBLE) and not side.ended and self._reads_upstream:
+            try:
+                data = side.connection.recv(_READ_BYTES)
+            except BlockingIOError:
+                data = None
+            except OSError as error:
+                data = None
+                side.ended = True
+                reason = f"upstream: {connect_words(error.errno or errno.EIO)}"
+                self._take(self._pump.lose_upstream(reason))
+            if data is not None:
+                side.ended = not data
+                self.moved_at = self._loop.now
+                self._take_upstream(data)
+        self._settle(reason)
+
+    def _take_upstream(self, data: bytes) -> None:
+        self.received_bytes += len(data)
+        self._take(self._pump.receive_upstream(data))
+
+    def _take(self, sends: Sends) -> None:
+        self._client.out += sends.client
+        self._upstream.out += sends.upstream
+
+    # -- what follows -------------------------------------------------------------------------------------------
+
+    @property
+    def _reads_client(self) -> bool:
+        return self._pump.wants_client and len(self._upstream.out) < BUFFER_LIMIT_BYTES
+
+    @property
+    def _reads_upstream(self) -> bool:
+        return len(self._client.out) < BUFFER_LIMIT_BYTES
+
+    def _settle(self, reason: str = "") -> None:
+        """Send, see whether it is over, and ask for what comes next."""
+        if self._on_over is None:
+            return
+        pump = self._pump
+        if not self._flush(self._client):
+            self._over("lost", "client: it does not take the answer")
+            return
+        if not self._flush(self._upstream) and not (pump.upstream_done or pump.ended):
+            # What it said before it closed may be the answer: it is read to its end, and nothing more is sent to it.
+            self._upstream.out.clear()
+        if pump.raw:
+            self._over("raw", reason)
+        elif pump.ended:
+            self._over("ended", reason)
+        elif pump.upstream_done:
+            self._over("done", reason)
+        else:
+            self._ask(self._client, self._client_ready, reads=self._reads_client)
+            self._ask(self._upstream, self._upstream_ready, reads=self._reads_upstream)
+
+    def _flush(self, side: _Side) -> bool:
+        """False where the other end takes nothing any more."""
+        if side.broken:
+            return False
+        while side.out:
+            try:
+                sent = side.connection.send(side.out)
+            except BlockingIOError:
+                return True
+            except OSError:
+                side.broken = True
+                return False
+            self.moved_at = self._loop.now
+            if side is self._upstream:
+                self.sent_bytes += sent
+            del side.out[:sent]
+        return True
+
+    def _ask(self, side: _Side, handler: Callable[[int], None], *, reads: bool) -> None:
+        mask = (IN if reads and not side.ended else 0) | (OUT if side.out and not side.broken else 0)
+        if mask == side.mask:
+            return
+        fd = side.connection.fileno()
+        if not mask:
+            self._loop.unregister(fd)
+        elif side.mask:
+            self._loop.modify(fd, mask)
+        else:
+            self._loop.register(fd, mask, handler)
+        side.mask = mask
+
+    def _over(self, outcome: Outcome, reason: str) -> None:
+        on_over, self._on_over = self._on_over, None
+        if on_over is None:
+            return
+        if outcome != "raw":
+            self._close_upstream()
+        on_over(outcome, reason)
+
+    def _close_upstream(self) -> None:
+        connection = self._upstream.connection
+        if connection.fileno() >= 0:
+            self._loop.forget(connection.fileno())
+            with contextlib.suppress(OSError):
+                connection.close()
