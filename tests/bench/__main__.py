@@ -16,13 +16,16 @@ from msgspec import Struct
 from coworkd import __version__
 from coworkd.client.sync import Client
 from coworkd.system.guest import read_bwrap_features
+from tests.bench.egress import FULL_EGRESS, QUICK_EGRESS, EgressEffort, measure_egress
+from tests.bench.egress_report import compose_egress_sections, judge_egress
 from tests.bench.guest import ROOT, SESSION, open_guest, temporary_directory
 from tests.bench.others import OTHERS, NotInstalled, Other
 from tests.bench.raw_peer import RawPeer
-from tests.bench.report import FIRST_BYTE, MIB, RUN, Figures, Machine, Way, compose_report
+from tests.bench.report import FIRST_BYTE, RUN, Figures, Machine, Way, compose_report
 from tests.bench.resident import measure_resident, measure_starts, measure_with_running
 from tests.bench.spawning import first_byte, measure_crowd, measure_pairs, open_session_peer, run_once
 from tests.bench.streaming import COURSES, measure_streaming
+from tests.bench.tables import MIB, verdict_table
 from tests.bench.timer import CommandFailed
 
 REPORT = ROOT / "docs" / "benchmarks.md"
@@ -40,6 +43,7 @@ class Effort(Struct, frozen=True, kw_only=True):
     stream_bytes: int
     stream_pairs: int
     starts: int
+    egress: EgressEffort
 
 
 FULL = Effort(
@@ -51,6 +55,7 @@ FULL = Effort(
     stream_bytes=1024 * MIB,
     stream_pairs=5,
     starts=7,
+    egress=FULL_EGRESS,
 )
 QUICK = Effort(
     pairs=30,
@@ -61,6 +66,7 @@ QUICK = Effort(
     stream_bytes=128 * MIB,
     stream_pairs=2,
     starts=3,
+    egress=QUICK_EGRESS,
 )
 CONCURRENCY = 16
 
@@ -88,6 +94,7 @@ def measure(effort: Effort) -> Figures:
                 streams[course.name] = measure_streaming(
                     client, course, size_bytes=effort.stream_bytes, pairs=effort.stream_pairs
                 )
+            egress = measure_egress(directory / "egress", effort.egress, progress)
             progress("memory")
             return Figures(
                 machine=describe_machine(effort),
@@ -99,6 +106,7 @@ def measure(effort: Effort) -> Figures:
                 used=measure_resident(guest, client),
                 running=measure_with_running(guest, client),
                 starts=starts,
+                egress=egress,
             )
 
 
@@ -153,11 +161,17 @@ def main() -> int:
     """Measure and tell; 0 whether or not the targets are met, 1 where it cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds: for development")
+    parser.add_argument("--egress", action="store_true", help="only egress, and nothing is written")
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.relative_to(ROOT)} too")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("bench: this needs root: sudo make bench", file=sys.stderr)
         return 1
+    if options.egress:
+        with temporary_directory() as directory:
+            figures = measure_egress(directory, QUICK_EGRESS if options.quick else FULL_EGRESS, progress)
+        print("\n\n".join([verdict_table(judge_egress(figures)), *compose_egress_sections(figures)]))
+        return 0
     report = compose_report(measure(QUICK if options.quick else FULL))
     print(report)
     if options.write:

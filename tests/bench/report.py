@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from msgspec import Struct
 
+from tests.bench.egress import EgressFigures
+from tests.bench.egress_report import compose_egress_sections, judge_egress
 from tests.bench.figures import Ratio, Spread, paired_ratio, spread
 from tests.bench.resident import RUNNING, Resident, Start
 from tests.bench.spawning import Crowd, Pairs
+from tests.bench.tables import MIB, Verdict, at_most, mib, ratio, table, verdict_table
 
-MIB = 1024 * 1024
 RUN_RATIO, STREAM_RATIO, READY_CPU_S = 1.4, 0.6, 0.4
 IDLE_RSS_BYTES = {"coworkd": 36 * MIB, "coworkd-launcher": 16 * MIB}
 RUN, FIRST_BYTE = "coworkd: process.run", "coworkd: process.start to the first byte"
@@ -43,39 +43,29 @@ class Figures(Struct, frozen=True, kw_only=True):
     used: Resident
     running: Resident
     starts: list[Start]
-
-
-class Verdict(Struct, frozen=True, kw_only=True):
-    """One target and what was measured."""
-
-    what: str
-    measured: str
-    target: str
-    met: bool
+    egress: EgressFigures
 
 
 def judge(figures: Figures) -> list[Verdict]:
-    """What issue 2 wants to be reached."""
+    """What issues 2 and 3 want to be reached."""
     run = _ratio_of(next(way for way in figures.ways if way.name == RUN))
-    verdicts = [
-        _at_most("process.run of /bin/true × raw bubblewrap", run.median, RUN_RATIO, _ratio(run), f"{RUN_RATIO}")
-    ]
+    verdicts = [at_most("process.run of /bin/true × raw bubblewrap", run.median, RUN_RATIO, ratio(run), f"{RUN_RATIO}")]
     for name, limit in IDLE_RSS_BYTES.items():
         rss = figures.idle.processes[name].rss_bytes
-        verdicts.append(_at_most(f"{name}: idle RSS", rss, limit, _mib(rss), _mib(limit)))
+        verdicts.append(at_most(f"{name}: idle RSS", rss, limit, mib(rss), mib(limit)))
     cpu_s = spread([start.cpu.own_s + start.cpu.children_s for start in figures.starts]).median
-    verdicts.append(_at_most("CPU until ready", cpu_s, READY_CPU_S, f"{cpu_s:.2f} s", f"{READY_CPU_S} s"))
+    verdicts.append(at_most("CPU until ready", cpu_s, READY_CPU_S, f"{cpu_s:.2f} s", f"{READY_CPU_S} s"))
     for course, pairs in figures.streams.items():
-        ratio = paired_ratio(pairs.base_s, pairs.other_s)
+        kept = paired_ratio(pairs.base_s, pairs.other_s)
         verdicts.append(
             Verdict(
                 what=f"stdout to a client × a plain loop ({course})",
-                measured=_ratio(ratio),
+                measured=ratio(kept),
                 target=f"≥ {STREAM_RATIO}",
-                met=ratio.median >= STREAM_RATIO,
+                met=kept.median >= STREAM_RATIO,
             )
         )
-    return verdicts
+    return [*verdicts, *judge_egress(figures.egress)]
 
 
 def compose_report(figures: Figures) -> str:
@@ -84,42 +74,34 @@ def compose_report(figures: Figures) -> str:
         "# Benchmarks",
         "Made by `make bench` (tests/bench/); do not edit. Contestants run by turns (A B A B …); a ratio is the median of the ratios of"
         " neighbours, with the interval that holds 95 % of the medians of resampled pairs.",
-        _table(("", ""), figures.machine.facts.items()),
+        table(("", ""), figures.machine.facts.items()),
         "## Targets",
-        _table(
-            ("", "measured", "target", "met"),
-            [(v.what, v.measured, v.target, "yes" if v.met else "**no**") for v in judge(figures)],
-        ),
+        verdict_table(judge(figures)),
         "## One command, /bin/true",
         "Raw bubblewrap gets the very options, filters and namespaces coworkd gives it, by a minimal launcher (posix_spawn to wait4)."
         " Ours is from the client's call to its answer, over a unix socket, with the audit record on disk.",
-        _table(("way", "median", "quartiles", "× raw bubblewrap", "raw beside it", "lacks"), map(_way, figures.ways)),
+        table(("way", "median", "quartiles", "× raw bubblewrap", "raw beside it", "lacks"), map(_way, figures.ways)),
         f"## {figures.crowd.count} commands, {figures.crowd.concurrency} at a time",
-        _table(("", "seconds", "commands/s"), _crowd(figures.crowd)),
+        table(("", "seconds", "commands/s"), _crowd(figures.crowd)),
         f"## {figures.stream_bytes // MIB} MiB of stdout to a client",
         "The plain loop is a blocking splice, pread, packb, sendall and an Unpacker at the other end; its producer is in no sandbox. What"
         " it splices to it keeps, as a spool does, or writes over at once, which saves the kernel every new page.",
-        _table(("", "plain loop", "coworkd", "coworkd / plain"), _streams(figures)),
+        table(("", "plain loop", "coworkd", "coworkd / plain"), _streams(figures)),
         "## Memory",
-        _table(("process", "", "RSS", "PSS"), _memory(figures)),
+        table(("process", "", "RSS", "PSS"), _memory(figures)),
         "## Until ready",
         "`coworkd local` from exec to its ready line, filters in the cache. The launcher is a program of its own.",
-        _table(("", "median", "quartiles"), _starts(figures.starts)),
+        table(("", "median", "quartiles"), _starts(figures.starts)),
+        *compose_egress_sections(figures.egress),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines)
 
 
 def _way(way: Way) -> tuple[str, ...]:
     if way.pairs is None:
         return (way.name, way.absent, "", "", "", way.lacks)
     mine, raw = spread(way.pairs.other_s), spread(way.pairs.base_s)
-    return (way.name, _ms(mine.median), _quartiles(mine), _ratio(_ratio_of(way)), _ms(raw.median), way.lacks)
+    return (way.name, _ms(mine.median), _quartiles(mine), ratio(_ratio_of(way)), _ms(raw.median), way.lacks)
 
 
 def _ratio_of(way: Way) -> Ratio:
@@ -132,7 +114,7 @@ def _crowd(crowd: Crowd) -> list[tuple[str, ...]]:
     for name, figures in (("raw bubblewrap", crowd.pairs.base_s), ("coworkd: process.run", crowd.pairs.other_s)):
         median = spread(figures).median
         rows.append((name, f"{median:.2f}", f"{crowd.count / median:.0f}"))
-    return [*rows, ("ratio", _ratio(paired_ratio(crowd.pairs.other_s, crowd.pairs.base_s)), "")]
+    return [*rows, ("ratio", ratio(paired_ratio(crowd.pairs.other_s, crowd.pairs.base_s)), "")]
 
 
 def _streams(figures: Figures) -> list[tuple[str, ...]]:
@@ -142,7 +124,7 @@ def _streams(figures: Figures) -> list[tuple[str, ...]]:
             course,
             f"{mib / spread(pairs.base_s).median:.0f} MiB/s",
             f"{mib / spread(pairs.other_s).median:.0f} MiB/s",
-            _ratio(paired_ratio(pairs.base_s, pairs.other_s)),
+            ratio(paired_ratio(pairs.base_s, pairs.other_s)),
         )
         for course, pairs in figures.streams.items()
     ]
@@ -152,7 +134,7 @@ def _memory(figures: Figures) -> list[tuple[str, ...]]:
     states = {"idle": figures.idle, "after all of the above": figures.used, f"{RUNNING} running": figures.running}
     names = dict.fromkeys(name for resident in states.values() for name in resident.processes)
     return [
-        (name, state, _mib(memory.rss_bytes), _mib(memory.pss_bytes))
+        (name, state, mib(memory.rss_bytes), mib(memory.pss_bytes))
         for name in names
         for state, resident in states.items()
         if (memory := resident.processes.get(name)) is not None
@@ -169,21 +151,9 @@ def _starts(starts: list[Start]) -> list[tuple[str, ...]]:
     return [(name, f"{row.median:.2f} s", f"{row.lower:.2f} – {row.upper:.2f} s") for name, row in spreads.items()]
 
 
-def _at_most(what: str, measured: float, target: float, shown: str, target_shown: str) -> Verdict:
-    return Verdict(what=what, measured=shown, target=f"≤ {target_shown}", met=measured <= target)
-
-
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
 
 def _quartiles(figures: Spread) -> str:
     return f"{figures.lower * 1000:.2f} – {figures.upper * 1000:.2f} ms"
-
-
-def _ratio(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f} ({ratio.low:.2f} – {ratio.high:.2f})"
-
-
-def _mib(count: float) -> str:
-    return f"{count / MIB:.1f} MiB"

@@ -171,7 +171,11 @@ class _NoRecord:
 
 async def _read_policy(guest: Guest) -> EffectivePolicy:
     store = PolicyStore(
-        directories=[str(ROOT / "policies")], cache_dir=guest.cache_dir, audit=_NoRecord(), events=_NoRecord()
+        directories=[str(ROOT / "policies")],
+        presets_file=None,
+        cache_dir=guest.cache_dir,
+        audit=_NoRecord(),
+        events=_NoRecord(),
     )
     await store.load()
     return await store.effective(None, LimitsRequest())

@@ -6,9 +6,11 @@ import pytest
 from msgspec import structs
 
 from tests.bench.guest import Cpu, Memory
-from tests.bench.report import FIRST_BYTE, MIB, RUN, Figures, Machine, Way, compose_report, judge
+from tests.bench.report import FIRST_BYTE, RUN, Figures, Machine, Way, compose_report, judge
 from tests.bench.resident import Resident, Start
 from tests.bench.spawning import Crowd, Pairs
+from tests.bench.tables import MIB
+from tests.bench.test_egress_report import GOOD_EGRESS
 
 SMALL = Resident(
     processes={
@@ -30,11 +32,12 @@ GOOD = Figures(
     used=SMALL,
     running=SMALL,
     starts=[Start(wall_s=0.3, cpu=Cpu(own_s=0.2, children_s=0.05))],
+    egress=GOOD_EGRESS,
 )
 
 
 def test_judge_finds_all_targets_met() -> None:
-    assert [verdict.met for verdict in judge(GOOD)] == [True] * 5
+    assert [verdict.met for verdict in judge(GOOD)] == [True] * (5 + 14)
 
 
 @pytest.mark.parametrize(
