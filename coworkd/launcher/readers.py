@@ -19,6 +19,10 @@ class Readers:
     def __init__(self) -> None:
         self._selector = selectors.EpollSelector()
 
+    def close(self) -> None:
+        """Forget everything; the descriptors stay their owners'."""
+        self._selector.close()
+
     def register(self, fd: int, call: Callable[[], None]) -> None:
         """Have `call` called whenever there is something to read in `fd`, or its end."""
         self._selector.register(fd, selectors.EVENT_READ, call)

@@ -78,6 +78,7 @@ class Launcher:
             return
         finally:
             self._end_everything()
+            self._readers.close()
 
     def _handle(self, request: launch.Request, fds: list[int]) -> None:
         self._handlers[type(request)](request, fds)

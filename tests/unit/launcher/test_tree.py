@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coworkd.launcher import tree
 from coworkd.launcher.tree import Sources, TreeError
-from coworkd.model.launch import TreeBind, TreeCopy, TreeDir, TreeEntry, TreeFile, TreeLink
+from coworkd.model.launch import TreeBind, TreeCopy, TreeDir, TreeEntry, TreeFile, TreeFileBind, TreeLink
 
 
 @pytest.fixture
@@ -127,3 +129,62 @@ def test_sources_bind_no_device(tmp_path: Path) -> None:
     bind = TreeBind(source=b"/dev/null", path=b"/a", read_only=True)
     with pytest.raises(TreeError, match="Not a directory"):
         Sources(1001, 1001).take([bind])
+
+
+def covered(root: int, **fields: Any) -> str:
+    """What a file bind finds to cover."""
+    fd = tree._open_covered(root, TreeFileBind(**{"source": b"/x", "path": b"/file", **fields}))
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def test_a_file_bind_covers_a_file_or_a_socket(root: int, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert covered(root) == f"{tmp_path}/file"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        assert covered(root, path=b"/socket", make=True) == f"{tmp_path}/socket"
+
+
+def test_a_file_bind_makes_what_it_covers_only_if_asked(root: int, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        covered(root)
+    assert covered(root, make=True) == f"{tmp_path}/file"
+    assert (stat.S_IMODE((tmp_path / "file").stat().st_mode), (tmp_path / "file").read_bytes()) == (0o400, b"")
+
+
+@pytest.mark.parametrize("make", [False, True])
+@pytest.mark.parametrize("path", [b"/link", b"/way/file", b"/directory", b"/fifo"])
+def test_a_file_bind_covers_nothing_else_and_follows_no_link(
+    root: int, tmp_path: Path, path: bytes, make: bool
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").touch()
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to("real/file")
+    (tmp_path / "way").symlink_to("real")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match=r"Too many levels|Not a directory|neither") as caught:
+        covered(root, path=path, make=make)
+    assert caught.value.errno in (errno.ELOOP, errno.ENOTDIR, errno.EINVAL)
+
+
+@pytest.mark.parametrize(("source", "number"), [(b"/dev/null", errno.EINVAL), (b"/usr", errno.EINVAL)])
+def test_sources_of_a_file_bind_are_files_or_sockets(source: bytes, number: int) -> None:
+    with pytest.raises(TreeError) as caught:
+        Sources(1001, 1001).take([TreeFileBind(source=source, path=b"/a")])
+    assert caught.value.errno == number
+
+
+def test_sources_leave_out_an_optional_file_that_is_missing(tmp_path: Path) -> None:
+    sources = Sources(1001, 1001)
+    sources.take([TreeFileBind(source=bytes(tmp_path / "no"), path=b"/a", optional=True)])
+    assert sources.missing == [b"/a"]
+
+
+def test_sources_do_not_look_for_what_is_the_trees_own(tmp_path: Path) -> None:
+    sources = Sources(1001, 1001)
+    sources.take([TreeFileBind(source=bytes(tmp_path / "no"), path=b"/a", of_tree=True)])
+    assert (sources.missing, sources.mounts) == ([], {})

@@ -80,3 +80,20 @@ def test_read_layout_never_shows_secrets_of_etc() -> None:
     layout = guest.read_layout()
     shown = {os.path.basename(path) for path in (*layout.etc_directories, *layout.etc_files)}
     assert not shown & {b"shadow", b"gshadow", b"passwd", b"sudoers", b"ssh", b"coworkd", b"machine-id"}
+
+
+def test_read_layout_finds_each_java_once_where_it_really_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "net.properties").write_bytes(b"a=1\n")
+    for name in ("java-17", "java-1.17"):
+        (tmp_path / "jvm" / name / "conf").mkdir(parents=True)
+        (tmp_path / "jvm" / name / "conf" / "net.properties").symlink_to(tmp_path / "etc" / "net.properties")
+    (tmp_path / "jvm" / "java-8" / "jre" / "lib").mkdir(parents=True)
+    (tmp_path / "jvm" / "java-8" / "jre" / "lib" / "net.properties").write_bytes(b"b=2\n")
+    (tmp_path / "jvm" / "odd" / "lib").mkdir(parents=True)
+    (tmp_path / "jvm" / "odd" / "lib" / "net.properties").write_bytes(bytes(70_000))
+    monkeypatch.setattr(guest, "_JAVA_HOMES", (f"{tmp_path}/jvm/*",))
+    assert guest.read_layout().java_net_properties == (
+        (bytes(tmp_path / "etc" / "net.properties"), b"a=1\n"),
+        (bytes(tmp_path / "jvm" / "java-8" / "jre" / "lib" / "net.properties"), b"b=2\n"),
+    )
