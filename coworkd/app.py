@@ -46,6 +46,7 @@ from coworkd.services.events import EventRing
 from coworkd.services.health import Health, Sources
 from coworkd.services.launching import Connect, LauncherClient
 from coworkd.services.logs import LogService
+from coworkd.services.network import Network
 from coworkd.services.policies import PolicyStore
 from coworkd.services.processes import Processes, ProcessLimits, fit_descriptors
 from coworkd.services.session_home import Homes
@@ -111,6 +112,13 @@ class App:
         )
         self.trust = Trust(config.state_dir, self.audit)
         self.egress = self._make_egress(connects.egress)
+        self.network = Network(
+            events=self.events,
+            upstream=self._upstream,
+            host_uri=config.egress.host,
+            probe=config.network.probe,
+            on_state=lambda reason: self.health.degrade("network", reason),
+        )
         self.sessions = self._make_sessions()
         self.processes = self._make_processes()
         self.sessions.attach(self.processes)
@@ -190,6 +198,7 @@ class App:
             await self.policies.load()
         with self.health.stage("trust"):
             await self.trust.load()
+        await nursery.start(self.network.serve)
         with self.health.stage("launcher"):
             await nursery.start(self.launcher.serve)
         with self.health.stage("egress"):
@@ -293,6 +302,7 @@ class App:
     def _examine(self) -> tuple[calls.Finding, ...]:
         # Imported only when asked for: it brings subprocess and more into a process that stays small otherwise.
         from coworkd.services.doctor import AuditFacts, examine
+        from coworkd.services.doctor_network_probes import NetworkSources
         from coworkd.services.doctor_probes import SystemProbes
 
         seq, head = self.audit.head
@@ -305,9 +315,21 @@ class App:
             launcher=lambda: f"pid {self.launcher.pid} answers",
             # What was torn is cut off and recorded at the opening; what is wrong since then the log has told us.
             audit=lambda: AuditFacts(seq=seq, head=head, torn_bytes=0, broken=self.health.degraded.get("audit")),
+            network=NetworkSources(
+                egress_pid=lambda: self.egress.pid,
+                egress_degraded=lambda: self.egress.degraded,
+                presets=self.policies.presets,
+                upstream=self._upstream,
+                host_uri=self._config.egress.host,
+                default_routes=lambda: self.network.default_routes,
+                reachability=lambda: self.network.reachability,
+            ),
             bwrap=self.features.path,
         )
         return examine(probes)
+
+    def _upstream(self) -> str:
+        return self.policies.effective_nowait(None).profile.egress.upstream
 
 
 def read_token(path: str) -> str | None:

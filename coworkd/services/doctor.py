@@ -20,6 +20,7 @@ from msgspec import Struct
 from coworkd.model.calls import Finding
 from coworkd.model.names import MAX_UID, MIN_UID
 from coworkd.sandbox.bwrap_plan import REQUIRED_OPTIONS
+from coworkd.services.doctor_network import NETWORK_CHECKS, NetworkProbes
 
 PYTHON_FLOOR = (3, 10)
 KERNEL_FLOOR = (5, 12)
@@ -59,8 +60,8 @@ class SocketFacts(Struct, frozen=True, kw_only=True):
     parent_uid: int
 
 
-class Probes(Protocol):
-    """The facts. Each raises `OSError` where the machine refuses."""
+class Probes(NetworkProbes, Protocol):
+    """The facts, those of the network among them. Each raises `OSError` where the machine refuses."""
 
     def python_version(self) -> tuple[int, int, int]: ...
     def uid(self) -> int: ...
@@ -333,6 +334,7 @@ CHECKS: dict[str, Check] = {
     "audit": check_audit,
     "launcher": check_launcher,
     "sockets": check_sockets,
+    **NETWORK_CHECKS,
 }
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from coworkd.auditlog.chain import read_tail
 from coworkd.auditlog.rotation import log_files
 from coworkd.services.doctor import AuditFacts, DirectoryFacts, SocketFacts
+from coworkd.services.doctor_network_probes import NetworkSources, SystemNetworkProbes
 from coworkd.system import mounts
 from coworkd.system.proc_connector import ProcConnector
 
@@ -33,7 +34,7 @@ _SMALLEST_SANDBOX = (
 )
 
 
-class SystemProbes:
+class SystemProbes(SystemNetworkProbes):
     """Implements `doctor.Probes`.
 
     A daemon gives `launcher` (says who answers, or raises `OSError`) and `audit` (its log is being written, so the file's
@@ -47,10 +48,12 @@ class SystemProbes:
         audit_dir: Path,
         launcher_socket: Path | None,
         sockets: Sequence[Path],
+        network: NetworkSources,
         launcher: Callable[[], str] | None = None,
         audit: Callable[[], AuditFacts] | None = None,
         bwrap: str = "bwrap",
     ) -> None:
+        super().__init__(network)
         self._state_dir = state_dir
         self._audit_dir = audit_dir
         self._launcher_socket = launcher_socket

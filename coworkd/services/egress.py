@@ -107,6 +107,11 @@ class Egress:
         """coworkd-egress's; None while it is away."""
         return self._link.pid
 
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What of coworkd-egress's walls the kernel did not give."""
+        return self._link.degraded
+
     async def stop_others(self) -> None:
         """Have coworkd-egress stop what it kept of an earlier coworkd, and nobody has taken over."""
         for session in self._kept:

@@ -2,7 +2,7 @@
 
 Rules
 - CONNECTED is a default route, or an upstream that needs none (a parent proxy, the host). It says nothing about what is behind.
-- An event is told at the start and whenever something of it has changed, never again and again.
+- An event is told soon after the start and whenever something of it has changed, never again and again.
 - The routes are looked at every few seconds through two small files; the helper with the netlink library runs at the start and
   when they have changed. It has a deadline, and its failure leaves the last facts and says so in `degraded`.
 - `reachability` is told only where a probe is configured, and only tries what it names.
@@ -23,6 +23,8 @@ from coworkd.model.ports import EventPort
 from coworkd.services.network_look import look, read_routes
 from coworkd.services.network_reach import reach
 
+START_S = 1.0
+"""Before the first look: a coworkd that was started for one short command should not pay for it."""
 POLL_S = 3.0
 LOOK_AGAIN_S = 60.0
 """After a helper that failed."""
@@ -69,9 +71,15 @@ class Network:
         return "CONNECTED" if routed or self._upstream() != "direct" else "NOT_CONNECTED"
 
     @property
-    def reachable(self) -> bool | None:
-        """What the last probe found; None where there was none."""
-        return None if self._reached is None else self._reached[0]
+    def default_routes(self) -> tuple[str, ...]:
+        """Each default route, for people."""
+        routes = () if self._facts is None else self._facts.routes
+        return tuple(f"{one.device} by {one.gateway}" if one.gateway else one.device for one in routes)
+
+    @property
+    def reachability(self) -> tuple[str, str | None] | None:
+        """The probe's target, and why it was not reached the last time (None: it was). None where nothing was tried."""
+        return None if self._reached is None else (self._probe, None if self._reached[0] else self._reached[1])
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch and tell. Started at once: coming up waits for no network. Never returns."""
@@ -82,6 +90,7 @@ class Network:
             task_status.started()
 
     async def _watch(self) -> None:
+        await trio.sleep(START_S)
         routes: str | None = None
         look_at = 0.0
         while True:
@@ -117,6 +126,7 @@ class Network:
             self._events.publish("network.status", telling)
 
     async def _try_again_and_again(self) -> None:
+        await trio.sleep(START_S)
         while True:
             began = trio.current_time()
             reason: str | None = f"no answer within {PROBE_DEADLINE_S:.0f} s"

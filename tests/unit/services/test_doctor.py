@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from coworkd.model.calls import Finding
+from coworkd.model.calls import EgressPresets, Finding, PresetShown
 from coworkd.sandbox.bwrap_plan import REQUIRED_OPTIONS
 from coworkd.services import doctor
 from coworkd.services.doctor import AuditFacts, DirectoryFacts, SocketFacts, examine
+from coworkd.services.doctor_network import CAPABILITY_SETS
 
 HELP = " ".join([*REQUIRED_OPTIONS, "--disable-userns"])
 MOUNTINFO = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
@@ -21,7 +22,14 @@ FILES = {
     "/proc/sys/kernel/seccomp/actions_avail": "kill_process kill_thread trap errno user_notif trace log allow\n",
     "/proc/sys/user/max_user_namespaces": "15000\n",
     "/etc/subuid": "ubuntu:100000:65536\n",
+    "/etc/resolv.conf": "# made\nsearch example\nnameserver 198.51.100.53\n",
+    "/proc/7/status": "Name:\tpython3\nUid:\t61184\t61184\t61184\t61184\nGid:\t61184\t61184\t61184\t61184\n"
+    + "".join(f"{name}:\t0000000000000000\n" for name in CAPABILITY_SETS)
+    + "NoNewPrivs:\t1\nSeccomp:\t2\n",
 }
+PRESETS = EgressPresets(
+    presets={"python": PresetShown(hosts=("index.example",), made_from=("/etc/pip.conf",))}, file="/p.json", made_at=1.0
+)
 SOCKET = SocketFacts(mode=0o600, uid=0, parent_mode=0o40755, parent_uid=0)
 
 
@@ -45,6 +53,14 @@ class Machine:
             "open_fuse": None,
             "now": doctor.RELEASED_AT + 1,
             "sockets": {"/run/coworkd/coworkd.sock": SOCKET},
+            "egress_pid": 7,
+            "egress_degraded": (),
+            "presets": PRESETS,
+            "upstream": "direct",
+            "default_routes": ("eth0 by 198.51.100.1",),
+            "try_upstream": None,
+            "reachability": None,
+            "resolve": None,
             **facts,
         }
 
@@ -54,7 +70,7 @@ class Machine:
         return self._files[path]
 
     def __getattr__(self, name: str) -> Any:
-        def probe() -> Any:
+        def probe(*_: Any) -> Any:
             found = self._facts[name]
             if isinstance(found, OSError):
                 raise found

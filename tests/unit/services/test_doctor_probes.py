@@ -15,6 +15,7 @@ from coworkd.auditlog import RotationLimits
 from coworkd.services.audit_files import AuditFiles
 from coworkd.services.doctor import AuditFacts
 from coworkd.services.doctor_probes import SystemProbes
+from tests.unit.services.doctor_sources import sources
 
 
 def probes(place: Path, **more: Any) -> SystemProbes:
@@ -23,6 +24,7 @@ def probes(place: Path, **more: Any) -> SystemProbes:
         "audit_dir": place / "audit",
         "launcher_socket": place / "launcher.sock",
         "sockets": [],
+        "network": sources(),
     }
     return SystemProbes(**{**given, **more})
 
@@ -65,7 +67,7 @@ def test_try_bwrap_tells_why_not(text: str, told: str) -> None:
         def _run(self, program: str, *arguments: str, uid: int | None = None) -> Any:
             return super()._run("sh", "-c", text, uid=uid)
 
-    shell = Shell(state_dir=Path(), audit_dir=Path(), launcher_socket=None, sockets=[])
+    shell = Shell(state_dir=Path(), audit_dir=Path(), launcher_socket=None, sockets=[], network=sources())
     assert told in shell.try_bwrap()
     assert bool(shell.try_bwrap()) == bool(told)
 

@@ -8,7 +8,7 @@ import trio.testing
 
 from coworkd.model.event import Event
 from coworkd.model.network import DefaultRoute, NetworkDevice, NetworkFacts
-from coworkd.services.network import LOOK_AGAIN_S, POLL_S, PROBE_DEADLINE_S, PROBE_S, Network, shown_upstream
+from coworkd.services.network import LOOK_AGAIN_S, POLL_S, PROBE_DEADLINE_S, PROBE_S, START_S, Network, shown_upstream
 
 ROUTED = NetworkFacts(
     devices=(NetworkDevice(name="eth0", addresses=("198.51.100.2/24",)),),
@@ -77,6 +77,8 @@ def play(steps: Steps, world: World, probe: str = "") -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(network.serve)
             await trio.testing.wait_all_tasks_blocked()
+            assert (world.looks, world.told) == (0, [])
+            await pass_time(START_S)
             await steps(world, network, pass_time)
             nursery.cancel_scope.cancel()
 
@@ -108,10 +110,12 @@ def test_routes_that_changed_are_looked_at_and_told() -> None:
         world.routes, world.facts = "none", NetworkFacts()
         await pass_time(POLL_S)
         assert world.told[-1][1]["status"] == network.status == "NOT_CONNECTED"
+        assert not network.default_routes
         world.routes, world.facts = "again", ROUTED
         await pass_time(POLL_S)
         assert [params["status"] for _, params in world.told] == ["CONNECTED", "NOT_CONNECTED", "CONNECTED"]
         assert world.looks == 3
+        assert network.default_routes == ("eth0 by 198.51.100.1",)
 
     play(steps, World())
 
@@ -159,7 +163,7 @@ def test_the_last_facts_hold_while_the_helper_fails() -> None:
 def test_nothing_is_tried_without_a_probe() -> None:
     async def steps(world: World, network: Network, pass_time: Callable[[float], Awaitable[None]]) -> None:
         await pass_time(10 * PROBE_S)
-        assert (world.tries, network.reachable) == ([], None)
+        assert (world.tries, network.reachability) == ([], None)
 
     play(steps, World())
 
@@ -168,10 +172,10 @@ def test_reachability_is_told_when_it_changes() -> None:
     async def steps(world: World, network: Network, pass_time: Callable[[float], Awaitable[None]]) -> None:
         assert world.tries == [("probe.example:443", {"upstream": "direct", "host_uri": "unix:///h"})]
         await pass_time(PROBE_S)
-        assert network.reachable is True
+        assert network.reachability == ("probe.example:443", None)
         world.reason = "Connection refused"
         await pass_time(PROBE_S)
-        assert network.reachable is False
+        assert list(network.reachability or ()) == ["probe.example:443", "Connection refused"]
         world.reason = None
         await pass_time(PROBE_S)
         told = [params for name, params in world.told if name == "reachability"]
@@ -188,9 +192,9 @@ def test_reachability_is_told_when_it_changes() -> None:
 
 def test_a_probe_that_hangs_is_given_up() -> None:
     async def steps(world: World, network: Network, pass_time: Callable[[float], Awaitable[None]]) -> None:
-        assert network.reachable is None
+        assert network.reachability is None
         await pass_time(PROBE_DEADLINE_S)
-        assert network.reachable is False
+        assert network.reachability is not None
         assert "no answer within 10 s" in world.told[-1][1]["reason"]
         await pass_time(PROBE_S - PROBE_DEADLINE_S)
         assert len(world.tries) == 2
