@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from coworkd.egressd.pump import Pump, Sends, TellRequest
+from coworkd.egressd.pump import Pump, TellRequest
 from coworkd.model.egress import Inspection
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ Rules
 - No key is ever in a file: OpenSSL's loader takes nothing but file names, so certificate and key pass through a memfd that is closed
   right after. All leaves share one key, made with the authority's.
 - A leaf is valid for a week, from an hour ago, for clocks differ; it is made anew when a day of it is left. At most 256 are kept, the least
-  lately used goes.
+  lately used goes. One is made anew after 1,000 connections as well, for OpenSSL keeps sessions of clients with each context.
 - A server context serves one host: a client that names another in its hello (SNI) gets an alert and no connection.
 - The upstream is verified as any client would: system trust, host name, TLS 1.2 or newer; HTTP/1.1 is all that is offered.
 
@@ -29,12 +29,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 MAX_LEAVES = 256
+MAX_USES = 1000
 _BEFORE = datetime.timedelta(hours=1)
 _LEAF = datetime.timedelta(days=7)
 _AUTHORITY = datetime.timedelta(days=3650)
 _RENEW_S = 6 * 86400.0
 _MAX_COMMON_NAME = 64
 _PROTOCOLS = ["http/1.1"]
+
+
+class _Server:
+    """What is kept for one host."""
+
+    __slots__ = ("context", "made_at", "uses")
+
+    def __init__(self, made_at: float, context: ssl.SSLContext) -> None:
+        self.made_at = made_at
+        self.context = context
+        self.uses = 0
 
 
 class InspectionCa:
@@ -46,19 +58,20 @@ class InspectionCa:
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
         self._certificate = self._make_authority()
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
-        self._servers: OrderedDict[str, tuple[float, ssl.SSLContext]] = OrderedDict()
+        self._servers: OrderedDict[str, _Server] = OrderedDict()
         self._client: ssl.SSLContext | None = None
 
     def server_context(self, host: str) -> ssl.SSLContext:
         """What a client of `host` (canonical, no brackets) is met with."""
         now = self._clock()
-        made_at, context = self._servers.pop(host, (0.0, None))
-        if context is None or not 0 <= now - made_at < _RENEW_S:
-            made_at, context = now, self._make_server(host)
+        server = self._servers.pop(host, None)
+        if server is None or not 0 <= now - server.made_at < _RENEW_S or server.uses >= MAX_USES:
+            server = _Server(now, self._make_server(host))
             while len(self._servers) >= MAX_LEAVES:
                 self._servers.popitem(last=False)
-        self._servers[host] = (made_at, context)
-        return context
+        server.uses += 1
+        self._servers[host] = server
+        return server.context
 
     def client_context(self) -> ssl.SSLContext:
         """What servers are verified by: this system's trust, and `trust`."""
@@ -91,6 +104,7 @@ class InspectionCa:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION
+        context.num_tickets = 0
         context.set_alpn_protocols(_PROTOCOLS)
         _load_chain(context, self._make_leaf(host), self._leaf_key)
 
@@ -153,8 +167,10 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _make_client() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies, host names too
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    context.load_default_certs()
     context.set_alpn_protocols(_PROTOCOLS)
     return context
 

@@ -47,6 +47,8 @@ class InspectedPump:
 
     def start(self) -> Sends:
         self._upstream.begin()
+        if self._upstream.failed is not None:
+            self._lose_upstream(f"{self._host}: {self._upstream.failed}")
         return self._sends()
 
     def receive_client(self, data: bytes) -> Sends:
@@ -60,9 +62,9 @@ class InspectedPump:
         if said:
             self._requests.receive_client(said)
         if self._client.failed is not None:
-            self._fail_client(self._client.failed)
-        elif self._client.ended or not data:
-            self._end_client()
+            self._requests.lose_client(f"inspection failed toward the client: {self._client.failed}")
+        elif self._client.ended:
+            self._requests.receive_client(b"")  # it sends no more; an answer that runs is still its to have
         return self._sends()
 
     def receive_upstream(self, data: bytes) -> Sends:
@@ -74,7 +76,7 @@ class InspectedPump:
             self._requests.receive_upstream(said)
         if upstream.failed is not None:
             self._lose_upstream(f"{self._host}: {upstream.failed}")
-        elif upstream.torn or (not data and not upstream.ended):
+        elif upstream.torn:
             self._lose_upstream(_TORN)
         elif upstream.ended:
             self._requests.receive_upstream(b"")
@@ -91,22 +93,8 @@ class InspectedPump:
         self._requests.lose_upstream(reason)
         self.upstream_done = True
 
-    def _end_client(self) -> None:
-        """It sends no more; an answer that runs is still its to have."""
-        if not self._client.established:
-            self._fail_client("the client closed the connection during the handshake")
-            return
-        if self._requests.phase == "raw":
-            self._requests.lose_client("")
-        self._requests.receive_client(b"")
-
-    def _fail_client(self, reason: str) -> None:
-        if self._requests.phase != "ended":
-            self._requests.lose_client(reason)
-            self._tell("", "", 0, f"inspection: {reason}")
-
     def _refuse_plain(self, data: bytes) -> Sends:
-        self._fail_client(_PLAIN)
+        self._requests.lose_client(_PLAIN)
         if data[:1].isalpha():
             self._plain_answer = compose_http_misuse(400, _PLAIN)
         return self._sends()

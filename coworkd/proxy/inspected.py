@@ -101,7 +101,8 @@ class _Exchange(HttpExchange):
 class InspectedConversation:
     """Plain bytes of a client and of its server. Not thread-safe; nothing that either sends raises.
 
-    What is to be sent is taken with `take`; the owner sends it, and acts on `phase` and `abrupt` afterwards.
+    What is to be sent is taken with `take`; the owner sends it, and acts on `phase` and `abrupt` afterwards. `approved` are SHA-256 sums
+    of credentials, one of which each request must carry; with none nothing is asked for.
     """
 
     def __init__(self, host: str, port: int, approved: tuple[str, ...]) -> None:
@@ -115,6 +116,7 @@ class InspectedConversation:
         self._exchange: _Exchange | None = None
         self._lost: str | None = None
         self._client_ended = False
+        self._upstream_ended = False
         self._served = False
         self.requests: deque[InspectedRequest] = deque()
         self.phase: Phase = "requests"
@@ -137,6 +139,8 @@ class InspectedConversation:
         if self.phase == "raw":
             if data:
                 self._told.append(SendUpstream(data=data))
+            else:
+                self._end()
             return
         if self.phase == "ended":
             return
@@ -156,6 +160,7 @@ class InspectedConversation:
     def receive_upstream(self, data: bytes) -> None:
         """`b""`: the server ended in order; for any other end see `lose_upstream`."""
         exchange = self._exchange
+        self._upstream_ended = self._upstream_ended or not data
         if self.phase == "raw":
             if data:
                 self._told.append(Send(data=data))
@@ -177,17 +182,20 @@ class InspectedConversation:
         self._lost = reason
         if self.phase == "raw":
             self._end(abrupt=True)
-        elif self._exchange is not None and self._served and not self._exchange.answered:
+        elif self._exchange is None:
+            if self._served:
+                self._end()
+        elif self._served and not self._exchange.answered:
             self._end_unanswered(self._exchange)
-        elif self._exchange is not None:
+        else:
             self._exchange.fail(Refusal(kind="connect", reason=reason))
             self._settle(self._exchange)
 
     def lose_client(self, reason: str) -> None:
-        """The client is lost: what it has asked for is told as unanswered."""
+        """The client is lost, or was never one; told with the request that waits for an answer, if there is one."""
         if self.phase != "ended":
-            if self._exchange is not None:
-                self._tell(self._exchange, reason=reason)
+            if self._exchange is None or self._head is not None:
+                self._note(0, reason)
             self._end(abrupt=True)
 
     # -- requests
@@ -289,6 +297,8 @@ class InspectedConversation:
             self._end(abrupt=exchange.state == "abrupt")
 
     def _upstream_stays(self) -> bool:
+        if self._upstream_ended:
+            return False
         upstream = self._upstream
         return upstream.our_state is h11.DONE and upstream.their_state is h11.DONE and not upstream.trailing_data[0]
 

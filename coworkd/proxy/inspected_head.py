@@ -32,7 +32,9 @@ _PATH_CHARS: Final = 256
 MISDIRECTED: Final = 421
 UNAUTHORIZED: Final = 401
 
-_NO_CREDENTIAL: Final = "this host takes requests with an approved credential only (Authorization: Bearer or X-Api-Key), and this one has none"
+_NO_CREDENTIAL: Final = (
+    "this host takes requests with an approved credential only (Authorization: Bearer, X-Api-Key); this has none"
+)
 _OTHER_CREDENTIAL: Final = "this host takes requests with approved credentials only, and this one holds another"
 
 

@@ -35,20 +35,35 @@ _SENTENCES: Final = {
 class TlsEnd:
     """A server where no `server_hostname` is given, else a client that verifies it as `context` says. Not thread-safe."""
 
-    __slots__ = ("_incoming", "_outgoing", "_tls", "_waiting", "ended", "established", "failed", "kept_bytes", "torn")
+    __slots__ = (
+        "_closed",
+        "_incoming",
+        "_outgoing",
+        "_tls",
+        "_waiting",
+        "ended",
+        "established",
+        "failed",
+        "kept_bytes",
+        "torn",
+    )
 
     def __init__(self, context: ssl.SSLContext, *, server_hostname: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
-        )
+        self._closed = False
         self._waiting: list[bytes] = []
         self.kept_bytes = 0
         self.established = False
         self.ended = False
         self.torn = False
         self.failed: str | None = None
+        try:
+            self._tls = context.wrap_bio(
+                self._incoming, self._outgoing, server_side=server_hostname is None, server_hostname=server_hostname
+            )
+        except ValueError:  # a label of more than 63 characters, for one
+            self.failed = "its name is none that TLS can ask for"
 
     def outgoing(self) -> bytes:
         """What is to be sent to the peer now; given once."""
@@ -60,12 +75,12 @@ class TlsEnd:
 
     def receive_data(self, data: bytes) -> bytes:
         """What the peer sent, `b""` at its end of file; returns what it said."""
-        if self.failed is not None:
+        if self.failed is not None or self._closed:
             return b""
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
+        if not data:
+            self._close()
+            return b""
+        self._incoming.write(data)
         if not self.established:
             self._shake_hands()
         return self._read() if self.established else b""
@@ -94,6 +109,8 @@ class TlsEnd:
                 return  # it wants the peer's answer, which nobody waits for
 
     def _shake_hands(self) -> None:
+        if self.failed is not None:
+            return
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -106,6 +123,14 @@ class TlsEnd:
         for data in waiting:
             self.send(data)
 
+    def _close(self) -> None:
+        """Everything that came was read, so a close_notify would be known by now. (Python has OpenSSL see no difference.)"""
+        self._closed = True
+        if not self.established:
+            self._fail(ssl.SSLEOFError())
+        elif not self.ended:
+            self.ended = self.torn = True
+
     def _read(self) -> bytes:
         said = []
         while not self.ended:
@@ -114,9 +139,6 @@ class TlsEnd:
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLZeroReturnError:
-                data = b""
-            except ssl.SSLEOFError:
-                self.torn = True
                 data = b""
             except (ssl.SSLError, OSError) as error:
                 self._fail(error)
