@@ -71,7 +71,8 @@ def check(args: argparse.Namespace) -> int:
     else:
         print(f"{'allowed' if answer.allowed else 'REFUSED'}  {shown(place(answer.host, answer.port))}")
         print(f"  rule    {shown(answer.rule) if answer.rule is not None else 'none allows it'}")
-        print(f"  reason  {shown(answer.reason)}")
+        if not answer.allowed:
+            print(f"  reason  {shown(answer.reason)}")
     return 0 if answer.allowed else REFUSED_STATUS
 
 
