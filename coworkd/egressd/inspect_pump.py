@@ -37,13 +37,18 @@ class InspectedPump:
         self._tell = tell
         self._seen = False
         self._plain_answer = b""
-        self.upstream_done = False
+        self._upstream_over = False
         self.ended = False
         self.abrupt = False
 
     @property
     def wants_client(self) -> bool:
         return self._requests.wants_client and self._upstream.kept_bytes < READ_AHEAD_BYTES
+
+    @property
+    def upstream_done(self) -> bool:
+        """Never before `ended`: a client whose server is lost is still to be told so, here."""
+        return self.ended
 
     def start(self) -> Sends:
         self._upstream.begin()
@@ -68,7 +73,7 @@ class InspectedPump:
         return self._sends()
 
     def receive_upstream(self, data: bytes) -> Sends:
-        if self.ended or self.upstream_done:
+        if self.ended or self._upstream_over:
             return NOTHING
         upstream = self._upstream
         said = upstream.receive_data(data)
@@ -80,18 +85,18 @@ class InspectedPump:
             self._lose_upstream(_TORN)
         elif upstream.ended:
             self._requests.receive_upstream(b"")
-            self.upstream_done = True
+            self._upstream_over = True
         return self._sends()
 
     def lose_upstream(self, reason: str) -> Sends:
-        if self.ended or self.upstream_done:
+        if self.ended or self._upstream_over:
             return NOTHING
         self._lose_upstream(reason)
         return self._sends()
 
     def _lose_upstream(self, reason: str) -> None:
         self._requests.lose_upstream(reason)
-        self.upstream_done = True
+        self._upstream_over = True
 
     def _refuse_plain(self, data: bytes) -> Sends:
         self._requests.lose_client(_PLAIN)
@@ -109,7 +114,7 @@ class InspectedPump:
             one = requests.requests.popleft()
             self._tell(one.method, one.path, one.status, one.reason)
         if requests.phase == "ended" and not self.ended:
-            self.ended = self.upstream_done = True
+            self.ended = True
             self.abrupt = requests.abrupt and self._client.failed is None and not self._plain_answer
             self._upstream.end()
             if not requests.abrupt:

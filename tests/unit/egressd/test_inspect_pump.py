@@ -424,6 +424,14 @@ def test_a_server_that_cannot_be_verified_is_a_502_and_hears_nothing(server: obj
     assert not room.pump.abrupt
 
 
+def test_a_client_whose_server_is_lost_stays_until_it_was_told() -> None:
+    room = opened(server=serving(make(HOST, hosts=(HOST,))))
+    assert not room.pump.upstream_done
+    assert room.pump.receive_upstream(b"more of it") == (b"", b"")
+    room.ask(GET)
+    assert room.pump.upstream_done
+
+
 def test_a_request_sent_before_the_server_failed_is_a_502_too() -> None:
     room = Room(server=serving(make(HOST, hosts=(HOST,))))
     hello = room.pump.start()
