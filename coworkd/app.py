@@ -321,7 +321,7 @@ class App:
                 presets=self.policies.presets,
                 upstream=self._upstream,
                 host_uri=self._config.egress.host,
-                default_routes=lambda: self.network.default_routes,
+                default_routes=self.network.default_routes,
                 reachability=lambda: self.network.reachability,
             ),
             bwrap=self.features.path,

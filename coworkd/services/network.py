@@ -70,11 +70,10 @@ class Network:
         routed = self._facts is not None and bool(self._facts.routes)
         return "CONNECTED" if routed or self._upstream() != "direct" else "NOT_CONNECTED"
 
-    @property
     def default_routes(self) -> tuple[str, ...]:
-        """Each default route, for people."""
-        routes = () if self._facts is None else self._facts.routes
-        return tuple(f"{one.device} by {one.gateway}" if one.gateway else one.device for one in routes)
+        """Each default route, for people. Before the first look it looks itself: for a worker thread. Raises `OSError`."""
+        facts = self._facts or self._ask()
+        return tuple(f"{one.device} by {one.gateway}" if one.gateway else one.device for one in facts.routes)
 
     @property
     def reachability(self) -> tuple[str, str | None] | None:

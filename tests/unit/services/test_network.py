@@ -50,7 +50,7 @@ class World:
 Steps = Callable[[World, Network, Callable[[float], Awaitable[None]]], Awaitable[None]]
 
 
-def play(steps: Steps, world: World, probe: str = "") -> None:
+def play(steps: Steps, world: World, probe: str = "", *, asks_early: bool = False) -> None:
     clock = trio.testing.MockClock()
 
     async def ask_in_no_thread(call: Callable[[], Any]) -> Any:
@@ -78,6 +78,8 @@ def play(steps: Steps, world: World, probe: str = "") -> None:
             await nursery.start(network.serve)
             await trio.testing.wait_all_tasks_blocked()
             assert (world.looks, world.told) == (0, [])
+            if asks_early:
+                assert network.default_routes() == ("eth0 by 198.51.100.1",)
             await pass_time(START_S)
             await steps(world, network, pass_time)
             nursery.cancel_scope.cancel()
@@ -110,12 +112,12 @@ def test_routes_that_changed_are_looked_at_and_told() -> None:
         world.routes, world.facts = "none", NetworkFacts()
         await pass_time(POLL_S)
         assert world.told[-1][1]["status"] == network.status == "NOT_CONNECTED"
-        assert not network.default_routes
+        assert not network.default_routes()
         world.routes, world.facts = "again", ROUTED
         await pass_time(POLL_S)
         assert [params["status"] for _, params in world.told] == ["CONNECTED", "NOT_CONNECTED", "CONNECTED"]
         assert world.looks == 3
-        assert network.default_routes == ("eth0 by 198.51.100.1",)
+        assert network.default_routes() == ("eth0 by 198.51.100.1",)
 
     play(steps, World())
 
@@ -202,6 +204,13 @@ def test_a_probe_that_hangs_is_given_up() -> None:
     world = World()
     world.hangs = True
     play(steps, world, probe="probe.example:443")
+
+
+def test_whoever_asks_for_routes_before_the_first_look_gets_them() -> None:
+    async def steps(world: World, network: Network, pass_time: Callable[[float], Awaitable[None]]) -> None:
+        assert world.looks == 2
+
+    play(steps, World(), asks_early=True)
 
 
 def test_an_upstream_is_shown_without_credentials() -> None:
