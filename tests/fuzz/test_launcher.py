@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coworkd.launcher import tree
 from coworkd.launcher.link import SupervisorLink
 from coworkd.launcher.process import Process
 from coworkd.launcher.spawn import is_name
 from coworkd.launcher.status import StatusReader
 from coworkd.model.errors import START_STAGES, InvalidParams
-from coworkd.model.launch import Request
+from coworkd.model.launch import Request, TreeFileBind
 from coworkd.model.names import parse_folder_name, parse_process_id, parse_session_name
 from coworkd.services.session_folders import parse_listening
 from coworkd.system.proc_connector import parse_event
@@ -28,7 +30,9 @@ plain = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=9), inner, max_size=4)),
     max_leaves=8,
 )
-tags = st.sampled_from(["spawn", "open_session", "ping", "keep", "put_filter", "adopt", "signal"])
+tags = st.sampled_from(
+    ["spawn", "open_session", "make_socket", "close_session", "ping", "keep", "put_filter", "adopt", "signal"]
+)
 words = st.builds(
     lambda tag, rest: {**rest, "type": tag}, tags, st.dictionaries(st.text(max_size=9), plain, max_size=4)
 )
@@ -102,6 +106,32 @@ def test_a_name_that_is_taken_is_one_safe_component(text: str) -> None:
     if is_name(text):
         assert text not in ("", ".", "..")
         assert "/" not in text
+
+
+steps = st.lists(st.sampled_from([b"..", b".", b"a", b"link", b"up", b"file", b"", b"x" * 300, b"\0"]), max_size=5)
+
+
+@EXAMPLES
+@given(steps, st.booleans())
+def test_any_place_of_a_file_is_below_the_root_or_refused(parts: list[bytes], make: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        outside, root = os.path.join(directory, "file"), os.path.join(directory, "root")
+        os.makedirs(os.path.join(root, "a"))
+        for path in (outside, os.path.join(root, "file"), os.path.join(root, "a", "file")):
+            with open(path, "wb") as file:
+                file.write(b"untouched")
+        os.symlink("../file", os.path.join(root, "link"))
+        os.symlink("..", os.path.join(root, "up"))
+        root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError, ValueError):
+                entry = TreeFileBind(source=b"/x", path=b"/" + b"/".join(parts), make=make)
+                found = tree._open_covered(root_fd, entry)
+                assert os.readlink(f"/proc/self/fd/{found}").startswith(f"{root}/")
+                os.close(found)
+        finally:
+            os.close(root_fd)
+        assert sorted(os.listdir(directory)) == ["file", "root"]
 
 
 @EXAMPLES

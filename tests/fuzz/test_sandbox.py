@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from coworkd.model.errors import START_STAGES, CoworkError, SandboxSetupFailed
-from coworkd.model.launch import TreeBind
+from coworkd.model.launch import TreeBind, TreeFileBind
 from coworkd.model.layout import GuestLayout
 from coworkd.model.session import FolderGrant
 from coworkd.sandbox.bwrap_plan import plan_bwrap, refuse_writable_destinations
@@ -36,7 +36,8 @@ layouts = st.builds(
     proc_masked=path_tuples,
     proc_emptied=path_tuples,
     proc_read_only=path_tuples,
-    python=st.just(b"/usr/bin/python3"),
+    python=st.sampled_from([b"/usr/bin/python3", None]),
+    java_net_properties=st.lists(st.tuples(paths, st.binary(max_size=9)), max_size=2).map(tuple),
 )
 values = st.one_of(st.text(max_size=12), st.sampled_from(["--bind", "--tmpfs", "--args", "--"]))
 environments = st.dictionaries(st.from_regex(r"\A[A-Z_][A-Z0-9_]{0,8}\Z"), values, max_size=4)
@@ -160,9 +161,15 @@ def test_any_words_of_bubblewrap_have_a_stage(stderr: bytes, command: bytes) -> 
         unique_by=lambda folder: folder.name,
     ),
     layout=layouts,
+    trust=st.sampled_from([None, b"/srv/trust"]),
 )
-def test_trees_never_bind_a_read_only_folder_writable(folders: list[FolderGrant], layout: GuestLayout) -> None:
-    entries = compose_tree(name="bob", uid=1001, home=b"/s/bob", folders=folders, tmp_max_bytes=1 << 20, layout=layout)
-    writable = {entry.path for entry in entries if isinstance(entry, TreeBind) and not entry.read_only}
+def test_trees_never_bind_a_read_only_folder_writable(
+    folders: list[FolderGrant], layout: GuestLayout, trust: bytes | None
+) -> None:
+    entries = compose_tree(
+        name="bob", uid=1001, home=b"/s/bob", folders=folders, tmp_max_bytes=1 << 20, layout=layout, trust=trust
+    )
+    binds = [entry for entry in entries if isinstance(entry, TreeBind | TreeFileBind)]
+    writable = {entry.path for entry in binds if not entry.read_only}
     rwd = {b"/sessions/bob/mnt/" + folder.name.encode() for folder in folders if folder.mode == "rwd"}
     assert writable == rwd | {b"/sessions/bob"}
