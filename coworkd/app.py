@@ -105,7 +105,7 @@ class App:
         )
         self.policies = PolicyStore(
             directories=config.policy_dirs,
-            presets_file=config.presets_file,
+            presets_file=lambda: config.presets_file,
             cache_dir=config.cache_dir,
             audit=self.audit,
             events=self.events,

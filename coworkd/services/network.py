@@ -73,7 +73,7 @@ class Network:
     def default_routes(self) -> tuple[str, ...]:
         """Each default route, for people. Before the first look it looks itself: for a worker thread. Raises `OSError`."""
         facts = self._facts or self._ask()
-        return tuple(f"{one.device} by {one.gateway}" if one.gateway else one.device for one in facts.routes)
+        return tuple(f"{one.device} via {one.gateway}" if one.gateway else one.device for one in facts.routes)
 
     @property
     def reachability(self) -> tuple[str, str | None] | None:

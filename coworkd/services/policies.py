@@ -63,15 +63,15 @@ class _State(Struct, frozen=True, kw_only=True):
 class PolicyStore:
     """`SessionPolicyPort`, and what `policy.*` calls need. Made by `app`; `load` before anything else.
 
-    `directories` are the layers, the lowest first; one that does not exist is an empty layer. `presets_file` tells what presets
-    are on this machine; without one those that differ from machine to machine allow nothing.
+    `directories` are the layers, the lowest first; one that does not exist is an empty layer. `presets_file` is asked at
+    each load which file tells what presets are on this machine; without one those that differ from machine to machine allow nothing.
     """
 
     def __init__(
         self,
         *,
         directories: Sequence[str],
-        presets_file: str | None,
+        presets_file: Callable[[], str | None],
         cache_dir: str | None,
         audit: AuditPort,
         events: EventPort,
@@ -187,7 +187,8 @@ class PolicyStore:
         return self._state
 
     async def _read(self) -> _State:
-        return await trio.to_thread.run_sync(_read_and_compile, self._directories, self._presets_file, self._cache_dir)
+        presets_file = self._presets_file()  # it may have been made since
+        return await trio.to_thread.run_sync(_read_and_compile, self._directories, presets_file, self._cache_dir)
 
 
 def read_layer(directory: str) -> Layer:

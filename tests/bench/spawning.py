@@ -172,7 +172,7 @@ class _NoRecord:
 async def _read_policy(guest: Guest) -> EffectivePolicy:
     store = PolicyStore(
         directories=[str(ROOT / "policies")],
-        presets_file=None,
+        presets_file=lambda: None,
         cache_dir=guest.cache_dir,
         audit=_NoRecord(),
         events=_NoRecord(),

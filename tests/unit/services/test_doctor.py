@@ -57,7 +57,7 @@ class Machine:
             "egress_degraded": (),
             "presets": PRESETS,
             "upstream": "direct",
-            "default_routes": ("eth0 by 198.51.100.1",),
+            "default_routes": ("eth0 via 198.51.100.1",),
             "try_upstream": None,
             "reachability": None,
             "resolve": None,

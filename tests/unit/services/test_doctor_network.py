@@ -51,7 +51,7 @@ BAD = [
         "upstream",
         "degraded",
         Machine(reachability=("probe.example:443", "timed out")),
-        "direct, by eth0 by 198.51.100.1, but probe.example:443 is not reached: timed out",
+        "direct, by eth0 via 198.51.100.1, but probe.example:443 is not reached: timed out",
         "[network] probe",
     ),
 ]

@@ -79,7 +79,7 @@ def play(steps: Steps, world: World, probe: str = "", *, asks_early: bool = Fals
             await trio.testing.wait_all_tasks_blocked()
             assert (world.looks, world.told) == (0, [])
             if asks_early:
-                assert network.default_routes() == ("eth0 by 198.51.100.1",)
+                assert network.default_routes() == ("eth0 via 198.51.100.1",)
             await pass_time(START_S)
             await steps(world, network, pass_time)
             nursery.cancel_scope.cancel()
@@ -117,7 +117,7 @@ def test_routes_that_changed_are_looked_at_and_told() -> None:
         await pass_time(POLL_S)
         assert [params["status"] for _, params in world.told] == ["CONNECTED", "NOT_CONNECTED", "CONNECTED"]
         assert world.looks == 3
-        assert network.default_routes() == ("eth0 by 198.51.100.1",)
+        assert network.default_routes() == ("eth0 via 198.51.100.1",)
 
     play(steps, World())
 

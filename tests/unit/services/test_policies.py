@@ -55,11 +55,12 @@ class Scene:
         self.vendor, self.admin = root / "vendor", root / "admin"
         for path, text in VENDOR_FILES.items():
             self.write(self.vendor / path, text)
+        self.presets_file: str | None = str(root / "presets.json")
         self.write(root / "presets.json", PRESETS)
         self.audit, self.events = Audit(), Events()
         self.store = PolicyStore(
             directories=[str(self.vendor), str(self.admin)],
-            presets_file=str(root / "presets.json"),
+            presets_file=lambda: self.presets_file,
             cache_dir=str(cache),
             audit=self.audit,
             events=self.events,
@@ -180,6 +181,20 @@ def test_reload_tells_what_changed_and_publishes_it(scene: Scene) -> None:
     assert scene.audit.records[-1][1]["changed"] == ["profiles/default", "profiles/small"]
 
 
+def test_presets_that_were_found_out_since_are_taken_at_a_reload(scene: Scene) -> None:
+    made, scene.presets_file = scene.presets_file, None
+    scene.load()
+    before = scene.store.presets()
+    assert (before.file, before.presets["python"].hosts) == (None, ())
+    assert before.presets["rust"].made_from == ("built in",)
+    scene.presets_file = made
+    assert scene.reload().changed == ("presets",)
+    after = scene.store.presets()
+    assert (after.file, after.made_at) == (made, 5.0)
+    assert after.presets["python"].hosts == ("index.example",)
+    assert after.presets["python"].made_from == ("/etc/pip.conf",)
+
+
 def test_reload_of_the_same_files_is_recorded_and_changes_nothing(scene: Scene) -> None:
     scene.load()
     assert scene.reload().changed == ()
@@ -261,7 +276,11 @@ def test_show_tells_values_sources_and_filters(scene: Scene) -> None:
 
 def test_the_shipped_policies_load_and_say_what_the_design_says(cache: Path) -> None:
     store = PolicyStore(
-        directories=[find_vendor_policies()], presets_file=None, cache_dir=str(cache), audit=Audit(), events=Events()
+        directories=[find_vendor_policies()],
+        presets_file=lambda: None,
+        cache_dir=str(cache),
+        audit=Audit(),
+        events=Events(),
     )
     trio.run(store.load)
     default, strict = store.effective_nowait(None), store.effective_nowait("strict")
