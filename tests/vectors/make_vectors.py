@@ -137,6 +137,13 @@ def texts() -> Iterator[Vector]:
     yield good("error-unknown", "C-6", "guest", "what a host does not know is kept or ignored", 1, 0, unknown, None)
     last_words = {"code": "RESOURCE_EXHAUSTED", "message": "too deep", "details": {"rule": "depth"}}
     yield good("link-error", "V-1", "guest", "why the guest closes the link", 2, "link.error", [last_words])
+    decision = {
+        "session": "work", "connection": 7, "protocol": "connect", "host": "blocked.example", "port": 443,
+        "allowed": False, "reason": "no rule allows it", "count": 3, "seq": 9, "at": 1.5,
+    }  # fmt: skip
+    yield good("egress-decision", "G-8 G-9 N-2", "guest", "three refusals, told once", 2, "egress.decision", [decision])
+    status = {"status": "NOT_CONNECTED", "upstream": "direct", "devices": [], "routes": [], "seq": 10, "at": 2.5}
+    yield good("network-status", "G-11 N-2", "guest", "a guest without a network", 2, "network.status", [status])
     yield good("events-missed", "N-3", "guest", "events that are gone", 2, "events.missed", [{"missed": 3, "next": 9}])
 
 
