@@ -31,6 +31,7 @@ class Inspecting:
     def __init__(self, make_ca: Callable[[], InspectionCa] | None = None) -> None:
         self._make_ca = make_ca
         self._ca: InspectionCa | None = None
+        self._trusted = ""
 
     def ca_pem(self) -> bytes:
         """The certificate of the authority, which is made when it is first asked for."""
@@ -51,8 +52,12 @@ class Inspecting:
         )
 
     def trust(self, pem: str) -> None:
-        """Verify servers by these certificates beside the system's; see `InspectionCa.trust`."""
-        self._authority().trust(pem)
+        """Verify servers by these certificates beside the system's, from the next connection on; "" for none. They are ones that
+        coworkd took (`ca.install`); makes nothing that is not there yet. Raises `ssl.SSLError` where they are none.
+        """
+        if self._ca is not None:
+            self._ca.trust(pem)
+        self._trusted = pem
 
     def _authority(self) -> InspectionCa:
         if self._ca is None:
@@ -60,5 +65,8 @@ class Inspecting:
                 from coworkd.egressd.inspect_ca import InspectionCa
 
                 self._make_ca = InspectionCa
-            self._ca = self._make_ca()
+            ca = self._make_ca()
+            if self._trusted:
+                ca.trust(self._trusted)
+            self._ca = ca
         return self._ca

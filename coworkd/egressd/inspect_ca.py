@@ -3,6 +3,7 @@
 Rules
 - No key is ever in a file: OpenSSL's loader takes nothing but file names, so certificate and key pass through a memfd that is closed
   right after. All leaves share one key, made with the authority's.
+- The authority ends with this process, not by a date: a guest's clock may be set by years after it was made.
 - A leaf is valid for a week, from an hour ago, for clocks differ; it is made anew when a day of it is left. At most 256 are kept, the least
   lately used goes. One is made anew after 1,000 connections as well, for OpenSSL keeps sessions of clients with each context.
 - A server context serves one host: a client that names another in its hello (SNI) gets an alert and no connection.
@@ -32,7 +33,10 @@ MAX_LEAVES = 256
 MAX_USES = 1000
 _BEFORE = datetime.timedelta(hours=1)
 _LEAF = datetime.timedelta(days=7)
-_AUTHORITY = datetime.timedelta(days=3650)
+_AUTHORITY = (
+    datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc),
+    datetime.datetime(2100, 1, 1, tzinfo=datetime.timezone.utc),
+)
 _RENEW_S = 6 * 86400.0
 _MAX_COMMON_NAME = 64
 _PROTOCOLS = ["http/1.1"]
@@ -93,7 +97,7 @@ class InspectionCa:
         public = self._key.public_key()
         usage = _key_usage(signs_certificates=True)
         return (
-            self._builder(subject, subject, public, _AUTHORITY)
+            _builder(subject, subject, public, *_AUTHORITY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
@@ -126,8 +130,9 @@ class InspectionCa:
         common = host if len(host) <= _MAX_COMMON_NAME else "inspected host"
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
         public = self._leaf_key.public_key()
+        now = datetime.datetime.fromtimestamp(self._clock(), tz=datetime.timezone.utc)
         return (
-            self._builder(subject, self._certificate.subject, public, _LEAF)
+            _builder(subject, self._certificate.subject, public, now - _BEFORE, now + _LEAF)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -137,19 +142,23 @@ class InspectionCa:
             .sign(self._key, hashes.SHA256())
         )
 
-    def _builder(
-        self, subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, lasts: datetime.timedelta
-    ) -> x509.CertificateBuilder:
-        now = datetime.datetime.fromtimestamp(self._clock(), tz=datetime.timezone.utc)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _BEFORE)
-            .not_valid_after(now + lasts)
-        )
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    begins: datetime.datetime,
+    ends: datetime.datetime,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(ends)
+    )
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

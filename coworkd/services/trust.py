@@ -40,10 +40,13 @@ class Trust:
         *,
         clock: Callable[[], float] = time.time,
         system_certs: str = SYSTEM_CERTS,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_change` is called, in trio's thread, when other certificates are installed than before."""
         self._files = TrustFiles(state_dir, system_certs=system_certs)
         self._audit = audit
         self._clock = clock
+        self._on_change = on_change
         self._installed: dict[str, tuple[Certificate, ...]] = {}
         self._inspection: tuple[Certificate, ...] = ()
         self._turn = trio.Lock()
@@ -57,6 +60,12 @@ class Trust:
     def bundle_path_inside(self) -> str | None:
         """The file that holds all that is trusted, as a sandbox sees it; None while that is what the guest came with."""
         return f"{INSIDE}/{BUNDLE}" if self._installed or self._inspection else None
+
+    @property
+    def installed_pem(self) -> str:
+        """What was installed, without the guest's own and the inspection's: for whoever verifies servers on behalf of sandboxes."""
+        found = {one.sha256: one.pem for name in sorted(self._installed) for one in self._installed[name]}
+        return "".join(found.values())
 
     async def load(self) -> None:
         """Read what is installed and make anew what sandboxes see. Raises `DiskFailed`."""
@@ -120,6 +129,7 @@ class Trust:
                 raise
             self._commit(change)
             self._installed = installed
+            self._on_change()
 
     async def _prepare(
         self,

@@ -38,9 +38,16 @@ class Scene:
         self.audit = FakeAudit()
         self.state = tmp_path / "state"
         self.system = tmp_path / "none"
+        self.changes: list[None] = []
 
     def trust(self) -> Trust:
-        return Trust(str(self.state), self.audit, clock=lambda: NOW_S, system_certs=str(self.system))
+        return Trust(
+            str(self.state),
+            self.audit,
+            clock=lambda: NOW_S,
+            system_certs=str(self.system),
+            on_change=lambda: self.changes.append(None),
+        )
 
     @property
     def bundle(self) -> str:
@@ -219,6 +226,20 @@ def test_the_inspections_authority_comes_goes_and_stays_out_of_the_list(scene: S
         await trust.set_inspection_ca(None)
         assert scene.bundle == ""
         assert trust.bundle_path_inside is None
+
+    scene.run(script)
+
+
+def test_a_change_of_what_is_installed_is_told_and_no_other(scene: Scene) -> None:
+    async def script(trust: Trust) -> None:
+        await trust.set_inspection_ca(OTHER.pem.encode())
+        assert (trust.installed_pem, len(scene.changes)) == ("", 0)
+        await trust.install(calls.CaInstall(name="acme", pem=ROOT.pem))
+        await trust.install(calls.CaInstall(name="again", pem=ROOT.pem))
+        assert (trust.installed_pem, len(scene.changes)) == (ROOT.pem, 2)
+        await trust.remove(calls.CaName(name="acme"))
+        await trust.remove(calls.CaName(name="again"))
+        assert (trust.installed_pem, len(scene.changes)) == ("", 4)
 
     scene.run(script)
 
