@@ -32,7 +32,7 @@ OnOver = Callable[[Outcome, str], None]
 class _Side:
     """One socket, and what is to be sent to it."""
 
-    __slots__ = ("broken", "connection", "ended", "handler", "mask", "out")
+    __slots__ = ("broken", "connection", "ended", "mask", "out")
 
     def __init__(self, connection: socket.socket, mask: int) -> None:
         self.connection = connection

@@ -132,7 +132,7 @@ class Relay:
         return self._down.moved
 
     def start(self, *, to_client: bytes, to_upstream: bytes, client_mask: int, upstream_mask: int) -> None:
-        """Send these bytes first, then pass on what comes. The masks are those the loop has for the two; 0: not registered."""
+        """Send these bytes first, then pass on what comes. The masks: 0 for a socket the loop does not have, -1 for one it has."""
         self._client_mask, self._upstream_mask = client_mask, upstream_mask
         for fd, mask, handler in (
             (self._client.fileno(), client_mask, self._client_ready),
@@ -141,9 +141,11 @@ class Relay:
             if mask:
                 self._loop.handle(fd, handler)
         self._up.pending, self._down.pending = to_upstream, to_client
-        self._turn(self._down)
+        for flow in (self._down, self._up):
+            if flow.pending and not self.ended:
+                self._turn(flow)
         if not self.ended:
-            self._turn(self._up)
+            self._set_interest()
 
     def end(self, reason: str) -> None:
         """Cut both ways, with resets unless both had ended."""
