@@ -38,6 +38,8 @@ ADR_LINES = 60
 FORBIDDEN_STEMS = frozenset({"utils", "util", "helpers", "helper", "common", "base", "misc"})
 
 NO_MIRROR = {
+    "coworkd/model/call_shapes.py": "declares types only",
+    "coworkd/model/calls_egress.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/errors.py": "declares types only; tests/unit/wire/test_fault.py turns every one into bytes and back",
     "coworkd/model/egress.py": "declares types only",

@@ -8,37 +8,33 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from coworkd.model.bridge import BridgeInfo
-from coworkd.model.egress import Allowance, EgressEventKind, EgressLimits
+from coworkd.model.call_shapes import Answer as Answer
+from coworkd.model.call_shapes import Empty as Empty
+from coworkd.model.call_shapes import Mutating as Mutating
+from coworkd.model.call_shapes import NoParams as NoParams
+from coworkd.model.call_shapes import Params as Params
+from coworkd.model.calls_egress import EgressAllow as EgressAllow
+from coworkd.model.calls_egress import EgressAllowed as EgressAllowed
+from coworkd.model.calls_egress import EgressCheck as EgressCheck
+from coworkd.model.calls_egress import EgressChecked as EgressChecked
+from coworkd.model.calls_egress import EgressLayer as EgressLayer
+from coworkd.model.calls_egress import EgressLog as EgressLog
+from coworkd.model.calls_egress import EgressPresets as EgressPresets
+from coworkd.model.calls_egress import EgressRecord as EgressRecord
+from coworkd.model.calls_egress import EgressRecords as EgressRecords
+from coworkd.model.calls_egress import EgressSessionCounts as EgressSessionCounts
+from coworkd.model.calls_egress import EgressStatus as EgressStatus
+from coworkd.model.calls_egress import PolicySet as PolicySet
+from coworkd.model.calls_egress import PresetShown as PresetShown
+from coworkd.model.calls_egress import SessionPolicy as SessionPolicy
+from coworkd.model.calls_egress import SetPolicy as SetPolicy
 from coworkd.model.names import OsBytes
-from coworkd.model.policy import LimitsPolicy, LimitsRequest
+from coworkd.model.policy import LimitsRequest
 from coworkd.model.process import Exit, OnFull, ProcessInfo, Rusage, TtySize
 from coworkd.model.session import FailedFolder, FolderGrant, SessionInfo
-
-
-class Params(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Parameters of one call."""
-
-
-class Mutating(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Parameters of a call that changes something: the same `request_id` gets the first answer again for 10 minutes."""
-
-    request_id: str | None = None
-
-
-class Answer(Struct, frozen=True, kw_only=True):
-    """The answer of one call."""
-
-
-class Empty(Answer, frozen=True, kw_only=True):
-    """Nothing to say but that it was done."""
-
-
-class NoParams(Params, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A call without parameters: `[{}]`."""
-
 
 # -- the link -----------------------------------------------------------------------------------------------------
 
@@ -363,156 +359,6 @@ class PolicyShow(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 class PolicyReloaded(Answer, frozen=True, kw_only=True):
     profiles: tuple[str, ...]
     changed: tuple[str, ...]
-
-
-# -- egress -------------------------------------------------------------------------------------------------------
-
-
-class EgressCheck(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Neither `session` nor `profile`: the profile `default`."""
-
-    host: str
-    port: int = 443
-    session: str | None = None
-    profile: str | None = None
-
-
-class EgressChecked(Answer, frozen=True, kw_only=True):
-    """What would be decided now. Nothing is resolved or dialled: an address may still be refused afterwards."""
-
-    allowed: bool
-    host: str
-    """Canonical; as it was asked for where it is no host."""
-    port: int
-    rule: str | None
-    reason: str
-
-
-class EgressLog(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    session: str | None = None
-    limit: int = 100
-    refused_only: bool = False
-
-
-class EgressRecord(Struct, frozen=True, kw_only=True):
-    """One thing that happened on the way out; see `model.egress.EgressEvent`. `connection` joins those of one connection."""
-
-    at: float
-    kind: EgressEventKind
-    session: str
-    connection: int
-    protocol: str
-    host: str
-    port: int
-    rule: str | None
-    reason: str
-    upstream: str = ""
-    address: str = ""
-    count: int = 1
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    took_s: float = 0.0
-    method: str = ""
-    path: str = ""
-    status: int = 0
-
-
-class EgressRecords(Answer, frozen=True, kw_only=True):
-    """The newest last."""
-
-    records: tuple[EgressRecord, ...]
-    truncated: bool = False
-    """More records fit, but not into one message, or they are no longer kept."""
-
-
-class EgressAllow(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    session: str
-    host: str
-    """A host or pattern as in `allowedDomains`."""
-    duration_s: float
-
-
-class EgressAllowed(Answer, frozen=True, kw_only=True):
-    host: str
-    until: float
-
-
-class EgressSessionCounts(Struct, frozen=True, kw_only=True):
-    """One session's way out: what is open now, and what there was since coworkd started."""
-
-    session: str
-    connections: int
-    connections_total: int
-    refused_total: int
-    sent_bytes: int
-    received_bytes: int
-
-
-class EgressStatus(Answer, frozen=True, kw_only=True):
-    pid: int
-    """Of coworkd-egress; 0 while it is away."""
-    degraded: tuple[str, ...]
-    unrecorded: int
-    """Events that are not durable yet; what they tell of waits."""
-    sessions: tuple[EgressSessionCounts, ...]
-
-
-class PresetShown(Struct, frozen=True, kw_only=True):
-    """What a preset came to on this machine; without hosts it allows nothing."""
-
-    hosts: tuple[str, ...]
-    made_from: tuple[str, ...] = field(name="from")
-    """The files and tools that said so, or `built in`."""
-
-
-class EgressPresets(Answer, frozen=True, kw_only=True):
-    presets: dict[str, PresetShown]
-    file: str | None
-    """Where those of this machine were read from."""
-    made_at: float | None
-
-
-class EgressLayer(Struct, frozen=True, kw_only=True):
-    """One settings file of a session; a host must be allowed by each."""
-
-    source: str
-    allowed: tuple[str, ...]
-    denied: tuple[str, ...]
-    presets: dict[str, tuple[str, ...]]
-    """Preset → the patterns it became."""
-    allow_private: bool
-    inspected: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-class SetPolicy(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is left out stays as it is. `egress` is an object as in an srt-settings file, and can only narrow the profile's."""
-
-    session: str
-    profile: str | None = None
-    egress: dict[str, Any] | None = None
-    limits: LimitsRequest | None = None
-    close_forbidden: bool = True
-    """Close the open connections that are forbidden from now on."""
-
-
-class PolicySet(Answer, frozen=True, kw_only=True):
-    effective: dict[str, Any]
-    narrowed: tuple[str, ...]
-    closed: int
-    """How many open connections were closed."""
-
-
-class SessionPolicy(Answer, frozen=True, kw_only=True):
-    """What holds for a session now."""
-
-    profile: str
-    egress: tuple[EgressLayer, ...]
-    allowances: tuple[Allowance, ...]
-    upstream: str
-    egress_limits: EgressLimits
-    limits: LimitsPolicy
-    narrowed: tuple[str, ...]
 
 
 # -- streams, forwards, bridges ----------------------------------------------------------------------------------
