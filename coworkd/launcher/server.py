@@ -48,7 +48,7 @@ class Launcher:
         )
         self._sessions = Sessions(
             held,
-            base=os.path.realpath(os.fsencode(base)),
+            base=os.fsencode(base),
             readers=self._readers,
             supervisor=self._supervisor,
             spawner=spawner,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from coworkd.launcher import tree
 from coworkd.launcher.listeners import Listeners
@@ -81,7 +82,7 @@ class Builder:
 
     def __init__(self, request: OpenSession, base: bytes, listeners: Listeners) -> None:
         """`listeners` are the builder's from here on, whatever comes of it. Raises `OSError`."""
-        self.request = structs.replace(request, tree=(*request.tree, *listeners.entries))
+        self.request = request
         self._listeners = listeners
         try:
             self._fork(base)
@@ -105,7 +106,7 @@ class Builder:
         if self.pid == 0:
             os.close(self._report)
             os.close(self._hold)
-            _build(self.request, base, report_write, hold_read)
+            _build(self.request, base, self._listeners.to_place, report_write, hold_read)
 
     def fileno(self) -> int:
         return self._report
@@ -165,21 +166,18 @@ def _parse_report(data: bytes) -> BuildReport:
         return BuildReport(error_stage="builder", message=f"the builder's answer cannot be read: {error}")
 
 
-def _build(request: OpenSession, base: bytes, report_fd: int, hold_fd: int) -> None:
+def _build(
+    request: OpenSession, base: bytes, listeners: Sequence[tree.TreeSocket], report_fd: int, hold_fd: int
+) -> None:
     """The builder's whole life. It may hang with a share: a pipe of some command's that it held would then have no end."""
     try:
         signal.set_wakeup_fd(-1)  # it is closed below, and the helper that maps an owner ends with a SIGCHLD
-        low, high = sorted((report_fd, hold_fd))
-        for first, last in ((3, low - 1), (low + 1, high - 1), (high + 1, None)):
-            if last is None:
-                descriptors.close_range(first)
-            elif first <= last:
-                descriptors.close_range(first, last)
+        descriptors.close_all_but((0, 1, 2, report_fd, hold_fd, *(each.fd for each in listeners)))
         sources = tree.Sources(request.uid, request.gid)
         sources.take(request.tree)
         namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWNET)
         namespaces.set_loopback_up()
-        tree.build(request.tree, sources, base)
+        tree.build(request.tree, sources, base, listeners=listeners)
         report = BuildReport(missing=tuple(sources.missing), unmapped=tuple(sources.unmapped))
     except tree.TreeError as error:
         report = BuildReport(

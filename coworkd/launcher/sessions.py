@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coworkd.launcher.listeners import ListenerPlace, Listeners, make_socket
+from coworkd.launcher.listeners import Listeners, make_socket
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.session import BUILD_TIMEOUT_S, Builder, Session
 from coworkd.launcher.spawn import Spawner, is_name
@@ -39,7 +39,7 @@ class Sessions:
         standbys: Standbys,
         runs_in: Callable[[str], bool],
     ) -> None:
-        """`base` is an absolute path without symbolic links; `runs_in` says whether a command of a session lives."""
+        """`base` is a directory to build trees on; `runs_in` says whether a command of a session lives."""
         self._held = held
         self._base = base
         self._readers = readers
@@ -48,7 +48,6 @@ class Sessions:
         self._standbys = standbys
         self._runs_in = runs_in
         self._visits = NetworkVisits()
-        self._place = ListenerPlace(base, self._visits)
         self._builders: dict[str, tuple[Builder, float]] = {}
 
     def handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:
@@ -81,7 +80,6 @@ class Sessions:
         self.abandon_builders()
         while self._held:
             self._held.popitem()[1].close()
-        self._place.close()
         self._visits.close()
 
     def _abandon(self, builder: Builder) -> None:
@@ -110,7 +108,7 @@ class Sessions:
             self._supervisor.refuse(request.id, "tree", errno.EBUSY, "the session is being opened; ask again")
             return
         self._make_cgroup(request)
-        builder = Builder(request, self._base, Listeners(self._place, request))
+        builder = Builder(request, self._base, Listeners(self._visits, request))
         self._builders[request.session] = (builder, time.monotonic() + BUILD_TIMEOUT_S)
         self._readers.register(builder.fileno(), lambda: self._built(request.session))
 

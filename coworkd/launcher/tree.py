@@ -7,6 +7,7 @@ Invariants
 - Sources are cloned (open_tree) before the new namespace is entered, and looked up without following a symbolic link.
 - Destinations are looked up below the new root with RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS, so a link planted in a bound
   home leads nowhere (CVE-2026-87766 is this mistake).
+- Listening sockets are made here and nowhere else: on the tree's own tmpfs, and laid from there over files of /tmp.
 - The last steps make the root read-only and let mounts below it propagate into running sandboxes.
 
 It does not decide what is in the tree: `sandbox.tree` does.
@@ -17,8 +18,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import stat
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from coworkd.model.launch import (
     TreeBind,
@@ -44,6 +47,20 @@ _ANY = os.O_PATH | os.O_NOFOLLOW
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EROFS)
+
+
+_SOCKETS = b"/listeners"
+"""Not one of the directories that a sandbox sees."""
+
+
+class TreeSocket(NamedTuple):
+    """A unix socket without a name, which is to listen at `path` for `uid` alone. The descriptor stays the caller's."""
+
+    fd: int
+    path: bytes
+    uid: int
+    gid: int
+    backlog: int
 
 
 class TreeError(Exception):
@@ -126,7 +143,7 @@ def _clone_file(found: int, status: os.stat_result) -> int:
     return mounts.open_tree(found, recursive=False)
 
 
-def build(entries: Sequence[TreeEntry], sources: Sources, base: bytes) -> None:
+def build(entries: Sequence[TreeEntry], sources: Sources, base: bytes, *, listeners: Sequence[TreeSocket] = ()) -> None:
     """Make the tree on the directory `base` of a fresh mount namespace, and make it the root. Raises `TreeError`."""
     mounts.mount(b"none", b"/", b"", mounts.MS_REC | mounts.MS_PRIVATE)
     # No nodev here: the few device nodes bubblewrap binds live on this tmpfs, which only root can write.
@@ -138,6 +155,11 @@ def build(entries: Sequence[TreeEntry], sources: Sources, base: bytes) -> None:
             _apply(root, entry, sources)
         except OSError as error:
             raise TreeError(f"{type(entry).__name__} {os.fsdecode(entry.path)}", error) from error
+    for listener in listeners:
+        try:
+            place(root, listener, sources)
+        except OSError as error:
+            raise TreeError(f"listener {os.fsdecode(listener.path)}", error) from error
     mounts.mount_setattr(root, set_attributes=mounts.MOUNT_ATTR_RDONLY, recursive=False)
     os.close(root)
     mounts.pivot_root(b".", b".")
@@ -191,6 +213,24 @@ def _apply_mount(root: int, entry: TreeBind | TreeFileBind | TreeTmpfs | TreePro
         )
         mounts.mount(b"tmpfs", path, b"tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, options)
     os.close(target)
+
+
+def place(root: int, listener: TreeSocket, sources: Sources) -> None:
+    """Name the socket, let it listen, and lay it over a file made for it. Raises `OSError`."""
+    directory = _make_directory(root, _SOCKETS, 0o700)
+    name = listener.path.rpartition(b"/")[2]
+    old = os.umask(0o177)
+    try:
+        with socket.socket(fileno=os.dup(listener.fd)) as made:
+            # By way of the descriptor: an address has room for 108 bytes, and `base` may lie deep.
+            made.bind(b"/proc/self/fd/%d/%s" % (directory, name))
+            os.chown(name, listener.uid, listener.gid, dir_fd=directory, follow_symlinks=False)
+            made.listen(listener.backlog)
+    finally:
+        os.umask(old)
+        os.close(directory)
+    own = TreeFileBind(source=_SOCKETS + b"/" + name, path=listener.path, of_tree=True, make=True)
+    _apply_mount(root, own, sources)
 
 
 def _clone_own(root: int, path: bytes) -> int:

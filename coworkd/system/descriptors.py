@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterable
 
 from coworkd.system import libc
 
@@ -13,6 +14,16 @@ _SYS_CLOSE_RANGE = 436
 def close_range(first: int, last: int = _LAST_FD) -> None:
     """Close `first` to `last`, both included; numbers that are not open are passed over."""
     libc.syscall(_SYS_CLOSE_RANGE, first, last, 0)
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close every descriptor but those."""
+    first = 0
+    for fd in sorted(set(kept)):
+        if first < fd:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
 
 
 def raise_descriptor_limit() -> None:

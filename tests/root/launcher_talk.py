@@ -125,7 +125,7 @@ class Started:
         self.directory = directory
         self.path = str(directory / "launcher.sock")
         self.cgroup = own_cgroup(directory)
-        (directory / "base").mkdir(exist_ok=True)
+        (directory / "base").mkdir()
         words = ["--socket", self.path, "--base", str(directory / "base"), "--linger", str(linger_s)]
         words += ["--bubblewrap", read_bwrap_features().path]
         if self.cgroup is not None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from coworkd.model import launch
 from tests.root.launcher_talk import UID, Started, Talk, open_launcher, session_request, spawn_request
@@ -280,40 +279,27 @@ def test_opening_and_closing_leaves_no_descriptor(launcher: Started, tmp_path: P
     assert [once() for _ in range(5)] == [first] * 5
 
 
-def test_their_names_outside_are_gone_at_once(launcher: Started, tmp_path: Path) -> None:
-    place = launcher.directory / "base" / "listeners"
+def test_they_have_no_name_in_the_guest_and_none_of_it_is_shown(launcher: Started, tmp_path: Path) -> None:
     with bob(launcher, tmp_path) as (talk, _):
-        assert os.listdir(place) == []
-        assert os.stat(place).st_mode & 0o7777 == 0o700
-        missing = structs.replace(
-            session_request(tmp_path / "eve", name="eve"),
-            tree=(launch.TreeBind(source=b"/no/such", path=b"/a", read_only=True),),
-        )
-        assert isinstance(talk.ask(missing), launch.Refused)
-        assert os.listdir(place) == []
+        assert os.listdir(launcher.directory / "base") == []
+        named = Path("/proc/net/unix").read_text()
+        shown = output(talk, "print(open('/proc/self/mountinfo').read())")
+        roots = {line.split()[3] for line in shown.splitlines() if ".sock " in line}
+        assert roots == {"/listeners/claude-http-bob.sock", "/listeners/claude-socks-bob.sock"}
+        assert output(talk, "import os; print(os.path.exists('/listeners'))") == "False\n"
+        assert str(launcher.directory / "base") not in named
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_launcher_that_ends_leaves_none(tmp_path: Path, how: signal.Signals) -> None:
     with open_launcher(tmp_path) as started:
-        place = tmp_path / "base" / "listeners"
         with bob(started, tmp_path) as (talk, listeners):
             os.kill(launcher_pid(talk), how)
             started.child.wait(20)
             ours = {inode(each) for each in listeners}
-        assert not place.exists() or os.listdir(place) == []
-        assert how == signal.SIGKILL or os.listdir(tmp_path / "base") == []
+        assert os.listdir(tmp_path / "base") == []
         holders = [pid for pid in os.listdir("/proc") if pid.isdigit() and holds(int(pid), ours)]
         assert holders == []
-
-
-def test_what_a_killed_launcher_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / "base" / "listeners").mkdir(parents=True)
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(tmp_path / "base" / "listeners" / "7"))
-    with open_launcher(tmp_path) as started:
-        started.ready()
-        assert os.listdir(tmp_path / "base" / "listeners") == []
 
 
 def test_a_long_base_is_no_hindrance(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from coworkd.launcher import session as room
 from coworkd.launcher.listeners import Listeners
 from coworkd.launcher.session import Builder, BuildReport
-from coworkd.model.launch import TreeFileBind
+from coworkd.launcher.tree import TreeSocket
 from tests.unit.launcher.launcher_room import OPEN, open_fds
 
 
@@ -20,7 +20,7 @@ class FakeListeners(Listeners):
 
     def __init__(self) -> None:
         self.fds = [os.memfd_create("listener")]
-        self.entries = (TreeFileBind(source=b"/outside", path=b"/tmp/inside", make=True),)
+        self.to_place = (TreeSocket(fd=self.fds[0], path=b"/tmp/inside", uid=1001, gid=1001, backlog=1),)
         self.refuse: OSError | None = None
 
     def open_ports(self, network_namespace: int) -> None:
@@ -40,7 +40,7 @@ class FakeListeners(Listeners):
 def builder(monkeypatch: pytest.MonkeyPatch, answer: bytes | None, listeners: Listeners | None = None) -> Builder:
     """A builder whose child gives `answer` and waits to be let go; None: it dies without one."""
 
-    def build(request: object, base: bytes, report_fd: int, hold_fd: int) -> None:
+    def build(request: object, base: bytes, listeners: object, report_fd: int, hold_fd: int) -> None:
         if answer is not None:
             os.write(report_fd, answer)
             os.read(hold_fd, 1)
@@ -75,13 +75,6 @@ def test_a_good_answer_gives_both_namespaces(monkeypatch: pytest.MonkeyPatch) ->
     assert [os.readlink(f"/proc/self/fd/{fd}") for fd in session.listeners] == ["/memfd:listener (deleted)"]
     session.close()
     assert reaped(made.pid) == 0
-
-
-def test_the_listeners_are_the_last_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = builder(monkeypatch, None)
-    assert [entry.path for entry in made.request.tree] == [b"/tmp/inside"]
-    made.finish()
-    reaped(made.pid)
 
 
 def test_ports_that_cannot_be_had_refuse_the_session(monkeypatch: pytest.MonkeyPatch) -> None:

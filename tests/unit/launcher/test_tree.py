@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from coworkd.launcher import tree
-from coworkd.launcher.tree import Sources, TreeError
+from coworkd.launcher.tree import Sources, TreeError, TreeSocket
 from coworkd.model.launch import TreeBind, TreeCopy, TreeDir, TreeEntry, TreeFile, TreeFileBind, TreeLink
 
 
@@ -182,6 +182,23 @@ def test_sources_leave_out_an_optional_file_that_is_missing(tmp_path: Path) -> N
     sources = Sources(1001, 1001)
     sources.take([TreeFileBind(source=bytes(tmp_path / "no"), path=b"/a", optional=True)])
     assert sources.missing == [b"/a"]
+
+
+def test_a_listener_gets_a_name_that_only_its_owner_can_use(
+    root: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid: list[TreeFileBind] = []
+    monkeypatch.setattr(tree, "_apply_mount", lambda root, entry, sources: laid.append(entry))
+    before = os.umask(0o027)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        asked = TreeSocket(fd=listener.fileno(), path=b"/tmp/a.sock", uid=os.getuid(), gid=os.getgid(), backlog=5)
+        tree.place(root, asked, Sources(1001, 1001))
+        made = tmp_path / "listeners" / "a.sock"
+        assert stat.S_IMODE(made.parent.stat().st_mode) == 0o700
+        assert (stat.S_IMODE(made.stat().st_mode), made.is_socket()) == (0o600, True)
+        client.connect(f"/proc/self/fd/{root}/listeners/a.sock")
+    assert laid == [TreeFileBind(source=b"/listeners/a.sock", path=b"/tmp/a.sock", of_tree=True, make=True)]
+    assert os.umask(before) == 0o027
 
 
 def test_sources_do_not_look_for_what_is_the_trees_own(tmp_path: Path) -> None:
