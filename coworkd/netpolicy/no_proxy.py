@@ -2,7 +2,8 @@
 
 Rules (sandbox-runtime 0.0.83, which follows Go's httpproxy)
 - Entries stand between commas: `*` is every host; `D`, `.D` and `*.D` are D and everything below it; an address or CIDR is that.
-- A port behind an entry is dropped and not compared. A range that cannot be read is passed over.
+- A port behind an entry is dropped and not compared; before a port an address is a name like any other. A range that cannot be read
+  is passed over.
 - `localhost` and loopback never go through a parent.
 """
 
@@ -25,23 +26,21 @@ class NoProxy:
 
     def __init__(self, listed: str) -> None:
         self._every = False
-        self._names = {"localhost"}
+        self._names: set[str] = set()
         self._addresses = AddressSet((*LOOPBACK, *self._read(listed)))
 
     def covers(self, host: str) -> bool:
         """Whether the canonical `host` is reached without the parent."""
-        if self._every:
+        if self._every or host == "localhost":
             return True
-        if is_address(host):
-            address = parse_address(host)
-            return address is not None and address in self._addresses
-        if host in self._names:
+        address = parse_address(host) if is_address(host) else None
+        if address is not None and address in self._addresses:
             return True
-        _, dot, domain = host.partition(".")
+        name, dot = host, "."
         while dot:
-            if domain in self._names and domain != "localhost":
+            if name in self._names:
                 return True
-            _, dot, domain = domain.partition(".")
+            _, dot, name = name.partition(".")
         return False
 
     def _read(self, listed: str) -> list[str]:
@@ -53,11 +52,13 @@ class NoProxy:
             elif "/" in entry:
                 ranges.append(entry)
             else:
-                bare = entry.lower()
-                bracketed = _BRACKETED.match(bare)
-                bare = bracketed[1] if bracketed is not None else bare.removeprefix("*")
+                bracketed = _BRACKETED.match(entry)
+                bare = (bracketed[1] if bracketed is not None else entry).lower()
                 if parse_address(bare) is not None:
                     ranges.append(bare)
                 else:
-                    self._names.add(_PORT.sub("", bare).removeprefix("."))
+                    self._names.add(
+                        _PORT.sub("", bare.removeprefix("*") if bare.startswith("*.") else bare).removeprefix(".")
+                    )
+        self._names.discard("")
         return ranges
