@@ -26,6 +26,7 @@ from coworkd.client.sync import Client
 from coworkd.model.errors import CoworkError
 from coworkd.model.policy import LimitsRequest
 from coworkd.model.session import FolderGrant
+from coworkd.sandbox.proxy_variables import PROXY_VARIABLES
 from coworkd.seccomp import host_arch
 from coworkd.seccomp.numbers import numbers
 from tests.root.conftest import Daemon
@@ -41,7 +42,7 @@ MINE, BOB, SMALL, STRICT = "probe", "probe-bob", "probe-small", "probe-strict"
 GIVEN, SHARED = "given", "shared"
 RUN_TIMEOUT_S = 60
 SET_ID = stat.S_ISUID | stat.S_ISGID
-ENVIRONMENT = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "LANG", "TZ", "TMPDIR"}
+ENVIRONMENT = {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "LANG", "TZ", "TMPDIR", *PROXY_VARIABLES}
 LIST_DESCRIPTORS = "n=0; while [ $n -lt 100 ]; do [ -e /proc/$$/fd/$n ] && echo $n; n=$((n+1)); done"
 Outcomes = dict[str, str]
 
