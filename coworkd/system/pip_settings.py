@@ -10,9 +10,10 @@ Source: pip's documentation, "Configuration".
 from __future__ import annotations
 
 import configparser
-import json
 import os
 import sys
+
+import msgspec
 
 from coworkd.system.tool_settings import Machine, Told, Url
 
@@ -102,8 +103,8 @@ def _ask_default(machine: Machine, told: Told) -> None:
         if answer is None:
             continue
         try:
-            urls = json.loads(answer)
-        except ValueError:
+            urls = msgspec.json.decode(answer, type=list[str])
+        except msgspec.MsgspecError:
             continue
         for url in urls:
             told.add(url, f"pip of {python}")

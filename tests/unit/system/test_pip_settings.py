@@ -29,7 +29,7 @@ def test_an_interpreter_of_ours_answers_where_the_systems_has_no_pip(tmp_path: P
     assert urls(tmp_path, programs=programs) == [("https://own.example/simple", f"pip of {sys.executable}")]
 
 
-@pytest.mark.parametrize("answer", ["", "not json", None])
+@pytest.mark.parametrize("answer", ["", "not json", "null", "[1]", None])
 def test_where_nobody_knows_the_default_it_is_said(tmp_path: Path, answer: str | None) -> None:
     programs = Programs({} if answer is None else {"/usr/bin/python3": answer})
     told = read_pip(machine(tmp_path, programs=programs))
