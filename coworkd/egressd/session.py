@@ -57,13 +57,7 @@ class Session:
     def listen(self, fds: Sequence[int]) -> None:
         """Serve on these listening sockets, which become the session's, instead of those it had. Raises `OSError` with nothing changed."""
         with contextlib.ExitStack() as stack:
-            listeners = [stack.enter_context(socket.socket(fileno=os.dup(fd))) for fd in fds]
-            for listener in listeners:
-                if listener.type != socket.SOCK_STREAM or not listener.getsockopt(
-                    socket.SOL_SOCKET, socket.SO_ACCEPTCONN
-                ):
-                    raise OSError(errno.EINVAL, "a descriptor is no listening stream socket")
-                listener.setblocking(False)
+            listeners = [stack.enter_context(_copy_listener(fd)) for fd in fds]
             stack.pop_all()
         self._close_listeners()
         self._listeners = listeners
@@ -166,3 +160,18 @@ class Session:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+
+
+def _copy_listener(fd: int) -> socket.socket:
+    """Raises `OSError` for what is no listening stream socket."""
+    copy = os.dup(fd)
+    try:
+        listener = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+    if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.close()
+        raise OSError(errno.EINVAL, "a descriptor is no listening stream socket")
+    listener.setblocking(False)
+    return listener

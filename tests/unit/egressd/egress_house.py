@@ -193,7 +193,14 @@ class House:
         return Client(self, proxy)
 
     def server(self) -> Server:
-        return Server(self, self._stack)
+        """A server at 127.0.0.2."""
+        return Server(self, self._stack.enter_context(socket.create_server((SERVER_ADDRESS, 0), backlog=1024)))
+
+    def unix_server(self, path: str) -> Server:
+        listener = self._stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(16)
+        return Server(self, listener)
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
@@ -242,13 +249,13 @@ class Client:
 
 
 class Server:
-    """A server at 127.0.0.2 that accepts one connection after another."""
+    """Accepts one connection after another. `port` is that of a TCP server."""
 
-    def __init__(self, house: House, stack: ExitStack) -> None:
+    def __init__(self, house: House, listener: socket.socket) -> None:
         self._house = house
-        self._listener = stack.enter_context(socket.create_server((SERVER_ADDRESS, 0), backlog=1024))
+        self._listener = listener
         self._listener.setblocking(False)
-        self.port: int = self._listener.getsockname()[1]
+        self.port: int = listener.getsockname()[1] if listener.family == socket.AF_INET else 0
 
     @property
     def is_asked(self) -> bool:
