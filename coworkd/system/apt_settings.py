@@ -88,7 +88,7 @@ def _follow(machine: Machine, uri: str, said_by: str, told: Told) -> None:
     elif last in _NETWORK:
         told.add(f"{last}:{rest}", said_by)
     else:
-        told.notes.append(f"{said_by}: a source by {scheme[:20]} is passed over: no preset can name it")
+        told.notes.append(f"{said_by}: a source by {scheme[:20]!a} is passed over: no preset can name it")
 
 
 def _follow_list(machine: Machine, path: str, scheme: str, uri: str, said_by: str, told: Told) -> None:

@@ -79,7 +79,7 @@ def test_other_transports_are_noted(tmp_path: Path) -> None:
     put(tmp_path, "/etc/apt/sources.list", "deb s3://bucket.example/ bookworm main\n")
     told = read_apt(machine(tmp_path))
     assert told.urls == []
-    assert "a source by s3 is passed over" in told.notes[0]
+    assert "a source by 's3' is passed over" in told.notes[0]
 
 
 def test_no_sources_are_said(tmp_path: Path) -> None:
