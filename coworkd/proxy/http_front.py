@@ -51,6 +51,8 @@ class HttpFront(Conversation):
         if self.phase == "request":
             self._read_request()
         elif len(self._kept) > KEPT_LIMIT_BYTES:
+            if self.phase == "exchange":
+                self.told.append(UpstreamDone())
             self._misuse(AHEAD, b"", "http", abrupt=True)
 
     def grant(self, route: Route) -> None:

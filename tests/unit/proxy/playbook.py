@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from coworkd.proxy.events import Event, NeedData, Refusal, RefusalKind, Route, Send, SendUpstream
+from coworkd.proxy.events import Event, NeedData, Refusal, RefusalKind, Route, Send, SendUpstream, UpstreamDone
 from coworkd.proxy.front import Front
 
 
@@ -28,7 +28,8 @@ class Playbook:
         return self._listen()
 
     def server(self, data: bytes) -> Playbook:
-        return self._speak(self.front.receive_upstream, data)
+        """What comes behind the end of an exchange is not given to the front: its caller has closed that connection."""
+        return self._speak(self._hear_server, data)
 
     def server_ends(self) -> Playbook:
         self.front.receive_upstream(b"")
@@ -70,6 +71,10 @@ class Playbook:
             receive(data[at : at + step])
             self._listen()
         return self
+
+    def _hear_server(self, data: bytes) -> None:
+        if not any(isinstance(event, UpstreamDone) for event in self._heard):
+            self.front.receive_upstream(data)
 
     def _listen(self) -> Playbook:
         self._heard += told_by(self.front)
