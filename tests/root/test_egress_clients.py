@@ -60,7 +60,7 @@ def passed_through_egress(room: Room, session: str) -> Iterator[None]:
 
 def closed_with_bytes(room: Room, session: str, connection: int) -> bool:
     return any(
-        record.kind == "close" and record.connection == connection and record.received_bytes > 0
+        record.kind == "close" and record.connection == connection and record.sent_bytes + record.received_bytes > 0
         for record in room.log(session)
     )
 

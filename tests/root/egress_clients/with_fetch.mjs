@@ -13,7 +13,8 @@ async function dispatcher() {
   return new Agent({
     connect({ hostname, port, protocol }, done) {
       const target = `${hostname}:${port || (protocol === 'https:' ? 443 : 80)}`
-      const request = http.request({ host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: target })
+      const headers = { host: target } // else Node.js names the proxy, which RFC 9110 (9.3.6) does not allow and ours refuses
+      const request = http.request({ host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: target, headers })
       request.once('error', done)
       request.once('connect', (answer, socket) => {
         if (answer.statusCode !== 200) return done(new Error(`the proxy answered ${answer.statusCode}`))
