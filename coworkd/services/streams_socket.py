@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import struct
 
@@ -71,4 +72,4 @@ async def connect(fresh: socket.socket, address: object) -> None:
     else:
         await trio.lowlevel.checkpoint()
     if number:
-        raise OSError(number, errno.errorcode.get(number, ""))
+        raise OSError(number, os.strerror(number))

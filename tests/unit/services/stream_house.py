@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -11,12 +12,15 @@ from typing import Any, NamedTuple
 import trio
 
 from coworkd.model import calls
-from coworkd.model.errors import CoworkError
+from coworkd.model.errors import CoworkError, NotFound, SandboxSetupFailed
+from coworkd.model.policy import LimitsRequest
 from coworkd.model.ports import Frames
+from coworkd.model.session import SessionView
 from coworkd.model.stream import StreamEnding
 from coworkd.services.streams import Streams
 from coworkd.services.streams_flow import Flow
 from coworkd.services.streams_socket import SocketEnd
+from tests.unit.services.fake_launcher import FakeLauncher
 from tests.unit.services.process_house import FakeLink, settle
 
 
@@ -34,6 +38,44 @@ def encode_data(
     stream: str, offset: int, data: bytes, eof: bool, error: CoworkError | None
 ) -> list[bytes | memoryview]:  # fmt: skip
     return [json.dumps([stream, offset, eof, error.message if error else None]).encode(), data]
+
+
+class SocketLauncher(FakeLauncher):
+    """Its sessions' network is the test's own. Without `ipv6` it has no sockets of that kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, bool]] = []
+        self.ipv6 = True
+
+    async def make_socket(self, session: str, *, ipv6: bool = False) -> int:
+        await trio.lowlevel.checkpoint()
+        self.asked.append((session, ipv6))
+        if ipv6 and not self.ipv6:
+            raise SandboxSetupFailed("no such family", errno=errno.EAFNOSUPPORT)
+        return socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET).detach()
+
+
+class Directory:
+    """Implements `ports.SessionDirectory`; `names` are there."""
+
+    def __init__(self) -> None:
+        self.names = {"work"}
+
+    async def open(self, name: str, /) -> SessionView:
+        await trio.lowlevel.checkpoint()
+        if name not in self.names:
+            raise NotFound(f"there is no session {name!r}")
+        return SessionView(
+            name=name,
+            uid=1001,
+            gid=1001,
+            home=b"/sessions/work",
+            profile="default",
+            limits=LimitsRequest(),
+            env={},
+            folders=(),
+        )
 
 
 class StreamLink(FakeLink):

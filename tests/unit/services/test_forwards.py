@@ -12,48 +12,10 @@ import pytest
 import trio
 
 from coworkd.model import calls
-from coworkd.model.errors import DiskFailed, InvalidParams, InvalidState, LimitExceeded, NotFound, SandboxSetupFailed
-from coworkd.model.policy import LimitsRequest
-from coworkd.model.session import SessionView
+from coworkd.model.errors import DiskFailed, InvalidParams, InvalidState, LimitExceeded, NotFound
 from coworkd.services.forwards import CONNECT_S, Forwards
-from tests.unit.services.fake_launcher import FakeLauncher
 from tests.unit.services.process_house import FakeAudit, in_trio, jump, open_fds, settle
-from tests.unit.services.stream_house import Data, Rig, StreamLink, rig
-
-
-class SocketLauncher(FakeLauncher):
-    """Its sessions' network is the test's own. Without `ipv6` it has no sockets of that kind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, bool]] = []
-        self.ipv6 = True
-
-    async def make_socket(self, session: str, *, ipv6: bool = False) -> int:
-        await trio.lowlevel.checkpoint()
-        self.asked.append((session, ipv6))
-        if ipv6 and not self.ipv6:
-            raise SandboxSetupFailed("no such family", errno=errno.EAFNOSUPPORT)
-        return socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET).detach()
-
-
-class Directory:
-    """Implements `ports.SessionDirectory` with one session, `work`."""
-
-    async def open(self, name: str, /) -> SessionView:
-        await trio.lowlevel.checkpoint()
-        if name != "work":
-            raise NotFound(f"there is no session {name!r}")
-        return SessionView(
-            name=name,
-            uid=1001,
-            gid=1001,
-            home=b"/sessions/work",
-            profile="default",
-            limits=LimitsRequest(),
-            env={},
-            folders=(),
-        )
+from tests.unit.services.stream_house import Data, Directory, Rig, SocketLauncher, StreamLink, rig
 
 
 class House:
