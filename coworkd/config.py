@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from coworkd.model.bridge import BridgeSpec, parse_bridge
 from coworkd.model.errors import InvalidParams, NotFound
 from coworkd.settings import BadFile, BadValue, Finding, Given, Parser, read_tables
-from coworkd.settings.values import absolute_path, choice, integer, listed, number, size, text
+from coworkd.settings.findings import did_you_mean
+from coworkd.settings.values import absolute_path, choice, flag, integer, listed, number, size, text
 
 DEFAULT_PATH = "/etc/coworkd/coworkd.toml"
 ADMIN_PRESETS = "/etc/coworkd/presets.json"
@@ -29,6 +31,7 @@ _VSOCK_LISTEN = re.compile(r"vsock://:([0-9]{1,10})\Z")
 _VSOCK_DIAL = re.compile(r"vsock://([0-9]{1,10}):([0-9]{1,10})\Z")
 _VIRTIO = re.compile(r"virtio://(/[^?#]*)\Z")
 _TARGET = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})\Z")
+_BRIDGE_KEYS = ("name", "listen", "connect")
 _HOST_CID = 2
 """The only peer there is for a guest (vsock(7), VMADDR_CID_HOST)."""
 _MAX_PORT = 0xFFFF_FFFE
@@ -100,6 +103,9 @@ class Config(Struct, frozen=True, kw_only=True):
     finished: FinishedConfig = FinishedConfig()
     network: NetworkConfig = NetworkConfig()
     egress: EgressConfig = EgressConfig()
+    bridges: tuple[BridgeSpec, ...] = ()
+    allow_bridges: bool = False
+    """Whether a link may open a bridge that listens inside a session: a way past its egress policy."""
 
     @property
     def presets_file(self) -> str | None:
@@ -197,6 +203,31 @@ def _endpoint(value: object) -> str:
     )
 
 
+def _bridges(value: object) -> tuple[BridgeSpec, ...]:
+    found: tuple[BridgeSpec, ...] = listed(_bridge)(value)
+    names = [spec.name for spec in found]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise BadValue(f"{name!r} is the name of two bridges", place=place)
+    return found
+
+
+def _bridge(value: object) -> BridgeSpec:
+    if not isinstance(value, dict):
+        raise BadValue("wants tables: write [[bridges]] and its keys below")
+    for key in value:
+        if key not in _BRIDGE_KEYS:
+            hint, close = did_you_mean(key, _BRIDGE_KEYS)
+            raise BadValue(f"{key!r} is not a key of a bridge{hint}", nearest=close)
+    for key in _BRIDGE_KEYS:
+        if key not in value:
+            raise BadValue(f"lacks {key!r}: a bridge has {', '.join(_BRIDGE_KEYS)}")
+    try:
+        return parse_bridge({key: text(value[key]) for key in _BRIDGE_KEYS})
+    except InvalidParams as error:
+        raise BadValue(error.message) from error
+
+
 def _host_uri(value: object) -> str:
     uri = text(value)
     if _UNIX.match(uri) is None and _VSOCK_DIAL.match(uri) is None:
@@ -229,6 +260,8 @@ _SCHEMA: dict[str, Parser] = {
     "admin_policies": absolute_path,
     "cache_dir": absolute_path,
     "presets": absolute_path,
+    "bridges": _bridges,
+    "allow_bridges": flag,
     "log.level": choice("debug", "info", "warning", "error"),
     "log.file": absolute_path,
     "audit.rotate_bytes": size(64 * 1024, 1 << 40),

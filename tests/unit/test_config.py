@@ -34,6 +34,8 @@ admin_policies = "/a"
 cache_dir = "/c"
 presets = "/p"
 egress_socket = "/e"
+allow_bridges = true
+bridges = [{ name = "b", listen = "session://work:80", connect = "unix:///b.sock" }]
 [log]
 level = "debug"
 file = "/j"
@@ -63,6 +65,8 @@ host = "unix:///x/host.sock"
     assert (read.finished.keep_s, read.finished.keep_count, read.finished.keep_bytes) == (60.0, 5, 4 << 20)
     assert (read.presets_file, read.network.probe) == ("/p", "example.org:443")
     assert (read.egress_socket, read.egress.host) == ("/e", "unix:///x/host.sock")
+    assert read.allow_bridges
+    assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]
     # Every key of the schema stands in the text above, so none can be forgotten here.
     assert all(f"{key.rpartition('.')[2]} = " in text for key in config._SCHEMA)
 
@@ -162,3 +166,35 @@ def test_presets_are_the_admins_or_the_installations(tmp_path: Path, monkeypatch
 def test_a_way_to_the_host_is_vsock_or_a_unix_socket(uri: str) -> None:
     with pytest.raises(BadFile):
         parse_config(f'[egress]\nhost = "{uri}"\n'.encode(), file="f")
+
+
+BRIDGE = """
+[[bridges]]
+name = "one"
+listen = "unix:///a.sock"
+connect = "vsock://2:7000"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        (BRIDGE.replace("listen", "listn"), 2, "did you mean 'listen'"),
+        (BRIDGE.replace('listen = "unix:///a.sock"', ""), 2, "lacks 'listen'"),
+        (BRIDGE.replace("unix:///a.sock", "tcp://localhost:1"), 2, "address"),
+        (BRIDGE.replace('"one"', "1"), 2, "text"),
+        (BRIDGE + BRIDGE.replace("a.sock", "b.sock"), 7, "name of two bridges"),
+        (BRIDGE + BRIDGE, 7, "listed twice"),
+        ('bridges = ["unix:///a"]', 1, "[[bridges]]"),
+        ("[bridges]\nname = 1", 1, "list"),
+    ],
+)
+def test_a_bridge_that_cannot_be_is_refused_where_it_stands(text: str, line: int, said: str) -> None:
+    first = refusal(text).findings[0]
+    assert first.line == line
+    assert said in first.message
+
+
+def test_bridges_stand_in_their_order() -> None:
+    read = parse_config((BRIDGE + BRIDGE.replace("one", "two").replace("a.sock", "b.sock")).encode(), file="f")
+    assert [spec.name for spec in read.bridges] == ["one", "two"]
