@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from coworkd.egressd.session import Session
 
 _READ_BYTES = 65536
+_IN_THE_OPEN = "requests to this host are inspected, and taken over TLS only: use https://"
 _LIMIT_WORDS = "this session has too many connections, at once or a second; try again in a moment"
 _AWAY_WORDS = "who records connections is away, so none is made; try again in a moment"
 _DENY_WORDS = "host is on the deny list"
@@ -215,6 +216,11 @@ class Connection:
             words = verdict.reason if has_words else ""
             self._refuse(front, Refusal(kind="allowlist", reason=verdict.reason, denied_reason=words))
             return
+        if not asked.tunnel and session.rules.inspects(verdict.host) is not None:
+            # In the open nobody would look at what the policy wants looked at.
+            record.refuse(_IN_THE_OPEN)
+            self._refuse(front, Refusal(kind="allowlist", reason=_IN_THE_OPEN))
+            return
         self._dial = dial = Dial(state.means, session.guard, self._compose_target(verdict, asked), self._way_came)
         record.upstream = dial.upstream
         self._deadline = state.loop.now + session.limits.connect_s
@@ -346,8 +352,6 @@ class Connection:
         self._registered = exchange.client_mask != 0
         if self._registered:
             self._session.state.loop.handle(self._socket.fileno(), self._ready)
-        if isinstance(pump, HttpPump) and pump.misuse:
-            reason = reason or pump.misuse
         record.close(reason, sent_bytes=exchange.sent_bytes, received_bytes=exchange.received_bytes)
         self._out = to_client
         if outcome == "lost":

@@ -1,19 +1,19 @@
 """A plain HTTP request on its way: the pump that drives a `Front` through one exchange.
 
-It ends with the exchange; what the front has to say afterwards (another request, the client's end) is its owner's to ask for.
+It ends with the exchange; what the front has to say afterwards (another request, a misuse, the client's end) is its owner's to ask for.
 """
 
 from __future__ import annotations
 
 from coworkd.egressd.pump import Sends
-from coworkd.proxy.events import Ended, Misused, NeedData, Refusal, Route, Send, SendUpstream, Tunnelled, UpstreamDone
+from coworkd.proxy.events import Ended, NeedData, Refusal, Route, Send, SendUpstream, Tunnelled, UpstreamDone
 from coworkd.proxy.front import Front
 
 
 class HttpPump:
     """A `Pump`: one exchange of a front whose `Asked` is granted by `start`."""
 
-    __slots__ = ("_front", "_route", "abrupt", "ended", "misuse", "raw", "upstream_done")
+    __slots__ = ("_front", "_route", "abrupt", "ended", "raw", "upstream_done")
 
     def __init__(self, front: Front, route: Route) -> None:
         self._front = front
@@ -22,8 +22,6 @@ class HttpPump:
         self.ended = False
         self.abrupt = False
         self.raw = False
-        self.misuse = ""
-        """What the client broke, if it did."""
 
     @property
     def wants_client(self) -> bool:
@@ -63,8 +61,6 @@ class HttpPump:
                 client += event.data
             elif isinstance(event, SendUpstream):
                 upstream += event.data
-            elif isinstance(event, Misused):
-                self.misuse = event.reason
             elif isinstance(event, UpstreamDone):
                 self.upstream_done = True
             elif isinstance(event, Tunnelled):
