@@ -38,6 +38,7 @@ ADR_LINES = 60
 FORBIDDEN_STEMS = frozenset({"utils", "util", "helpers", "helper", "common", "base", "misc"})
 
 NO_MIRROR = {
+    "coworkd/egressd/pump.py": "declares Protocols only; tests/unit/egressd/test_exchange.py drives one",
     "coworkd/model/call_shapes.py": "declares types only",
     "coworkd/model/calls_egress.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls.py": "declares types only; tests/unit/wire converts every one of them",
