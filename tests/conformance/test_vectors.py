@@ -119,13 +119,13 @@ def test_the_sending_end_sends_these_very_bytes(vector: dict[str, Any]) -> None:
     assert sent_back == data
 
 
-@pytest.mark.parametrize("name", ["output", "output-eof"])
+@pytest.mark.parametrize("name", ["output", "output-eof", "stream-data", "stream-eof"])
 def test_what_is_sent_without_copying_means_the_same(name: str) -> None:
     (event,) = meant((FOLDER / f"{name}.bin").read_bytes())
     assert isinstance(event, Notification)
     params = dict(event.params)
     data, offset, eof = params.pop("data"), params.pop("offset"), params.pop("eof", False)
-    frame = b"".join(StreamEvents("process.output", params).frame(offset, data, eof=eof))
+    frame = b"".join(StreamEvents(event.method, params).frame(offset, data, eof=eof))
     assert meant(frame) == [event]
 
 

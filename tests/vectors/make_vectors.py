@@ -147,6 +147,20 @@ def texts() -> Iterator[Vector]:
     yield good("events-missed", "N-3", "guest", "events that are gone", 2, "events.missed", [{"missed": 3, "next": 9}])
 
 
+def streams() -> Iterator[Vector]:
+    data = {"stream": "s1", "offset": 5, "data": b"\x00\xff"}
+    yield good("stream-data", "W-6 T-2", "guest", "data of a stream, at its offset", 2, "stream.data", [data])
+    last = {"stream": "s1", "offset": 7, "eof": True, "data": b""}
+    yield good("stream-eof", "T-2", "guest", "the other side has ended", 2, "stream.data", [last])
+    fault = {"code": "UNAVAILABLE", "message": "session work was closed", "details": {"session": "work"}}
+    lost = {"stream": "s1", "offset": 7, "eof": True, "error": fault, "data": b""}
+    yield good("stream-lost", "T-2 C-3", "guest", "the other side was lost", 2, "stream.data", [lost])
+    write = {"stream": "s1", "offset": 0, "data": b"\x00\xff"}
+    yield good("stream-write", "W-6 T-3", "host", "bytes for a stream are bin", 0, 0, "stream.write", [write])
+    window = {"session": "work", "port": 8000, "window": 65_536}
+    yield good("forward-open", "T-5 T-7", "host", "a stream with a window", 0, 0, "forward.open", [window])
+
+
 def limits() -> Iterator[Vector]:
     def write(size: int) -> bytes:
         empty = len(call(1, "process.write_stdin", {"data": b"\0" * MIB})) - MIB
@@ -236,7 +250,7 @@ def handshakes() -> Iterator[Vector]:
 
 def vectors() -> list[Vector]:
     """All of them, in the order of the index."""
-    return [*handshakes(), *shapes(), *texts(), *limits(), *exchanges()]
+    return [*handshakes(), *shapes(), *texts(), *streams(), *limits(), *exchanges()]
 
 
 def index_of(made: list[Vector]) -> str:
