@@ -110,7 +110,7 @@ class App:
             audit=self.audit,
             events=self.events,
         )
-        self.trust = Trust(config.state_dir, self.audit)
+        self.trust = Trust(config.state_dir, self.audit, on_change=lambda: self.egress.trust_changed())
         self.egress = self._make_egress(connects.egress)
         self.network = Network(
             events=self.events,

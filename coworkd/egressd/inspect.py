@@ -53,7 +53,7 @@ class Inspecting:
 
     def trust(self, pem: str) -> None:
         """Verify servers by these certificates beside the system's, from the next connection on; "" for none. They are ones that
-        coworkd took (`ca.install`); makes nothing that is not there yet. Raises `ssl.SSLError` where they are none.
+        coworkd took (`ca.install`); makes nothing that is not there yet. Raises `OSError` (`ssl.SSLError` is one) where they are none.
         """
         if self._ca is not None:
             self._ca.trust(pem)

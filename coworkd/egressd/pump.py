@@ -80,5 +80,8 @@ class Inspector(Protocol):
     def ca_pem(self) -> bytes:
         """The certificate of its CA, which is made when it is first asked for."""
 
+    def trust(self, pem: str) -> None:
+        """Verify servers by these certificates as well, from the next connection on; "" for none. Raises `OSError` where they are none."""
+
     def inspect(self, host: str, port: int, inspection: Inspection, tell: TellRequest) -> Pump:
         """A pump for one connection, between a client that got its answer and an upstream that is connected."""

@@ -75,6 +75,7 @@ class Egress:
             words.Change: self._change,
             words.Stop: self._stop,
             words.GetCa: self._get_ca,
+            words.TrustRoots: self._trust_roots,
             words.Count: self._count,
             words.Ping: self._ping,
             words.Recorded: self._recorded,
@@ -267,6 +268,10 @@ class Egress:
             return words.CaMade(id=request.id, pem=self._state.inspector.ca_pem())
         except ImportError as error:
             return _refuse(request.id, f"inspection is not available: {error}")
+
+    def _trust_roots(self, request: words.TrustRoots, _: list[int]) -> words.Answer:
+        self._state.inspector.trust(request.pem)
+        return words.Done(id=request.id)
 
     def _count(self, request: words.Count, _: list[int]) -> words.Answer:
         state = self._state

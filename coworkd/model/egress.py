@@ -167,6 +167,13 @@ class GetCa(Struct, frozen=True, kw_only=True, tag="get_ca"):
     id: int
 
 
+class TrustRoots(Struct, frozen=True, kw_only=True, tag="trust_roots"):
+    """Verify inspected servers by these certificates (PEM; "": none) beside the system's, in place of those given before."""
+
+    id: int
+    pem: str
+
+
 class Count(Struct, frozen=True, kw_only=True, tag="count"):
     """Answered by `Counts`."""
 
@@ -191,7 +198,7 @@ class Quit(Struct, frozen=True, kw_only=True, tag="quit"):
     id: int
 
 
-Request = Begin | Serve | Change | Stop | GetCa | Count | Ping | Recorded | Quit
+Request = Begin | Serve | Change | Stop | GetCa | TrustRoots | Count | Ping | Recorded | Quit
 
 # -- coworkd-egress answers and tells -----------------------------------------------------------------------------
 

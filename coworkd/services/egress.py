@@ -38,7 +38,10 @@ _log = logging.getLogger("coworkd.egress")
 
 
 class InspectionTrust(Protocol):
-    """Where the certificate of the inspection becomes trusted."""
+    """Where the certificate of the inspection becomes trusted, and what a host has had trusted."""
+
+    @property
+    def installed_pem(self) -> str: ...
 
     async def set_inspection_ca(self, pem: bytes | None) -> None: ...
 
@@ -129,6 +132,16 @@ class Egress:
         for served in self._served.values():
             _close(served.listeners)
         self._served.clear()
+
+    async def trust_changed(self) -> None:
+        """A host has installed or removed certificates: whoever inspects verifies servers by them from now on. Never fails."""
+        if self._inspector is None or self._link.pid != self._inspector:
+            return  # told with the first session whose TLS is inspected
+        try:
+            await self._link.ask(words.TrustRoots(id=0, pem=self._trust.installed_pem))
+        except CoworkError as error:
+            self._inspector = None
+            _log.warning("coworkd-egress was not told which certificates are trusted now: %s", error.message)
 
     # -- ports.EgressPort ---------------------------------------------------------------------------------------
 
@@ -279,6 +292,7 @@ class Egress:
         made = await self._link.ask(words.GetCa(id=0))
         assert isinstance(made, words.CaMade)
         await self._trust.set_inspection_ca(made.pem)
+        await self._link.ask(words.TrustRoots(id=0, pem=self._trust.installed_pem))
         self._inspector = inspector
 
     async def _find(self, session: str) -> _Served:

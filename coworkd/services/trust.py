@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import trio
@@ -40,9 +40,9 @@ class Trust:
         *,
         clock: Callable[[], float] = time.time,
         system_certs: str = SYSTEM_CERTS,
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
-        """`on_change` is called, in trio's thread, when other certificates are installed than before."""
+        """`on_change` is awaited when other certificates are installed than before; the call that did it is answered behind it."""
         self._files = TrustFiles(state_dir, system_certs=system_certs)
         self._audit = audit
         self._clock = clock
@@ -98,6 +98,7 @@ class Trust:
                 "certificates": [f"{one.sha256} {one.subject}" for one in found],
             }
             await self._record_and_commit("ca.install", fields, change, installed)
+        await self._on_change()
         return calls.CaInstalled(installed=_told(name, found))
 
     async def list(self) -> calls.CaInstalled:
@@ -115,6 +116,7 @@ class Trust:
             change = await self._prepare(installed, self._inspection, removed=name)
             fields = {"name": name, "sha256": self._installed[name][0].sha256}
             await self._record_and_commit("ca.remove", fields, change, installed)
+        await self._on_change()
         return calls.Empty()
 
     async def _record_and_commit(
@@ -129,7 +131,6 @@ class Trust:
                 raise
             self._commit(change)
             self._installed = installed
-            self._on_change()
 
     async def _prepare(
         self,

@@ -24,6 +24,7 @@ from coworkd.model.egress import (
     Serve,
     SessionEgress,
     Stop,
+    TrustRoots,
 )
 from tests.unit.egressd.egress_house import FILTER, House, open_house, session_egress
 from tests.unit.egressd.sockets import open_fds
@@ -33,10 +34,18 @@ NOTHING = SessionEgress(settings=())
 
 
 class FixedCa:
-    """An inspector that only has a certificate."""
+    """An inspector that only has a certificate, and takes those that begin well."""
+
+    def __init__(self) -> None:
+        self.trusted: list[str] = []
 
     def ca_pem(self) -> bytes:
         return b"a certificate"
+
+    def trust(self, pem: str) -> None:
+        if not pem.startswith("PEM"):
+            raise OSError("not a certificate")
+        self.trusted.append(pem)
 
     def inspect(self, *_: object) -> None:
         raise AssertionError("nothing is inspected here")
@@ -116,6 +125,15 @@ def test_a_supervisor_that_breaks_the_words_is_cut_off_and_another_serves(house:
 def test_the_certificate_of_the_inspection_is_handed_over(house: House) -> None:
     house.begin()
     assert house.ask(GetCa(id=0)) == CaMade(id=2, pem=b"a certificate")
+
+
+def test_certificates_to_verify_by_are_handed_to_the_inspection(house: House) -> None:
+    house.begin()
+    assert house.ask(TrustRoots(id=0, pem="PEM of a host")) == Done(id=2)
+    assert house.egress.state.inspector.trusted == ["PEM of a host"]  # type: ignore[attr-defined]
+    refused = house.ask(TrustRoots(id=0, pem="nonsense"))
+    assert isinstance(refused, Refused)
+    assert "not a certificate" in refused.message
 
 
 def test_quit_closes_everything_and_ends(house: House) -> None:

@@ -27,6 +27,7 @@ class Trust:
 
     def __init__(self) -> None:
         self.pems: list[bytes | None] = []
+        self.installed_pem = "ROOT"
 
     async def set_inspection_ca(self, pem: bytes | None) -> None:
         self.pems.append(pem)
@@ -188,6 +189,7 @@ async def test_the_inspector_is_trusted_before_the_session_is_served() -> None:
             request = await room.script.next()
             assert isinstance(request, words.GetCa)
             await room.script.say(words.CaMade(id=request.id, pem=b"PEM"))
+            assert (await room.script.done(words.TrustRoots)).pem == "ROOT"
             await room.script.done(words.Serve)
             assert room.trust.pems == [b"PEM"]
             await room.script.done(words.Change)
@@ -198,6 +200,46 @@ async def test_the_inspector_is_trusted_before_the_session_is_served() -> None:
 
         await together(script(), serve())
         assert room.trust.pems == [b"PEM"]
+
+
+@in_trio
+async def test_the_inspector_hears_of_certificates_that_are_installed_later() -> None:
+    async with open_room() as room:
+        await room.egress.trust_changed()  # nobody inspects yet, so nobody is told
+
+        async def begin() -> None:
+            request = await room.script.next()
+            await room.script.say(words.CaMade(id=request.id, pem=b"PEM"))
+            await room.script.done(words.TrustRoots)
+            await room.script.done(words.Serve)
+
+        await together(begin(), room.egress.serve_session("bob", INSPECTED, ()))
+        room.trust.installed_pem = "ROOT OTHER"
+        told, _ = await together(room.script.done(words.TrustRoots), room.egress.trust_changed())
+        assert told.pem == "ROOT OTHER"
+
+
+@in_trio
+async def test_an_inspector_that_does_not_take_certificates_is_told_again_with_the_next_session() -> None:
+    async with open_room() as room:
+
+        async def script() -> None:
+            for _ in range(2):
+                request = await room.script.next()
+                assert isinstance(request, words.GetCa)
+                await room.script.say(words.CaMade(id=request.id, pem=b"PEM"))
+                await room.script.done(words.TrustRoots)
+                await room.script.done(words.Serve)
+                request = await room.script.next()
+                assert isinstance(request, words.TrustRoots)
+                await room.script.say(words.Refused(id=request.id, message="no"))
+
+        async def serve() -> None:
+            for _ in range(2):
+                await room.egress.serve_session("bob", INSPECTED, ())
+                await room.egress.trust_changed()
+
+        await together(script(), serve())
 
 
 @in_trio

@@ -46,8 +46,11 @@ class Scene:
             self.audit,
             clock=lambda: NOW_S,
             system_certs=str(self.system),
-            on_change=lambda: self.changes.append(None),
+            on_change=self._changed,
         )
+
+    async def _changed(self) -> None:
+        self.changes.append(None)
 
     @property
     def bundle(self) -> str:
