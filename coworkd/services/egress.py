@@ -89,7 +89,12 @@ class Egress:
         self._sessions: SessionDirectory | None = None
         self._records = EgressRecords(audit=audit, events=events)
         self._link = EgressLink(
-            connect, begin=self._compose_begin, on_begun=self._begun, on_told=self._records.told, on_state=on_state
+            connect,
+            begin=self._compose_begin,
+            on_pid=self._records.begin,
+            on_begun=self._begun,
+            on_told=self._records.told,
+            on_state=on_state,
         )
 
     def attach(self, sessions: SessionDirectory) -> None:
@@ -256,7 +261,6 @@ class Egress:
         return words.Begin(id=0, version=self._version, filter_bpf=self._filter_program().bpf, host_uri=self._host_uri)
 
     async def _begun(self, begun: words.Begun) -> None:
-        self._records.begin(begun.pid)
         self._kept = begun.sessions
         if self._records.durable:
             await self._link.recorded(self._records.durable)

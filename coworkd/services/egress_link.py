@@ -50,13 +50,18 @@ class EgressLink:
         connect: Connect,
         *,
         begin: Callable[[], words.Begin],
+        on_pid: Callable[[int], None],
         on_begun: Begun,
         on_told: Told,
         on_state: Callable[[str | None], None],
     ) -> None:
-        """`on_begun` may `ask`; `on_state` is told why coworkd-egress is away or limited, or None."""
+        """`on_pid` comes before any `on_told` of that coworkd-egress; `on_begun` may `ask`.
+
+        `on_state` is told why coworkd-egress is away or limited, or None.
+        """
         self._connect = connect
         self._begin = begin
+        self._on_pid = on_pid
         self._on_begun = on_begun
         self._on_told = on_told
         self._on_state = on_state
@@ -159,6 +164,9 @@ class EgressLink:
             if isinstance(reply, words.Told):
                 self._on_told(reply.events)
                 continue
+            if isinstance(reply, words.Begun):
+                # What it tells comes right behind, maybe before whoever waits for this answer has run.
+                self._on_pid(reply.pid)
             waiting = self._waiting.pop(reply.id, None)
             if waiting is not None:
                 waiting.answer = reply

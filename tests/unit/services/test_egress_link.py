@@ -20,16 +20,24 @@ class Room:
         self.states: list[str | None] = []
         self.told: list[words.EgressEvent] = []
         self.begun: list[int] = []
+        self.pids: list[int] = []
+        self.heard_of: list[int] = []
+        """The newest pid at each event."""
         self.link = EgressLink(
             self.script.connect,
             begin=lambda: words.Begin(id=0, version="1", filter_bpf=b"12345678", host_uri=""),
+            on_pid=self.pids.append,
             on_begun=self._begun,
-            on_told=self.told.extend,
+            on_told=self._hear,
             on_state=self.states.append,
         )
 
     async def _begun(self, begun: words.Begun) -> None:
         self.begun.append(begun.pid)
+
+    def _hear(self, events: tuple[words.EgressEvent, ...]) -> None:
+        self.told.extend(events)
+        self.heard_of += [self.pids[-1] for _ in events]
 
 
 @asynccontextmanager
@@ -84,6 +92,21 @@ async def test_it_is_told_and_begun_again_when_it_goes() -> None:
         await room.script.begin(pid=78)
         await settle()
         assert (room.begun, room.states[-1], len(room.told)) == ([77, 78], None, 1)
+
+
+@in_trio
+async def test_the_pid_is_known_before_what_comes_right_behind() -> None:
+    async with open_room() as room:
+        await room.script.begin()
+        await room.script.say(words.Told(events=(event(1),)))
+        await settle()
+        room.script.hang_up()
+        await settle()
+        jump(1)
+        await room.script.begin(pid=78)
+        await room.script.say(words.Told(events=(event(1),)))
+        await settle()
+        assert (room.pids, room.heard_of) == ([77, 78], [77, 78])
 
 
 @in_trio
