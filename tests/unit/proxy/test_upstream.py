@@ -81,6 +81,7 @@ def test_any_2xx_opens_and_what_is_behind_it_is_kept(answer: bytes, piece_bytes:
         (b"HTTP/1.1 200 OK\nA: b\r\n\r\n", "its answer is not HTTP/1.1"),
         (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", "its answer is not HTTP/1.1"),
         (b"HTTP/1.1 200 OK\r\nA: " + b"a" * 16384, "the head of its answer has more than 16384 bytes"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"a" * 16384 + b"\r\n\r\n", "the head of its answer has more than 16384 bytes"),
         (b"HTTP/1.1 200 OK\r\n", "it closed the connection before it answered"),
         (b"HTTP/1.1 100 Continue\r\n\r\n", "it closed the connection before it answered"),
         (b"", "it closed the connection before it answered"),
