@@ -265,6 +265,7 @@ def test_no_attempt_around_the_proxies_reaches_anything(reached: dict[str, str])
         ("tcp6", {"ENETUNREACH"}),
         ("udp", {"ENETUNREACH"}),
         ("unix", {"ENOENT"}),
+        ("seqpacket", {"ENOENT"}),
         ("abstract", {"ECONNREFUSED"}),
         ("vsock", {"EAFNOSUPPORT"}),
         ("packet", {"EAFNOSUPPORT", "EPERM"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -37,8 +38,8 @@ pytestmark = pytest.mark.needs("netns", "mountns", "bubblewrap", "python3")
 INDEX = f"index.{dns.DOMAIN}"
 OTHER = f"other.{dns.DOMAIN}"
 HEAD = connect_head(INDEX, ECHO)
-SESSION = "live"
 COMES_BACK_S = 2.0
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
 
 @pytest.fixture
 def session(room: Room) -> Iterator[str]:
-    with room.session(SESSION) as name:
+    """A session of a name of its own: the log keeps what others were told."""
+    with room.session(f"live-{next(_numbers)}") as name:
         yield name
 
 
@@ -107,7 +109,8 @@ def test_servers_reset_ends_the_tunnel(room: Room, session: str) -> None:
 
 
 def test_killed_client_leaks_nothing(room: Room, session: str) -> None:
-    """Killed in the middle of bytes both ways: the server sees the end, and coworkd-egress has no descriptor more."""
+    """Killed in the middle of bytes both ways: coworkd-egress has no descriptor more, even where the server reads nothing."""
+    room.client.session_set_policy(session=session, egress=narrowed(idle_s=3))
     room.talk(session, [saying(HEAD, b"x", enough=40)])
     pid = room.client.egress_status().pid
     before = len(os.listdir(f"/proc/{pid}/fd"))
@@ -339,6 +342,37 @@ def test_killed_coworkd_leaves_tunnels_flowing_and_new_ones_waiting(room: Room, 
         opened = {record.connection for record in records if record.kind == "open"}
         assert len(opened) >= result["connections"]
         assert second.ctl("audit", "verify").returncode == 0
+        client.session_delete(session=name, force=True)
+
+
+def test_policy_set_after_a_restart_holds_for_what_was_open_before(room: Room, tmp_path: Path) -> None:
+    """The next coworkd knows the tunnels of the one before: what it forbids is closed, and refused from then on."""
+    policies = write_policies(tmp_path / "policies")
+    name = "heir"
+    with room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as first:
+        client = client_of(first)
+        own = Room(lab=room.lab, daemon=first, client=client)
+        client.session_ensure(name=name, profile=PROFILE, folders=own.folders())
+        process = Tunnel(own, name).process.id
+        first.child.kill()
+        first.child.wait()
+        client.close()
+    with (
+        room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as second,
+        client_of(second) as client,
+    ):
+        own = Room(lab=room.lab, daemon=second, client=client)
+        settings = compose_settings()
+        settings["network"]["allowedDomains"] = [OTHER]
+        assert client.session_set_policy(session=name, egress=settings).closed == 1
+        output = client.attach(process, stdout=0)
+        said = b""
+        while not said.endswith(b"closed\n"):
+            piece = output.read(timeout_s=10)
+            assert piece is not None, said
+            said += piece.data
+        refused, allowed = own.talk(name, [saying(HEAD), saying(connect_head(OTHER, ECHO), b"x", enough=40)])
+        assert (refused.status, allowed.status) == (403, 200)
         client.session_delete(session=name, force=True)
 
 

@@ -72,7 +72,7 @@ def main() -> None:
     answers |= {f"tcp6 {host}:{port}": connect(socket.AF_INET6, (host, port)) for host, port in given["tcp6"]}
     answers |= {f"udp {host}:{port}": ask_udp((host, port)) for host, port in given["udp"]}
     answers |= {f"unix {path}": connect(socket.AF_UNIX, path) for path in given["unix"]}
-    answers |= {f"packet {path}": connect(socket.AF_UNIX, path, socket.SOCK_SEQPACKET) for path in given["unix"]}
+    answers |= {f"seqpacket {path}": connect(socket.AF_UNIX, path, socket.SOCK_SEQPACKET) for path in given["unix"]}
     answers |= {f"abstract {name}": connect(socket.AF_UNIX, "\0" + name) for name in given["abstract"]}
     answers["ping"] = ping(given["tcp"][0][0])
     answers["raw"] = make(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
