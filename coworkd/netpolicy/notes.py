@@ -80,8 +80,11 @@ def _all(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"network.deniedDomainReasons: {pattern!r} is not in network.deniedDomains, so its reason is never told"
     for key in ("http", "https"):
         url = network.get("parentProxy", {}).get(key)
-        if url is not None and parse_proxy_url(url) is None:
-            yield f"network.parentProxy.{key} is no proxy that can be used, and is passed over: http, https or socks5h"
+        proxy = parse_proxy_url(url) if url is not None else None
+        if url is not None and proxy is None:
+            yield f"network.parentProxy.{key} is no proxy that can be used, and is passed over: http or socks5h"
+        elif proxy is not None and proxy.scheme == "https":
+            yield f"network.parentProxy.{key}: TLS toward a proxy is not spoken here, so what goes that way is refused"
 
 
 def _idle(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -21,7 +21,7 @@ ProxyScheme = Literal["http", "https", "socks5h"]
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5h": 1080}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _AUTHORITY = re.compile(
-    r"(?:(?P<user>[^@/?#\\]*)@)?(?P<host>\[[^\]@/?#\\]*\]|[^:@/?#\\\[\]]+)(?::(?P<port>[0-9]{0,5}))?(?:[/?#\\].*)?\Z"
+    r"(?:(?P<user>[^@/?#\\]*)@)?(?P<host>\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]|[^:@/?#\\\[\]]+)(?::(?P<port>[0-9]{0,5}))?(?:[/?#\\].*)?\Z"
 )
 
 

@@ -103,7 +103,8 @@ def whole(low: float, high: float) -> Check:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value % 1 != 0:
             place.refuse(f"wants a whole number from {low} to {high}")
         elif not low <= value <= high:
-            place.refuse(f"{str(value)[:40]} is not from {low} to {high}")
+            shown = value if abs(value) < 1e15 else "that number"  # int to text is bounded
+            place.refuse(f"{shown} is not from {low} to {high}")
 
     return check
 
