@@ -36,8 +36,6 @@ _READ_BYTES = 65536
 _IN_THE_OPEN = "requests to this host are inspected, and taken over TLS only: use https://"
 _LIMIT_WORDS = "this session has too many connections, at once or a second; try again in a moment"
 _AWAY_WORDS = "who records connections is away, so none is made; try again in a moment"
-_DENY_WORDS = "host is on the deny list"
-"""How netpolicy begins where the policy gives no words of its own."""
 KNOWN = -1
 """Instead of a mask: the loop has the socket, whatever it is asked for."""
 
@@ -212,9 +210,7 @@ class Connection:
         record.set_verdict(verdict)
         if not verdict.allowed:
             record.refuse(verdict.reason)
-            has_words = verdict.rule is not None and not verdict.reason.startswith(_DENY_WORDS)
-            words = verdict.reason if has_words else ""
-            self._refuse(front, Refusal(kind="allowlist", reason=verdict.reason, denied_reason=words))
+            self._refuse(front, Refusal(kind="allowlist", reason=verdict.reason, denied_reason=verdict.policy_words))
             return
         if not asked.tunnel and session.rules.inspects(verdict.host) is not None:
             # In the open nobody would look at what the policy wants looked at.

@@ -119,6 +119,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """The pattern that decided, with where it stands (`*.example.com in egress/default.json`); None where none did."""
     reason: str
     """A sentence for whoever asked."""
+    policy_words: str = ""
+    """What the policy itself says to whoever is refused (`deniedDomainReasons`)."""
 
 
 # -- coworkd asks -------------------------------------------------------------------------------------------------

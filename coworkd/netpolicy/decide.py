@@ -47,9 +47,9 @@ class Rules:
             pattern = layer.denied.find(canonical, port)
             if pattern is not None:
                 rule = f"{pattern} in {layer.source}"
-                return _verdict(
-                    canonical, port, rule, layer.reasons.get(pattern) or f"host is on the deny list ({rule})"
-                )
+                words = layer.reasons.get(pattern, "")
+                reason = words or f"host is on the deny list ({rule})"
+                return _verdict(canonical, port, rule, reason, policy_words=words)
         lifted = self._allowance(canonical, port, now)
         rules = [] if lifted is None else [f"{lifted.pattern}, allowed for a time"]
         for layer in self._layers:
@@ -147,8 +147,8 @@ class _Ways:
         return "direct" if parent is None or self._no_proxy.covers(host) else parent
 
 
-def _verdict(host: str, port: int, rule: str | None, reason: str) -> Verdict:
-    return Verdict(allowed=False, host=host, port=port, rule=rule, reason=reason)
+def _verdict(host: str, port: int, rule: str | None, reason: str, *, policy_words: str = "") -> Verdict:
+    return Verdict(allowed=False, host=host, port=port, rule=rule, reason=reason, policy_words=policy_words)
 
 
 def _printable(host: str) -> str:
