@@ -119,6 +119,15 @@ def test_check_of_a_directory_looks_into_its_seccomp_files(shell: Shell) -> None
     assert out.startswith(f"{shell.root}/etc/seccomp/mine.json:2: defaultAction: ")
 
 
+def test_check_notes_what_does_nothing_in_settings(shell: Shell) -> None:
+    idle = SRT.replace('"network":{', '"allowPty":true,"network":{')
+    file = shell.write("etc/egress/default.json", idle)
+    note = "allowPty does nothing here: it is for macOS (note)"
+    assert shell.run("check", file) == (0, f"{note}\n{file}: ok (egress)\n")
+    status, out = shell.run("check", str(shell.root / "etc"))
+    assert (status, out.splitlines()[0]) == (0, f"{file}: {note}")
+
+
 def test_check_speaks_json_whether_asked_before_or_after_the_command(shell: Shell) -> None:
     bad = shell.write("b.toml", "x = 1\n")
     for status, out in (shell.run("check", bad, json=True), shell.run("check", "--json", bad)):

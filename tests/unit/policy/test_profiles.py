@@ -7,7 +7,7 @@ import pytest
 from coworkd.policy.layers import Layer
 from coworkd.policy.profiles import load_policies, parse_profile
 from coworkd.settings import BadFile, Finding
-from tests.unit.policy.policy_layers import make_layer, make_vendor
+from tests.unit.policy.policy_layers import SRT, make_layer, make_vendor
 
 MIB = 1 << 20
 
@@ -101,6 +101,14 @@ def test_a_wrong_settings_file_refuses_the_set() -> None:
         )
     )
     assert (finding.key, finding.line) == ("network.allowedDomains[0]", 1)
+
+
+def test_settings_are_those_of_the_highest_layer_and_know_their_file() -> None:
+    admin = make_layer("/etc", egress__default_dot_json=SRT.replace("[]", '["a.example"]', 1))
+    read = load_policies([make_vendor(), admin]).egress_settings
+    assert {name: (one.source, one.allowed) for name, one in read.items()} == {
+        "default": ("/etc/egress/default.json", ("a.example",))
+    }
 
 
 def test_a_misspelt_ceiling_is_not_passed_over() -> None:
