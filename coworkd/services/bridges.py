@@ -78,6 +78,15 @@ class Bridges:
             self._nursery = None
             self._pipes.close()
 
+    async def end_all(self) -> None:
+        """coworkd stops: end every bridge, and record it. A record that cannot be written is logged."""
+        async with self._turn:
+            for bridge in list(self._bridges.values()):
+                bridge.close()
+                await bridge.closed.wait()
+                await self._record_quietly(bridge)
+            self._bridges.clear()
+
     def look(self) -> None:
         """A session was opened, closed or opened anew: bridges look at once, not at their next look."""
         for bridge in self._bridges.values():

@@ -184,6 +184,21 @@ async def test_before_it_serves_nothing_is_opened(tmp_path: Path) -> None:
 
 
 @in_trio
+async def test_all_end_in_order_and_each_is_recorded_once(tmp_path: Path) -> None:
+    async with bridge_house() as house:
+        for name in ("one", "two"):
+            await house.open(f"unix://{tmp_path}/{name}", f"unix://{tmp_path}/out", name=name)
+        house.audit.full.add("bridge.close")
+        await house.bridges.end_all()
+        assert (await house.bridges.list()).bridges == ()
+        await house.open(f"unix://{tmp_path}/one", f"unix://{tmp_path}/out", name="one")
+        house.audit.full.clear()
+        await house.bridges.end_all()
+    assert [kind for kind in house.audit.kinds if kind == "bridge.close"] == ["bridge.close"]
+    assert house.audit.fields("bridge.close")["reason"] == "coworkd stops"
+
+
+@in_trio
 async def test_when_coworkd_stops_each_end_is_recorded_and_nothing_is_left(tmp_path: Path) -> None:
     before = open_fds()
     with Server(tmp_path) as server:
