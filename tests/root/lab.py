@@ -87,9 +87,9 @@ class Lab:
         self.certificates = certificates
 
     @contextlib.contextmanager
-    def running_daemon(self, directory: Path, *options: str) -> Iterator[Daemon]:
-        """A coworkd on the guest side."""
-        with running_daemon(directory, *options, through=self.guest.entering()) as daemon:
+    def running_daemon(self, directory: Path, *options: str, through: Sequence[str] = ()) -> Iterator[Daemon]:
+        """A coworkd on the guest side; `through` is an argv that becomes it there."""
+        with running_daemon(directory, *options, through=through or self.guest.entering()) as daemon:
             yield daemon
 
     @contextlib.contextmanager

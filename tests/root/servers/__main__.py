@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.root.servers import dns, ftp, grpc_echo
+from tests.root.servers import dns, ftp, grpc_echo, parents
 from tests.root.servers.plain import SERVERS, serve_plain
 from tests.root.servers.seen import Seen
 from tests.root.servers.web import WebServer, make_tls
@@ -42,6 +42,9 @@ def main() -> None:
     for port, behave in SERVERS.items():
         start(serve_plain, listen(port), behave.__name__, behave, seen)
     start(ftp.serve_ftp, listen(ftp.PORT), seen)
+    start(parents.serve_parent, listen(parents.HTTP_PORT), parents.http_parent, seen)
+    start(parents.serve_parent, listen(parents.SOCKS_PORT), parents.socks_parent, seen)
+    start(parents.serve_parent, parents.listen_as_host(str(directory)), parents.the_host, seen)
     end_grpc = grpc_echo.start_grpc(directory / "server.pem", directory / "server.key")
     print("ready", flush=True)
     sys.stdin.buffer.read()
