@@ -13,7 +13,7 @@ Does not ask any tool and reads no file: `services.presets` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -40,6 +40,7 @@ STATIC: Mapping[str, tuple[str, ...]] = {
 """Preset → hosts that are the same everywhere."""
 RESOLVED = ("debian", "node", "python", "ubuntu")
 """Presets that are nothing without a table."""
+_DISTRIBUTIONS = ("debian", "ubuntu")
 NAMES = tuple(sorted({*STATIC, *RESOLVED}))
 
 
@@ -89,12 +90,19 @@ def resolve(settings: EgressSettings, table: PresetTable) -> EgressSettings:
             hint = f"; did you mean {close!r}?" if close is not None else ""
             raise InvalidParams(f"{settings.source}: there is no preset {preset!r}{hint}", key="coworkd.presets")
         found[preset] = table.hosts(preset)
-        if not found[preset]:
+        if not found[preset] and not _is_of_another_system(preset, settings.presets, table):
             warnings.append(
                 f"coworkd.presets: {preset!r} allows nothing, for nobody found out its hosts on this machine; "
                 "`coworkctl egress presets --write FILE` does"
             )
     return replace(settings, preset_hosts=found, warnings=tuple(dict.fromkeys((*settings.warnings, *warnings))))
+
+
+def _is_of_another_system(preset: str, presets: Sequence[str], table: PresetTable) -> bool:
+    """Whether it is a distribution's, and this machine is of another that the settings name too."""
+    return preset in _DISTRIBUTIONS and any(
+        other in presets and bool(table.hosts(other)) for other in _DISTRIBUTIONS if other != preset
+    )
 
 
 def _refuse_host(entry: str) -> Wrong | None:

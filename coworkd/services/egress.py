@@ -208,6 +208,9 @@ class Egress:
         if wrong is not None:
             raise InvalidParams(wrong[0], key="host", nearest=wrong[1])
         served = await self._find(params.session)
+        strict = next((layer.source for layer in served.base.settings if layer.strict), None)
+        if strict is not None:
+            raise PolicyDenied(f"{strict} says strictAllowlist: no allowance lifts its list", key="host")
         limit_s = await self._allow_max_s(params.session)
         if not 0 < params.duration_s <= limit_s:
             raise PolicyDenied(

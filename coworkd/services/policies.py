@@ -160,10 +160,12 @@ class PolicyStore:
         self, policy: EffectivePolicy, request: Mapping[str, Any] | None, /
     ) -> tuple[SessionEgress, tuple[str, ...]]:
         """See `SessionPolicyPort`."""
-        asked = None
-        if request is not None:
-            asked = resolve(parse_settings_map(request, source="the host's settings"), self._loaded().presets)
-        return compose_session_egress(policy.egress, policy.profile.egress.upstream, asked)
+        upstream = policy.profile.egress.upstream
+        if request is None:
+            return compose_session_egress(policy.egress, upstream, None)
+        asked = resolve(parse_settings_map(request, source="the host's settings"), self._loaded().presets)
+        limits = tuple(request.get("coworkd", {}).get("limits", {}))
+        return compose_session_egress(policy.egress, upstream, asked, limits=limits)
 
     def presets(self) -> EgressPresets:
         """See `SessionPolicyPort`."""

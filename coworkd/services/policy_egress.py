@@ -8,7 +8,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from msgspec import structs
 
@@ -21,24 +21,26 @@ _SENTENCES_LIMIT = 100
 
 
 def compose_session_egress(
-    profile: EgressSettings, upstream: str, request: EgressSettings | None
+    profile: EgressSettings, upstream: str, request: EgressSettings | None, *, limits: Collection[str] = ()
 ) -> tuple[SessionEgress, tuple[str, ...]]:
-    """What holds, and what of the request does not."""
+    """What holds, and what of the request does not. `limits` names those the request gives: what it leaves out is the profile's."""
     alone = SessionEgress(settings=(profile,), upstream=upstream, limits=profile.limits)
     if request is None:
         return alone, ()
-    both = structs.replace(alone, settings=(profile, request), limits=_smaller(profile.limits, request.limits))
-    sentences = [*_narrowed_hosts(alone, request), *_narrowed_ways(profile, request)]
+    both = structs.replace(alone, settings=(profile, request), limits=_smaller(profile.limits, request.limits, limits))
+    sentences = [
+        *_narrowed_hosts(alone, request),
+        *_narrowed_ways(profile, request),
+        *_narrowed_limits(profile.limits, request.limits, limits),
+    ]
     if len(sentences) > _SENTENCES_LIMIT:
         more = len(sentences) - _SENTENCES_LIMIT
         sentences[_SENTENCES_LIMIT:] = [f"egress: {more} more patterns stay out: the profile does not allow them"]
     return both, tuple(sentences)
 
 
-def _smaller(first: EgressLimits, second: EgressLimits) -> EgressLimits:
-    return EgressLimits(
-        **{name: min(getattr(first, name), getattr(second, name)) for name in EgressLimits.__struct_fields__}
-    )
+def _smaller(profile: EgressLimits, request: EgressLimits, given: Collection[str]) -> EgressLimits:
+    return structs.replace(profile, **{name: min(getattr(profile, name), getattr(request, name)) for name in given})
 
 
 def _narrowed_hosts(profile: SessionEgress, request: EgressSettings) -> Iterator[str]:
@@ -61,7 +63,10 @@ def _narrowed_ways(profile: EgressSettings, request: EgressSettings) -> Iterator
         yield "egress: network.mitmProxy is left out: the way out is the profile's to say"
     if request.allow_private and not profile.allow_private:
         yield "egress: coworkd.allow_private is left out: the profile's settings do not give it"
-    for name in EgressLimits.__struct_fields__:
-        asked, given = getattr(request.limits, name), getattr(profile.limits, name)
-        if asked > given and asked != getattr(EgressLimits(), name):
-            yield f"egress: coworkd.limits.{name} {asked:g} is narrowed to {given:g}"
+
+
+def _narrowed_limits(profile: EgressLimits, request: EgressLimits, given: Collection[str]) -> Iterator[str]:
+    for name in given:
+        asked, bound = getattr(request, name), getattr(profile, name)
+        if asked > bound:
+            yield f"egress: coworkd.limits.{name} {asked:g} is narrowed to {bound:g}"

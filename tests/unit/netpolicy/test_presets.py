@@ -95,3 +95,11 @@ def test_a_wrong_table_is_refused_by_key(tree: Any, key: str, says: str) -> None
     with pytest.raises(BadFile, match=says) as caught:
         parse(tree)
     assert caught.value.findings[0].key == key
+
+
+def test_another_distribution_than_this_machines_is_nothing_to_warn_of() -> None:
+    table = PresetTable(presets={"debian": ResolvedPreset(hosts=("mirror.example",))})
+    both = resolve(EgressSettings(source="s", presets=("debian", "ubuntu")), table)
+    assert (both.preset_hosts["ubuntu"], both.warnings) == ((), ())
+    alone = resolve(EgressSettings(source="s", presets=("ubuntu",)), table)
+    assert len(alone.warnings) == 1

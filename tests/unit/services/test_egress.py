@@ -319,6 +319,15 @@ async def test_without_a_bound_nothing_is_allowed_for_a_time() -> None:
 
 
 @in_trio
+async def test_a_strict_list_is_lifted_by_no_allowance() -> None:
+    async with open_room() as room:
+        await room.serve_bob(words.SessionEgress(settings=(words.EgressSettings(source="strict.json", strict=True),)))
+        room.policies.allow_max_s = 100.0
+        with pytest.raises(PolicyDenied, match=r"strict\.json says strictAllowlist"):
+            await room.egress.allow(allow())
+
+
+@in_trio
 async def test_an_allowance_names_a_host_as_a_file_would() -> None:
     async with open_room() as room:
         await room.serve_bob()

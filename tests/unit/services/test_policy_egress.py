@@ -39,9 +39,15 @@ def test_what_a_request_leaves_out_is_closed() -> None:
 
 def test_bounds_are_the_smaller_of_both_and_what_was_cut_is_told() -> None:
     asked = request(limits=EgressLimits(connections=5000, rate_per_s=1.0))
-    egress, narrowed = compose_session_egress(PROFILE, "direct", asked)
+    egress, narrowed = compose_session_egress(PROFILE, "direct", asked, limits=("connections", "rate_per_s"))
     assert (egress.limits.connections, egress.limits.rate_per_s, egress.limits.idle_s) == (100, 1.0, 60.0)
     assert narrowed == ("egress: coworkd.limits.connections 5000 is narrowed to 100",)
+
+
+def test_a_bound_the_request_leaves_out_is_the_profiles() -> None:
+    wide = EgressSettings(source="p", allowed=("index.example",), limits=EgressLimits(connections=9000))
+    egress, narrowed = compose_session_egress(wide, "direct", request(allowed=("index.example",)))
+    assert (egress.limits.connections, narrowed) == (9000, ())
 
 
 def test_ways_out_and_private_ranges_are_the_profiles_to_say() -> None:
