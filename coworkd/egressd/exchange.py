@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from typing import Literal
 
-from coworkd.egressd.loop import IN, OUT, Loop
+from coworkd.egressd.loop import ERROR, IN, OUT, Loop
 from coworkd.egressd.pump import BUFFER_LIMIT_BYTES, Pump, Sends
 from coworkd.egressd.race import connect_words
 
@@ -116,6 +116,9 @@ class Exchange:
                 side.ended = not data
                 self.moved_at = self._loop.now
                 self._take(self._pump.receive_client(data))
+        if mask & _TROUBLE and self._fails_quietly(side):
+            self._over("lost", "client: it is gone")
+            return
         self._settle()
 
     def _upstream_ready(self, mask: int) -> None:
@@ -137,7 +140,21 @@ class Exchange:
                 side.ended = not data
                 self.moved_at = self._loop.now
                 self._take_upstream(data)
+        if mask & _TROUBLE and self._fails_quietly(side):
+            side.ended = side.broken = True
+            reason = "upstream: it is gone"
+            self._take(self._pump.lose_upstream(reason))
         self._settle(reason)
+
+    def _fails_quietly(self, side: _Side) -> bool:
+        """Whether a socket of which nothing is wanted has an error. A mere hang-up is told for ever: it is not listened to any more."""
+        if side.mask != ERROR:
+            return False
+        if side.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return True
+        self._loop.unregister(side.connection.fileno())
+        side.mask = 0
+        return False
 
     def _take_upstream(self, data: bytes) -> None:
         self.received_bytes += len(data)
@@ -197,13 +214,11 @@ class Exchange:
         return True
 
     def _ask(self, side: _Side, handler: Callable[[int], None], *, reads: bool) -> None:
-        mask = (IN if reads and not side.ended else 0) | (OUT if side.out and not side.broken else 0)
+        mask = ERROR | (IN if reads and not side.ended else 0) | (OUT if side.out and not side.broken else 0)
         if mask == side.mask:
             return
         fd = side.connection.fileno()
-        if not mask:
-            self._loop.unregister(fd)
-        elif side.mask:
+        if side.mask:
             self._loop.modify(fd, mask)
         else:
             self._loop.register(fd, mask, handler)

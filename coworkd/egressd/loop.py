@@ -27,6 +27,8 @@ Handler = Callable[[int], object]
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
+ERROR = select.EPOLLERR
+"""Told in any case; as a mask by itself: a descriptor that is watched for errors (and hang-ups) alone."""
 ONCE = select.EPOLLONESHOT
 """With it a descriptor is asked for one event, then stays registered and silent, errors and all, until it is modified."""
 _EVENTS_A_TURN = 256

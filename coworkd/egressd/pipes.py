@@ -112,6 +112,13 @@ class PipePool:
         else:
             self._small -= 1
 
+    def trim(self) -> None:
+        """Close the idle ones but one; now and then, for what a rush has made."""
+        while len(self._idle_big) > 1:
+            self.discard(self._idle_big.pop())
+        while self._idle_small:
+            self.discard(self._idle_small.pop())
+
     def close(self) -> None:
         """Close the idle ones."""
         for pipe in (*self._idle_big, *self._idle_small):

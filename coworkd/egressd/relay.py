@@ -3,9 +3,11 @@
 Rules
 - A direction pulls only what its destination takes: the room in the destination's send buffer is asked for (SO_MEMINFO) and used up,
   then asked for again. So hardly anything is ever left in a pipe, and two thousand stalled tunnels hold none.
+- What waits in a socket for its peer to read is bounded (`UNSENT_BYTES`), what is on its way is not: otherwise a few hundred readers that
+  do not read would take all memory that the kernel has for TCP, and with it the rate of all others.
 - A direction whose destination has no room is stalled: its source is not read until the destination is writable. Interest in the epoll
-  changes then and at an end of file, at no other time; a descriptor in which nothing is of interest is taken out, for an error or a
-  hang-up would be told of again and again.
+  changes then and at an end of file, at no other time. A descriptor of which nothing is wanted is still watched for a reset, and taken
+  out once both its sides are shut, which would be told of again and again.
 - At most `TURN_BYTES` a direction and a turn: a fast tunnel waits for the others.
 - An end of file goes on as such (shutdown of the other's sending side); when both directions have ended the tunnel has. A reset goes on
   as a reset, and ends both directions.
@@ -24,7 +26,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from coworkd.egressd.loop import IN, OUT, Loop
+from coworkd.egressd.loop import ERROR, IN, OUT, Loop
 from coworkd.egressd.pipes import BIG_BYTES, Pipe, PipePool, Share
 from coworkd.system import splice
 
@@ -36,7 +38,13 @@ _BLIND_CREDIT_BYTES = 64 * 1024
 """Where the kernel tells no room."""
 _SMALL_BYTES = 16 * 1024
 _COPY_BYTES = 64 * 1024
+UNSENT_BYTES = 512 * 1024
 _SO_MEMINFO = 55
+_TCP_NOTSENT_LOWAT = 25
+_UNSENT_AT = 144
+"""Of `tcpi_notsent_bytes` in struct tcp_info (linux/tcp.h)."""
+_UNSENT = struct.Struct("=I")
+_INFO_BYTES = _UNSENT_AT + _UNSENT.size
 _MEMINFO = struct.Struct("=9I")
 _RESET = struct.pack("ii", 1, 0)
 _TROUBLE = select.EPOLLERR | select.EPOLLHUP
@@ -51,8 +59,17 @@ def reset(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def room(destination: socket.socket) -> int:
-    """How many bytes the send buffer surely takes; 0 until epoll would call it writable, a third being free."""
+def bound_unsent(destination: socket.socket) -> bool:
+    """Have no more than `UNSENT_BYTES` wait in the socket for the peer's window (tcp(7), TCP_NOTSENT_LOWAT); False where it is not TCP."""
+    try:
+        destination.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    except OSError:
+        return False
+    return True
+
+
+def room(destination: socket.socket, *, bounded: bool) -> int:
+    """How many bytes the socket surely takes; 0 until epoll would call it writable. `bounded` is what `bound_unsent` said."""
     try:
         values = _MEMINFO.unpack(destination.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
     except (OSError, struct.error):
@@ -62,13 +79,31 @@ def room(destination: socket.socket) -> int:
     free = limit - taken
     if free < taken >> 1:
         return 0
-    return free - free // 8  # the kernel's own bookkeeping takes some
+    free -= free // 8  # the kernel's own bookkeeping takes some
+    if not bounded:
+        return free
+    unsent: int = _UNSENT.unpack_from(
+        destination.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES), _UNSENT_AT
+    )[0]
+    return min(free, UNSENT_BYTES - unsent) if 2 * unsent < UNSENT_BYTES else 0
 
 
 class _Flow:
     """One direction."""
 
-    __slots__ = ("copies", "credit", "destination", "done", "held", "moved", "pending", "pipe", "source", "stalled")
+    __slots__ = (
+        "bounded",
+        "copies",
+        "credit",
+        "destination",
+        "done",
+        "held",
+        "moved",
+        "pending",
+        "pipe",
+        "source",
+        "stalled",
+    )
 
     def __init__(self, source: socket.socket, destination: socket.socket, pending: bytes) -> None:
         self.source = source
@@ -82,6 +117,7 @@ class _Flow:
         self.stalled = False
         self.done = False
         self.copies = False
+        self.bounded: bool | None = None
 
     @property
     def reading(self) -> bool:
@@ -185,6 +221,17 @@ class Relay:
             number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
                 self._fail(connection, number)
+            else:
+                self._park(connection)
+
+    def _park(self, connection: socket.socket) -> None:
+        """A hang-up without an error, told until the descriptor is closed: not to be heard again where nothing else is wanted."""
+        if connection is self._client and self._client_mask == ERROR:
+            self._loop.unregister(connection.fileno())
+            self._client_mask = 0
+        elif connection is self._upstream and self._upstream_mask == ERROR:
+            self._loop.unregister(connection.fileno())
+            self._upstream_mask = 0
 
     def _turn(self, flow: _Flow) -> None:
         """Move what can be moved now."""
@@ -218,19 +265,17 @@ class Relay:
 
     def _set_interest(self) -> None:
         up, down = self._up, self._down
-        mask = (IN if up.reading else 0) | (OUT if down.stalled else 0)
+        mask = ERROR | (IN if up.reading else 0) | (OUT if down.stalled else 0)
         if mask != self._client_mask:
             self._change(self._client.fileno(), self._client_mask, mask, self._client_ready)
             self._client_mask = mask
-        mask = (IN if down.reading else 0) | (OUT if up.stalled else 0)
+        mask = ERROR | (IN if down.reading else 0) | (OUT if up.stalled else 0)
         if mask != self._upstream_mask:
             self._change(self._upstream.fileno(), self._upstream_mask, mask, self._upstream_ready)
             self._upstream_mask = mask
 
     def _change(self, fd: int, old: int, new: int, handler: Callable[[int], None]) -> None:
-        if not new:
-            self._loop.unregister(fd)
-        elif old:
+        if old:
             self._loop.modify(fd, new)
         else:
             self._loop.register(fd, new, handler)
@@ -246,7 +291,9 @@ class Relay:
         left = TURN_BYTES
         while left > 0 and not flow.done:
             if flow.credit < _LOW_CREDIT_BYTES:
-                flow.credit = room(flow.destination)
+                if flow.bounded is None:
+                    flow.bounded = bound_unsent(flow.destination)
+                flow.credit = room(flow.destination, bounded=flow.bounded)
                 if not flow.credit:
                     return False
             count = min(flow.credit, BIG_BYTES, left)

@@ -126,6 +126,7 @@ class Egress:
     def _sweep(self) -> None:
         for session in list(self._sessions.values()):
             session.sweep()
+        self._state.pool.trim()
         alone_s = self._loop.now - self._alone_since
         if self._supervisor is None and self._linger_s is not None and alone_s > self._linger_s:
             self._loop.stop()

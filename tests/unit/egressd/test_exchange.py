@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from coworkd.egressd.exchange import Exchange
-from coworkd.egressd.loop import Loop
+from coworkd.egressd.loop import ERROR, Loop
 from coworkd.egressd.pump import BUFFER_LIMIT_BYTES, NOTHING, Sends
 from coworkd.egressd.relay import reset
 from tests.unit.egressd.sockets import fill, read_all, tcp_pair, turn_until
@@ -217,3 +217,20 @@ def test_an_end_calls_nobody(pair: Pair) -> None:
     pair.exchange.end()
     assert pair.over == []
     assert pair.upstream.fileno() == -1
+
+
+def test_a_client_that_is_gone_is_heard_while_it_is_not_read(pair: Pair) -> None:
+    pair.pump.wants_client = False
+    pair.start()
+    reset(pair.client)
+    pair.client.close()
+    assert pair.until_over() == ("lost", "client: it is gone")
+
+
+def test_an_upstream_that_is_gone_is_heard_while_it_is_not_read(pair: Pair) -> None:
+    pair.start()
+    pair.heard(pair.server, 6)
+    turn_until(pair.loop, lambda: fill(pair.server) == 0 and pair.exchange.upstream_mask == ERROR)
+    reset(pair.server)
+    pair.server.close()
+    assert pair.until_over() == ("ended", "upstream: it is gone")

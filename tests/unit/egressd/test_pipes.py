@@ -79,6 +79,15 @@ def test_idle_small_ones_are_not_kept_without_bound(pool: PipePool) -> None:
     assert pool.open_count <= 16 + 32
 
 
+def test_what_a_rush_has_made_is_closed_again(pool: PipePool) -> None:
+    share = Share()
+    drop(pool, share, hold(pool, share, 40))
+    pool.trim()
+    assert pool.open_count == 1
+    pool.trim()
+    assert pool.open_count == 1
+
+
 def test_a_discarded_pipe_never_comes_back(pool: PipePool) -> None:
     pipe = pool.borrow(Share())
     os.write(pipe.write, b"of another session")

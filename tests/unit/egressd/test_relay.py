@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from coworkd.egressd import relay as relays
-from coworkd.egressd.loop import Loop
+from coworkd.egressd.loop import OUT, Loop
 from coworkd.egressd.pipes import PipePool, Share
-from coworkd.egressd.relay import TURN_BYTES, Relay, room
+from coworkd.egressd.relay import TURN_BYTES, UNSENT_BYTES, Relay, bound_unsent, room
 from coworkd.system import splice
 from tests.unit.egressd.sockets import fill, open_fds, read_all, tcp_pair, turn_until
 
@@ -152,13 +152,15 @@ def test_a_reset_goes_on_as_a_reset(loop: Loop, pool: PipePool) -> None:
         tunnel.close()
 
 
-def test_a_reset_under_a_stall_ends_it(loop: Loop, pool: PipePool) -> None:
-    """The source is not read then, and is not in the epoll for reading: its error still comes."""
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_under_a_stall_ends_it(loop: Loop, pool: PipePool, who: str) -> None:
+    """The source is not read then: its error still comes."""
     tunnel = Tunnel(loop, pool)
     tunnel.start()
     stall(tunnel)
-    relays.reset(tunnel.server)
-    tunnel.server.close()
+    dying = tunnel.client if who == "client" else tunnel.server
+    relays.reset(dying)
+    dying.close()
     turn_until(loop, lambda: tunnel.ends)
     assert tunnel.share.big == 0
     tunnel.close()
@@ -177,13 +179,29 @@ def test_a_stalled_reader_holds_no_pipe_and_loses_nothing(loop: Loop, pool: Pipe
     tunnel = Tunnel(loop, pool)
     tunnel.start()
     sent = stall(tunnel)
-    assert sent > 1_000_000
+    assert sent > UNSENT_BYTES
     assert pool.open_count == 1
     assert pool.held_big == 0
     assert idle(loop)
     assert len(tunnel.receive(tunnel.server, sent)) == sent
     tunnel.client.send(b"and on")
     assert tunnel.receive(tunnel.server, 6) == b"and on"
+    tunnel.close()
+
+
+def test_a_hang_up_under_a_stall_is_told_once(loop: Loop, pool: PipePool) -> None:
+    """Both sides of the client's connection are shut while its bytes still wait for the server."""
+    tunnel = Tunnel(loop, pool)
+    tunnel.start()
+    sent = stall(tunnel)
+    tunnel.server.shutdown(socket.SHUT_WR)
+    tunnel.client.shutdown(socket.SHUT_WR)
+    turn_until(loop, lambda: ended(tunnel.client))
+    loop.turn(0.01)
+    assert idle(loop)
+    assert len(tunnel.receive(tunnel.server, sent)) == sent
+    turn_until(loop, lambda: tunnel.ends)
+    assert tunnel.ends == [""]
     tunnel.close()
 
 
@@ -331,11 +349,42 @@ def test_two_hundred_stalled_readers_leave_a_new_tunnel_its_pipe(loop: Loop, poo
     assert open_fds() == before
 
 
-def test_room_is_what_the_buffer_surely_takes() -> None:
+@pytest.mark.parametrize("bounded", [False, True])
+def test_room_is_what_the_buffer_surely_takes(bounded: bool) -> None:
     near, far = tcp_pair()
-    first = room(near)
+    if bounded:
+        assert bound_unsent(near)
+    first = room(near, bounded=bounded)
+    assert first > 64 * 1024
     assert near.send(bytes(first)) == first
-    fill(near)
-    assert room(near) == 0
+    filled = fill(near)
+    assert room(near, bounded=bounded) == 0
+    if bounded:
+        assert first + filled < 2 * UNSENT_BYTES + far.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    near.close()
+    far.close()
+
+
+def test_room_and_epoll_agree(loop: Loop) -> None:
+    """Otherwise a stalled direction would be woken up for nothing, again and again."""
+    near, far = tcp_pair()
+    bound_unsent(near)
+    ready: list[int] = []
+    loop.register(near.fileno(), OUT, ready.append)
+    for _ in range(400):
+        ready.clear()
+        loop.turn(0)
+        assert bool(ready) == (room(near, bounded=True) > 0)
+        with contextlib.suppress(BlockingIOError):
+            near.send(bytes(10_000))
+        far.recv(3000)
+    near.close()
+    far.close()
+
+
+def test_a_unix_socket_has_no_bound_but_its_buffer() -> None:
+    near, far = socket.socketpair()
+    assert not bound_unsent(near)
+    assert room(near, bounded=False) > 64 * 1024
     near.close()
     far.close()
