@@ -36,13 +36,18 @@ from coworkd.rpc.handlers.link import link_methods
 from coworkd.rpc.handlers.policy import policy_methods
 from coworkd.rpc.handlers.process import process_methods
 from coworkd.rpc.handlers.session import session_methods
+from coworkd.rpc.handlers.streams import bridge_methods, stream_methods
 from coworkd.rpc.handlers.trust import trust_methods
 from coworkd.rpc.methods import MethodTable
 from coworkd.rpc.server import Server
+from coworkd.rpc.stream_data import encode_stream_data
 from coworkd.sandbox.compose import composer
 from coworkd.services.audit import AuditLog
+from coworkd.services.bridges import Bridges
+from coworkd.services.bridges_ends import Ends
 from coworkd.services.egress import Egress
 from coworkd.services.events import EventRing
+from coworkd.services.forwards import Forwards
 from coworkd.services.health import Health, Sources
 from coworkd.services.launching import Connect, LauncherClient
 from coworkd.services.logs import LogService
@@ -52,6 +57,7 @@ from coworkd.services.processes import Processes, ProcessLimits, fit_descriptors
 from coworkd.services.session_home import Homes
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
+from coworkd.services.streams import Streams
 from coworkd.services.trust import Trust
 from coworkd.system.guest import read_bwrap_features, read_layout
 from coworkd.wire.connection import compose_notification
@@ -121,7 +127,10 @@ class App:
         )
         self.sessions = self._make_sessions()
         self.processes = self._make_processes()
-        self.sessions.attach(self.processes)
+        self.streams = Streams(encode=encode_stream_data)
+        self.forwards = Forwards(sessions=self.sessions, launcher=self.launcher, audit=self.audit, streams=self.streams)
+        self.bridges = self._make_bridges()
+        self.sessions.attach(self.processes, on_turn=self._session_turned)
         self.egress.attach(self.sessions)
         self.policies.attach(self.sessions.refresh)
         self.server = Server(self._methods(), self.audit)
@@ -153,6 +162,22 @@ class App:
             audit=self.audit,
             events=self.events,
         )
+
+    def _make_bridges(self) -> Bridges:
+        config = self._config
+        own = [config.launcher_socket, config.egress_socket]
+        own += [uri.removeprefix("unix://") for uri in config.endpoints if uri.startswith("unix://")]
+        return Bridges(
+            ends=Ends(sessions=self.sessions, launcher=self.launcher, own_sockets=tuple(own)),
+            audit=self.audit,
+            on_degraded=self.health.degrade,
+            allow_bridges=config.allow_bridges,
+        )
+
+    def _session_turned(self, session: str, *, is_open: bool) -> None:
+        self.bridges.look()
+        if not is_open:
+            self.forwards.end_session(session)
 
     def _make_processes(self) -> Processes:
         limits = ProcessLimits(spool=self._config.spool, finished=self._config.finished)
@@ -211,6 +236,9 @@ class App:
             await nursery.start(self.sessions.serve)
             await self.sessions.reopen()
             await self.egress.stop_others()
+        with self.health.stage("bridges"):
+            await nursery.start(self.streams.serve)
+            await nursery.start(self.bridges.serve, self._config.bridges)
         with self.health.stage("listen"):
             await nursery.start(self.server.run)
             for uri in self._config.endpoints:
@@ -233,6 +261,7 @@ class App:
         _log.info("stopping: %s", self._stop_reason)
         running = sum(count for state, count in self.processes.state_counts().items() if state != "exited")
         await self.server.shut_down(_LINKS_GRACE_S)
+        await self.bridges.end_all()
         if self._mode == "local":
             try:
                 await self.processes.end_all()
@@ -273,6 +302,8 @@ class App:
                 *session_methods(self.sessions),
                 *egress_methods(self.egress),
                 *trust_methods(self.trust),
+                *stream_methods(self.streams, self.forwards),
+                *bridge_methods(self.bridges),
                 *process_methods(self.processes),
                 *audit_methods(self.audit),
                 *event_methods(self.events),

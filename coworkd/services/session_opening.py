@@ -7,6 +7,7 @@ launcher than before knows no session (`generation`). A way out that is missing 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -25,6 +26,12 @@ class Opened(Struct, frozen=True, kw_only=True):
     """Optional tree entries that were left out."""
     told: tuple[str, ...]
     """What is not as asked."""
+
+
+class OnTurn(Protocol):
+    """Told, synchronously, that a session has opened or closed."""
+
+    def __call__(self, session: str, *, is_open: bool) -> None: ...
 
 
 class Openings:
@@ -47,6 +54,7 @@ class Openings:
         self._home_path = home_path
         self._layout = layout
         self._generations: dict[str, int] = {}
+        self.on_turn: OnTurn = _nobody
 
     def is_open(self, name: str) -> bool:
         return self._generations.get(name) == self._launcher.generation
@@ -57,7 +65,10 @@ class Openings:
         return tuple(name for name in self._generations if self.is_open(name))
 
     async def open(self, record: SessionRecord, policy: EffectivePolicy) -> Opened:
-        """Open it, or find it open. Raises `MountFailed`, `SandboxSetupFailed`, `Unavailable`, `InvalidParams` for the record's settings."""
+        """Open it, or find it open.
+
+        Raises `MountFailed`, `SandboxSetupFailed`, `Unavailable`, `InvalidParams` for the record's settings.
+        """
         egress, narrowed = self._policies.compose_egress(policy, record.egress)
         limits = policy.profile.limits
         generation = self._launcher.generation
@@ -83,12 +94,14 @@ class Openings:
         )
         self._generations[record.name] = generation
         await self._egress.serve_session(record.name, egress, answer.listeners)
+        self.on_turn(record.name, is_open=True)
         return Opened(missing=answer.missing, told=(*answer.degraded, *narrowed))
 
     async def close(self, name: str) -> None:
         """Close it in both; one that is not open is passed over. Raises `InvalidState` where commands of it run."""
         await self._launcher.close_session(name)
         self._generations.pop(name, None)
+        self.on_turn(name, is_open=False)
         await self._egress.stop(name)
 
     def view(self, record: SessionRecord) -> SessionView:
@@ -105,3 +118,7 @@ class Openings:
             proxied=True,
             trust_bundle=self._trust.bundle_path_inside,
         )
+
+
+def _nobody(session: str, *, is_open: bool) -> None:
+    """Nobody is told."""

@@ -14,7 +14,6 @@ Rules
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -52,7 +51,7 @@ from coworkd.model.session import (
 from coworkd.sandbox.tree import folder_path, sandbox_home
 from coworkd.services.session_folders import judge_folders, refuse_sockets
 from coworkd.services.session_home import Homes
-from coworkd.services.session_opening import Openings
+from coworkd.services.session_opening import OnTurn, Openings
 from coworkd.services.session_policy import describe_policy
 from coworkd.services.session_records import RecordStore
 
@@ -97,9 +96,11 @@ class Sessions:
         self._processes: ProcessDirectory | None = None
         self._nursery: trio.Nursery | None = None
 
-    def attach(self, processes: ProcessDirectory) -> None:
-        """Say who knows the processes; before `serve`."""
+    def attach(self, processes: ProcessDirectory, *, on_turn: OnTurn | None = None) -> None:
+        """Say who knows the processes, and who is told when a session has opened or closed; before `serve`."""
         self._processes = processes
+        if on_turn is not None:
+            self._openings.on_turn = on_turn
 
     async def load(self) -> None:
         """Read every record. Raises `DiskFailed`."""

@@ -27,6 +27,8 @@ def openings(house: SessionHouse) -> Openings:
 async def test_an_opened_session_has_namespaces_and_a_way_out(tmp_path: Path) -> None:
     house = SessionHouse(tmp_path)
     room = openings(house)
+    turns: list[tuple[str, bool]] = []
+    room.on_turn = lambda session, *, is_open: turns.append((session, is_open))
     house.launcher.told, house.policies.egress_narrowed = ("memory is not limited",), ("egress: x stays out",)
     opened = await room.open(record(), await house.policies.effective(None, LimitsRequest()))
     assert opened.told == ("memory is not limited", "egress: x stays out")
@@ -36,6 +38,7 @@ async def test_an_opened_session_has_namespaces_and_a_way_out(tmp_path: Path) ->
     assert b"/state/trust/current" in binds
     await room.close("bob")
     assert (room.is_open("bob"), house.egress.served) == (False, {})
+    assert turns == [("bob", True), ("bob", False)]
 
 
 @in_trio
