@@ -8,7 +8,8 @@ Rules
   answered 502 with the reason.
 - A client that does not speak TLS is refused, and so is one that names another host in its hello: inspected domains have no other way in.
 - The client is not read while more than 64 KiB wait for the server's handshake or for an answer.
-- A client that gets less than the whole of an answer sees no close_notify.
+- A client that gets less than the whole of an answer sees no close_notify, and one whose answer ends with its connection sees it end as the
+  server ended it.
 
 Importing this costs little: `ssl`, `h11` and `cryptography` come with the first inspected connection, or with `ca_pem`.
 """

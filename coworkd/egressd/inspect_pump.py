@@ -82,7 +82,8 @@ class InspectedPump:
         if upstream.failed is not None:
             self._lose_upstream(f"{self._host}: {upstream.failed}")
         elif upstream.torn:
-            self._lose_upstream(_TORN)
+            self._requests.tear_upstream(_TORN)
+            self._upstream_over = True
         elif upstream.ended:
             self._requests.receive_upstream(b"")
             self._upstream_over = True
@@ -117,7 +118,7 @@ class InspectedPump:
             self.ended = True
             self.abrupt = requests.abrupt and self._client.failed is None and not self._plain_answer
             self._upstream.end()
-            if not requests.abrupt:
+            if not requests.abrupt and not requests.torn:
                 self._client.end()
         answer, self._plain_answer = self._plain_answer, b""
         return Sends(client=self._client.outgoing() + answer, upstream=self._upstream.outgoing())

@@ -9,6 +9,8 @@ Rules
 - What goes on is written anew by `http_exchange`, with the client's own spelling of Host, for requests may be signed over it.
 - Each request is told once, in `requests`, when its answer begins or it will have none: method, path without query, status, and a
   reason where we refused it. Status 0: the connection ended before an answer.
+- A body that ends with its connection goes on as such, and so does how it ended: only the client can say whether an end without
+  close_notify is enough for it (RFC 9112 section 9.8).
 - After 101 (a websocket) bytes pass both ways as they are.
 - What a client sends ahead of an answer waits, bounded.
 """
@@ -56,6 +58,8 @@ class _Exchange(HttpExchange):
         self._upstream = upstream
         self._host_field = host_field
         self._closing = False
+        self.unframed = False
+        """The answer's body ends with the server's connection."""
         self.status = 0
         self.reason = ""
 
@@ -87,15 +91,35 @@ class _Exchange(HttpExchange):
         self._closing = event.http_version != b"1.1" or any(
             name == b"connection" and b"close" in value.lower() for name, value in event.headers
         )
+        self.unframed = _is_unframed(self._head.method, event)
         super()._pass_response(event)
         self.status = event.status_code
 
     def _send(self, event: h11.Event) -> None:
         """Tell the client that the server closes, or it would send its next request into nothing."""
+        if self.unframed:
+            self._send_unframed(event)
+            return
         if isinstance(event, h11.Response) and self._closing and not self._last:
             fields = [*event.headers.raw_items(), _CLOSE]
             event = h11.Response(status_code=event.status_code, headers=fields, reason=event.reason)
         super()._send(event)
+
+    def _send_unframed(self, event: h11.Event) -> None:
+        """Past h11, which would frame it anew and so hide how it ends."""
+        if isinstance(event, h11.Response):
+            fields = [*(field for field in event.headers.raw_items() if field != _CLOSE), _CLOSE]
+            lines = [b"HTTP/1.1 %d %b" % (event.status_code, event.reason), *(b"%b: %b" % field for field in fields)]
+            self._told.append(Send(data=b"\r\n".join([*lines, b"", b""])))
+        elif isinstance(event, h11.Data) and event.data:
+            self._told.append(Send(data=bytes(event.data)))
+
+
+def _is_unframed(method: bytes, event: h11.Response) -> bool:
+    """RFC 9112 section 6.3, cases 1, 4, 6 and 8."""
+    if method == b"HEAD" or event.status_code in (204, 304):
+        return False
+    return not any(name in (b"content-length", b"transfer-encoding") for name, _ in event.headers)
 
 
 class InspectedConversation:
@@ -122,6 +146,8 @@ class InspectedConversation:
         self.phase: Phase = "requests"
         self.abrupt = False
         """The client did not get the whole of an answer, and must be able to tell."""
+        self.torn = False
+        """The client got all there was of an answer that ends with its connection, and that ended without saying so."""
 
     @property
     def wants_client(self) -> bool:
@@ -174,6 +200,16 @@ class InspectedConversation:
         elif self.phase == "requests":
             # Bytes that answer nothing, or the end of a connection that was idle: it is not used again.
             self._end()
+
+    def tear_upstream(self, reason: str) -> None:
+        """The server's connection ended without close_notify."""
+        exchange = self._exchange
+        if exchange is not None and exchange.unframed:
+            self._tell(exchange)
+            self.torn = True
+            self._end()
+        else:
+            self.lose_upstream(reason)
 
     def lose_upstream(self, reason: str) -> None:
         """The server is lost: a 502 for the request that runs or comes next, where nothing of an answer was sent."""

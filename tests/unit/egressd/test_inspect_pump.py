@@ -130,11 +130,14 @@ def test_an_upstreams_end_behind_an_answer_ends_the_client_in_order() -> None:
 def test_an_answer_that_ends_with_its_connection_is_passed_whole() -> None:
     room = opened()
     room.ask(GET)
-    room.answer(b"HTTP/1.1 200 OK\r\n\r\nsome")
+    room.answer(b"HTTP/1.1 200 OK\r\nX: 1\r\n\r\nso")
+    room.answer(b"me")
     room.server.end()
     room.settle()
-    assert room.client.heard.endswith(b"\r\n\r\n4\r\nsome\r\n0\r\n\r\n")
+    assert room.client.heard == b"HTTP/1.1 200 OK\r\nX: 1\r\nConnection: close\r\n\r\nsome"
+    assert room.told == [("GET", "/a", 200, "")]
     assert room.pump.ended
+    assert room.client.ended
     assert not room.client.torn
 
 
@@ -489,13 +492,26 @@ def test_an_answer_that_is_cut_off_is_seen_to_be() -> None:
     assert not room.client.ended
 
 
-def test_an_end_that_anybody_could_have_made_is_not_taken_for_the_servers() -> None:
+def test_an_end_that_anybody_could_have_made_is_passed_on_as_such() -> None:
     room = opened()
     room.ask(GET)
-    room.answer(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+    room.answer(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf")
     room.end_of_server()
-    assert room.pump.abrupt
-    assert not room.client.heard.endswith(b"0\r\n\r\n")
+    assert room.pump.ended
+    assert not room.pump.abrupt  # what came is all delivered
+    assert room.client.heard == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf"
+    assert not room.client.ended  # but no end was said
+    assert [told[2] for told in room.told] == [200]
+
+
+def test_an_end_in_the_middle_of_a_framed_answer_is_a_broken_one() -> None:
+    for head in (b"Content-Length: 10", b"Transfer-Encoding: chunked"):
+        room = opened()
+        room.ask(GET)
+        room.answer(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n4\r\nhalf")
+        room.end_of_server()
+        assert room.pump.abrupt
+        assert not room.client.ended
 
 
 def test_a_server_that_breaks_before_its_answer_is_a_502() -> None:
