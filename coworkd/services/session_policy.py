@@ -10,7 +10,7 @@ from coworkd.model.policy import EffectivePolicy
 def describe_policy(
     policy: EffectivePolicy, egress: SessionEgress, allowances: tuple[Allowance, ...], narrowed: tuple[str, ...]
 ) -> SessionPolicy:
-    """`egress` without what an upstream's URL may hold of a password."""
+    """In words a host may be shown: a profile's upstream holds no password (`policy.keys` refuses one), parent proxies are left out."""
     return SessionPolicy(
         profile=policy.profile.name,
         egress=tuple(

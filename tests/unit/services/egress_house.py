@@ -116,6 +116,7 @@ class Script:
         """Take a request that must be a `kind`, and do it."""
         request = await self.next()
         assert isinstance(request, kind), request
+        assert not isinstance(request, words.Recorded)
         await self.say(words.Done(id=request.id, closed=closed))
         return request
 

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from coworkd.model.calls import SessionDelete, SessionName, SetPolicy
+from coworkd.model.egress import SessionEgress
 from coworkd.model.errors import (
     AlreadyExists,
     CoworkError,
@@ -519,10 +520,10 @@ async def test_policies_that_changed_on_disk_reach_every_open_session(tmp_path: 
         await house.ensure("bob")
         await house.ensure("eve")
         await house.sessions.delete(SessionDelete(session="eve"))
-        house.egress.served["bob"] = house.egress.served["bob"].__class__(settings=())
+        house.egress.served["bob"] = SessionEgress(settings=())
         await house.sessions.refresh()
-        assert len(house.egress.served["bob"].settings) == 1
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json"]
         assert "eve" not in house.egress.served
         house.policies.error = NotFound("the profile is gone")
         await house.sessions.refresh()
-        assert house.egress.served["bob"].settings == ()
+        assert len(house.egress.served["bob"].settings) == 0
