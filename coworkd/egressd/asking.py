@@ -49,7 +49,7 @@ class Asking:
 
     def start(self, *, registered: bool) -> None:
         """Begin; `registered` says whether the loop has the socket."""
-        if self._connection.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):  # not TCP
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unsent = self._handshake.outgoing()
         fd = self._connection.fileno()

@@ -14,6 +14,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING, Literal
 
@@ -466,9 +467,6 @@ class Connection:
 
 
 def no_delay(connection: socket.socket) -> None:
-    """Small pieces go at once (tcp(7), TCP_NODELAY); other sockets wait for nothing anyway."""
-    if connection.family != socket.AF_UNIX:
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:  # vsock; or it is gone, and the first use of it tells
-            return
+    """Small pieces go at once (tcp(7), TCP_NODELAY); sockets that are not TCP wait for nothing anyway."""
+    with contextlib.suppress(OSError):  # or it is gone, and the first use of it tells
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

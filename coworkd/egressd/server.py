@@ -110,13 +110,18 @@ class Egress:
 
     def close(self) -> None:
         """End everything."""
-        for session in self._sessions.values():
-            session.close("coworkd-egress ends")
-        self._sessions.clear()
+        self._close_sessions()
         self._hang_up()
         self._state.pool.close()
         self._resolver.close()
         self._loop.close()
+
+    def _close_sessions(self) -> None:
+        """Close them all, and tell of it as far as somebody listens."""
+        for session in self._sessions.values():
+            session.close("coworkd-egress ends")
+        self._sessions.clear()
+        self._tell()
 
     def _take_signals(self, wakeup_fd: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -294,9 +299,7 @@ class Egress:
         self._state.events.recorded(request.through)
 
     def _quit(self, request: words.Quit, _: list[int]) -> words.Answer:
-        for session in self._sessions.values():
-            session.close("coworkd-egress ends")
-        self._sessions.clear()
+        self._close_sessions()
         self._loop.stop()
         return words.Done(id=request.id)
 

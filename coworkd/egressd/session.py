@@ -25,7 +25,7 @@ from coworkd.model.egress import EgressLimits, SessionEgress
 from coworkd.netpolicy.decide import Rules
 from coworkd.netpolicy.guard import Guard
 
-_ACCEPTS_A_TURN = 32
+_ACCEPTS_A_TURN = 16
 _SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _SCARCE_WAIT_S = 0.1
 

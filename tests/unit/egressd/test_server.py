@@ -147,6 +147,15 @@ def test_quit_closes_everything_and_ends(house: House) -> None:
         client.socket.recv(1)
 
 
+def test_the_last_ends_are_told_before_the_answer_to_quit(house: House) -> None:
+    house.begin()
+    server = house.server()
+    house.client(house.serve(ALLOWED)).connect(f"server.example:{server.port}")
+    house.ask(Quit(id=0))
+    assert house.kinds() == ["open", "close"]
+    assert house.events[1].reason == "coworkd-egress ends"
+
+
 def test_without_a_supervisor_it_ends_after_its_linger_time(tmp_path: Path) -> None:
     now = 0.0
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
