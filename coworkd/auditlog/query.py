@@ -16,7 +16,10 @@ from coworkd.auditlog.chain import Broken, parse_record
 
 
 class Filter(Struct, frozen=True, kw_only=True):
-    """What to keep: one of `kinds` where some are named, each exact or a prefix that ends with `.`; `since <= at < until`, epoch seconds."""
+    """What to keep: one of `kinds` where some are named, each exact or a prefix that ends with `.`.
+
+    `since <= at < until`, epoch seconds.
+    """
 
     session: str | None = None
     process: str | None = None

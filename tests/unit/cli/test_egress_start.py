@@ -23,7 +23,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_session_can_have_a_uid_of_the_range() -> None:
-    assert MAX_UID < UIDS.start
+    assert UIDS.start > MAX_UID
 
 
 @pytest.mark.usefixtures("no_account")
