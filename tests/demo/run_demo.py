@@ -43,6 +43,10 @@ VSOCK = "40"
 LINGERER = "47113"
 """Seconds of a sleep that is told from every other by this number."""
 
+FORBIDDEN, ALLOWED = "files.example.org", "api.anthropic.com"
+ASK_PROXY = (
+    f"exec 3<>/dev/tcp/127.0.0.1/3128; printf 'CONNECT {FORBIDDEN}:443 HTTP/1.1\\r\\nHost: {FORBIDDEN}:443\\r\\n\\r\\n' >&3; cat <&3"
+)
 CONNECT = f"exec 3<>/dev/tcp/{UNREACHABLE}/80"
 OPEN_VSOCK = f"import socket; socket.socket({VSOCK}, socket.SOCK_STREAM)"
 LEAVE_BEHIND = f"setsid sh -c 'sleep {LINGERER} & exec sleep {LINGERER}' & echo 'left one behind'"
@@ -201,6 +205,17 @@ def refuse_network(guest: Guest) -> None:
     check(links.split() == ["lo"], f"it has the interfaces {links.split()}")
 
 
+def refuse_hosts(guest: Guest) -> None:
+    """the only way out are the proxies: what the policy does not allow is refused, with the reason, and recorded"""
+    said = guest.run("bash", "-c", ASK_PROXY)
+    check("403" in said and "not on the allow list" in said, "the proxy did not refuse the host")
+    allowed = guest.ctl("egress", "check", "--session", SESSION, ALLOWED)
+    check("allowed" in allowed and "preset" in allowed, f"{ALLOWED} is not allowed by the policy's presets")
+    guest.ctl("egress", "check", "--session", SESSION, FORBIDDEN, status=1)
+    log = guest.ctl("egress", "log", "--session", SESSION, "--refused")
+    check(FORBIDDEN in log, "the refusal is not in the log")
+
+
 def refuse_vsock(guest: Guest) -> None:
     """a vsock socket, the way to the host of a virtual machine, is refused by the filters; and which rule it was"""
     said = guest.run("python3", "-c", OPEN_VSOCK, status=1)
@@ -256,6 +271,7 @@ STEPS: tuple[Callable[[Guest], None], ...] = (
     compile_program,
     run_program,
     refuse_network,
+    refuse_hosts,
     refuse_vsock,
     refuse_writes,
     leave_nothing,
