@@ -125,7 +125,7 @@ class Connection:
         if why is None:
             return False
         if self.phase == "decision":
-            self._fail(Refusal(kind="allowlist", reason=why))
+            self._fail(Refusal(kind="allowlist", reason=again.told or why), why)
         else:
             self.end(f"the policy forbids it now: {why}")
         return True
@@ -211,7 +211,7 @@ class Connection:
         record.set_verdict(verdict)
         if not verdict.allowed:
             record.refuse(verdict.reason)
-            self._refuse(front, Refusal(kind="allowlist", reason=verdict.reason, denied_reason=verdict.policy_words))
+            self._refuse(front, Refusal(kind="allowlist", reason=verdict.told, denied_reason=verdict.policy_words))
             return
         if not asked.tunnel and session.rules.inspects(verdict.host) is not None:
             # In the open nobody would look at what the policy wants looked at.
@@ -368,14 +368,14 @@ class Connection:
         if not self._out and self.phase == "request":
             self._act(front)
 
-    def _fail(self, refusal: Refusal) -> None:
-        """An open one comes to nothing."""
+    def _fail(self, refusal: Refusal, why: str = "") -> None:
+        """An open one comes to nothing; `why` is for the records, where it says more than the client is told."""
         front, record = self._front, self._record
         assert front is not None
         assert record is not None
         if refusal.kind in ("allowlist", "address"):
-            record.refuse(refusal.reason)
-        record.close(refusal.reason)
+            record.refuse(why or refusal.reason)
+        record.close(why or refusal.reason)
         self._let_go()
         self._refuse(front, refusal)
 

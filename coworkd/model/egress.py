@@ -118,7 +118,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     rule: str | None
     """The pattern that decided, with where it stands (`*.example.com in egress/default.json`); None where none did."""
     reason: str
-    """A sentence for whoever asked."""
+    """A sentence for people outside: it names files and rules."""
+    told: str = ""
+    """The sentence for whoever is refused, inside: it names none."""
     policy_words: str = ""
     """What the policy itself says to whoever is refused (`deniedDomainReasons`)."""
 

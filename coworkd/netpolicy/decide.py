@@ -48,8 +48,7 @@ class Rules:
             if pattern is not None:
                 rule = f"{pattern} in {layer.source}"
                 words = layer.reasons.get(pattern, "")
-                reason = words or f"host is on the deny list ({rule})"
-                return _verdict(canonical, port, rule, reason, policy_words=words)
+                return _verdict(canonical, port, rule, "host is on the deny list", where=rule, policy_words=words)
         lifted = self._allowance(canonical, port, now)
         rules = [] if lifted is None else [f"{lifted.pattern}, allowed for a time"]
         for layer in self._layers:
@@ -57,10 +56,10 @@ class Rules:
                 continue
             allowed = layer.allows(canonical, port)
             if allowed is None:
-                return _verdict(canonical, port, None, f"host is not on the allow list ({layer.source})")
+                return _verdict(canonical, port, None, "host is not on the allow list", where=layer.source)
             rules.append(allowed)
         if not self._layers:
-            return _verdict(canonical, port, None, "host is not on the allow list (there is none)")
+            return _verdict(canonical, port, None, "host is not on the allow list", where="there is none")
         rule = "; ".join(rules)
         return Verdict(allowed=True, host=canonical, port=port, rule=rule, reason=f"allowed by {rule}")
 
@@ -147,8 +146,12 @@ class _Ways:
         return "direct" if parent is None or self._no_proxy.covers(host) else parent
 
 
-def _verdict(host: str, port: int, rule: str | None, reason: str, *, policy_words: str = "") -> Verdict:
-    return Verdict(allowed=False, host=host, port=port, rule=rule, reason=reason, policy_words=policy_words)
+def _verdict(
+    host: str, port: int, rule: str | None, sentence: str, *, where: str = "", policy_words: str = ""
+) -> Verdict:
+    told = policy_words or sentence
+    reason = f"{told} ({where})" if where and not policy_words else told
+    return Verdict(allowed=False, host=host, port=port, rule=rule, reason=reason, told=told, policy_words=policy_words)
 
 
 def _printable(host: str) -> str:

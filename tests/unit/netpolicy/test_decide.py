@@ -42,6 +42,7 @@ def test_what_nobody_allows_is_refused_in_the_words_of_sandbox_runtime() -> None
     verdict = rules(layer("a.example")).decide("b.example", 443, now=NOW)
     assert (verdict.allowed, verdict.rule) == (False, None)
     assert verdict.reason == "host is not on the allow list (p.json)"
+    assert verdict.told == "host is not on the allow list"
 
 
 def test_denied_wins_over_allowed_and_over_allowances() -> None:
