@@ -1,7 +1,7 @@
 """The way out for one connection that was allowed: resolve, judge, connect, and ask the proxies before us.
 
-Ways: `direct`; `host`, over vsock or a unix socket; a parent proxy (`http`, `socks5h`); srt's proxy on a unix socket for some domains,
-which comes before all others.
+Ways: `direct`; `host`, over vsock or a unix socket; a parent proxy (`http`, `https`, `socks5h`); srt's proxy on a unix socket for some
+domains, which comes before all others.
 
 Rules
 - Directly: every address of the answer is judged before any is dialled; one that may not be dialled refuses the name (who mixes a good and
@@ -24,6 +24,7 @@ from coworkd.egressd.loop import Loop
 from coworkd.egressd.own_addresses import OwnAddresses
 from coworkd.egressd.race import Endpoint, Race, connect_words, take_turns
 from coworkd.egressd.resolve import NotFound, Resolver, Waiter
+from coworkd.egressd.tls_leg import ParentTrust, TlsLeg
 from coworkd.netpolicy.guard import Guard
 from coworkd.netpolicy.hosts import is_address
 from coworkd.netpolicy.proxy_url import ProxyUrl, parse_proxy_url
@@ -71,6 +72,7 @@ class Means(NamedTuple):
     resolver: Resolver
     own: OwnAddresses
     host_uri: str
+    parent_trust: ParentTrust
 
 
 OnWay = Callable[["Way | Refusal"], None]
@@ -87,6 +89,7 @@ class Dial:
         "_asking",
         "_connection",
         "_guard",
+        "_leg",
         "_means",
         "_on_way",
         "_proxy",
@@ -106,6 +109,7 @@ class Dial:
         self._race: Race | None = None
         self._asking: Asking | None = None
         self._connection: socket.socket | None = None
+        self._leg: TlsLeg | None = None
         self._registered = False
         self._address = ""
         self._proxy: ProxyUrl | None = None
@@ -130,7 +134,7 @@ class Dial:
             self._find(target.host, target.port)
         elif self.upstream == "host":
             self._connect_host()
-        elif self._proxy is None or self._proxy.scheme == "https":
+        elif self._proxy is None:
             self._refuse(
                 "unavailable", f"the upstream is {self.upstream}, which coworkd-egress cannot use; tell an admin"
             )
@@ -199,16 +203,32 @@ class Dial:
         self._registered = self._race is not None and self._race.registered
         self._race = None
         self._connection = connection
+        if self._proxy is not None and self._proxy.scheme == "https":
+            self._speak_tls(connection, self._proxy.host)
         if self.upstream == "direct":
             if connection.getsockname()[0] == connection.getpeername()[0]:
                 self._refuse("address", f"{self._target.host} resolved to one of this guest's own addresses")
                 return
             self._address = str(endpoint.address[0])
             self._open()
+        elif self._connection is None:
+            return  # TLS could not begin
         elif self._is_asked_plainly:
             self._open()
         else:
-            self._ask(connection)
+            self._ask(self._connection)
+
+    def _speak_tls(self, connection: socket.socket, host: str) -> None:
+        """From here on the connection is the plain end of a leg in TLS."""
+        try:
+            leg = TlsLeg(self._means.loop, connection, self._means.parent_trust.context(), host)
+        except OSError as error:
+            self._refuse("unavailable", f"the way out by {self.upstream} is not reached now: {error.strerror or error}")
+            return
+        self._leg = leg
+        self._connection = leg.plain
+        registered, self._registered = self._registered, False
+        leg.start(registered=registered)
 
     def _not_connected(self, number: int) -> None:
         self._race = None
@@ -226,7 +246,7 @@ class Dial:
         """Whether the proxy takes a plain request as such."""
         if self._target.tunnel:
             return False
-        return self._target.mitm_path is not None or (self._proxy is not None and self._proxy.scheme == "http")
+        return self._target.mitm_path is not None or (self._proxy is not None and self._proxy.scheme != "socks5h")
 
     def _ask(self, connection: socket.socket) -> None:
         try:
@@ -235,7 +255,7 @@ class Dial:
             self._refuse("unavailable", f"{self.upstream} cannot be asked: {error}")
             return
         self._asking = Asking(
-            self._means.loop, connection, handshake, f"the way out by {self.upstream}", self._asked, self._refuse
+            self._means.loop, connection, handshake, f"the way out by {self.upstream}", self._asked, self._not_asked
         )
         self._asking.start(registered=self._registered)
 
@@ -243,13 +263,18 @@ class Dial:
         host, port, proxy = self._target.host, self._target.port, self._proxy
         if proxy is None:
             return HttpConnect(host, port, session=self._target.session if self.upstream == "host" else None)
-        if proxy.scheme == "http":
+        if proxy.scheme != "socks5h":
             return HttpConnect(host, port, authorization=_authorization(proxy))
         return Socks5Client(host, port, username=proxy.username, password=proxy.password)
 
     def _asked(self, rest: bytes) -> None:
         self._registered = True
         self._open(rest)
+
+    def _not_asked(self, kind: RefusalKind, reason: str) -> None:
+        if self._leg is not None and self._leg.failed is not None:
+            reason = f"the way out by {self.upstream} is not open: {self._leg.failed}"
+        self._refuse(kind, reason)
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from coworkd.egressd.pump import Inspector
 from coworkd.egressd.resolve import Lookup, Resolver, look_up
 from coworkd.egressd.session import Session
 from coworkd.egressd.state import State
+from coworkd.egressd.tls_leg import ParentTrust
 from coworkd.model import egress as words
 
 SWEEP_S = 0.25
@@ -62,7 +63,13 @@ class Egress:
         self._loop = loop = Loop(clock)
         events = Events(self._room_came)
         self._resolver = Resolver(loop, lookup)
-        self._means = Means(loop=loop, resolver=self._resolver, own=OwnAddresses(lambda: loop.now), host_uri="")
+        self._means = Means(
+            loop=loop,
+            resolver=self._resolver,
+            own=OwnAddresses(lambda: loop.now),
+            host_uri="",
+            parent_trust=ParentTrust(),
+        )
         self._state = State(loop, PipePool(), events, self._means, inspector, time.time)
         self._sessions: dict[str, Session] = {}
         self._supervisor: SupervisorLink | None = None
@@ -277,6 +284,7 @@ class Egress:
 
     def _trust_roots(self, request: words.TrustRoots, _: list[int]) -> words.Answer:
         self._state.inspector.trust(request.pem)
+        self._means.parent_trust.trust(request.pem)
         return words.Done(id=request.id)
 
     def _count(self, request: words.Count, _: list[int]) -> words.Answer:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from coworkd.model.egress import EgressLimits, EgressSettings, MitmProxy, ParentProxy, SessionEgress
+from coworkd.model.egress import EgressLimits, EgressSettings, MitmProxy, ParentProxy, SessionEgress, TrustRoots
 from tests.unit.egressd.egress_house import Client, House, Server, open_house, session_egress
+from tests.unit.egressd.inspected_room import Peer, serving
 from tests.unit.egressd.sockets import open_fds
+from tests.unit.egressd.test_tls_leg import PROXY, ROOT
 
 HOST_SOCKET = "host.sock"
 
@@ -193,9 +196,62 @@ def test_a_socks_parent_resolves(house: House) -> None:
     assert client.hear(until=b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_parent_in_tls_is_unavailable(house: House) -> None:
-    client = ask(house, session_egress("index.example", upstream="https://proxy.example:443"), "index.example:443")
-    assert client.hear().startswith(b"HTTP/1.1 503 ")
+def test_a_parent_in_tls_is_asked_in_tls(house: House) -> None:
+    parent = house.server()
+    house.ask(TrustRoots(id=0, pem=ROOT.pem))
+    house.names.known["proxy.example"] = ["127.0.0.2"]
+    client = ask(
+        house,
+        session_egress("index.example", upstream=f"https://me:word@proxy.example:{parent.port}"),
+        "index.example:443",
+    )
+    wire = parent.accept().socket
+    proxy = Peer(serving(PROXY), server_side=True)
+
+    def heard(what: bytes) -> Callable[[], bool]:
+        def so() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                proxy.receive(wire.recv(65536))
+            wire.send(proxy.outgoing.read())
+            return what in proxy.heard
+
+        return so
+
+    house.until(heard(b"\r\n\r\n"))
+    assert proxy.heard.startswith(b"CONNECT index.example:443 HTTP/1.1\r\n")
+    assert b"Proxy-Authorization: Basic" in proxy.heard
+    proxy.say(b"HTTP/1.1 200 OK\r\n\r\n")
+    house.until(heard(b""))
+    assert client.hear(until=b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    client.say(b"hello")
+    house.until(heard(b"hello"))
+    assert house.events[0].upstream == f"https://proxy.example:{parent.port}"
+    client.socket.close()
+    wire.close()
+    house.until(lambda: house.kinds() == ["open", "close"])
+    house.turn(5)
+
+
+def test_a_parent_in_tls_that_is_not_trusted_is_a_bad_gateway(house: House) -> None:
+    parent = house.server()
+    house.names.known["proxy.example"] = ["127.0.0.2"]
+    client = ask(
+        house, session_egress("index.example", upstream=f"https://proxy.example:{parent.port}"), "index.example:443"
+    )
+    wire = parent.accept().socket
+    proxy = Peer(serving(PROXY), server_side=True)
+
+    def refused() -> bool:
+        with contextlib.suppress(OSError):
+            proxy.receive(wire.recv(65536))
+            wire.send(proxy.outgoing.read())
+        return bool(proxy.error or proxy.ended)
+
+    house.until(refused)
+    answer = client.hear()
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"certificate is not trusted" in answer
+    house.pass_time(6)
 
 
 def test_a_parent_whose_name_is_not_known_is_a_bad_gateway(house: House) -> None:

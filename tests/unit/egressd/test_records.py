@@ -14,6 +14,7 @@ from coworkd.egressd.records import Record
 from coworkd.egressd.refusals import Refusals
 from coworkd.egressd.resolve import Resolver
 from coworkd.egressd.state import State
+from coworkd.egressd.tls_leg import ParentTrust
 from coworkd.model.egress import EgressEvent, Verdict
 from tests.unit.egressd.test_loop import Clock
 
@@ -28,7 +29,7 @@ def clock() -> Clock:
 @pytest.fixture
 def state(clock: Clock) -> Iterator[State]:
     loop, pool = Loop(clock), PipePool()
-    means = Means(loop=loop, resolver=Resolver(loop), own=OwnAddresses(clock), host_uri="")
+    means = Means(loop=loop, resolver=Resolver(loop), own=OwnAddresses(clock), host_uri="", parent_trust=ParentTrust())
     yield State(loop, pool, Events(), means, Inspecting(), lambda: 1234.5)
     pool.close()
     loop.close()
