@@ -5,6 +5,7 @@ Rules, beside all those of `http_head`
   connection was granted for: one that names another would have the server answer for a host that nobody decided on (421).
 - With approved credentials given, at least one stands in it, and no other: `Authorization: Bearer WORDS` or `X-Api-Key: WORDS`, in any
   spelling that a server may take for one of the two (`_` for `-`). A second, unapproved one might be the one the server looks at.
+  Connection names neither: what it names goes no further, and the request would go on without.
 - An Upgrade is taken to `websocket` only: behind h2c there would be requests that nobody looks at.
 
 Cookies, bodies and queries are not looked at. No error holds a byte of the client's.
@@ -22,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from coworkd.proxy.http_head import HeadError, RequestHead, parse_request
+from coworkd.proxy.http_head import HeadError, RequestHead, list_options, parse_request
 
 _HEAD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) (HTTP/1\.[01])(\r\n.*)", re.DOTALL)
 _HOST: Final = re.compile(rb"\r\n[Hh][Oo][Ss][Tt]:[\t ]*([^\r]*?)[\t ]*(?=\r\n)")
@@ -35,6 +36,10 @@ UNAUTHORIZED: Final = 401
 _NO_CREDENTIAL: Final = (
     "this host takes requests with an approved credential only (Authorization: Bearer, X-Api-Key); this has none"
 )
+_DROPPED_CREDENTIAL: Final = (
+    "Connection names the field of a credential, which would not go on: leave it out of Connection"
+)
+_CREDENTIALS: Final = frozenset((b"authorization", b"x-api-key"))
 _OTHER_CREDENTIAL: Final = "this host takes requests with approved credentials only, and this one holds another"
 
 
@@ -59,6 +64,10 @@ def judge_credentials(fields: Iterable[tuple[bytes, bytes]], approved: Sequence[
     found = False
     for name, value in fields:
         kind = name.lower().replace(b"_", b"-")
+        if kind == b"connection":
+            if not _CREDENTIALS.isdisjoint(option.replace(b"_", b"-") for option in list_options([value])):
+                return _DROPPED_CREDENTIAL
+            continue
         if kind == b"authorization":
             match = _BEARER.fullmatch(value)
             words = match.group(1) if match else None

@@ -122,6 +122,15 @@ def test_every_credential_must_be_approved_and_one_must_be_there() -> None:
         assert (judge_credentials(fields, APPROVED) is None) is passes, (bearer, key)
 
 
+@pytest.mark.parametrize("field", [b"X-Api-Key", b"x_api_key", b"Authorization"])
+@pytest.mark.parametrize("options", [b"%b", b"close, %b", b"keep-alive ,\t%b,"])
+def test_a_credential_that_connection_names_does_not_go_on_and_does_not_count(field: bytes, options: bytes) -> None:
+    credential = (field, b"Bearer one" if field == b"Authorization" else b"one")
+    assert judge_credentials([credential, (b"Connection", b"close")], APPROVED) is None
+    for name in (field, field.upper()):
+        assert judge_credentials([credential, (b"Connection", options % name)], APPROVED) is not None
+
+
 def test_the_sum_itself_is_no_credential() -> None:
     assert judge_credentials([(b"X-Api-Key", APPROVED[0].encode())], APPROVED) is not None
 
