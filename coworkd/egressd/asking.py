@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from coworkd.egressd.loop import IN, ONCE, OUT, Loop
 from coworkd.egressd.race import connect_words
+from coworkd.egressd.tcp import no_delay
 from coworkd.proxy.events import RefusalKind
 from coworkd.proxy.upstream import Handshake, HttpConnect
 
@@ -49,8 +50,7 @@ class Asking:
 
     def start(self, *, registered: bool) -> None:
         """Begin; `registered` says whether the loop has the socket."""
-        with contextlib.suppress(OSError):  # not TCP
-            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        no_delay(self._connection)
         self._unsent = self._handshake.outgoing()
         fd = self._connection.fileno()
         if registered:

@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +24,8 @@ from coworkd.egressd.forward import HttpPump
 from coworkd.egressd.loop import IN, ONCE, OUT
 from coworkd.egressd.pump import Pump
 from coworkd.egressd.records import Record
-from coworkd.egressd.relay import Relay, reset
+from coworkd.egressd.relay import Relay
+from coworkd.egressd.tcp import no_delay, reset
 from coworkd.model.egress import Verdict
 from coworkd.proxy.events import Asked, Ended, Misused, NeedData, Refusal, Route, Send, Tunnelled
 from coworkd.proxy.front import Front
@@ -464,9 +464,3 @@ class Connection:
         else:
             self._registered = True
             loop.register(fd, mask, self._ready)
-
-
-def no_delay(connection: socket.socket) -> None:
-    """Small pieces go at once (tcp(7), TCP_NODELAY); sockets that are not TCP wait for nothing anyway."""
-    with contextlib.suppress(OSError):  # or it is gone, and the first use of it tells
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

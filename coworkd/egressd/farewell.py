@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from coworkd.egressd.loop import IN, ONCE, OUT, Loop
-from coworkd.egressd.relay import reset
+from coworkd.egressd.tcp import reset
 
 _WAIT_S = 1.0
 _DRAIN_LIMIT_BYTES = 1024 * 1024

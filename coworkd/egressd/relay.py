@@ -1,10 +1,10 @@
 """An open tunnel: bytes from socket to socket by splice(2), both ways, never looked at.
 
 Rules
-- A direction pulls only what its destination takes: the room in the destination's send buffer is asked for (SO_MEMINFO) and used up,
+- A direction pulls only what its destination takes: the room in the destination's send buffer is asked for (`tcp.room`) and used up,
   then asked for again. So hardly anything is ever left in a pipe, and two thousand stalled tunnels hold none.
-- What waits in a socket for its peer to read is bounded (`UNSENT_BYTES`), what is on its way is not: otherwise a few hundred readers that
-  do not read would take all memory that the kernel has for TCP, and with it the rate of all others.
+- What waits in a socket for its peer to read is bounded (`tcp.bound_unsent`), what is on its way is not: otherwise a few hundred readers
+  that do not read would take all memory that the kernel has for TCP, and with it the rate of all others.
 - A direction whose destination has no room is stalled: its source is not read until the destination is writable. Interest in the epoll
   changes then and at an end of file, at no other time. A descriptor of which nothing is wanted is still watched for a reset, and taken
   out once both its sides are shut, which would be told of again and again.
@@ -13,7 +13,7 @@ Rules
   as a reset, and ends both directions.
 - Where a socket cannot be spliced (EINVAL), or there is no descriptor for a pipe, bytes are copied: slower, never wrong.
 
-Sources: splice(2), tcp(7), sock_diag(7) (SK_MEMINFO_*), net/ipv4/tcp.c (`tcp_poll`, `sk_stream_is_writeable`).
+Sources: splice(2), epoll(7), tcp(7).
 """
 
 from __future__ import annotations
@@ -23,69 +23,23 @@ import errno
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable
 
 from coworkd.egressd.loop import ERROR, IN, OUT, Loop
 from coworkd.egressd.pipes import BIG_BYTES, Pipe, PipePool, Share
+from coworkd.egressd.tcp import bound_unsent, reset, room
 from coworkd.system import splice
 
 TURN_BYTES = 1024 * 1024
 _FIRST_CREDIT_BYTES = 16 * 1024
 """What any fresh socket takes: short exchanges never ask."""
 _LOW_CREDIT_BYTES = 4096
-_BLIND_CREDIT_BYTES = 64 * 1024
-"""Where the kernel tells no room."""
 _SMALL_BYTES = 16 * 1024
 _COPY_BYTES = 64 * 1024
-UNSENT_BYTES = 512 * 1024
-_SO_MEMINFO = 55
-_TCP_NOTSENT_LOWAT = 25
-_UNSENT_AT = 144
-"""Of `tcpi_notsent_bytes` in struct tcp_info (linux/tcp.h)."""
-_UNSENT = struct.Struct("=I")
-_INFO_BYTES = _UNSENT_AT + _UNSENT.size
-_MEMINFO = struct.Struct("=9I")
-_RESET = struct.pack("ii", 1, 0)
 _TROUBLE = select.EPOLLERR | select.EPOLLHUP
 
 OnEnd = Callable[[str], None]
 """Called once with the reason, empty for an orderly end; both sockets are closed by then."""
-
-
-def reset(connection: socket.socket) -> None:
-    """Have close(2) send a reset (SO_LINGER 0, socket(7)), so that nobody takes what was cut for the whole."""
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-
-def bound_unsent(destination: socket.socket) -> bool:
-    """Have no more than `UNSENT_BYTES` wait in the socket for the peer's window (tcp(7), TCP_NOTSENT_LOWAT); False where it is not TCP."""
-    try:
-        destination.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-    except OSError:
-        return False
-    return True
-
-
-def room(destination: socket.socket, *, bounded: bool) -> int:
-    """How many bytes the socket surely takes; 0 until epoll would call it writable. `bounded` is what `bound_unsent` said."""
-    try:
-        values = _MEMINFO.unpack(destination.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
-    except (OSError, struct.error):
-        return _BLIND_CREDIT_BYTES
-    limit: int = values[3]
-    taken: int = values[5] or values[2]  # queued; unix sockets count what is in flight only
-    free = limit - taken
-    if free < taken >> 1:
-        return 0
-    free -= free // 8  # the kernel's own bookkeeping takes some
-    if not bounded:
-        return free
-    unsent: int = _UNSENT.unpack_from(
-        destination.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES), _UNSENT_AT
-    )[0]
-    return min(free, UNSENT_BYTES - unsent) if 2 * unsent < UNSENT_BYTES else 0
 
 
 class _Flow:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from coworkd.egressd.loop import Loop
 from coworkd.egressd.pipes import PipePool, Share
-from coworkd.egressd.relay import Relay, reset
+from coworkd.egressd.relay import Relay
+from coworkd.egressd.tcp import reset
 from coworkd.model.egress import Begin, Change, Count, EgressLimits, Ping, Recorded, Stop
 from tests.unit.egressd.egress_house import House, open_house, session_egress
 from tests.unit.egressd.sockets import open_fds, read_all, tcp_pair, turn_until

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from coworkd.cli.egress_start import egress_command
-from coworkd.egressd.relay import reset
+from coworkd.egressd.tcp import reset
 from coworkd.model import egress as words
 from coworkd.seccomp import compile_program, host_arch
 from coworkd.seccomp.egress_filter import load_egress_filter

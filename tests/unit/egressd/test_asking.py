@@ -7,7 +7,7 @@ import pytest
 
 from coworkd.egressd.asking import Asking
 from coworkd.egressd.loop import Loop
-from coworkd.egressd.relay import reset
+from coworkd.egressd.tcp import reset
 from coworkd.proxy.upstream import Handshake, HttpConnect, Socks5Client
 from tests.unit.egressd.sockets import fill, read_all, tcp_pair, turn_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coworkd.egressd.relay import reset
+from coworkd.egressd.tcp import reset
 from coworkd.model.egress import EgressLimits, Serve
 from tests.unit.egressd.egress_house import House, open_house, session_egress
 from tests.unit.egressd.sockets import open_fds

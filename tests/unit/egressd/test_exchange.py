@@ -8,7 +8,7 @@ import pytest
 from coworkd.egressd.exchange import Exchange
 from coworkd.egressd.loop import ERROR, Loop
 from coworkd.egressd.pump import BUFFER_LIMIT_BYTES, NOTHING, Sends
-from coworkd.egressd.relay import reset
+from coworkd.egressd.tcp import reset
 from tests.unit.egressd.sockets import fill, read_all, tcp_pair, turn_until
 
 

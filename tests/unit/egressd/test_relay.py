@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from coworkd.egressd import relay as relays
-from coworkd.egressd.loop import OUT, Loop
+from coworkd.egressd.loop import Loop
 from coworkd.egressd.pipes import PipePool, Share
-from coworkd.egressd.relay import TURN_BYTES, UNSENT_BYTES, Relay, bound_unsent, room
+from coworkd.egressd.relay import TURN_BYTES, Relay
+from coworkd.egressd.tcp import UNSENT_BYTES, reset
 from coworkd.system import splice
 from tests.unit.egressd.sockets import fill, open_fds, read_all, tcp_pair, turn_until
 
@@ -143,7 +143,7 @@ def test_a_reset_goes_on_as_a_reset(loop: Loop, pool: PipePool) -> None:
         tunnel = Tunnel(loop, pool)
         tunnel.start()
         dying, other = (tunnel.client, tunnel.server) if who == "client" else (tunnel.server, tunnel.client)
-        relays.reset(dying)
+        reset(dying)
         dying.close()
         turn_until(loop, lambda tunnel=tunnel: tunnel.ends)  # type: ignore[misc]
         assert tunnel.ends == [name]
@@ -159,7 +159,7 @@ def test_a_reset_under_a_stall_ends_it(loop: Loop, pool: PipePool, who: str) -> 
     tunnel.start()
     stall(tunnel)
     dying = tunnel.client if who == "client" else tunnel.server
-    relays.reset(dying)
+    reset(dying)
     dying.close()
     turn_until(loop, lambda: tunnel.ends)
     assert tunnel.share.big == 0
@@ -347,44 +347,3 @@ def test_two_hundred_stalled_readers_leave_a_new_tunnel_its_pipe(loop: Loop, poo
     for tunnel in (*tunnels, new):
         tunnel.close()
     assert open_fds() == before
-
-
-@pytest.mark.parametrize("bounded", [False, True])
-def test_room_is_what_the_buffer_surely_takes(bounded: bool) -> None:
-    near, far = tcp_pair()
-    if bounded:
-        assert bound_unsent(near)
-    first = room(near, bounded=bounded)
-    assert first > 64 * 1024
-    assert near.send(bytes(first)) == first
-    filled = fill(near)
-    assert room(near, bounded=bounded) == 0
-    if bounded:
-        assert first + filled < 2 * UNSENT_BYTES + far.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    near.close()
-    far.close()
-
-
-def test_room_and_epoll_agree(loop: Loop) -> None:
-    """Otherwise a stalled direction would be woken up for nothing, again and again."""
-    near, far = tcp_pair()
-    bound_unsent(near)
-    ready: list[int] = []
-    loop.register(near.fileno(), OUT, ready.append)
-    for _ in range(400):
-        ready.clear()
-        loop.turn(0)
-        assert bool(ready) == (room(near, bounded=True) > 0)
-        with contextlib.suppress(BlockingIOError):
-            near.send(bytes(10_000))
-        far.recv(3000)
-    near.close()
-    far.close()
-
-
-def test_a_unix_socket_has_no_bound_but_its_buffer() -> None:
-    near, far = socket.socketpair()
-    assert not bound_unsent(near)
-    assert room(near, bounded=False) > 64 * 1024
-    near.close()
-    far.close()

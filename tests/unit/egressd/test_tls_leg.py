@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from coworkd.egressd.loop import Loop
-from coworkd.egressd.relay import reset
+from coworkd.egressd.tcp import reset
 from coworkd.egressd.tls_leg import ParentTrust, TlsLeg
 from tests.unit.certificates import make, make_authority
 from tests.unit.egressd.inspected_room import Peer, serving
