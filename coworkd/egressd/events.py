@@ -5,7 +5,7 @@ Rules
   recorded to each new supervisor.
 - An allowed connection waits, by `wait_recorded`, until its `open` event is durable.
 - At most `EVENT_LIMIT` unrecorded events: past that `has_room` is False, no connection is accepted and none decided on; only the ends of
-  those that are open are still added. Nothing is ever dropped.
+  those that are open are still added, and one or two last requests of each that is inspected. Nothing is ever dropped.
 """
 
 from __future__ import annotations

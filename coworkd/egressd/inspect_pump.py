@@ -113,7 +113,8 @@ class InspectedPump:
         self._upstream.send(upstream)
         while requests.requests:
             one = requests.requests.popleft()
-            self._tell(one.method, one.path, one.status, one.reason)
+            if self._tell(one.method, one.path, one.status, one.reason):
+                requests.take_no_more()
         if requests.phase == "ended" and not self.ended:
             self.ended = True
             self.abrupt = requests.abrupt and self._client.failed is None and not self._plain_answer

@@ -70,8 +70,9 @@ class Pump(Protocol):
         """The upstream broke (a reset, silence for too long): what came is not the whole."""
 
 
-TellRequest = Callable[[str, str, int, str], None]
-"""Method, path without its query, status, and a reason where it was refused: one request of an inspected connection."""
+TellRequest = Callable[[str, str, int, str], bool]
+"""Method, path without its query, status, and a reason where it was refused: one request of an inspected connection. True where there
+is no room for more: then this is the connection's last."""
 
 
 class Inspector(Protocol):

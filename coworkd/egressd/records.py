@@ -55,10 +55,11 @@ class Record:
         self._state.refused_total += 1
         self._refusals.tell(self._compose("refused", reason=reason, rule=self._rule))
 
-    def request(self, method: str, path: str, status: int, reason: str) -> None:
-        """One request of an inspected connection."""
+    def request(self, method: str, path: str, status: int, reason: str) -> bool:
+        """One request of an inspected connection; whether it has to be the last, for want of room for events."""
         event = self._compose("request", reason=reason, method=method, path=path, status=status)
         self._state.events.add(event)
+        return not self._state.events.has_room
 
     def close(self, reason: str, *, sent_bytes: int = 0, received_bytes: int = 0) -> None:
         """The end of an open one, once; of any other nothing is told."""

@@ -142,6 +142,7 @@ class InspectedConversation:
         self._client_ended = False
         self._upstream_ended = False
         self._served = False
+        self._last = False
         self.requests: deque[InspectedRequest] = deque()
         self.phase: Phase = "requests"
         self.abrupt = False
@@ -159,6 +160,12 @@ class InspectedConversation:
         upstream = [event.data for event in self._told if isinstance(event, SendUpstream)]
         self._told.clear()
         return b"".join(client), b"".join(upstream)
+
+    def take_no_more(self) -> None:
+        """The request that runs is the last, if one does. A client asks again on a new connection, as it does of a server that closes."""
+        self._last = True
+        if self.phase == "requests" and self._exchange is None:
+            self._end()
 
     def receive_client(self, data: bytes) -> None:
         """`b""`: the client sends no more; it may still wait for its answer."""
@@ -324,7 +331,7 @@ class InspectedConversation:
                 self._answer(compose_http_misuse(400, exchange.misuse))
                 exchange.status = exchange.status or 400
             self._tell(exchange, reason=exchange.misuse)
-        if exchange.state == "next" and self._upstream_stays():
+        if exchange.state == "next" and not self._last and self._upstream_stays():
             self._upstream.start_next_cycle()
             self._served = True
             self._read_request()

@@ -32,9 +32,12 @@ def main() -> None:
     inspecting = Inspecting()
     inspecting.trust(root)
     ca = inspecting.ca_pem()
-    pump = inspecting.inspect(
-        "api.example", 443, Inspection(domains=("api.example",)), lambda *words: told.append(words)
-    )
+
+    def tell(method: str, path: str, status: int, reason: str) -> bool:
+        told.append((method, path, status, reason))
+        return False
+
+    pump = inspecting.inspect("api.example", 443, Inspection(domains=("api.example",)), tell)
     grown = int(os.pread(statm, 100, 0).split()[1]) - before
     heard = converse(pump, ca, server)
     answer = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from typing import Any
 
 from coworkd.egressd.inspect_ca import InspectionCa
 from coworkd.egressd.inspect_pump import InspectedPump
@@ -90,13 +91,15 @@ class Room:
         step: int = 1 << 20,
     ) -> None:
         self.told: list[tuple[str, str, int, str]] = []
+        self.full = False
+        """Whether whoever is told of requests has no room for more."""
         self.pump = InspectedPump(
             host,
             port,
             server_context=CA.server_context(host),
             client_context=CA.client_context(),
             approved=approved,
-            tell=lambda *words: self.told.append(words),
+            tell=self._tell,
         )
         self.client = Peer(client or trusting(), server_hostname=server_name)
         self.server = Peer(server or serving(SERVER), server_side=True)
@@ -149,6 +152,10 @@ class Room:
     def end_of_server(self) -> None:
         self._take(self.pump.receive_upstream(b""))
         self.settle()
+
+    def _tell(self, *words: Any) -> bool:
+        self.told.append(words)
+        return self.full
 
     def _take(self, sends: Sends) -> None:
         self.to_client += sends.client

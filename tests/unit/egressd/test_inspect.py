@@ -18,7 +18,7 @@ from tests.unit.egressd.egress_house import Client, House, open_house
 from tests.unit.egressd.inspected_room import Peer, trusting
 
 
-def nothing(method: str, path: str, status: int, reason: str) -> None:
+def nothing(method: str, path: str, status: int, reason: str) -> bool:
     raise AssertionError("nothing was asked")
 
 

@@ -50,6 +50,20 @@ def test_requests_follow_one_another_on_one_connection() -> None:
         assert len(room.told) == number + 1
 
 
+def test_requests_end_where_no_more_can_be_told() -> None:
+    """Each is a record, so there are no more of them than there is room for records; what was asked for is answered."""
+    room = opened()
+    room.full = True
+    assert room.ask(GET * 100) == GET
+    answers = b"".join(room.answer(OK) for _ in range(5))
+    assert answers == OK * len(room.told)
+    assert 1 <= len(room.told) <= 2
+    assert room.pump.ended
+    assert not room.pump.abrupt
+    assert room.client.ended
+    assert not room.client.torn
+
+
 def test_requests_sent_ahead_wait_for_their_turn() -> None:
     room = opened()
     second = GET.replace(b"/a", b"/b")

@@ -89,3 +89,11 @@ def test_a_request_is_told_with_its_path(state: State) -> None:
     made.request("GET", "/a", 200, "")
     event = told(state)[1]
     assert (event.kind, event.method, event.path, event.status) == ("request", "GET", "/a", 200)
+
+
+def test_a_request_past_the_room_there_is_is_told_and_said_to_be_the_last(state: State) -> None:
+    made = record(state)
+    made.open()
+    while state.events.has_room:
+        assert made.request("GET", "/a", 200, "") is not state.events.has_room
+    assert made.request("GET", "/a", 200, "")
