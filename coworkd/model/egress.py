@@ -83,6 +83,8 @@ class EgressSettings(Struct, frozen=True, kw_only=True):
     presets: tuple[str, ...] = ()
     preset_hosts: dict[str, tuple[str, ...]] = {}
     """Preset → the patterns it became on this machine; filled in when policies are loaded."""
+    preset_env: dict[str, str] = {}
+    """Variables that tell a session's tools of the mirrors among them; filled in with `preset_hosts`."""
     limits: EgressLimits = EgressLimits()
     allow_private: bool = False
     """Whether a name may resolve to a private range (RFC 1918, fc00::/7, 100.64.0.0/10)."""

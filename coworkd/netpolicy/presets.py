@@ -6,7 +6,10 @@ Rules
 - A preset whose hosts nobody found out allows nothing, and settings that name it say so.
 - The file of a table, where `from` is for people:
 
-      {"format": 1, "made_at": EPOCH, "presets": {"python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"]}}}
+      {"format": 1, "made_at": EPOCH, "presets": {"python": {
+          "hosts": ["index.example"], "from": ["/etc/pip.conf"], "env": {"PIP_INDEX_URL": "https://index.example/simple"}}}}
+
+- `env` are variables that tell a session's tools what those of this machine are set to; `preset_variables` says which there may be.
 
 Does not ask any tool and reads no file: `services.presets` does.
 """
@@ -23,6 +26,7 @@ from coworkd.model.egress import EgressSettings
 from coworkd.model.errors import InvalidParams
 from coworkd.netpolicy.hosts import BadHost, canonical_host
 from coworkd.netpolicy.patterns import Wrong, refuse_domain, split_pattern
+from coworkd.netpolicy.preset_variables import VARIABLES, refuse_variable
 from coworkd.netpolicy.schema import Check, Findings, Place, list_of, one_of, parsed, table, text, told
 from coworkd.settings import BadFile, nearest
 from coworkd.settings.json_lines import parse_json
@@ -49,6 +53,8 @@ class ResolvedPreset(Struct, frozen=True, kw_only=True):
 
     hosts: tuple[str, ...]
     said_by: tuple[str, ...] = ()
+    env: Mapping[str, str] = {}
+    """Variables for the commands of a session that may reach it; none where the tools here go by their defaults."""
 
 
 class PresetTable(Struct, frozen=True, kw_only=True):
@@ -71,18 +77,21 @@ def parse_presets(data: bytes, *, file: str) -> PresetTable:
     if findings.found:
         raise BadFile(findings.found)
     presets = {
-        name: ResolvedPreset(hosts=tuple(preset["hosts"]), said_by=tuple(preset.get("from", ())))
+        name: ResolvedPreset(
+            hosts=tuple(preset["hosts"]), said_by=tuple(preset.get("from", ())), env=dict(preset.get("env", {}))
+        )
         for name, preset in tree["presets"].items()
     }
     return PresetTable(made_at=float(tree.get("made_at", 0.0)), presets=presets)
 
 
 def resolve(settings: EgressSettings, table: PresetTable) -> EgressSettings:
-    """Return `settings` with what its presets stand for, and a warning for each that stands for nothing.
+    """Return `settings` with what its presets stand for and set, and a warning for each that stands for nothing.
 
     Raises `InvalidParams` for a preset that does not exist.
     """
     found: dict[str, tuple[str, ...]] = {}
+    env: dict[str, str] = {}
     warnings: list[str] = []
     for preset in settings.presets:
         if preset not in NAMES:
@@ -90,12 +99,15 @@ def resolve(settings: EgressSettings, table: PresetTable) -> EgressSettings:
             hint = f"; did you mean {close!r}?" if close is not None else ""
             raise InvalidParams(f"{settings.source}: there is no preset {preset!r}{hint}", key="coworkd.presets")
         found[preset] = table.hosts(preset)
+        if preset in table.presets:
+            env.update(table.presets[preset].env)
         if not found[preset] and not _is_of_another_system(preset, settings.presets, table):
             warnings.append(
                 f"coworkd.presets: {preset!r} allows nothing, for nobody found out its hosts on this machine; "
                 "`coworkctl egress presets --write FILE` does"
             )
-    return replace(settings, preset_hosts=found, warnings=tuple(dict.fromkeys((*settings.warnings, *warnings))))
+    told = tuple(dict.fromkeys((*settings.warnings, *warnings)))
+    return replace(settings, preset_hosts=found, preset_env=env, warnings=told)
 
 
 def _is_of_another_system(preset: str, presets: Sequence[str], table: PresetTable) -> bool:
@@ -129,7 +141,28 @@ def _presets(value: object, place: Place) -> None:
         return
     for name, preset in value.items():
         one_of(*NAMES)(name, place.below(name))
-        _PRESET(preset, place.below(name))
+        _preset(name)(preset, place.below(name))
+
+
+def _preset(name: str) -> Check:
+    fields = {"hosts": _hosts, "from": list_of(text()), "env": _variables(name)}
+    return table(fields, required=("hosts",), strict=True)
+
+
+def _variables(preset: str) -> Check:
+    """The variables that `preset` may set."""
+    there_are = VARIABLES.get(preset, {})
+
+    def check(value: object, place: Place) -> None:
+        if not isinstance(value, dict):
+            place.refuse("wants an object")
+            return
+        for name, one in value.items():
+            wrong = refuse_variable(preset, name, one) if isinstance(one, str) else "wants text"
+            if wrong is not None:
+                place.below(name).refuse(wrong, None if name in there_are else nearest(name, there_are))
+
+    return check
 
 
 def _format(value: Any, place: Place) -> None:
@@ -137,6 +170,5 @@ def _format(value: Any, place: Place) -> None:
         place.refuse(f"is not {FORMAT}, the only format there is; make the file again with this coworkctl")
 
 
-_PRESET = table({"hosts": _hosts, "from": list_of(text())}, required=("hosts",), strict=True)
 _FIELDS: Mapping[str, Check] = {"format": _format, "made_at": parsed(number(0, 1e12)), "presets": _presets}
 _FILE = table(_FIELDS, required=("format", "presets"), strict=True)

@@ -26,6 +26,10 @@ def parse(tree: Any) -> PresetTable:
     return parse_presets(json.dumps(tree).encode(), file="presets.json")
 
 
+def with_env(env: object) -> dict[str, Any]:
+    return {"format": 1, "presets": {"python": {"hosts": ["a.b"], "env": env}}}
+
+
 def test_a_preset_is_what_stands_here_and_what_was_found_out() -> None:
     resolved = resolve(asking("python", "rust", "github"), TABLE)
     assert resolved.preset_hosts["python"] == ("index.example",)
@@ -48,6 +52,19 @@ def test_resolving_again_says_nothing_twice() -> None:
     assert resolve(once, TABLE).preset_hosts == {"python": ("index.example",)}
 
 
+def test_settings_get_the_variables_of_the_presets_they_name() -> None:
+    index, registry = {"PIP_INDEX_URL": "https://p.example/"}, {"NPM_CONFIG_REGISTRY": "https://n.example/"}
+    table = PresetTable(
+        presets={
+            "python": ResolvedPreset(hosts=("p.example",), env=index),
+            "node": ResolvedPreset(hosts=("n.example",), env=registry),
+        }
+    )
+    assert resolve(asking("python", "node", "rust"), table).preset_env == {**index, **registry}
+    assert resolve(asking("node"), table).preset_env == registry
+    assert resolve(resolve(asking("python"), table), PresetTable()).preset_env == {}
+
+
 def test_an_unknown_preset_is_refused_with_the_nearest() -> None:
     with pytest.raises(InvalidParams, match="did you mean 'python'"):
         resolve(asking("pyton"), TABLE)
@@ -65,12 +82,14 @@ def test_a_table_is_read() -> None:
             "made_at": 5.5,
             "presets": {
                 "node": {"hosts": ["*.n.example", "mirror:8080", "[::1]:1"], "from": ["npm"]},
+                "python": {"hosts": ["p.example"], "env": {"PIP_INDEX_URL": "https://p.example/simple"}},
                 "rust": {"hosts": []},
             },
         }
     )
     assert table.made_at == 5.5
     assert table.presets["node"] == ResolvedPreset(hosts=("*.n.example", "mirror:8080", "[::1]:1"), said_by=("npm",))
+    assert table.presets["python"].env == {"PIP_INDEX_URL": "https://p.example/simple"}
     assert table.hosts("rust") == STATIC["rust"]
 
 
@@ -87,6 +106,11 @@ def test_a_table_is_read() -> None:
         ({"format": 1, "presets": {"python": {"hosts": ["*.com"]}}}, "presets.python.hosts[0]", "too far"),
         ({"format": 1, "presets": {"python": {"hosts": ["http://a.b"]}}}, "presets.python.hosts[0]", "is a URL"),
         ({"format": 1, "presets": {"python": {"hosts": ["a.b"] * 257}}}, "presets.python.hosts", "more than"),
+        (with_env([]), "presets.python.env", "wants an object"),
+        (with_env({"PIP_INDEX_URL": 1}), "presets.python.env.PIP_INDEX_URL", "wants text"),
+        (with_env({"PIP_INDEX_URL": "https://u:hunter2@a.b/"}), "presets.python.env.PIP_INDEX_URL", "a password"),
+        (with_env({"PIP_INDX_URL": "https://a.b/"}), "presets.python.env.PIP_INDX_URL", "did you mean 'PIP_INDEX_URL'"),
+        (with_env({"LD_PRELOAD": "/x.so"}), "presets.python.env.LD_PRELOAD", "is no variable"),
         ({"format": 1, "made": 1, "presets": {}}, "made", "did you mean 'made_at'"),
         ({"format": 1, "made_at": "x", "presets": {}}, "made_at", "wants a number"),
     ],
@@ -95,6 +119,7 @@ def test_a_wrong_table_is_refused_by_key(tree: Any, key: str, says: str) -> None
     with pytest.raises(BadFile, match=says) as caught:
         parse(tree)
     assert caught.value.findings[0].key == key
+    assert "hunter2" not in str(caught.value)
 
 
 def test_another_distribution_than_this_machines_is_nothing_to_warn_of() -> None:
