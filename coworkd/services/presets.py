@@ -5,10 +5,14 @@ use is the one allowed. `resolve_presets` asks them (blocking, a few seconds), `
 
 File, as `netpolicy.presets` reads it:
 
-    {"format": 1, "made_at": EPOCH, "presets": {"python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"]}}}
+    {"format": 1, "made_at": EPOCH, "presets": {"python": {
+        "hosts": ["index.example"], "from": ["/etc/pip.conf"], "env": {"PIP_INDEX_URL": "https://index.example/simple"}}}}
+
+`env` is there where a tool was set to a mirror by somebody: sessions see none of its files, and its default would not be allowed.
 
 Rules
-- Of a URL only the host is taken, and the port where it is not the scheme's own: never a path, a user or a password.
+- For `hosts`, of a URL only the host is taken, and the port where it is not the scheme's own: never a path, a user or a password.
+- For `env` a URL is taken as it is or not at all: one that holds a secret, or leads where the preset does not, is told to no session.
 - What no pattern can name is passed over and told; nothing is guessed, nothing is widened.
 - A preset that came to nothing is not in the file: it allows nothing.
 """
@@ -19,18 +23,19 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from coworkd.model.errors import DiskFailed
 from coworkd.netpolicy.hosts import BadHost, canonical_host
+from coworkd.netpolicy.preset_variables import MAX_VALUE_LENGTH, SEPARATOR, VARIABLES, refuse_index, refuse_variable
 from coworkd.netpolicy.presets import FORMAT, PresetTable, ResolvedPreset
 from coworkd.system.apt_settings import read_apt, read_distribution
 from coworkd.system.npm_settings import read_npm
 from coworkd.system.pip_settings import read_pip
-from coworkd.system.tool_settings import Machine, Told, this_machine
+from coworkd.system.tool_settings import Machine, Told, Url, this_machine
 
 MAX_HOSTS = 64
 """More is no configuration of a package manager."""
@@ -58,7 +63,7 @@ def resolve_presets(machine: Machine | None = None, *, clock: Callable[[], float
         found[distribution] = read_apt(asked)
     presets: dict[str, ResolvedPreset] = {}
     for name, told in found.items():
-        made, passed_over = _compose_preset(told)
+        made, passed_over = _compose_preset(name, told)
         if made is not None:
             presets[name] = made
         notes.extend(f"{name}: {note}" for note in (*told.notes, *passed_over))
@@ -79,7 +84,10 @@ def compose_pattern(url: str) -> str | None:
 
 def compose_file(table: PresetTable) -> bytes:
     """The file's content; see the top of this module."""
-    presets = {name: {"hosts": list(one.hosts), "from": list(one.said_by)} for name, one in table.presets.items()}
+    presets = {
+        name: {"hosts": list(one.hosts), "from": list(one.said_by), **({"env": dict(one.env)} if one.env else {})}
+        for name, one in table.presets.items()
+    }
     return json.dumps({"format": FORMAT, "made_at": table.made_at, "presets": presets}, indent=2).encode() + b"\n"
 
 
@@ -102,7 +110,7 @@ def write_presets(path: str, table: PresetTable) -> None:
         raise DiskFailed(f"{path} cannot be written: {error.strerror}", path=path, errno=error.errno) from error
 
 
-def _compose_preset(told: Told) -> tuple[ResolvedPreset | None, list[str]]:
+def _compose_preset(name: str, told: Told) -> tuple[ResolvedPreset | None, list[str]]:
     """A preset, or None where nothing is left; and what was passed over."""
     hosts: dict[str, None] = {}
     said_by: dict[str, None] = {}
@@ -120,4 +128,33 @@ def _compose_preset(told: Told) -> tuple[ResolvedPreset | None, list[str]]:
         hosts[pattern] = said_by[url.said_by] = None
     if not hosts:
         return None, notes
-    return ResolvedPreset(hosts=tuple(hosts), said_by=tuple(said_by)), notes
+    env, kept_back = _compose_env(name, told, hosts)
+    return ResolvedPreset(hosts=tuple(hosts), said_by=tuple(said_by), env=env), [*notes, *kept_back]
+
+
+def _compose_env(preset: str, told: Told, hosts: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """The variables for sessions, and which indexes they are not told of."""
+    env: dict[str, str] = {}
+    notes: dict[str, None] = {}
+    for variable, urls in told.variables.items():
+        kind = VARIABLES[preset][variable]
+        words: dict[str, None] = {}
+        for url in urls[:1] if kind == "url" else urls:
+            if url.text.partition(":")[0].lower() not in ("http", "https"):
+                continue  # a directory of this machine
+            wrong = _keep_back(url, hosts)
+            if wrong is not None:
+                notes[f"{url.said_by}: sessions are not told of an index that {wrong}"] = None
+                continue
+            words[urlsplit(url.text).netloc if kind == "hosts" else url.text] = None
+        value = SEPARATOR.join(words)
+        if len(value) > MAX_VALUE_LENGTH:
+            notes[f"{variable} would have more than {MAX_VALUE_LENGTH} characters; sessions are not told of it"] = None
+        elif words and refuse_variable(preset, variable, value) is None:
+            env[variable] = value
+    return env, list(notes)
+
+
+def _keep_back(url: Url, hosts: Collection[str]) -> str | None:
+    wrong = refuse_index(url.text)
+    return "leads where the preset does not" if wrong is None and compose_pattern(url.text) not in hosts else wrong

@@ -2,9 +2,10 @@
 
 Order, the later wins: global files, the user's, the interpreter's own, the file of PIP_CONFIG_FILE; within them `[install]` over
 `[global]`; over all of them PIP_* variables. Extra indexes and places to find links add to the index.
+What is set is told as variables of pip and of uv, which knows nothing of pip's files; a host without TLS only where pip may trust it here.
 Without an index in any of them it is pip's default, which nobody knows but pip: an interpreter that has it is asked.
 
-Source: pip's documentation, "Configuration".
+Sources: pip's documentation, "Configuration"; uv's, "Environment variables".
 """
 
 from __future__ import annotations
@@ -37,19 +38,35 @@ def read_pip(machine: Machine) -> Told:
     for path in _files(machine):
         _read_file(machine, path, settings, told)
     merged = {**settings["global"], **settings["install"], **_from_environment(machine)}
+    if "cert" in merged:
+        told.note_certificates(*merged["cert"])
     for value, by in (merged[key] for key in ("find-links",) if key in merged):
         told.urls.extend(Url(word, by) for word in value.split() if "://" in word)  # others are directories
     if merged.get("no-index", ("", ""))[0].lower() not in _FALSE:
         return told
     if "index-url" in merged:
         told.add(*merged["index-url"])
+        told.set(*merged["index-url"], "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
     else:
         _ask_default(machine, told)
     if "extra-index-url" in merged:
         value, by = merged["extra-index-url"]
         for word in value.split():
             told.add(word, by)
+            told.set(word, by, "PIP_EXTRA_INDEX_URL", "UV_INDEX")
+    _tell_trusted(merged, told)
     return told
+
+
+def _tell_trusted(merged: dict[str, tuple[str, str]], told: Told) -> None:
+    """Which indexes without TLS pip may use; of those with it no session is told to look away."""
+    value, by = merged.get("trusted-host", ("", ""))
+    trusted = {word.lower() for word in value.split()}
+    for url in [*told.variables.get("PIP_INDEX_URL", ()), *told.variables.get("PIP_EXTRA_INDEX_URL", ())]:
+        scheme, _, rest = url.text.partition("://")
+        place = rest.partition("/")[0].lower()
+        if scheme.lower() == "http" and trusted & {place, place.partition(":")[0]}:
+            told.set(url.text, by, "PIP_TRUSTED_HOST")
 
 
 def _files(machine: Machine) -> tuple[str, ...]:

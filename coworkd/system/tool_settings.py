@@ -1,8 +1,8 @@
 """What other programs are set to, found where they keep it: their files, the environment, their own answers.
 
-`Machine` is where to look, `Told` what was found: URLs, each with the file or program that said so, and notes about what could not
-be read. Blocking. Programs are asked with a deadline, without input, in an environment of a few variables, and never as part of
-coworkd's own life: only presets are made from this, once, by whoever installs.
+`Machine` is where to look, `Told` what was found: URLs, each with the file or program that said so, which of them the tool was set to
+by somebody, and notes about what could not be read. Blocking. Programs are asked with a deadline, without input, in an environment of a
+few variables, and never as part of coworkd's own life: only presets are made from this, once, by whoever installs.
 
 A home counts only where it is the asking user's own: nobody else's file says what may be reached.
 """
@@ -20,6 +20,8 @@ from typing import NamedTuple
 ASK_DEADLINE_S = 20.0
 """npm starts slowly on a cold machine."""
 MAX_FILE_BYTES = 1 << 20
+SYSTEM_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem")
+"""The guest's own, which sessions trust too."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+\Z")
 
 Ask = Callable[[Sequence[str], Mapping[str, str]], str | None]
@@ -38,6 +40,8 @@ class Told:
     """What was found. `notes` are sentences about what was passed over."""
 
     urls: list[Url] = field(default_factory=list)
+    variables: dict[str, list[Url]] = field(default_factory=dict)
+    """Variable of the tool → what somebody set it to here, a built-in default never. A trusted host is told as its URL."""
     notes: list[str] = field(default_factory=list)
 
     def add(self, text: str, said_by: str) -> None:
@@ -46,6 +50,18 @@ class Told:
             self.urls.append(Url(text, said_by))
         else:
             self.notes.append(f"{said_by}: has something that is no URL where one belongs")
+
+    def set(self, text: str, said_by: str, *variables: str) -> None:
+        """Somebody set the tool to this URL, which `variables` would say too."""
+        for variable in variables if _URL.match(text) else ():
+            self.variables.setdefault(variable, []).append(Url(text, said_by))
+
+    def note_certificates(self, path: str, said_by: str) -> None:
+        """The tool trusts a file of its own, which sessions do not see."""
+        if path not in SYSTEM_CERTIFICATES:
+            self.notes.append(
+                f"{said_by}: names a file of certificates; sessions trust it after `coworkctl ca install NAME FILE`"
+            )
 
 
 def ask_program(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:

@@ -79,11 +79,60 @@ def test_everything_is_asked_and_told(tmp_path: Path) -> None:
     programs = Programs({"npm": '{"registry": "https://npm.example/"}'})
     resolved = resolve_presets(machine(tmp_path, programs=programs), clock=lambda: 7.0)
     assert resolved.table.presets == {
-        "python": ResolvedPreset(hosts=("py.example",), said_by=("/etc/pip.conf",)),
-        "node": ResolvedPreset(hosts=("npm.example",), said_by=("npm config get registry",)),
+        "python": ResolvedPreset(
+            hosts=("py.example",),
+            said_by=("/etc/pip.conf",),
+            env={"PIP_EXTRA_INDEX_URL": "https://py.example/b", "UV_INDEX": "https://py.example/b"},
+        ),
+        "node": ResolvedPreset(
+            hosts=("npm.example",),
+            said_by=("npm config get registry",),
+            env={"NPM_CONFIG_REGISTRY": "https://npm.example/"},
+        ),
         "ubuntu": ResolvedPreset(hosts=("apt.example",), said_by=("/etc/apt/sources.list",)),
     }
-    assert (resolved.table.made_at, resolved.notes) == (7.0, ())
+    assert resolved.table.made_at == 7.0
+    assert resolved.notes == (
+        "python: /etc/pip.conf: sessions are not told of an index that has a user or a password in its URL",
+    )
+
+
+def test_sessions_are_told_of_mirrors_as_they_are_set(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "/etc/pip.conf",
+        "[global]\nindex-url = http://nexus:8081/all/simple\ntrusted-host = nexus\n"
+        "extra-index-url = https://b.example/s https://c.example/s file:///srv/simple https://b.example/s\n",
+    )
+    env = resolve_presets(machine(tmp_path)).table.presets["python"].env
+    assert env == {
+        "PIP_INDEX_URL": "http://nexus:8081/all/simple",
+        "UV_DEFAULT_INDEX": "http://nexus:8081/all/simple",
+        "PIP_EXTRA_INDEX_URL": "https://b.example/s https://c.example/s",
+        "UV_INDEX": "https://b.example/s https://c.example/s",
+        "PIP_TRUSTED_HOST": "nexus:8081",
+    }
+
+
+def test_sessions_are_not_told_of_what_their_preset_does_not_allow(tmp_path: Path) -> None:
+    many = " ".join(f"https://h{number}.example/" for number in range(MAX_HOSTS + 1))
+    put(tmp_path, "/etc/pip.conf", f"[global]\nindex-url = https://a.example/\nextra-index-url = {many}\n")
+    resolved = resolve_presets(machine(tmp_path))
+    told = resolved.table.presets["python"].env["PIP_EXTRA_INDEX_URL"].split()
+    assert (told[-1], len(told)) == (f"https://h{MAX_HOSTS - 2}.example/", MAX_HOSTS - 1)
+    assert "python: /etc/pip.conf: sessions are not told of an index that leads where the preset does not" in (
+        resolved.notes
+    )
+
+
+def test_a_value_that_would_be_too_long_is_told_and_left_out(tmp_path: Path) -> None:
+    long = " ".join(f"https://a.example/{letter * 1100}" for letter in "xy")
+    put(tmp_path, "/etc/pip.conf", f"[global]\nindex-url = https://a.example/\nextra-index-url = {long}\n")
+    resolved = resolve_presets(machine(tmp_path))
+    assert set(resolved.table.presets["python"].env) == {"PIP_INDEX_URL", "UV_DEFAULT_INDEX"}
+    assert "python: PIP_EXTRA_INDEX_URL would have more than 2048 characters; sessions are not told of it" in (
+        resolved.notes
+    )
 
 
 def test_what_comes_to_nothing_is_left_out_and_told(tmp_path: Path) -> None:
@@ -107,6 +156,9 @@ def test_the_file_has_its_form() -> None:
         "made_at": 5.0,
         "presets": {"python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"]}},
     }
+    told = ResolvedPreset(hosts=("index.example",), env={"PIP_INDEX_URL": "https://index.example/"})
+    table = PresetTable(presets={"python": told})
+    assert parse_presets(compose_file(table), file="presets.json") == table
 
 
 def test_the_file_is_put_in_place_as_a_whole(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from coworkd.system.tool_settings import Machine
 
 
 class Programs:
-    """Answers by the first two words of argv; `asked` keeps what was asked, with the variables."""
+    """Answers by the whole command line, else by its program; `asked` keeps what was asked, with the variables."""
 
     def __init__(self, answers: Mapping[str, str] | None = None) -> None:
         self.answers = dict(answers or {})
@@ -17,7 +17,7 @@ class Programs:
 
     def __call__(self, argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
         self.asked.append((tuple(argv), dict(environ)))
-        return self.answers.get(argv[0])
+        return self.answers.get(" ".join(argv), self.answers.get(argv[0]))
 
 
 def machine(

@@ -107,3 +107,52 @@ def test_a_broken_file_is_noted_without_its_lines(tmp_path: Path) -> None:
     assert "/etc/pip.conf is not as pip wants it" in told.notes[0]
     assert "hunter2" not in "".join(told.notes)
     assert told.urls
+
+
+def variables(*given: object, **options: object) -> dict[str, list[str]]:
+    told = read_pip(machine(*given, **options))  # type: ignore[arg-type]
+    return {name: [url.text for url in urls] for name, urls in told.variables.items()}
+
+
+def test_a_default_is_told_by_no_variable(tmp_path: Path) -> None:
+    assert variables(tmp_path, programs=DEFAULT) == {}
+
+
+def test_what_is_set_is_told_by_the_variables_of_pip_and_uv(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/pip.conf", "[global]\nextra-index-url = https://b.example/ file:///srv/c\n")
+    extra = ["https://b.example/", "file:///srv/c"]
+    assert variables(tmp_path, programs=DEFAULT) == {"PIP_EXTRA_INDEX_URL": extra, "UV_INDEX": extra}
+    told = variables(tmp_path, environ={"PIP_INDEX_URL": "https://a.example/"})
+    assert (told["PIP_INDEX_URL"], told["UV_DEFAULT_INDEX"]) == (["https://a.example/"], ["https://a.example/"])
+
+
+def test_an_index_that_is_not_asked_is_told_by_no_variable(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/pip.conf", "[global]\nno-index = true\nindex-url = https://a.example/\n")
+    assert variables(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "trusted", "told"),
+    [
+        ("http://nexus:8081/s", "nexus", True),
+        ("http://Nexus:8081/s", "other nexus:8081", True),
+        ("http://nexus/s", "nexus", True),
+        ("http://nexus:8081/s", "nexus:80", False),
+        ("http://nexus:8081/s", "", False),
+        ("https://nexus/s", "nexus", False),
+        ("http://nexus@other/s", "nexus", False),
+    ],
+)
+def test_only_a_host_without_tls_that_pip_may_trust_here_is_told(
+    tmp_path: Path, url: str, trusted: str, told: bool
+) -> None:
+    put(tmp_path, "/etc/pip.conf", f"[global]\nindex-url = {url}\ntrusted-host = {trusted}\n")
+    assert variables(tmp_path).get("PIP_TRUSTED_HOST", []) == ([url] if told else [])
+
+
+def test_certificates_of_its_own_are_noted_unless_they_are_the_systems(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/pip.conf", "[global]\ncert = /srv/ca.pem\nno-index = true\n")
+    [note] = read_pip(machine(tmp_path)).notes
+    assert note.startswith("/etc/pip.conf: names a file of certificates")
+    environ = {"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"}
+    assert read_pip(machine(tmp_path, environ=environ)).notes == []
