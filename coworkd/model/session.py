@@ -81,6 +81,8 @@ class SessionView(Struct, frozen=True, kw_only=True):
     """Whether the proxies of coworkd-egress are there for its commands."""
     trust_bundle: str | None = None
     """The file of trusted certificates inside the sandbox; None while the guest's own are all there is."""
+    tool_variables: dict[str, str] = {}
+    """What tells its tools of the mirrors that its profile's presets allow."""
 
 
 class RemovedSession(Struct, frozen=True, kw_only=True):

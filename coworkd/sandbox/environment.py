@@ -1,7 +1,7 @@
 """The environment a command starts with: nothing of the host's, a known few, then what was asked.
 
-Order: defaults, with the proxies' and the certificates' variables where the session has such; the session's; the request's. The later
-wins, whatever the name (`LD_*` of the loader are the caller's own affair inside). A `TMPDIR` that exists.
+Order: defaults, with the variables of the proxies, the certificates and the mirrors where the session has such; the session's; the
+request's. The later wins, whatever the name (`LD_*` of the loader are the caller's own affair inside). A `TMPDIR` that exists.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def compose_environment(session: SessionView, requested: Mapping[str, str], *, t
         defaults.update(PROXY_VARIABLES)
     if session.trust_bundle is not None:
         defaults.update(dict.fromkeys(TRUST_VARIABLES, session.trust_bundle))
+    defaults.update(session.tool_variables)
     merged = {**defaults, **session.env, **requested}
     for name, value in merged.items():
         if not _NAME.match(name):

@@ -1,7 +1,9 @@
 """Which sessions are open: their namespaces in the launcher, their way out in coworkd-egress. Made from records, whenever needed.
 
-Rules: the launcher comes first, for it makes the listeners; a session that could not be opened there has no way out either. Another
-launcher than before knows no session (`generation`). A way out that is missing stops no session.
+Rules
+- The launcher comes first, for it makes the listeners; a session that could not be opened there has no way out either.
+- Another launcher than before knows no session (`generation`). A way out that is missing stops no session.
+- With its way out a session has the variables of the mirrors that its profile's settings lead to; a request adds none.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from coworkd.model.egress import SessionEgress
 from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
 from coworkd.model.policy import EffectivePolicy
@@ -54,6 +57,7 @@ class Openings:
         self._home_path = home_path
         self._layout = layout
         self._generations: dict[str, int] = {}
+        self._tool_variables: dict[str, dict[str, str]] = {}
         self.on_turn: OnTurn = _nobody
 
     def is_open(self, name: str) -> bool:
@@ -93,14 +97,21 @@ class Openings:
             )
         )
         self._generations[record.name] = generation
+        self._heed(record.name, egress)
         await self._egress.serve_session(record.name, egress, answer.listeners)
         self.on_turn(record.name, is_open=True)
         return Opened(missing=answer.missing, told=(*answer.degraded, *narrowed))
+
+    async def change(self, name: str, egress: SessionEgress, *, close_forbidden: bool) -> int:
+        """See `ports.EgressPort.change`; commands that start from now on get the variables that go with it."""
+        self._heed(name, egress)
+        return await self._egress.change(name, egress, close_forbidden=close_forbidden)
 
     async def close(self, name: str) -> None:
         """Close it in both; one that is not open is passed over. Raises `InvalidState` where commands of it run."""
         await self._launcher.close_session(name)
         self._generations.pop(name, None)
+        self._tool_variables.pop(name, None)
         self.on_turn(name, is_open=False)
         await self._egress.stop(name)
 
@@ -117,7 +128,11 @@ class Openings:
             folders=record.folders,
             proxied=True,
             trust_bundle=self._trust.bundle_path_inside,
+            tool_variables=self._tool_variables.get(record.name, {}),
         )
+
+    def _heed(self, name: str, egress: SessionEgress) -> None:
+        self._tool_variables[name] = egress.settings[0].preset_env if egress.settings else {}
 
 
 def _nobody(session: str, *, is_open: bool) -> None:

@@ -207,7 +207,7 @@ class Sessions:
             if rebuilt:
                 await self._openings.close(name)
             elif self._openings.is_open(name):
-                closed = await self._egress.change(name, egress, close_forbidden=params.close_forbidden)
+                closed = await self._openings.change(name, egress, close_forbidden=params.close_forbidden)
         shown = describe_policy(policy, egress, self._egress.allowances(name), narrowed)
         self._events.publish("session.policy", {"session": name, "profile": wanted.profile, "closed": closed})
         return calls.PolicySet(effective=msgspec.to_builtins(shown), narrowed=shown.narrowed, closed=closed)
@@ -235,7 +235,7 @@ class Sessions:
             _log.error("session %s reaches nothing from here on: %s", record.name, error.message)
             egress = SessionEgress(settings=())
         try:
-            await self._egress.change(record.name, egress, close_forbidden=True)
+            await self._openings.change(record.name, egress, close_forbidden=True)
         except CoworkError as error:  # it is handed over when coworkd-egress is back
             _log.warning("the way out of session %s: %s", record.name, error.message)
 

@@ -50,6 +50,14 @@ def test_environment_names_the_trust_of_a_session_that_has_one() -> None:
     assert not set(PROXY_VARIABLES) & set(made)
 
 
+def test_environment_tells_tools_of_mirrors_and_lets_session_and_request_win() -> None:
+    mirrors = {"PIP_INDEX_URL": "mirror", "NPM_CONFIG_REGISTRY": "mirror", "UV_INDEX": "mirror"}
+    session = structs.replace(SESSION, proxied=True, tool_variables=mirrors, env={"PIP_INDEX_URL": "session"})
+    made = compose_environment(session, {"NPM_CONFIG_REGISTRY": "request"}, tty=False)
+    assert (made["PIP_INDEX_URL"], made["NPM_CONFIG_REGISTRY"], made["UV_INDEX"]) == ("session", "request", "mirror")
+    assert made["HTTPS_PROXY"] == PROXY_VARIABLES["HTTPS_PROXY"]
+
+
 def test_environment_lets_session_and_request_win_over_proxies_and_trust() -> None:
     session = structs.replace(
         SESSION, proxied=True, trust_bundle="/b", env={"HTTPS_PROXY": "session", "PIP_CERT": "session"}

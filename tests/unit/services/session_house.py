@@ -117,6 +117,8 @@ class FakePolicies:
         self.profile = profile()
         self.narrowed: tuple[str, ...] = ()
         self.egress_narrowed: tuple[str, ...] = ()
+        self.egress: SessionEgress | None = None
+        """What holds for every session, where a test says so."""
 
     async def effective(self, name: str | None, limits: LimitsRequest, /) -> EffectivePolicy:
         if self.error is not None:
@@ -135,6 +137,8 @@ class FakePolicies:
     def compose_egress(
         self, policy: EffectivePolicy, request: Mapping[str, Any] | None, /
     ) -> tuple[SessionEgress, tuple[str, ...]]:
+        if self.egress is not None:
+            return self.egress, self.egress_narrowed
         settings = [EgressSettings(source=f"egress/{policy.profile.name}.json", allowed=("index.example",))]
         if request is not None:
             if "network" not in request:

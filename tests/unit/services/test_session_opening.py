@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from coworkd.model.egress import EgressSettings, SessionEgress
 from coworkd.model.errors import SandboxSetupFailed
 from coworkd.model.launch import TreeBind
 from coworkd.model.policy import LimitsRequest
@@ -39,6 +40,32 @@ async def test_an_opened_session_has_namespaces_and_a_way_out(tmp_path: Path) ->
     await room.close("bob")
     assert (room.is_open("bob"), house.egress.served) == (False, {})
     assert turns == [("bob", True), ("bob", False)]
+
+
+def leading_to(*mirrors: str) -> SessionEgress:
+    """Settings whose presets know a mirror each; the first is the profile's."""
+    return SessionEgress(
+        settings=tuple(EgressSettings(source=url, preset_env={"PIP_INDEX_URL": url}) for url in mirrors)
+    )
+
+
+@in_trio
+async def test_tools_are_told_of_the_mirrors_of_the_profile_for_as_long_as_they_hold(tmp_path: Path) -> None:
+    house = SessionHouse(tmp_path)
+    room = openings(house)
+    house.policies.egress = leading_to("https://a.example/", "https://request.example/")
+    assert room.view(record()).tool_variables == {}
+    await room.open(record(), await house.policies.effective(None, LimitsRequest()))
+    assert room.view(record()).tool_variables == {"PIP_INDEX_URL": "https://a.example/"}
+    changed = leading_to("https://b.example/")
+    assert await room.change("bob", changed, close_forbidden=True) == 3
+    assert house.egress.served["bob"] == changed
+    assert room.view(record()).tool_variables == {"PIP_INDEX_URL": "https://b.example/"}
+    await room.change("bob", SessionEgress(settings=()), close_forbidden=True)
+    assert room.view(record()).tool_variables == {}
+    await room.change("bob", changed, close_forbidden=True)
+    await room.close("bob")
+    assert room.view(record()).tool_variables == {}
 
 
 @in_trio

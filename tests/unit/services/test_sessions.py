@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from coworkd.model.calls import SessionDelete, SessionName, SetPolicy
-from coworkd.model.egress import SessionEgress
+from coworkd.model.egress import EgressSettings, SessionEgress
 from coworkd.model.errors import (
     AlreadyExists,
     CoworkError,
@@ -524,6 +524,11 @@ async def test_policies_that_changed_on_disk_reach_every_open_session(tmp_path: 
         await house.sessions.refresh()
         assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json"]
         assert "eve" not in house.egress.served
+        mirror = {"PIP_INDEX_URL": "https://index.example/"}
+        house.policies.egress = SessionEgress(settings=(EgressSettings(source="s", preset_env=mirror),))
+        await house.sessions.refresh()
+        assert (await house.sessions.open("bob")).tool_variables == mirror
         house.policies.error = NotFound("the profile is gone")
         await house.sessions.refresh()
         assert len(house.egress.served["bob"].settings) == 0
+        assert (await house.sessions.open("bob")).tool_variables == {}
