@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import named_uri, open_client
@@ -35,7 +36,7 @@ def _write(args: argparse.Namespace) -> int:
         print(dump({"file": args.write, "presets": sorted(resolved.table.presets)}))
         return 0
     for name, preset in sorted(resolved.table.presets.items()):
-        print(preset_line(name, preset.hosts, preset.said_by))
+        print(preset_lines(name, preset.hosts, preset.said_by, preset.env))
     print(f"written to {args.write}; a coworkd that runs takes it by: coworkctl call policy.reload")
     return 0
 
@@ -46,7 +47,7 @@ def _show(args: argparse.Namespace) -> int:
         print(dump(answer))
         return 0
     for name, preset in sorted(answer.presets.items()):
-        print(preset_line(name, preset.hosts, preset.made_from))
+        print(preset_lines(name, preset.hosts, preset.made_from, preset.env))
     if answer.file is None:
         print("those of this machine were never resolved: coworkctl egress presets --write")
     else:
@@ -66,8 +67,9 @@ def _ask(args: argparse.Namespace) -> EgressPresets:
     return describe_presets(read_presets(file), file)
 
 
-def preset_line(name: str, hosts: tuple[str, ...], said_by: tuple[str, ...]) -> str:
-    """`name  hosts  (who said so)`; what came to nothing says so."""
+def preset_lines(name: str, hosts: tuple[str, ...], said_by: tuple[str, ...], env: Mapping[str, str]) -> str:
+    """`name  hosts  (who said so)`, or that it came to nothing; below it a line for each variable that it sets in sessions."""
     if not hosts:
         return f"{shown(name)}  allows nothing here"
-    return f"{shown(name)}  {shown(' '.join(hosts))}  ({shown(', '.join(said_by))})"
+    head = f"{shown(name)}  {shown(' '.join(hosts))}  ({shown(', '.join(said_by))})"
+    return "\n".join((head, *(f"    {shown(variable)}={shown(value)}" for variable, value in env.items())))

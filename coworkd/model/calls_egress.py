@@ -106,6 +106,8 @@ class PresetShown(Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...]
     made_from: tuple[str, ...] = field(name="from")
     """The files and tools that said so, or `built in`."""
+    env: dict[str, str] = {}
+    """The variables that tell the tools of a session what those of this machine are set to."""
 
 
 class EgressPresets(Answer, frozen=True, kw_only=True):

@@ -308,7 +308,7 @@ def describe_presets(presets: PresetTable, file: str | None) -> EgressPresets:
 def _show_preset(presets: PresetTable, name: str) -> PresetShown:
     found = presets.presets.get(name)
     said_by = (*(("built in",) if name in STATIC else ()), *(found.said_by if found is not None else ()))
-    return PresetShown(hosts=presets.hosts(name), made_from=said_by)
+    return PresetShown(hosts=presets.hosts(name), made_from=said_by, env=dict(found.env) if found is not None else {})
 
 
 async def _nobody() -> None:

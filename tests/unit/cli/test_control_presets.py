@@ -10,7 +10,7 @@ import pytest
 from coworkd import config
 from coworkd.cli import control_presets
 from coworkd.cli.control import main
-from coworkd.cli.control_presets import preset_line
+from coworkd.cli.control_presets import preset_lines
 from coworkd.config import Config
 from coworkd.netpolicy.presets import PresetTable, ResolvedPreset
 from coworkd.services import presets
@@ -58,8 +58,12 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytes
 
 ANSWER = {
     "presets": {
-        "python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"]},
-        "node": {"hosts": [], "from": []},
+        "python": {
+            "hosts": ["index.example"],
+            "from": ["/etc/pip.conf"],
+            "env": {"PIP_INDEX_URL": "https://i.example/"},
+        },
+        "node": {"hosts": [], "from": [], "env": {}},
     },
     "file": "/etc/coworkd/presets.json",
     "made_at": 5.0,
@@ -70,8 +74,12 @@ def test_showing_asks_coworkd(ctl: Ctl, guest: FakeGuest, capsys: pytest.Capture
     guest.answers["egress.presets"] = lambda _: ANSWER
     assert ctl("egress", "presets") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[:2] == ["node  allows nothing here", "python  index.example  (/etc/pip.conf)"]
-    assert "/etc/coworkd/presets.json, made" in said[2]
+    assert said[:3] == [
+        "node  allows nothing here",
+        "python  index.example  (/etc/pip.conf)",
+        "    PIP_INDEX_URL=https://i.example/",
+    ]
+    assert "/etc/coworkd/presets.json, made" in said[3]
 
 
 def test_showing_tells_json(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,4 +114,4 @@ def test_without_a_file_it_is_said_how_to_make_one(
 
 
 def test_a_line_has_no_control_characters() -> None:
-    assert preset_line("p", ("a\x1b.example",), ("f",)) == "p  a\\x1b.example  (f)"
+    assert preset_lines("p", ("a\x1b.example",), ("f",), {"V": "\x1b"}) == "p  a\\x1b.example  (f)\n    V=\\x1b"
