@@ -35,13 +35,14 @@ from coworkd.netpolicy.presets import FORMAT, PresetTable, ResolvedPreset
 from coworkd.system.apt_settings import read_apt, read_distribution
 from coworkd.system.npm_settings import read_npm
 from coworkd.system.pip_settings import read_pip
-from coworkd.system.tool_settings import Machine, Told, Url, this_machine
+from coworkd.system.tool_settings import Machine, Told, this_machine
 
 MAX_HOSTS = 64
 """More is no configuration of a package manager."""
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 """Of the schemes that lead to a network; others (a directory of files) need no way out."""
 _FILE_MODE = 0o644
+_REMEDY = "`coworkctl session ensure --env` tells the sessions that may know it"
 
 
 class ResolvedPresets(Struct, frozen=True, kw_only=True):
@@ -142,9 +143,11 @@ def _compose_env(preset: str, told: Told, hosts: Collection[str]) -> tuple[dict[
         for url in urls[:1] if kind == "url" else urls:
             if url.text.partition(":")[0].lower() not in ("http", "https"):
                 continue  # a directory of this machine
-            wrong = _keep_back(url, hosts)
+            wrong = refuse_index(url.text)
+            if wrong is None and compose_pattern(url.text) not in hosts:
+                wrong = "leads where the preset does not"
             if wrong is not None:
-                notes[f"{url.said_by}: sessions are not told of an index that {wrong}"] = None
+                notes[f"{url.said_by}: sessions are not told of an index that {wrong}; {_REMEDY}"] = None
                 continue
             words[urlsplit(url.text).netloc if kind == "hosts" else url.text] = None
         value = SEPARATOR.join(words)
@@ -153,8 +156,3 @@ def _compose_env(preset: str, told: Told, hosts: Collection[str]) -> tuple[dict[
         elif words and refuse_variable(preset, variable, value) is None:
             env[variable] = value
     return env, list(notes)
-
-
-def _keep_back(url: Url, hosts: Collection[str]) -> str | None:
-    wrong = refuse_index(url.text)
-    return "leads where the preset does not" if wrong is None and compose_pattern(url.text) not in hosts else wrong

@@ -47,8 +47,12 @@ def read_pip(machine: Machine) -> Told:
     if "index-url" in merged:
         told.add(*merged["index-url"])
         told.set(*merged["index-url"], "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
-    else:
-        _ask_default(machine, told)
+    default, by = _ask_default(machine)
+    if "index-url" not in merged or merged["index-url"][0].rstrip("/") in {url.rstrip("/") for url in default}:
+        for url in default:  # the index, and where its files are
+            told.add(url, by)
+    if "index-url" not in merged and not default:
+        told.notes.append("no index is set for pip, and no interpreter here has a pip to ask for its own")
     if "extra-index-url" in merged:
         value, by = merged["extra-index-url"]
         for word in value.split():
@@ -114,16 +118,14 @@ def _normalise(key: str) -> str:
     return key.lower().replace("_", "-").removeprefix("--")
 
 
-def _ask_default(machine: Machine, told: Told) -> None:
+def _ask_default(machine: Machine) -> tuple[list[str], str]:
+    """What a pip here goes by on its own, and who said so."""
     for python in INTERPRETERS:
         answer = machine.ask((python, "-I", "-c", _DEFAULT), {})
         if answer is None:
             continue
         try:
-            urls = msgspec.json.decode(answer, type=list[str])
+            return msgspec.json.decode(answer, type=list[str]), f"pip of {python}"
         except msgspec.MsgspecError:
             continue
-        for url in urls:
-            told.add(url, f"pip of {python}")
-        return
-    told.notes.append("no index is set for pip, and no interpreter here has a pip to ask for its own")
+    return [], ""

@@ -60,7 +60,7 @@ class Told:
         """The tool trusts a file of its own, which sessions do not see."""
         if path not in SYSTEM_CERTIFICATES:
             self.notes.append(
-                f"{said_by}: names a file of certificates; sessions trust it after `coworkctl ca install NAME FILE`"
+                f"{said_by}: sessions trust its file of certificates after `coworkctl ca install NAME FILE`"
             )
 
 

@@ -20,10 +20,8 @@ from coworkd.settings import BadFile
 from tests.unit.policy.policy_layers import VENDOR_FILES
 
 NOTHING = LimitsRequest()
-ENV = '{"PIP_INDEX_URL": "https://index.example/simple"}'
-PRESETS = '{"format": 1, "made_at": 5, "presets": {"python": {"hosts": ["index.example"], "from": ["/etc/pip.conf"], "env": ENV}}}'.replace(
-    "ENV", ENV
-)
+INDEX = '{"hosts": ["index.example"], "from": ["/etc/pip.conf"], "env": {"PIP_INDEX_URL": "https://index.example/"}}'
+PRESETS = f'{{"format": 1, "made_at": 5, "presets": {{"python": {INDEX}}}}}'
 
 
 class Audit:
@@ -196,7 +194,7 @@ def test_presets_that_were_found_out_since_are_taken_at_a_reload(scene: Scene) -
     assert (after.file, after.made_at) == (made, 5.0)
     assert after.presets["python"].hosts == ("index.example",)
     assert after.presets["python"].made_from == ("/etc/pip.conf",)
-    assert after.presets["python"].env == {"PIP_INDEX_URL": "https://index.example/simple"}
+    assert after.presets["python"].env == {"PIP_INDEX_URL": "https://index.example/"}
 
 
 def test_reload_of_the_same_files_is_recorded_and_changes_nothing(scene: Scene) -> None:

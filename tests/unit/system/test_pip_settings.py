@@ -39,9 +39,17 @@ def test_where_nobody_knows_the_default_it_is_said(tmp_path: Path, answer: str |
 
 def test_a_mirror_takes_the_place_of_the_default(tmp_path: Path) -> None:
     put(tmp_path, "/etc/pip.conf", "[global]\nindex-url = https://mirror.example/simple\n")
-    programs = Programs(DEFAULT.answers)
-    assert urls(tmp_path, programs=programs) == [("https://mirror.example/simple", "/etc/pip.conf")]
-    assert programs.asked == []
+    assert urls(tmp_path, programs=DEFAULT) == [("https://mirror.example/simple", "/etc/pip.conf")]
+
+
+def test_the_default_that_is_set_by_name_keeps_the_place_of_its_files(tmp_path: Path) -> None:
+    environ = {"PIP_INDEX_URL": "https://default.example/simple/"}
+    assert urls(tmp_path, environ=environ, programs=DEFAULT) == [
+        ("https://default.example/simple/", "PIP_INDEX_URL in the environment"),
+        ("https://default.example/simple", "pip of /usr/bin/python3"),
+        ("https://files.example", "pip of /usr/bin/python3"),
+    ]
+    assert read_pip(machine(tmp_path, environ=environ)).notes == [], "it may well be a mirror"
 
 
 FILES = [
@@ -153,6 +161,6 @@ def test_only_a_host_without_tls_that_pip_may_trust_here_is_told(
 def test_certificates_of_its_own_are_noted_unless_they_are_the_systems(tmp_path: Path) -> None:
     put(tmp_path, "/etc/pip.conf", "[global]\ncert = /srv/ca.pem\nno-index = true\n")
     [note] = read_pip(machine(tmp_path)).notes
-    assert note.startswith("/etc/pip.conf: names a file of certificates")
+    assert note.startswith("/etc/pip.conf: sessions trust its file of certificates after `coworkctl ca install")
     environ = {"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"}
     assert read_pip(machine(tmp_path, environ=environ)).notes == []
