@@ -15,6 +15,7 @@ Rules
 from __future__ import annotations
 
 import socket
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 from coworkd.egressd.dial import Dial, Target, Way
@@ -26,7 +27,8 @@ from coworkd.egressd.pump import Pump
 from coworkd.egressd.records import Record
 from coworkd.egressd.relay import Relay
 from coworkd.egressd.tcp import no_delay, reset
-from coworkd.model.egress import Verdict
+from coworkd.model.egress import Inspection, Verdict
+from coworkd.netpolicy.guard import Guard
 from coworkd.proxy.events import Asked, Ended, Misused, NeedData, Refusal, Route, Send, Tunnelled
 from coworkd.proxy.front import Front
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 65536
 _IN_THE_OPEN = "requests to this host are inspected, and taken over TLS only: use https://"
+_UNSEEN = "requests to this host are inspected now, more than they were when the connection was opened"
 _LIMIT_WORDS = "this session has too many connections, at once or a second; try again in a moment"
 _AWAY_WORDS = "who records connections is away, so none is made; try again in a moment"
 KNOWN = -1
@@ -53,6 +56,8 @@ class Connection:
         "_dial",
         "_farewell",
         "_front",
+        "_guard",
+        "_inspection",
         "_out",
         "_over_limit",
         "_pump",
@@ -60,6 +65,7 @@ class Connection:
         "_recorded",
         "_registered",
         "_seq",
+        "_served",
         "_session",
         "_socket",
         "_verdict",
@@ -78,7 +84,13 @@ class Connection:
         self._deadline = session.state.loop.now + session.limits.head_s
         self._front: Front | None = Front()
         self._asked: Asked | None = None
+        self._served = False
+        """Whether it asks for more than its first."""
         self._verdict: Verdict | None = None
+        self._guard: Guard | None = None
+        """By which addresses are judged while a way is dialled."""
+        self._inspection: Inspection | None = None
+        """How it is looked at while it is open."""
         self._record: Record | None = None
         self._seq = 0
         self._recorded = False
@@ -120,8 +132,10 @@ class Connection:
         session = self._session
         again = session.rules.decide(verdict.host, verdict.port, now=session.state.wall())
         why = None if again.allowed else again.reason
-        if why is None and record.address:
-            why = session.guard.judge(record.address, is_own=False, port=verdict.port)
+        if why is None:
+            why = self._judge_address(record.address, verdict.port)
+        if why is None and self._is_unseen(verdict.host):
+            why = _UNSEEN
         if why is None:
             return False
         if self.phase == "decision":
@@ -129,6 +143,18 @@ class Connection:
         else:
             self.end(f"the policy forbids it now: {why}")
         return True
+
+    def _judge_address(self, address: str, port: int) -> str | None:
+        return self._session.guard.judge(address, is_own=False, port=port) if address else None
+
+    def _is_unseen(self, host: str) -> bool:
+        """Whether the rules want more looked at than is; a tunnel that is not open yet will be opened by the rules of then."""
+        if self.phase == "decision" and self._asked is not None and self._asked.tunnel:
+            return False
+        wanted, given = self._session.rules.inspects(host), self._inspection
+        if wanted is None:
+            return False
+        return given is None or not _approves_less(given.token_sha256, wanted.token_sha256)
 
     def end(self, reason: str) -> None:
         """Cut it."""
@@ -203,7 +229,7 @@ class Connection:
             state.held.append(self)
             return
         record = self._record = Record(state, session.name, session.refusals, asked.protocol)
-        if self._over_limit:
+        if self._over_limit or (self._served and not session.take_token()):
             record.refuse(_LIMIT_WORDS)
             self._refuse(front, Refusal(kind="limit", reason=_LIMIT_WORDS))
             return
@@ -218,6 +244,8 @@ class Connection:
             record.refuse(_IN_THE_OPEN)
             self._refuse(front, Refusal(kind="allowlist", reason=_IN_THE_OPEN))
             return
+        self._guard = session.guard
+        self._inspection = None
         self._dial = dial = Dial(state.means, session.guard, self._compose_target(verdict, asked), self._way_came)
         record.upstream = dial.upstream
         self._deadline = state.loop.now + session.limits.connect_s
@@ -247,7 +275,13 @@ class Connection:
             return
         self._way = outcome
         assert self._record is not None
+        assert self._verdict is not None
         self._record.address = outcome.address
+        if self._guard is not self._session.guard:  # the policy has changed meanwhile
+            why = self._judge_address(outcome.address, self._verdict.port)
+            if why is not None:
+                self._fail(Refusal(kind="address", reason=f"{self._verdict.host} {why}"))
+                return
         if self._recorded:
             self._grant(outcome)
         else:
@@ -279,7 +313,7 @@ class Connection:
         assert verdict is not None
         assert way is not None
         assert record is not None
-        inspection = self._session.rules.inspects(verdict.host)
+        inspection = self._inspection = self._session.rules.inspects(verdict.host)
         if inspection is None:
             self._relay(
                 way,
@@ -361,6 +395,7 @@ class Connection:
     def _await_request(self, front: Front) -> None:
         """The client may ask for something else."""
         self.phase = "request"
+        self._served = True
         self._asked = self._verdict = self._record = None
         self._deadline = self._session.state.loop.now + self._session.limits.head_s
         if self._out:
@@ -464,3 +499,8 @@ class Connection:
         else:
             self._registered = True
             loop.register(fd, mask, self._ready)
+
+
+def _approves_less(now: Collection[str], then: Collection[str]) -> bool:
+    """Whether all that these token sums let pass is let pass by those; none at all let pass everything."""
+    return not then or (bool(now) and set(now) <= set(then))

@@ -2,7 +2,8 @@
 
 Rules
 - Past `limits.connections` at once, or without a token for the rate, a connection is still accepted, and refused in its own protocol
-  once it has said what it wants. Past twice the number nothing is accepted; what comes waits in the backlog until there is room.
+  once it has said what it wants. Each further plain request of a connection takes a token too: it is a way out of its own.
+- Past twice the number nothing is accepted; what comes waits in the backlog until there is room.
 - Nothing is accepted while no event can be kept, nor for a moment after a lack of descriptors: that ends by others' closing.
 - Listening sockets have copies elsewhere, so they are taken out of the loop by name before they are closed.
 """
@@ -139,13 +140,13 @@ class Session:
 
     def _begin(self, client: socket.socket) -> None:
         self.state.accepted_total += 1
-        over_limit = len(self._connections) >= self.limits.connections or not self._take_token()
+        over_limit = len(self._connections) >= self.limits.connections or not self.take_token()
         connection = Connection(self, client, over_limit=over_limit)
         self._connections.add(connection)
         connection.start()
 
-    def _take_token(self) -> bool:
-        """A bucket of `burst` tokens that fills at `rate_per_s`."""
+    def take_token(self) -> bool:
+        """Whether one more may be asked for now: a bucket of `burst` tokens that fills at `rate_per_s`."""
         now = self.state.loop.now
         gained = (now - self._tokens_at) * self.limits.rate_per_s
         self._tokens_at = now

@@ -229,6 +229,23 @@ def test_the_rate_is_bounded_and_comes_back(house: House) -> None:
     assert ask() == b"403"
 
 
+def test_requests_of_one_connection_count_for_the_rate(house: House) -> None:
+    """Each is a connection to the outside, and a record."""
+    server = house.server()
+    client = house.client(house.serve(session_egress("server.example", limits=EgressLimits(rate_per_s=1, burst=3))))
+    target = f"server.example:{server.port}"
+    request = f"GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+    client.say(request * 4)
+    for _ in range(3):
+        far = server.accept()
+        far.hear(until=b"\r\n\r\n")
+        far.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    answers = client.hear()
+    assert answers.count(b"HTTP/1.1 200 ") == 3
+    assert answers.count(b"HTTP/1.1 429 ") == 1
+    assert not server.is_asked
+
+
 def test_a_killed_client_ends_what_was_opened_for_it(house: House) -> None:
     server = house.server()
     client = house.client(house.serve(ALLOWED))

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from coworkd.egressd.events import EVENT_LIMIT
@@ -17,6 +19,7 @@ from coworkd.model.egress import (
     Done,
     EgressLimits,
     GetCa,
+    Inspection,
     Ping,
     Quit,
     Recorded,
@@ -26,7 +29,9 @@ from coworkd.model.egress import (
     Stop,
     TrustRoots,
 )
-from tests.unit.egressd.egress_house import FILTER, House, open_house, session_egress
+from coworkd.netpolicy.guard import Guard
+from coworkd.netpolicy.ranges import parse_address
+from tests.unit.egressd.egress_house import FILTER, SERVER_ADDRESS, House, open_house, session_egress, settings
 from tests.unit.egressd.sockets import open_fds
 
 ALLOWED = session_egress("server.example")
@@ -264,6 +269,80 @@ def test_a_change_reaches_those_that_are_still_being_opened(house: House) -> Non
     house.ask(Change(id=0, session="s", egress=NOTHING, close_forbidden=True))
     house.acknowledge()
     assert client.hear().startswith(b"HTTP/1.1 403 ")
+
+
+def inspecting(*tokens: str) -> SessionEgress:
+    inspection = Inspection(domains=("server.example",), token_sha256=tokens)
+    return SessionEgress(settings=(msgspec.structs.replace(settings("server.example"), inspect=inspection),))
+
+
+def test_a_change_closes_what_would_be_inspected_now(house: House) -> None:
+    house.begin()
+    server = house.server()
+    target = f"server.example:{server.port}"
+    proxy = house.serve(ALLOWED)
+    tunnel, plain = house.client(proxy), house.client(proxy)
+    tunnel.connect(target)
+    server.accept()
+    plain.say(f"GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+    server.accept().hear(until=b"\r\n\r\n")
+    assert house.ask(Change(id=0, session="s", egress=inspecting(), close_forbidden=True)) == Done(id=3, closed=2)
+    for client in (tunnel, plain):
+        with pytest.raises(ConnectionResetError):
+            client.socket.recv(1)
+
+
+def test_a_change_to_inspection_reaches_a_plain_request_that_is_being_opened(house: House) -> None:
+    house.begin()
+    server = house.server()
+    target = f"server.example:{server.port}"
+    proxy = house.serve(ALLOWED)
+    house.records = False
+    client = house.client(proxy)
+    client.say(f"GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+    far = server.accept()
+    house.ask(Change(id=0, session="s", egress=inspecting(), close_forbidden=True))
+    house.acknowledge()
+    assert client.hear().startswith(b"HTTP/1.1 403 ")
+    assert far.hear() == b""
+
+
+@pytest.mark.parametrize(
+    ("then", "closed"), [((), 0), (("a" * 64, "b" * 64), 0), (("a" * 64,), 1), (("c" * 64,), 1), (("",), 1)]
+)
+def test_a_change_closes_inspected_connections_whose_tokens_are_fewer_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: tuple[str, ...], closed: int
+) -> None:
+    with open_house(str(tmp_path), monkeypatch) as house:
+        house.begin()
+        server = house.server()
+        proxy = house.serve(inspecting("a" * 64, "b" * 64))
+        house.client(proxy).connect(f"server.example:{server.port}")
+        server.accept()
+        answer = house.ask(Change(id=0, session="s", egress=inspecting(*then), close_forbidden=True))
+        assert answer == Done(id=3, closed=closed)
+
+
+def test_a_change_reaches_a_name_that_is_still_being_looked_up(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it leads to is judged by the rules there are when the way is open."""
+
+    def judge(guard: Guard, address: str, *, is_own: bool, port: int | None = None) -> str | None:
+        return "resolved to a listed address" if parse_address(address) in guard._listed else None  # type: ignore[operator]
+
+    monkeypatch.setattr(Guard, "judge", judge)
+    house.begin()
+    server = house.server()
+    proxy = house.serve(ALLOWED)
+    house.names.hanging["server.example"] = found = threading.Event()
+    client = house.client(proxy)
+    client.say(f"CONNECT server.example:{server.port} HTTP/1.1\r\nHost: server.example\r\n\r\n".encode())
+    house.until(lambda: house.kinds() == ["open"])
+    listed = msgspec.structs.replace(settings("server.example"), denied_addresses=(SERVER_ADDRESS,))
+    house.ask(Change(id=0, session="s", egress=SessionEgress(settings=(listed,)), close_forbidden=True))
+    found.set()
+    answer = client.hear()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"listed address" in answer
 
 
 def test_a_change_of_what_is_not_served_is_refused(house: House) -> None:
