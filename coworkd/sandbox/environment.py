@@ -35,7 +35,9 @@ def compose_environment(session: SessionView, requested: Mapping[str, str], *, t
         defaults.update(PROXY_VARIABLES)
     if session.trust_bundle is not None:
         defaults.update(dict.fromkeys(TRUST_VARIABLES, session.trust_bundle))
-    defaults.update(session.tool_variables)
+    given = {name.upper() for name in (*session.env, *requested)}
+    # npm reads its variables in either case, and of two the last it comes by.
+    defaults.update({name: value for name, value in session.tool_variables.items() if name.upper() not in given})
     merged = {**defaults, **session.env, **requested}
     for name, value in merged.items():
         if not _NAME.match(name):

@@ -58,6 +58,13 @@ def test_environment_tells_tools_of_mirrors_and_lets_session_and_request_win() -
     assert made["HTTPS_PROXY"] == PROXY_VARIABLES["HTTPS_PROXY"]
 
 
+def test_environment_leaves_out_a_mirror_that_is_given_in_the_other_case() -> None:
+    session = structs.replace(BARE, tool_variables={"NPM_CONFIG_REGISTRY": "mirror", "PIP_INDEX_URL": "mirror"})
+    made = compose_environment(session, {"npm_config_registry": "request"}, tty=False)
+    assert (made["npm_config_registry"], made["PIP_INDEX_URL"]) == ("request", "mirror")
+    assert "NPM_CONFIG_REGISTRY" not in made
+
+
 def test_environment_lets_session_and_request_win_over_proxies_and_trust() -> None:
     session = structs.replace(
         SESSION, proxied=True, trust_bundle="/b", env={"HTTPS_PROXY": "session", "PIP_CERT": "session"}
