@@ -346,7 +346,10 @@ class Connection:
         self.phase = "exchange"
         self._pump = pump
         to_client, self._out = self._out, b""
-        exchange = Exchange(self._session.state.loop, pump, self._socket, way.connection, self._exchange_over)
+        session = self._session
+        exchange = Exchange(
+            session.state.loop, pump, self._socket, way.connection, self._exchange_over, budget=session.budget
+        )
         self._carrier = exchange
         exchange.start(
             to_client=to_client,

@@ -2,7 +2,8 @@
 
 Rules
 - Bytes wait for a side up to `BUFFER_LIMIT_BYTES`, then the other is not read; what waits is bounded by that and one read.
-- One read a side and a turn.
+- One read a side and a turn, while the session has time left in it (`budget`). One that took long to understand makes the exchange's next
+  ones small.
 - The exchange ends in one of four ways (`Outcome`); the upstream is closed then, unless the bytes go on raw. The client stays its owner's.
 """
 
@@ -15,11 +16,14 @@ import socket
 from collections.abc import Callable
 from typing import Literal
 
+from coworkd.egressd.budget import Budget
 from coworkd.egressd.loop import ERROR, IN, OUT, Loop
 from coworkd.egressd.pump import BUFFER_LIMIT_BYTES, Pump, Sends
 from coworkd.egressd.race import connect_words
 
 _READ_BYTES = 65536
+_SMALL_READ_BYTES = 4096
+_LONG_S = 0.005
 _TROUBLE = select.EPOLLERR | select.EPOLLHUP
 
 Outcome = Literal["done", "ended", "raw", "lost"]
@@ -45,10 +49,33 @@ class _Side:
 class Exchange:
     """See the rules. `moved_at` is when bytes last moved."""
 
-    __slots__ = ("_client", "_loop", "_on_over", "_pump", "_upstream", "moved_at", "received_bytes", "sent_bytes")
+    __slots__ = (
+        "_budget",
+        "_client",
+        "_loop",
+        "_on_over",
+        "_pump",
+        "_read_bytes",
+        "_upstream",
+        "moved_at",
+        "received_bytes",
+        "sent_bytes",
+    )
 
-    def __init__(self, loop: Loop, pump: Pump, client: socket.socket, upstream: socket.socket, on_over: OnOver) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        pump: Pump,
+        client: socket.socket,
+        upstream: socket.socket,
+        on_over: OnOver,
+        *,
+        budget: Budget | None = None,
+    ) -> None:
+        """`budget` is the session's, where understanding may take long."""
         self._loop = loop
+        self._budget = budget or Budget(loop)
+        self._read_bytes = _READ_BYTES
         self._pump = pump
         self._client = _Side(client, 0)
         self._upstream = _Side(upstream, 0)
@@ -67,9 +94,10 @@ class Exchange:
         self._client.out += to_client
         self._take(self._pump.start())
         if from_client:
-            self._take(self._pump.receive_client(from_client))
+            self._understand(self._pump.receive_client, from_client)
         if from_upstream:
-            self._take_upstream(from_upstream)
+            self.received_bytes += len(from_upstream)
+            self._understand(self._pump.receive_upstream, from_upstream)
         self._settle()
 
     def end(self) -> None:
@@ -104,9 +132,9 @@ class Exchange:
         if self._on_over is None:
             return
         side = self._client
-        if mask & (IN | _TROUBLE) and not side.ended and self._reads_client:
+        if mask & (IN | _TROUBLE) and not side.ended and self._reads_client and self._budget.is_left:
             try:
-                data = side.connection.recv(_READ_BYTES)
+                data = side.connection.recv(self._read_bytes)
             except BlockingIOError:
                 data = None
             except OSError as error:
@@ -115,7 +143,7 @@ class Exchange:
             if data is not None:
                 side.ended = not data
                 self.moved_at = self._loop.now
-                self._take(self._pump.receive_client(data))
+                self._understand(self._pump.receive_client, data)
         if mask & _TROUBLE and self._fails_quietly(side):
             self._over("lost", "client: it is gone")
             return
@@ -126,9 +154,9 @@ class Exchange:
             return
         side = self._upstream
         reason = ""
-        if mask & (IN | _TROUBLE) and not side.ended and self._reads_upstream:
+        if mask & (IN | _TROUBLE) and not side.ended and self._reads_upstream and self._budget.is_left:
             try:
-                data = side.connection.recv(_READ_BYTES)
+                data = side.connection.recv(self._read_bytes)
             except BlockingIOError:
                 data = None
             except OSError as error:
@@ -139,7 +167,8 @@ class Exchange:
             if data is not None:
                 side.ended = not data
                 self.moved_at = self._loop.now
-                self._take_upstream(data)
+                self.received_bytes += len(data)
+                self._understand(self._pump.receive_upstream, data)
         if mask & _TROUBLE and self._fails_quietly(side):
             side.ended = side.broken = True
             reason = "upstream: it is gone"
@@ -156,9 +185,11 @@ class Exchange:
         side.mask = 0
         return False
 
-    def _take_upstream(self, data: bytes) -> None:
-        self.received_bytes += len(data)
-        self._take(self._pump.receive_upstream(data))
+    def _understand(self, receive: Callable[[bytes], Sends], data: bytes) -> None:
+        since = self._budget.begin()
+        self._take(receive(data))
+        if self._budget.spend(since) > _LONG_S:
+            self._read_bytes = _SMALL_READ_BYTES
 
     def _take(self, sends: Sends) -> None:
         self._client.out += sends.client

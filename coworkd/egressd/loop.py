@@ -66,6 +66,8 @@ class Loop:
         self._last: list[Callable[[], object]] = []
         self._stopped = False
         self.now = clock()
+        self.turns = 0
+        """How many there have been."""
 
     # -- descriptors --------------------------------------------------------------------------------------------
 
@@ -128,6 +130,7 @@ class Loop:
         handlers = self._handlers
         events = self._epoll.poll(self._wait_s(wait_s), _EVENTS_A_TURN)
         self.now = self._clock()
+        self.turns += 1
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is not None:

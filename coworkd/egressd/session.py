@@ -17,6 +17,7 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 
+from coworkd.egressd.budget import Budget
 from coworkd.egressd.connection import Connection
 from coworkd.egressd.loop import IN
 from coworkd.egressd.pipes import Share
@@ -38,6 +39,7 @@ class Session:
         self.state = state
         self.name = name
         self.share = Share()
+        self.budget = Budget(state.loop)
         self.refusals = Refusals(state.events, lambda: state.loop.now)
         self.limits: EgressLimits = egress.limits
         self.rules = Rules(egress)

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from coworkd.egressd.budget import TURN_S, Budget
 from coworkd.egressd.exchange import Exchange
 from coworkd.egressd.loop import ERROR, Loop
 from coworkd.egressd.pump import BUFFER_LIMIT_BYTES, NOTHING, Sends
 from coworkd.egressd.tcp import reset
 from tests.unit.egressd.sockets import fill, read_all, tcp_pair, turn_until
+from tests.unit.egressd.test_loop import Clock
 
 
 class Crossing:
@@ -49,14 +51,19 @@ class Crossing:
 class Pair:
     """One exchange between `client` and `server`."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, budget: Budget | None = None) -> None:
         self.loop = loop
         self.pump = Crossing()
         self.client, self.near = tcp_pair()
         upstream, self.server = tcp_pair()
         self.over: list[tuple[str, str]] = []
         self.exchange = Exchange(
-            loop, self.pump, self.near, upstream, lambda outcome, reason: self.over.append((outcome, reason))
+            loop,
+            self.pump,
+            self.near,
+            upstream,
+            lambda outcome, reason: self.over.append((outcome, reason)),
+            budget=budget,
         )
         self.upstream = upstream
 
@@ -107,6 +114,41 @@ def test_bytes_go_through_the_pump(pair: Pair) -> None:
     pair.server.send(b"answer")
     assert pair.heard(pair.client, 16) == b"200 first answer"
     assert (pair.exchange.sent_bytes, pair.exchange.received_bytes) == (16, 12)
+
+
+class Slow(Crossing):
+    """A pump to which each arrival is a turn's work."""
+
+    def __init__(self, clock: Clock, sizes: list[int]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._sizes = sizes
+
+    def receive_upstream(self, data: bytes) -> Sends:
+        self._clock.now += 1.5 * TURN_S
+        self._sizes.append(len(data))
+        return NOTHING
+
+
+def test_a_session_that_is_hard_to_understand_has_its_share_of_a_turn(loop: Loop) -> None:
+    """Twenty of its connections have much to say: one is heard a turn, in small pieces from then on."""
+    clock, sizes = Clock(), list[int]()
+    budget = Budget(loop, clock)
+    pairs = [Pair(loop, budget) for _ in range(20)]
+    for pair in pairs:
+        pair.exchange._pump = Slow(clock, sizes)
+        pair.server.send(bytes(10_000))
+        pair.start()
+    turn_until(loop, lambda: sizes)
+    before, turns = len(sizes), loop.turns
+    turn_until(loop, lambda: sum(sizes) == 200_000)
+    assert len(sizes) - before <= loop.turns - turns
+    sizes.clear()
+    pairs[0].server.send(bytes(10_000))
+    turn_until(loop, lambda: sum(sizes) == 10_000)
+    assert max(sizes) <= 4096
+    for pair in pairs:
+        pair.close()
 
 
 def test_the_upstreams_end_leaves_the_client(pair: Pair) -> None:
