@@ -6,11 +6,12 @@ left over; h11 sees what passed, and only for requests that are forwarded (it co
 
 Rules
 - Lines end in CRLF; empty ones before a request are skipped. HTTP/1.0 or HTTP/1.1. A head has at most `limit` bytes, its last CRLF
-  counted.
+  counted, and `FIELDS_LIMIT` fields: thousands of empty ones would cost as much as a hundred requests.
 - CONNECT has the form HOST:PORT, every other method http://HOST[:PORT][/PATH][?QUERY]; IPv6 in brackets, no userinfo, no fragment,
   ports 1 to 65535 without leading zeros.
 - Exactly one Host with HTTP/1.1, at most one with 1.0, and it names the target; its port may be missing.
-- A body is framed by one Content-Length or by exactly `Transfer-Encoding: chunked`, never by both, never twice. A CONNECT has none.
+- A body is framed by one Content-Length (no leading zero, which some read as octal) or by exactly `Transfer-Encoding: chunked`, never by
+  both, never twice. A CONNECT has none.
 - Connection names no field that says where a request goes or how long it is.
 - What is wrong first is told first, so any cutting of the same bytes gives the same error.
 
@@ -25,6 +26,8 @@ from typing import Final
 
 from msgspec import Struct
 
+FIELDS_LIMIT: Final = 256
+
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # A field's value is one class up to CRLF, blanks included: with a part for the blanks of its own, a long run of them that ends badly
 # would be tried in every cutting.
@@ -38,7 +41,7 @@ _HOST: Final = rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9._~!$&'()*+,;=%-]{1,25
 _AUTHORITY: Final = re.compile(_HOST + rb"(?::([1-9][0-9]{0,4}))?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp]://([^/?#]*)([^#]*)")
 _SCHEME: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,17}")
 _TOKEN_START: Final = frozenset(b"!#$%&'*+.^_`|~-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _FRAMING: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
 
@@ -144,6 +147,8 @@ def parse_request(head: bytes) -> RequestHead:
         )
     else:
         host, port, path = _absolute(method, target)
+    if block.count(b"\n") > FIELDS_LIMIT:
+        raise HeadError(431, f"the head of the request has more than {FIELDS_LIMIT} fields")
     fields = tuple([(name, value.strip(b" \t")) for name, value in _FIELD.findall(block)])
     connection = _judge_fields(fields, host, port, connect=method == b"CONNECT", minor=minor)
     return RequestHead(
@@ -263,7 +268,7 @@ def _judge_framing(lengths: list[bytes], encodings: list[bytes], *, connect: boo
     if encodings and minor == b"0":
         raise HeadError(400, "an HTTP/1.0 request has no Transfer-Encoding")
     if lengths and not _LENGTH.fullmatch(lengths[0]):
-        raise HeadError(400, "Content-Length is not a number of up to 18 digits")
+        raise HeadError(400, "Content-Length is not a number of up to 18 digits without leading zeros")
     if connect and (encodings or int(lengths[0])):
         raise HeadError(400, "a CONNECT has no body")
 

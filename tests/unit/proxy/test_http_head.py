@@ -97,6 +97,10 @@ def test_fields_are_kept_in_order_without_the_blanks_around_them() -> None:
     assert parsed.fields[1:] == ((b"A", b"1"), (b"B", b"two  words"), (b"a", b""), (b"C", b"caf\xe9\t!"))
 
 
+def test_a_head_may_have_256_fields() -> None:
+    assert len(parse(get("http://example.com/", *["A:"] * 255)).fields) == 256
+
+
 def test_options_of_connection_are_gathered() -> None:
     parsed = parse(get("http://example.com/", "Connection: X-One, ,UPGRADE", "connection:close"))
     assert parsed.connection == {b"x-one", b"upgrade", b"close"}
@@ -220,6 +224,8 @@ BAD_HEADS = [
     (get("http://example.com/", "Connection: transfer-encoding"), 400, "Connection names"),
     # size
     (get("http://example.com/", "A: " + "a" * 17 * 1024), 431, "16384 bytes"),
+    (get("http://example.com/", *["A:"] * 256), 431, "256 fields"),
+    (get("http://example.com/", "Content-Length: 010"), 400, "leading zeros"),
     (b"GET http://example.com/" + b"a" * LIMIT, 431, "16384 bytes"),
 ]
 
