@@ -2,8 +2,11 @@
 
 Rules
 - What a session may reach is composed by whoever serves it; only the time-limited allowances are added here. They end with their time,
-  with the session, and with this coworkd.
-- coworkd-egress may come and go: every session that is served is handed over again, on the same listeners.
+  with the session's closing, and with this coworkd.
+- coworkd-egress may come and go: every session that is served is handed over again, on the same listeners. While it is away a change
+  holds all the same: nothing gets out until it has heard of it. One that served a session before closes what is forbidden by then.
+- One thing at a time is said about sessions (`_turn`): what was composed first is told first, and descriptors are sent while they are
+  open. Whoever has its turn is not cancelled.
 - Where a session's TLS is inspected, the certificate of the one who does it is trusted before the session is served.
 - Nothing here parses what a session sends.
 """
@@ -14,7 +17,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 import trio
@@ -52,6 +55,10 @@ class _Served(Struct):
     base: words.SessionEgress
     listeners: tuple[int, ...]
     allowances: tuple[words.Allowance, ...] = ()
+    pid: int | None = None
+    """The coworkd-egress that has them."""
+    close_forbidden: bool = False
+    """It has still to close what is forbidden."""
 
     def effective(self, now: float) -> words.SessionEgress:
         kept = tuple(allowance for allowance in self.allowances if allowance.until > now)
@@ -83,7 +90,11 @@ class Egress:
         self._audit = audit
         self._clock = clock
         self._served: dict[str, _Served] = {}
+        self._turn = trio.Lock()
         self._kept: tuple[str, ...] = ()
+        """What coworkd-egress served when it began."""
+        self._is_settled = False
+        """Whether all sessions that go on are served again."""
         self._inspector: int | None = None
         """The pid of the coworkd-egress whose CA is trusted."""
         self._sessions: SessionDirectory | None = None
@@ -121,7 +132,8 @@ class Egress:
         return self._link.degraded
 
     async def stop_others(self) -> None:
-        """Have coworkd-egress stop what it kept of an earlier coworkd, and nobody has taken over."""
+        """Have coworkd-egress stop what it kept of an earlier coworkd, and nobody has taken over; now and whenever it begins."""
+        self._is_settled = True
         for session in self._kept:
             if session not in self._served:
                 await self.stop(session)
@@ -140,47 +152,52 @@ class Egress:
 
     async def trust_changed(self) -> None:
         """A host has installed or removed certificates: whoever inspects verifies servers by them from now on. Never fails."""
-        if self._inspector is None or self._link.pid != self._inspector:
-            return  # told with the first session whose TLS is inspected
-        try:
-            await self._link.ask(words.TrustRoots(id=0, pem=self._trust.installed_pem))
-        except CoworkError as error:
-            self._inspector = None
-            _log.warning("coworkd-egress was not told which certificates are trusted now: %s", error.message)
+        async with self._in_turn():
+            if self._inspector is None or self._link.pid != self._inspector:
+                return  # told with the first session whose TLS is inspected
+            try:
+                await self._link.ask(words.TrustRoots(id=0, pem=self._trust.installed_pem))
+            except CoworkError as error:
+                self._inspector = None
+                _log.warning("coworkd-egress was not told which certificates are trusted now: %s", error.message)
 
     # -- ports.EgressPort ---------------------------------------------------------------------------------------
 
     async def serve_session(self, session: str, egress: words.SessionEgress, listeners: tuple[int, ...], /) -> None:
         """See `ports.EgressPort.serve_session`."""
-        known = self._served.get(session)
-        self._served[session] = _Served(
-            base=egress, listeners=listeners, allowances=known.allowances if known is not None else ()
-        )
-        if known is not None:
-            _close(known.listeners)
-        try:
+        async with self._in_turn():
+            known = self._served.get(session)
+            if known is None:
+                self._served[session] = _Served(base=egress, listeners=listeners)
+                self._records.expect(session)
+            else:
+                _close(known.listeners)
+                known.base, known.listeners, known.pid = egress, listeners, None
             await self._hand_over(session)
-        except Unavailable as error:  # it is handed over when coworkd-egress begins
-            _log.info("session %s waits for its way out: %s", session, error.message)
-        except CoworkError as error:
-            _log.error("session %s has no way out: %s", session, error.message)
 
     async def change(self, session: str, egress: words.SessionEgress, /, *, close_forbidden: bool) -> int:
         """See `ports.EgressPort.change`."""
-        served = self._served.get(session)
-        if served is None:
-            return 0
-        served.base = egress
-        return await self._change(session, served, close_forbidden=close_forbidden)
+        async with self._in_turn():
+            served = self._served.get(session)
+            if served is None:
+                return 0
+            before = served.base
+            served.base = egress
+            try:
+                return await self._tell(session, served, close_forbidden=close_forbidden)
+            except CoworkError:
+                served.base = before
+                raise
 
     async def stop(self, session: str, /) -> None:
         """See `ports.EgressPort.stop`."""
-        served = self._served.pop(session, None)
-        if served is not None:
-            _close(served.listeners)
-        with contextlib.suppress(Unavailable):
-            await self._link.ask(words.Stop(id=0, session=session))
-        self._records.forget(session)
+        async with self._in_turn():
+            served = self._served.pop(session, None)
+            if served is not None:
+                _close(served.listeners)
+            with contextlib.suppress(Unavailable):  # stopped when it begins, if it has it still
+                await self._link.ask(words.Stop(id=0, session=session))
+            self._records.forget(session)
 
     # -- egress.* -----------------------------------------------------------------------------------------------
 
@@ -208,9 +225,6 @@ class Egress:
         if wrong is not None:
             raise InvalidParams(wrong[0], key="host", nearest=wrong[1])
         served = await self._find(params.session)
-        strict = next((layer.source for layer in served.base.settings if layer.strict), None)
-        if strict is not None:
-            raise PolicyDenied(f"{strict} says strictAllowlist: no allowance lifts its list", key="host")
         limit_s = await self._allow_max_s(params.session)
         if not 0 < params.duration_s <= limit_s:
             raise PolicyDenied(
@@ -218,8 +232,17 @@ class Egress:
                 "an admin can raise it in /etc/coworkd/policies",
                 key="duration_s",
             )
+        async with self._in_turn():
+            if self._served.get(params.session) is not served:
+                raise Unavailable(f"session {params.session} was closed meanwhile; allow it again")
+            return await self._allow(params, served)
+
+    async def _allow(self, params: calls.EgressAllow, served: _Served) -> calls.EgressAllowed:
+        strict = next((layer.source for layer in served.base.settings if layer.strict), None)
+        if strict is not None:
+            raise PolicyDenied(f"{strict} says strictAllowlist: no allowance lifts its list", key="host")
         now = self._clock()
-        kept = [one for one in served.allowances if one.until > now and one.pattern != params.host]
+        kept = tuple(one for one in served.allowances if one.until > now and one.pattern != params.host)
         if len(kept) >= ALLOWANCE_LIMIT:
             raise LimitExceeded(f"the session has {ALLOWANCE_LIMIT} allowances; wait until one has ended")
         until = now + params.duration_s
@@ -227,8 +250,13 @@ class Egress:
             "egress.allow",
             {"session": params.session, "host": params.host, "until": until, "duration_s": params.duration_s},
         )
+        before = served.allowances
         served.allowances = (*kept, words.Allowance(pattern=params.host, until=until))
-        await self._change(params.session, served, close_forbidden=False)
+        try:
+            await self._tell(params.session, served, close_forbidden=False)
+        except CoworkError:
+            served.allowances = before
+            raise
         return calls.EgressAllowed(host=params.host, until=until)
 
     async def log(self, params: calls.EgressLog) -> calls.EgressRecords:
@@ -265,31 +293,64 @@ class Egress:
 
     async def _begun(self, begun: words.Begun) -> None:
         self._kept = begun.sessions
+        for served in self._served.values():
+            served.pid = None
         if self._records.durable:
             await self._link.recorded(self._records.durable)
         fields = {"pid": begun.pid, "sessions": begun.sessions, "degraded": begun.degraded}
         try:
             await self._audit.record("egress.begin", fields)
-            for session in list(self._served):
+        except CoworkError as error:  # no connection gets out unrecorded, whoever serves
+            _log.error("that coworkd-egress begins is not recorded: %s", error.message)
+        for session in list(self._served):
+            async with self._in_turn():
                 await self._hand_over(session)
-        except CoworkError as error:
-            _log.error("not every session was handed to coworkd-egress: %s", error.message)
+        if self._is_settled:
+            await self.stop_others()
+
+    @contextlib.asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                yield
 
     async def _hand_over(self, session: str) -> None:
+        """Have a session served as far as that goes now."""
         served = self._served.get(session)
-        if served is None or self._link.pid is None:
+        if served is None or served.pid is not None:
             return
-        await self._trust_inspector(served.base)
-        request = words.Serve(id=0, session=session, egress=served.effective(self._clock()))
-        await self._link.ask(request, served.listeners)
+        try:
+            await self._tell(session, served, close_forbidden=session in self._kept)
+        except CoworkError as error:  # the next change, and the next coworkd-egress, try it again
+            _log.error("session %s has no way out: %s", session, error.message)
 
-    async def _change(self, session: str, served: _Served, *, close_forbidden: bool) -> int:
+    async def _tell(self, session: str, served: _Served, *, close_forbidden: bool) -> int:
+        """Have coworkd-egress serve a session as `served` says now; how many connections that closed.
+
+        One that is away hears of it when it begins. Raises what stands in the way of one that is there.
+        """
+        served.close_forbidden |= close_forbidden
+        try:
+            return await self._tell_now(session, served)
+        except Unavailable as error:
+            _log.info("session %s waits for its way out: %s", session, error.message)
+            return 0
+
+    async def _tell_now(self, session: str, served: _Served) -> int:
+        pid = self._link.pid
         await self._trust_inspector(served.base)
-        request = words.Change(
-            id=0, session=session, egress=served.effective(self._clock()), close_forbidden=close_forbidden
+        egress = served.effective(self._clock())
+        if served.pid != pid or pid is None:
+            await self._link.ask(words.Serve(id=0, session=session, egress=egress), served.listeners)
+            served.pid = pid
+            if not served.close_forbidden or session not in self._kept:
+                served.close_forbidden = False
+                return 0
+        done = await self._link.ask(
+            words.Change(id=0, session=session, egress=egress, close_forbidden=served.close_forbidden)
         )
-        done = await self._link.ask(request)
         assert isinstance(done, words.Done)
+        served.close_forbidden = False
         return done.closed
 
     async def _trust_inspector(self, egress: words.SessionEgress) -> None:

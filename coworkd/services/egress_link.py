@@ -3,6 +3,7 @@
 Rules
 - `Begin` is the first request; until it is answered every other call raises `Unavailable`.
 - Every request has one answer. A request that was sent is waited for even if its caller is cancelled: it may have handed over descriptors.
+  One that is not answered within `ANSWER_S` ends the conversation: whoever hangs counts as away, and holds nobody up for long.
 - `Told` is given to `on_told` synchronously and in order. What coworkd-egress serves is its own to keep: a conversation that ends
   changes nothing there.
 
@@ -11,6 +12,7 @@ Descriptors given to `ask` stay the caller's.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +25,9 @@ from coworkd.model import egress as words
 from coworkd.model.errors import CoworkError, InternalError, Unavailable
 from coworkd.system import packet
 
+ANSWER_S = 20.0
+"""Seconds in which anything is answered, the making of a key on a slow machine included."""
+QUIT_S = 5.0
 _RETRY_S = 0.1
 _RETRY_MAX_S = 2.0
 _log = logging.getLogger("coworkd.egress")
@@ -99,12 +104,13 @@ class EgressLink:
                 self._on_state("coworkd-egress is gone, nothing gets out; it is being started again")
                 await trio.sleep(_RETRY_S)
 
-    async def ask(self, request: words.Request, fds: Sequence[int] = ()) -> words.Answer:
+    async def ask(self, request: words.Request, fds: Sequence[int] = (), *, within_s: float = ANSWER_S) -> words.Answer:
         """Send a request and wait for its answer. Raises `Unavailable` where there is none to be had, `InternalError` for a refusal."""
         if self.pid is None and not isinstance(request, words.Begin):
             raise Unavailable("coworkd-egress is away; it is being started again")
-        with trio.CancelScope(shield=True):
-            waiting = _Waiting()
+        connection = self._socket
+        waiting = _Waiting()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + within_s) as waited:
             self._last_id += 1
             number = self._last_id
             self._waiting[number] = waiting
@@ -114,6 +120,9 @@ class EgressLink:
                 self._waiting.pop(number, None)
                 raise
             await waiting.answered.wait()
+        if waited.cancelled_caught and connection is not None and connection is self._socket:
+            _log.error("coworkd-egress has not answered %s for %g s", type(request).__name__, within_s)
+            self._hang_up(connection)
         if waiting.answer is None:
             raise Unavailable("coworkd-egress went away during the call; it is being started again")
         if isinstance(waiting.answer, words.Refused):
@@ -131,7 +140,7 @@ class EgressLink:
         """End coworkd-egress; it is not connected to again."""
         self._quitting = True
         if self.pid is not None:
-            await self.ask(words.Quit(id=0))
+            await self.ask(words.Quit(id=0), within_s=QUIT_S)
 
     async def _start(self, connection: trio.socket.SocketType) -> None:
         try:
@@ -185,11 +194,20 @@ class EgressLink:
             if memfd >= 0:
                 os.close(memfd)
 
+    def _hang_up(self, connection: trio.socket.SocketType) -> None:
+        """Whoever receives or sends on it finds its end."""
+        with contextlib.suppress(OSError):
+            connection.shutdown(trio.socket.SHUT_RDWR)
+        self._let_go_of_askers()
+
     def _let_go(self, connection: trio.socket.SocketType) -> None:
         if self._socket is not connection:
             return
         connection.close()
         self._socket = None
+        self._let_go_of_askers()
+
+    def _let_go_of_askers(self) -> None:
         self.pid = None
         for waiting in self._waiting.values():
             waiting.answered.set()

@@ -70,8 +70,12 @@ class EgressRecords:
     def unrecorded(self) -> int:
         return len(self._pending)
 
+    def expect(self, session: str) -> None:
+        """The session is served: count what is told of it."""
+        self._counts.setdefault(session, _Counts())
+
     def forget(self, session: str) -> None:
-        """The session is gone."""
+        """The session is gone; what is still told of it is recorded, and counted nowhere."""
         self._counts.pop(session, None)
 
     def counts(self) -> tuple[EgressSessionCounts, ...]:
@@ -107,7 +111,9 @@ class EgressRecords:
             self._events.publish(*_publication(event))
 
     def _count(self, event: EgressEvent) -> None:
-        counts = self._counts.setdefault(event.session, _Counts())
+        counts = self._counts.get(event.session)
+        if counts is None:
+            return
         if event.kind == "open":
             counts.connections += 1
             counts.connections_total += 1

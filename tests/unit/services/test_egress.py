@@ -10,7 +10,7 @@ import trio
 
 from coworkd.model import calls
 from coworkd.model import egress as words
-from coworkd.model.errors import InvalidParams, NotFound, PolicyDenied
+from coworkd.model.errors import InternalError, InvalidParams, NotFound, PolicyDenied, Unavailable
 from coworkd.model.policy import SeccompProgram
 from coworkd.services.egress import ALLOWANCE_LIMIT, Egress
 from tests.unit.services.egress_house import FakeAuditLog, FakeEgressPolicies, Script, event
@@ -173,9 +173,19 @@ async def test_what_an_earlier_coworkd_left_is_stopped_unless_it_was_taken_over(
         async with trio.open_nursery() as starting:
             starting.start_soon(begin)
             await nursery.start(room.egress.serve)
-        await room.serve_bob()
-        stop, _ = await together(room.script.done(words.Stop), room.egress.stop_others())
-        assert stop.session == "eve"
+
+        async def take_over() -> None:
+            await room.script.done(words.Serve)
+            change = await room.script.done(words.Change)
+            # The policy may be another than the one the connections were opened under.
+            assert (change.session, change.close_forbidden) == ("bob", True)
+            assert (await room.script.done(words.Stop)).session == "eve"
+
+        async def open_sessions() -> None:
+            await room.egress.serve_session("bob", BOB, ())
+            await room.egress.stop_others()
+
+        await together(take_over(), open_sessions())
         nursery.cancel_scope.cancel()
     room.egress.close()
     room.script.hang_up()
@@ -351,6 +361,8 @@ async def test_allowances_are_bounded() -> None:
 @in_trio
 async def test_the_log_is_what_was_recorded() -> None:
     async with open_room() as room:
+        await room.serve_bob()
+        await together(room.script.done(words.Serve), room.egress.serve_session("eve", BOB, ()))
         await room.script.say(
             words.Told(
                 events=(
@@ -373,6 +385,157 @@ async def test_the_log_is_what_was_recorded() -> None:
             await room.egress.log(calls.EgressLog(limit=0))
         status = await room.egress.status()
         assert (status.pid, [each.session for each in status.sessions]) == (77, ["bob", "eve"])
+
+
+@in_trio
+async def test_a_session_that_is_refused_does_not_keep_others_from_being_handed_over() -> None:
+    async with open_room() as room:
+        await room.serve_bob()
+        await together(room.script.done(words.Serve), room.egress.serve_session("eve", BOB, ()))
+        room.script.hang_up()
+        await settle()
+        jump(1)
+        await room.script.begin(pid=78)
+        request = await room.script.next()
+        await room.script.say(words.Refused(id=request.id, message="too many open files"))
+        assert (await room.script.done(words.Serve)).session == "eve"
+        # The one that was refused is handed over with its next change.
+        serve, closed = await together(
+            room.script.done(words.Serve), room.egress.change("bob", BOB, close_forbidden=True)
+        )
+        assert (serve.session, closed) == ("bob", 0)
+
+
+@in_trio
+async def test_a_full_disk_keeps_no_session_from_the_next_one() -> None:
+    async with open_room() as room:
+        await room.serve_bob()
+        room.script.hang_up()
+        await settle()
+        room.audit.full = {"egress.begin"}
+        jump(1)
+        await room.script.begin(pid=78)
+        assert (await room.script.done(words.Serve)).session == "bob"
+
+
+@in_trio
+async def test_a_change_holds_while_it_is_away() -> None:
+    """Nothing gets out until it has heard of it, so it is no failure."""
+    async with open_room() as room:
+        await room.serve_bob()
+        room.policies.allow_max_s = 100.0
+        room.script.hang_up()
+        await settle()
+        other = words.SessionEgress(settings=(words.EgressSettings(source="other.json"),))
+        assert await room.egress.change("bob", other, close_forbidden=True) == 0
+        assert (await room.egress.allow(allow())).until == 1060.0
+        jump(1)
+        await room.script.begin(pid=78)
+        serve = await room.script.done(words.Serve)
+        assert [layer.source for layer in serve.egress.settings] == ["other.json"]
+        assert len(serve.egress.allowances) == 1
+
+
+@in_trio
+async def test_a_change_that_is_refused_is_none() -> None:
+    async with open_room() as room:
+        await room.serve_bob()
+
+        async def refuse() -> None:
+            request = await room.script.next()
+            await room.script.say(words.Refused(id=request.id, message="no"))
+
+        other = words.SessionEgress(settings=(words.EgressSettings(source="other.json", allowed=("a.example",)),))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refuse)
+            with pytest.raises(InternalError):
+                await room.egress.change("bob", other, close_forbidden=True)
+        assert not (await room.egress.check(calls.EgressCheck(host="a.example", session="bob"))).allowed
+
+
+@in_trio
+async def test_an_allowance_does_not_bring_back_the_policy_it_was_asked_under() -> None:
+    """The session is closed, and opened with another policy, while the allowance is judged."""
+    async with open_room() as room:
+        await room.serve_bob()
+        room.policies.allow_max_s = 100.0
+        narrow = words.SessionEgress(settings=(words.EgressSettings(source="narrow.json"),))
+        reached, goes_on = trio.Event(), trio.Event()
+        effective = room.policies.effective
+
+        async def slow(profile: str | None, limits: Any) -> Any:
+            reached.set()
+            await goes_on.wait()
+            return await effective(profile, limits)
+
+        room.policies.effective = slow  # type: ignore[method-assign]
+
+        async def set_policy() -> None:
+            await reached.wait()
+            await together(room.script.done(words.Stop), room.egress.stop("bob"))
+            await together(room.script.done(words.Serve), room.egress.serve_session("bob", narrow, ()))
+            goes_on.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(set_policy)
+            with pytest.raises(Unavailable, match="closed meanwhile"):
+                await room.egress.allow(allow())
+        assert room.egress.allowances("bob") == ()
+
+
+@in_trio
+async def test_allowances_at_the_same_time_all_hold() -> None:
+    async with open_room() as room:
+        await room.serve_bob()
+        room.policies.allow_max_s = 100.0
+
+        async def take() -> None:
+            for _ in range(3):
+                await room.script.done(words.Change)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            for number in range(3):
+                nursery.start_soon(room.egress.allow, allow(f"h{number}.example"))
+        assert len(room.egress.allowances("bob")) == 3
+
+
+@in_trio
+async def test_listeners_are_not_closed_while_they_are_sent() -> None:
+    """Their numbers are soon others': another session's listeners would be served by this one's policy."""
+    async with open_room() as room:
+        await room.serve_bob()
+        room.script.hang_up()
+        await settle()
+        await room.egress.change("bob", INSPECTED, close_forbidden=False)
+        (listener,) = room.egress._served["bob"].listeners
+        jump(1)
+        await room.script.begin(pid=78)
+        get_ca = await room.script.next()
+        assert isinstance(get_ca, words.GetCa)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.egress.stop, "bob")
+            await settle()
+            os.fstat(listener)
+            await room.script.say(words.CaMade(id=get_ca.id, pem=b"PEM"))
+            await room.script.done(words.TrustRoots)
+            await room.script.done(words.Serve)
+            assert len(room.script.fds) == 1
+            await room.script.done(words.Stop)
+
+
+@in_trio
+async def test_what_is_told_of_a_session_that_is_gone_leaves_no_sums() -> None:
+    async with open_room() as room:
+        await room.serve_bob()
+        await room.script.say(words.Told(events=(event(1),)))
+        await room.script.next()
+        await together(room.script.done(words.Stop), room.egress.stop("bob"))
+        await room.script.say(words.Told(events=(event(2, "close"),)))
+        await room.script.next()
+        await settle()
+        assert (await room.egress.status()).sessions == ()
+        assert room.audit.kinds[-1] == "egress.close"
 
 
 @in_trio

@@ -9,7 +9,7 @@ import trio
 
 from coworkd.model import egress as words
 from coworkd.model.errors import InternalError, Unavailable
-from coworkd.services.egress_link import EgressLink
+from coworkd.services.egress_link import ANSWER_S, EgressLink
 from tests.unit.services.egress_house import Script, event
 from tests.unit.services.process_house import in_trio, jump, settle
 
@@ -123,6 +123,46 @@ async def test_a_request_on_its_way_fails_when_it_goes() -> None:
             nursery.start_soon(go)
             with pytest.raises(Unavailable, match="during the call"):
                 await room.link.ask(words.Ping(id=0))
+
+
+@in_trio
+async def test_one_that_hangs_counts_as_away_and_holds_nobody_up() -> None:
+    async with open_room() as room:
+        await room.script.begin()
+        await settle()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(Unavailable, match="during the call"):
+                    await room.link.ask(words.Ping(id=0))
+
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+            await room.script.next()
+            jump(ANSWER_S + 1)
+        assert room.link.pid is None
+        with pytest.raises(Unavailable, match="away"):
+            await room.link.ask(words.Ping(id=0))
+        await settle()
+        jump(1)
+        room.script.hang_up()
+        await room.script.begin(pid=78)
+        await settle()
+        assert (room.begun[-1], room.states[-1]) == (78, None)
+
+
+@in_trio
+async def test_one_that_does_not_answer_to_begin_is_tried_again() -> None:
+    async with open_room() as room:
+        await room.script.next()
+        jump(ANSWER_S + 1)
+        await settle()
+        assert "nothing gets out" in (room.states[-1] or "")
+        room.script.hang_up()
+        jump(1)
+        await room.script.begin()
+        await settle()
+        assert room.link.pid == 77
 
 
 @in_trio

@@ -97,6 +97,8 @@ async def test_what_one_told_that_died_is_written_and_not_acknowledged_to_the_ne
 @in_trio
 async def test_sums_are_kept_by_session() -> None:
     async with open_room() as room:
+        for session in ("bob", "eve"):
+            room.records.expect(session)
         room.records.told((event(1), event(2, "refused", count=4), event(3, session="eve")))
         room.records.told((event(4, "close", sent_bytes=5, received_bytes=7),))
         await settle()
