@@ -30,11 +30,13 @@ from coworkd.seccomp import compile_program, host_arch
 from coworkd.seccomp.egress_filter import load_egress_filter
 from coworkd.system import packet
 from tests.root.servers import dns
-from tests.root.servers.plain import COUNTING, ECHO, ENDLESS, RESETTING, SILENT
+from tests.root.servers.plain import COUNTING, ECHO, ENDLESS, GREETING, RESETTING, SILENT
 
 UID = 61_999
 WAIT_S = 20.0
 MIB = 1024 * 1024
+_ETH_P_ALL, _ETH_P_IP = 3, 0x0800
+_KEPT: list[socket.socket] = []
 LIMITS = words.EgressLimits(connections=4000, rate_per_s=100_000, burst=100_000)
 
 
@@ -114,6 +116,12 @@ class Egressd:
                     self._changed.notify_all()
             except OSError:
                 return
+
+    def record(self) -> None:
+        """Everything that was told is durable, and what will be."""
+        self.records = True
+        assert self._link is not None
+        self._link.sendall(msgspec.msgpack.encode(words.Recorded(through=self.events[-1].seq)))
 
     # -- what it holds
 
@@ -319,6 +327,77 @@ def away() -> dict[str, Any]:
         }
 
 
+def unrecorded() -> dict[str, Any]:
+    """A supervisor that never says that anything is durable, and then does: what is on the wire and at the clients, before and after."""
+    with running() as egressd, socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as wire:
+        wire.bind(("guest0", _ETH_P_ALL))
+        wire.setblocking(False)
+        egressd.begin()
+        egressd.records = False
+        inspection = words.Inspection(domains=(f"four.{dns.DOMAIN}",))
+        settings = words.EgressSettings(source="test.json", allowed=(f"*.{dns.DOMAIN}",), inspect=inspection)
+        clients = [socket.create_connection(_serve_new(egressd, settings).getsockname()) for _ in range(5)]
+        index, inspected = f"temporary.{dns.DOMAIN}", f"four.{dns.DOMAIN}"
+        for client, said in zip(
+            clients,
+            (
+                f"CONNECT {index}:{GREETING} HTTP/1.1\r\nHost: {index}\r\n\r\nsecret",
+                f"CONNECT {index}:{ECHO} HTTP/1.1\r\nHost: {index}\r\n\r\nsecret",
+                f"\x05\x01\0\x05\x01\0\x03{chr(len(index))}{index}\0{chr(ECHO)}secret",
+                f"POST http://{index}:{ECHO}/secret HTTP/1.1\r\nHost: {index}:{ECHO}\r\nContent-Length: 6\r\n\r\nsecret",
+                f"CONNECT {inspected}:{ECHO} HTTP/1.1\r\nHost: {inspected}\r\n\r\n\x16\x03\x01secret",
+            ),
+            strict=True,
+        ):
+            client.sendall(said.encode("latin-1"))
+        wait_until(lambda: len([event for event in egressd.events if event.kind == "open"]) == len(clients), "opens")
+        time.sleep(1)
+        before, before_got = _payloads(wire), [_got(client) for client in clients]
+        egressd.record()
+        after = bytearray()
+
+        def have_left() -> bool:
+            after.extend(b"".join(_payloads(wire)))
+            return after.count(b"secret") >= 4
+
+        wait_until(have_left, "bytes on the wire")
+        time.sleep(0.5)
+        return {
+            "wire_before": [payload.decode("latin-1") for payload in before],
+            "got_before": [got.decode("latin-1") for got in before_got],
+            "got_after": [_got(client).decode("latin-1") for client in clients],
+        }
+
+
+def _serve_new(egressd: Egressd, settings: words.EgressSettings) -> socket.socket:
+    """A session of its own on a listener that stays open."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    egress = words.SessionEgress(settings=(settings,), limits=LIMITS)
+    egressd.ask(words.Serve(id=0, session=f"s{listener.fileno()}", egress=egress), listener.fileno())
+    _KEPT.append(listener)
+    return listener
+
+
+def _payloads(wire: socket.socket) -> list[bytes]:
+    """What the TCP segments of IPv4 that have left since the last time carry, those that carry something."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            datagram, (_, protocol, kind, *_) = wire.recvfrom(65536)
+            if (protocol, kind) == (_ETH_P_IP, socket.PACKET_OUTGOING) and datagram[9] == socket.IPPROTO_TCP:
+                segment = datagram[4 * (datagram[0] & 15) : int.from_bytes(datagram[2:4], "big")]
+                payload = segment[4 * (segment[12] >> 4) :]
+                found += [payload] if payload else []
+    return found
+
+
+def _got(client: socket.socket) -> bytes:
+    client.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        return client.recv(65536)
+    return b""
+
+
 def killed() -> dict[str, Any]:
     """It is killed; another serves on the very same listener."""
     with running() as first:
@@ -385,7 +464,9 @@ def parent_of(pid: str) -> int:
         return 0
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (walls, reach, many, stalled, away, killed, behaviour)}
+SCENARIOS = {
+    scenario.__name__: scenario for scenario in (walls, reach, many, stalled, away, unrecorded, killed, behaviour)
+}
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)

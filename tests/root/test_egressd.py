@@ -85,6 +85,20 @@ def test_without_a_supervisor_tunnels_flow_and_new_ones_wait(lab: Lab) -> None:
     assert found["status"] == 0
 
 
+def test_nothing_passes_either_way_before_it_is_recorded(lab: Lab) -> None:
+    """On the wire: connections may be made, but no segment carries a byte, of the session's or of a server that speaks first."""
+    found = play(lab, "unrecorded")
+    assert found["wire_before"] == []
+    assert found["got_before"] == ["", "", "\x05\0", "", ""]
+    greeted, echoed, by_socks, plain, inspected = found["got_after"]
+    assert greeted.startswith("HTTP/1.1 200 ")
+    assert "220 ready" in greeted
+    assert echoed.endswith("secret")
+    assert by_socks.endswith("secret")
+    assert plain.startswith("HTTP/1.1 502 ")  # its own words came back, which are no answer
+    assert inspected.startswith("HTTP/1.1 200 ")
+
+
 def test_another_serves_on_the_same_listeners_when_it_was_killed(lab: Lab) -> None:
     assert play(lab, "killed")["answer"] == "HTTP/1.1 200"
 
