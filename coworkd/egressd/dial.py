@@ -206,7 +206,12 @@ class Dial:
         if self._proxy is not None and self._proxy.scheme == "https":
             self._speak_tls(connection, self._proxy.host)
         if self.upstream == "direct":
-            if connection.getsockname()[0] == connection.getpeername()[0]:
+            try:
+                is_own = connection.getsockname()[0] == connection.getpeername()[0]
+            except OSError as error:  # it was reset since
+                self._not_connected(error.errno or errno.EIO)
+                return
+            if is_own:
                 self._refuse("address", f"{self._target.host} resolved to one of this guest's own addresses")
                 return
             self._address = str(endpoint.address[0])

@@ -280,6 +280,10 @@ class Server:
         peer._house, peer.socket, peer.got, peer.ended = self._house, connection, b"", False
         return peer
 
+    def accept_now(self) -> socket.socket:
+        """One that is there already; the caller's."""
+        return self._listener.accept()[0]
+
     def close(self) -> None:
         self._listener.close()
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from coworkd.egressd import race
+from coworkd.egressd.tcp import reset
 from coworkd.model.egress import EgressLimits, EgressSettings, MitmProxy, ParentProxy, SessionEgress, TrustRoots
 from tests.unit.egressd.egress_house import Client, House, Server, open_house, session_egress
 from tests.unit.egressd.inspected_room import Peer, serving
@@ -297,6 +299,26 @@ def test_what_connects_to_itself_is_ours_whatever_was_said_before(
         answer = client.hear()
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"own addresses" in answer
+
+
+def test_a_server_that_resets_in_the_moment_it_is_reached_is_a_bad_gateway(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the kernel's word that it is connected and the look at its peer; nobody but that client is to notice."""
+    server = house.server()
+    real = race.connect
+
+    def connect(connection: socket.socket, endpoint: race.Endpoint) -> int:
+        number = real(connection, endpoint)
+        far = server.accept_now()
+        reset(far)
+        far.close()
+        return number
+
+    monkeypatch.setattr(race, "connect", connect)
+    client = ask(house, session_egress("server.example"), f"server.example:{server.port}")
+    assert client.hear().startswith(b"HTTP/1.1 502 ")
+    house.until(lambda: house.kinds() == ["open", "close"])
 
 
 def test_the_address_is_asked_for_once(house: House) -> None:
