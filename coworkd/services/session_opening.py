@@ -104,8 +104,9 @@ class Openings:
 
     async def change(self, name: str, egress: SessionEgress, *, close_forbidden: bool) -> int:
         """See `ports.EgressPort.change`; commands that start from now on get the variables that go with it."""
+        closed = await self._egress.change(name, egress, close_forbidden=close_forbidden)
         self._heed(name, egress)
-        return await self._egress.change(name, egress, close_forbidden=close_forbidden)
+        return closed
 
     async def close(self, name: str) -> None:
         """Close it in both; one that is not open is passed over. Raises `InvalidState` where commands of it run."""

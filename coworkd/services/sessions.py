@@ -201,16 +201,25 @@ class Sessions:
                     f"commands of session {name} run on its profile and limits; end them, or change egress alone",
                     session=name,
                 )
-            await self._audit.record("policy.set", _policy_record(wanted, policy, narrowed))
-            await self._keep(wanted)
-            closed = 0
-            if rebuilt:
-                await self._openings.close(name)
-            elif self._openings.is_open(name):
-                closed = await self._openings.change(name, egress, close_forbidden=params.close_forbidden)
+            # Shielded: a cancellation on the way would leave a session that reaches more than its record says.
+            with trio.CancelScope(shield=True):
+                await self._audit.record("policy.set", _policy_record(wanted, policy, narrowed))
+                if rebuilt:
+                    await self._openings.close(name)
+                await self._keep(wanted)
+                closed = await self._change_way_out(known, egress, close_forbidden=params.close_forbidden)
         shown = describe_policy(policy, egress, self._egress.allowances(name), narrowed)
         self._events.publish("session.policy", {"session": name, "profile": wanted.profile, "closed": closed})
         return calls.PolicySet(effective=msgspec.to_builtins(shown), narrowed=shown.narrowed, closed=closed)
+
+    async def _change_way_out(self, known: SessionRecord, egress: SessionEgress, *, close_forbidden: bool) -> int:
+        if not self._openings.is_open(known.name):
+            return 0
+        try:
+            return await self._openings.change(known.name, egress, close_forbidden=close_forbidden)
+        except CoworkError:
+            await self._keep(known)
+            raise
 
     async def policy(self, params: calls.SessionName) -> calls.SessionPolicy:
         """What holds for a session now. Raises `NotFound`."""
@@ -221,7 +230,9 @@ class Sessions:
 
     async def refresh(self) -> None:
         """The policies on disk have changed: let every open session's way out be as they say now."""
-        for name in self._openings.names:
+        # One that is being opened may have been judged by the old ones.
+        busy = (name for name, lock in self._locks.items() if lock.locked())
+        for name in {*self._openings.names, *busy}:
             async with self._lock(name):
                 record = self._records.get(name)
                 if record is not None and self._openings.is_open(name):
@@ -236,8 +247,9 @@ class Sessions:
             egress = SessionEgress(settings=())
         try:
             await self._openings.change(record.name, egress, close_forbidden=True)
-        except CoworkError as error:  # it is handed over when coworkd-egress is back
-            _log.warning("the way out of session %s: %s", record.name, error.message)
+        except CoworkError as error:
+            _log.error("session %s reaches nothing until it is opened again: %s", record.name, error.message)
+            await self._egress.stop(record.name)
 
     async def reopen(self) -> None:
         """Take over the sessions in which commands run since before this coworkd."""

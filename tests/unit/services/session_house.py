@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from coworkd.model import calls
 from coworkd.model.egress import Allowance, EgressSettings, SessionEgress
 from coworkd.model.errors import CoworkError, InvalidParams
@@ -153,6 +155,8 @@ class FakeEgress:
     def __init__(self, trace: list[str]) -> None:
         self.trace = trace
         self.served: dict[str, SessionEgress] = {}
+        self.error: CoworkError | None = None
+        """What a change is refused with."""
         self.listeners: dict[str, tuple[int, ...]] = {}
         self.close_forbidden: list[bool] = []
 
@@ -161,6 +165,9 @@ class FakeEgress:
         self.served[session], self.listeners[session] = egress, listeners
 
     async def change(self, session: str, egress: SessionEgress, /, *, close_forbidden: bool) -> int:
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
         self.served[session] = egress
         self.close_forbidden.append(close_forbidden)
         return 3

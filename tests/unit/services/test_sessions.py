@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from coworkd.model.errors import (
     AlreadyExists,
     CoworkError,
     DiskFailed,
+    InternalError,
     InvalidParams,
     InvalidState,
     LimitExceeded,
@@ -23,10 +24,13 @@ from coworkd.model.errors import (
     NotFound,
     PolicyDenied,
     SandboxSetupFailed,
+    Unavailable,
 )
+from coworkd.model.launch import OpenSession
 from coworkd.model.policy import LimitsRequest
+from coworkd.model.ports import OpenedSession
 from coworkd.services import sessions as room
-from tests.unit.services.process_house import in_trio
+from tests.unit.services.process_house import in_trio, settle
 from tests.unit.services.session_house import SessionHouse, folder, record
 
 
@@ -532,3 +536,69 @@ async def test_policies_that_changed_on_disk_reach_every_open_session(tmp_path: 
         await house.sessions.refresh()
         assert len(house.egress.served["bob"].settings) == 0
         assert (await house.sessions.open("bob")).tool_variables == {}
+
+
+@in_trio
+async def test_a_session_that_is_being_opened_gets_the_policies_that_changed_meanwhile(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        house.launcher.restart()
+        reached, goes_on = trio.Event(), trio.Event()
+        open_session = house.launcher.open_session
+
+        async def slow(request: OpenSession, /) -> OpenedSession:
+            reached.set()
+            await goes_on.wait()
+            return await open_session(request)
+
+        house.launcher.open_session = slow  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.sessions.open, "bob")
+            await reached.wait()
+            house.policies.egress = SessionEgress(settings=(EgressSettings(source="narrower"),))
+            nursery.start_soon(house.sessions.refresh)
+            await settle()
+            goes_on.set()
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["narrower"]
+
+
+@in_trio
+async def test_a_session_that_cannot_be_told_of_its_policies_reaches_nothing(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        house.egress.error = InternalError("coworkd-egress refused: too many open files")
+        await house.sessions.refresh()
+        assert house.egress.served == {}
+
+
+@in_trio
+async def test_a_policy_that_cannot_be_set_changes_nothing(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        before = house.stored()["bob"]
+        house.egress.error = InternalError("coworkd-egress refused: too many open files")
+        with pytest.raises(InternalError):
+            await house.sessions.set_policy(SetPolicy(session="bob", egress=settings("index.example")))
+        assert house.stored()["bob"] == before
+        house.launcher.fails["close"] = Unavailable("the launcher is away")
+        with pytest.raises(Unavailable):
+            await house.sessions.set_policy(SetPolicy(session="bob", profile="strict"))
+        assert house.stored()["bob"] == before
+        assert (await house.sessions.policy(SessionName(session="bob"))).profile == "default"
+
+
+@in_trio
+async def test_a_policy_whose_caller_has_gone_holds_as_a_whole(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        record = house.audit.record
+        with trio.CancelScope() as caller:
+
+            async def record_and_go(kind: str, fields: Mapping[str, Any], /) -> None:
+                await record(kind, fields)
+                caller.cancel()
+
+            house.audit.record = record_and_go  # type: ignore[method-assign]
+            await house.sessions.set_policy(SetPolicy(session="bob", egress=settings("index.example")))
+        assert house.stored()["bob"].egress == settings("index.example")
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json", "request"]
