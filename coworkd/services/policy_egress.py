@@ -3,18 +3,19 @@
 Rules
 - Both must allow a host, so a request can only take away; bounds are the smaller of both; ways out, proxies and private ranges are the
   profile's alone.
-- What a request asks for in vain is said, sentence by sentence, never dropped in silence.
+- What a request asks for in vain is said, sentence by sentence, never dropped in silence: a pattern of which nothing is open, and one of
+  which only a part is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from msgspec import structs
 
 from coworkd.model.egress import EgressLimits, EgressSettings, SessionEgress
 from coworkd.netpolicy.decide import Rules
-from coworkd.netpolicy.patterns import split_pattern
+from coworkd.netpolicy.patterns import PatternIndex, split_pattern
 
 _ANY_PORT = 443
 _SENTENCES_LIMIT = 100
@@ -44,16 +45,60 @@ def _smaller(profile: EgressLimits, request: EgressLimits, given: Collection[str
 
 
 def _narrowed_hosts(profile: SessionEgress, request: EgressSettings) -> Iterator[str]:
-    """One sentence for each pattern of which the profile allows nothing."""
-    rules = Rules(profile)
-    given = [*request.allowed, *(pattern for hosts in request.preset_hosts.values() for pattern in hosts)]
-    for pattern in dict.fromkeys(given):
+    rules, (settings,) = Rules(profile), profile.settings
+    reach = _Reach(_patterns(settings), settings.denied)
+    for pattern in dict.fromkeys(_patterns(request)):
         host, port = split_pattern(pattern)
+        if reach.has_none(host, port):
+            reason = rules.decide(host.replace("*", "x", 1), port or _ANY_PORT, now=0.0).reason
+            yield f"egress: {pattern} stays out: {reason}"
+        elif not reach.has_all(host, port):
+            yield f"egress: {pattern} is open only in part: as far as {settings.source} allows it"
+
+
+def _patterns(settings: EgressSettings) -> list[str]:
+    return [*settings.allowed, *(pattern for hosts in settings.preset_hosts.values() for pattern in hosts)]
+
+
+class _Reach:
+    """How much of another pattern a list allows, by look-ups. A wildcard stands for itself where a host is looked for: it is found by
+    those that reach at least as far.
+    """
+
+    def __init__(self, allowed: Iterable[str], denied: Iterable[str]) -> None:
+        self._allowed = PatternIndex(allowed := list(allowed))
+        self._denied = PatternIndex(denied)
+        self._hosts: dict[str, set[int | None]] = {}
+        self._inside: dict[str, set[int | None]] = {}
+        """Domain → ports of the patterns that name something below it."""
+        self._below: dict[str, set[int | None]] = {}
+        for host, port in map(split_pattern, allowed):
+            self._hosts.setdefault(host, set()).add(port)
+            if host.startswith("*."):
+                self._below.setdefault(host[2:], set()).add(port)
+            for domain in _domains(host):
+                self._inside.setdefault(domain, set()).add(port)
+
+    def has_all(self, host: str, port: int | None) -> bool:
+        """Whether every host and port of the pattern is allowed, denials aside."""
+        return self._allowed.find(host, port or 0) is not None
+
+    def has_none(self, host: str, port: int | None) -> bool:
+        """Whether no host and port of the pattern is allowed."""
+        if self._denied.find(host, port or 0) is not None:
+            return True
+        ports = set(self._hosts.get(host, ())).union(*(self._below.get(domain, ()) for domain in _domains(host)))
         if host.startswith("*."):
-            host = f"x{host[1:]}"
-        verdict = rules.decide(host, port or _ANY_PORT, now=0.0)
-        if not verdict.allowed:
-            yield f"egress: {pattern} stays out: {verdict.reason}"
+            ports |= self._inside.get(host[2:], set())
+        return not ports if port is None else not ports & {None, port}
+
+
+def _domains(host: str) -> Iterator[str]:
+    """Every domain a name lies in."""
+    _, dot, domain = host.partition(".")
+    while dot:
+        yield domain
+        _, dot, domain = domain.partition(".")
 
 
 def _narrowed_ways(profile: EgressSettings, request: EgressSettings) -> Iterator[str]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from coworkd.model.egress import EgressLimits, EgressSettings, MitmProxy, ParentProxy
 from coworkd.netpolicy.decide import Rules
 from coworkd.services.policy_egress import compose_session_egress
@@ -28,13 +30,48 @@ def test_a_request_only_takes_away() -> None:
     assert rules.decide("a.mirror.example", 443, now=0.0).allowed
     assert not rules.decide("evil.example", 443, now=0.0).allowed
     assert not rules.decide("a.mirror.example", 80, now=0.0).allowed
-    assert [sentence.split()[1] for sentence in narrowed] == ["evil.example", "*.mirror.example:80"]
+    assert [sentence.split()[1:4] for sentence in narrowed] == [
+        ["evil.example", "stays", "out:"],
+        ["*.mirror.example", "is", "open"],
+        ["*.mirror.example:80", "stays", "out:"],
+    ]
 
 
 def test_what_a_request_leaves_out_is_closed() -> None:
-    egress, narrowed = compose_session_egress(PROFILE, "direct", request(allowed=("*.mirror.example",)))
+    egress, narrowed = compose_session_egress(PROFILE, "direct", request(allowed=("*.mirror.example:443",)))
     assert not Rules(egress).decide("index.example", 443, now=0.0).allowed
     assert narrowed == ()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "denied", "asked", "told"),
+    [
+        ("a.example", "", "a.example", ""),
+        ("a.example", "", "A.example:443", ""),
+        ("a.example:443", "", "a.example", "in part"),
+        ("a.example:443", "", "a.example:80", "stays out"),
+        ("*.example.org", "", "*.example.org", ""),
+        ("*.example.org", "", "*.deep.example.org", ""),
+        ("*.example.org", "", "a.deep.example.org:1", ""),
+        ("*.example.org", "", "example.org", "stays out"),
+        ("a.example.org", "", "*.example.org", "in part"),
+        ("*.deep.example.org", "", "*.example.org", "in part"),
+        ("*.deep.example.org:443", "", "*.example.org:443", "in part"),
+        ("*.deep.example.org:443", "", "*.example.org:80", "stays out"),
+        ("x.example.org", "", "*.example.org", "in part"),
+        ("example.org", "", "*.example.org", "stays out"),
+        ("*.example.org", "*.example.org", "a.example.org", "stays out"),
+        ("*.example.org", "*", "*.example.org", "stays out"),
+        ("*.example.org", "*:80", "*.example.org:80", "stays out"),
+        ("198.51.100.2", "", "198.51.100.2", ""),
+        ("198.51.100.2", "", "198.51.100.3", "stays out"),
+    ],
+)
+def test_what_is_told_of_a_pattern_is_true(allowed: str, denied: str, asked: str, told: str) -> None:
+    profile = EgressSettings(source="p", allowed=(allowed,), denied=(denied,) if denied else ())
+    _, narrowed = compose_session_egress(profile, "direct", request(allowed=(asked,)))
+    assert [sentence for sentence in narrowed if told and told in sentence] == list(narrowed)
+    assert len(narrowed) == bool(told)
 
 
 def test_bounds_are_the_smaller_of_both_and_what_was_cut_is_told() -> None:
