@@ -1,7 +1,8 @@
 """Two sockets and a `Pump` between them: plain HTTP requests, and inspected connections.
 
 Rules
-- Bytes wait for a side up to `BUFFER_LIMIT_BYTES`, then the other is not read; what waits is bounded by that and one read.
+- Bytes wait for a side up to `BUFFER_LIMIT_BYTES`, then the other is not read; what waits is bounded by that and one read. A side for which
+  twice as much waits is not read either: what a pump answers by itself (a KeyUpdate of TLS) is bounded as well.
 - One read a side and a turn, while the session has time left in it (`budget`). One that took long to understand makes the exchange's next
   ones small.
 - The exchange ends in one of four ways (`Outcome`); the upstream is closed then, unless the bytes go on raw. The client stays its owner's.
@@ -199,11 +200,11 @@ class Exchange:
 
     @property
     def _reads_client(self) -> bool:
-        return self._pump.wants_client and len(self._upstream.out) < BUFFER_LIMIT_BYTES
+        return self._pump.wants_client and _may_read(self._client, other=self._upstream)
 
     @property
     def _reads_upstream(self) -> bool:
-        return len(self._client.out) < BUFFER_LIMIT_BYTES
+        return _may_read(self._upstream, other=self._client)
 
     def _settle(self, reason: str = "") -> None:
         """Send, see whether it is over, and ask for what comes next."""
@@ -269,3 +270,7 @@ class Exchange:
             self._loop.forget(connection.fileno())
             with contextlib.suppress(OSError):
                 connection.close()
+
+
+def _may_read(side: _Side, *, other: _Side) -> bool:
+    return len(other.out) < BUFFER_LIMIT_BYTES and len(side.out) < 2 * BUFFER_LIMIT_BYTES

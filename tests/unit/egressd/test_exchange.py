@@ -116,6 +116,29 @@ def test_bytes_go_through_the_pump(pair: Pair) -> None:
     assert (pair.exchange.sent_bytes, pair.exchange.received_bytes) == (16, 12)
 
 
+class Answering(Crossing):
+    """A pump that answers each side itself, as TLS answers a KeyUpdate."""
+
+    def receive_client(self, data: bytes) -> Sends:
+        return Sends(client=data)
+
+    def receive_upstream(self, data: bytes) -> Sends:
+        return Sends(upstream=data)
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_one_who_has_itself_answered_and_reads_nothing_is_not_read(pair: Pair, side: str) -> None:
+    pair.exchange._pump = Answering()
+    pair.start()
+    sent = 0
+    for _ in range(400):
+        sent += fill(getattr(pair, side))
+        pair.loop.turn(0)
+    unsent = sum(map(len, pair.exchange.unsent))
+    assert BUFFER_LIMIT_BYTES < unsent < 3 * BUFFER_LIMIT_BYTES
+    assert sent > unsent
+
+
 class Slow(Crossing):
     """A pump to which each arrival is a turn's work."""
 
