@@ -178,6 +178,7 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 def _make_client() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies, host names too
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.hostname_checks_common_name = False
     context.load_default_certs()
     context.set_alpn_protocols(_PROTOCOLS)

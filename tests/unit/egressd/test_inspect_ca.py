@@ -96,6 +96,7 @@ def test_a_leaf_is_valid_since_an_hour_ago_for_a_week(ca: InspectionCa) -> None:
 def test_old_tls_is_not_spoken(ca: InspectionCa) -> None:
     assert ca.server_context("a.example").minimum_version == ssl.TLSVersion.TLSv1_2
     assert ca.client_context().minimum_version == ssl.TLSVersion.TLSv1_2
+    assert ca.client_context().options & ssl.OP_NO_RENEGOTIATION
 
 
 @pytest.mark.parametrize(
