@@ -11,7 +11,6 @@ import gc
 import getopt
 import os
 import signal
-import socket
 import sys
 
 from coworkd.egressd import lockdown
@@ -19,8 +18,7 @@ from coworkd.egressd.inspect import Inspecting
 from coworkd.egressd.server import Egress
 from coworkd.system import prctl, signals
 from coworkd.system.descriptors import raise_descriptor_limit
-
-_BACKLOG = 4
+from coworkd.system.supervised import listen_early
 
 
 def main(argv: list[str]) -> int:
@@ -42,7 +40,8 @@ def main(argv: list[str]) -> int:
         os.setsid()  # the terminal's signals are the supervisor's to handle
     wakeup = _open_wakeup()
     # Whoever sees `path` may connect: it gets its name when the walls stand, but while its directory can still be written to.
-    listener, early = _listen(path)
+    listener, early = listen_early(path)
+    listener.setblocking(False)
     trusted_uid = os.geteuid()
     os.rename(early, path)
     try:
@@ -62,22 +61,6 @@ def main(argv: list[str]) -> int:
     gc.freeze()
     egress.run(wakeup)
     return 0
-
-
-def _listen(path: str) -> tuple[socket.socket, str]:
-    """A listener, and the name it has for now."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    early = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(early)
-    old = os.umask(0o177)
-    try:
-        listener.bind(early)
-    finally:
-        os.umask(old)
-    listener.setblocking(False)
-    listener.listen(_BACKLOG)
-    return listener, early
 
 
 def _open_wakeup() -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import coworkd
 from coworkd.egressd.dial import Means
 from coworkd.egressd.events import Events
-from coworkd.egressd.link import SupervisorLink, peer_uid
+from coworkd.egressd.link import SupervisorLink
 from coworkd.egressd.loop import IN, OUT, Loop
 from coworkd.egressd.own_addresses import OwnAddresses
 from coworkd.egressd.pipes import PipePool
@@ -30,6 +30,7 @@ from coworkd.egressd.session import Session
 from coworkd.egressd.state import State
 from coworkd.egressd.tls_leg import ParentTrust
 from coworkd.model import egress as words
+from coworkd.system.supervised import peer_uid
 
 SWEEP_S = 0.25
 _SESSION_LIMIT = 4096

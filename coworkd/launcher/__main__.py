@@ -11,15 +11,13 @@ import gc
 import getopt
 import os
 import signal
-import socket
 import sys
 
 from coworkd.launcher import child, guard
 from coworkd.launcher.server import Launcher
 from coworkd.system import cgroup, prctl, signals
 from coworkd.system.descriptors import raise_descriptor_limit
-
-_BACKLOG = 4
+from coworkd.system.supervised import listen_early
 
 
 def main(argv: list[str]) -> int:
@@ -50,7 +48,8 @@ def main(argv: list[str]) -> int:
     with contextlib.suppress(PermissionError):
         os.setsid()  # the terminal's signals are the supervisor's to handle
     wakeup = _open_wakeup()  # before anybody can know of us: a TERM must never leave anything
-    listener = _listen(path)
+    listener, early = listen_early(path)
+    os.rename(early, path)
     launcher = Launcher(listener, bubblewrap=bubblewrap, base=base, cgroup_root=cgroup_root, linger_s=linger_s)
     # Each kept process holds a handful. A child sets its own before it becomes a sandbox.
     raise_descriptor_limit()
@@ -63,22 +62,6 @@ def main(argv: list[str]) -> int:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     return 0
-
-
-def _listen(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # Whoever sees `path` may connect: it gets its name when the socket listens.
-    early = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(early)
-    old = os.umask(0o177)
-    try:
-        listener.bind(early)
-    finally:
-        os.umask(old)
-    listener.listen(_BACKLOG)
-    os.rename(early, path)
-    return listener
 
 
 def _end_leftovers(cgroup_root: str) -> None:

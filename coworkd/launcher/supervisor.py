@@ -13,9 +13,10 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from coworkd.launcher.link import SupervisorLink, peer_uid
+from coworkd.launcher.link import SupervisorLink
 from coworkd.launcher.readers import Readers
 from coworkd.model import launch
+from coworkd.system.supervised import peer_uid
 
 
 class Supervisor:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from coworkd.egressd.link import SupervisorLink, peer_uid
+from coworkd.egressd.link import SupervisorLink
 from coworkd.model.egress import Begin, Done, EgressEvent, Reply, Request, Serve, SessionEgress, Told
 from coworkd.system import packet
 from tests.unit.egressd.sockets import open_fds
@@ -124,9 +124,3 @@ def test_a_peer_that_is_gone_closes_the_link(pair: Pair) -> None:
     supervisor.close()
     link.answer(Done(id=1))
     assert link.closed
-
-
-def test_who_connected_is_known() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        assert peer_uid(ours) == os.getuid()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from coworkd.launcher.link import SupervisorLink, peer_uid
+from coworkd.launcher.link import SupervisorLink
 from coworkd.model.launch import Done, Keep, Ping, Request
 from coworkd.system import packet
 from tests.unit.launcher.launcher_room import open_fds
@@ -139,9 +139,3 @@ def test_a_message_over_the_inline_bound_comes_through(pair: Pair) -> None:
     assert answer(supervisor)[0].degraded == ("x" * 100_000,)
     ask(supervisor, Ping(id=9))
     assert link.receive() == (Ping(id=9), [])
-
-
-def test_peer_uid_is_who_connected() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        assert peer_uid(ours) == os.geteuid()
