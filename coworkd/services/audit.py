@@ -32,12 +32,12 @@ _T = TypeVar("_T")
 
 
 class _Waiting:
-    """One record that is queued; `settled` once it is durable or has failed."""
+    """Records that are queued together; `settled` once all are durable or none is."""
 
-    __slots__ = ("entry", "error", "settled")
+    __slots__ = ("entries", "error", "settled")
 
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
         self.settled = False
         self.error: CoworkError | None = None
 
@@ -110,25 +110,23 @@ class AuditLog:
         await self.record_all([(kind, fields)])
 
     async def record_all(self, records: Sequence[tuple[str, Mapping[str, Any]]], /) -> None:
-        """Append records in this order, next to each other; return when the last is durable.
-
-        Raises like `record`, and then some of them, the first ones, may be in the log.
-        """
+        """Append records in this order, next to each other; return when all are durable. Raises like `record`: none is in the log then."""
         at = self._clock()
-        queued = [_Waiting(Entry(at=at, kind=kind, fields=admit(kind, fields))) for kind, fields in records]
+        queued = _Waiting([Entry(at=at, kind=kind, fields=admit(kind, fields)) for kind, fields in records])
         if self._closed:
             raise Unavailable("the audit log is closed: coworkd is shutting down")
+        if not records:
+            return
         if len(self._queue) >= QUEUE_LIMIT:
             raise LimitExceeded(f"{QUEUE_LIMIT} audit records wait for the disk; try again later")
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._queue.extend(queued)
+        self._queue.append(queued)
         with trio.CancelScope(shield=True):
             async with self._turn:
-                while not all(waiting.settled for waiting in queued):
+                while not queued.settled:
                     await self._commit_batch()
-        for waiting in queued:
-            if waiting.error is not None:
-                raise type(waiting.error)(waiting.error.message, **waiting.error.details) from waiting.error
+        if queued.error is not None:
+            raise type(queued.error)(queued.error.message, **queued.error.details) from queued.error
 
     async def tail(self, params: AuditTail) -> AuditRecords:
         """The newest records that fit, oldest first; at most 3 MiB of them, and `truncated` says if that cut some.
@@ -179,19 +177,30 @@ class AuditLog:
         self._files.close()
 
     async def _commit_batch(self) -> None:
-        batch, self._queue = self._queue[:BATCH_LIMIT], self._queue[BATCH_LIMIT:]
-        entries = [waiting.entry for waiting in batch]
+        batch = self._take_batch()
+        entries = [entry for waiting in batch for entry in waiting.entries]
         error: CoworkError | None = DiskFailed("the record was not written")
         try:
             await trio.to_thread.run_sync(self._files.commit, entries, limiter=self._thread)
             error = None
-            self._records += len(batch)
+            self._records += len(entries)
         except CoworkError as refused:
             error = refused
         finally:
             for waiting in batch:
                 waiting.settled, waiting.error = True, error
             self._tell_degraded()
+
+    def _take_batch(self) -> list[_Waiting]:
+        """What is committed next: as many as fit, at least one; what was queued together stays together."""
+        taken, entries = 0, 0
+        for waiting in self._queue:
+            entries += len(waiting.entries)
+            if taken and entries > BATCH_LIMIT:
+                break
+            taken += 1
+        batch, self._queue = self._queue[:taken], self._queue[taken:]
+        return batch
 
     def _tell_degraded(self) -> None:
         reason = "; ".join(self._files.problems.values()) or None

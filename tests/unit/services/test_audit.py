@@ -23,14 +23,16 @@ class CountingDisk(DiskCalls):
     def __init__(self) -> None:
         self.syncs = 0
         self.refuse = 0
+        self.refuse_at = 0
+        """The number of a sync."""
         self.gate = threading.Event()
         self.gate.set()
 
     def fdatasync(self, fd: int) -> None:
         self.syncs += 1
         assert self.gate.wait(10)
-        if self.refuse:
-            self.refuse -= 1
+        if self.refuse or self.syncs == self.refuse_at:
+            self.refuse = max(0, self.refuse - 1)
             raise OSError(5, "Input/output error")
 
 
@@ -133,6 +135,35 @@ def test_a_refused_batch_raises_for_each_and_the_next_succeeds(tmp_path: Path) -
         await log.record("session.pause", {"session": "kept"})
         assert (await log.verify()).ok
         assert log.records == 1
+        log.close()
+
+    trio.run(main)
+
+
+def test_records_that_belong_together_are_all_in_the_log_or_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        disk = CountingDisk()
+        log = open_log(tmp_path, disk)
+        together = [("session.pause", {"session": f"s{number}"}) for number in range(audit.BATCH_LIMIT - 1)]
+
+        async def refused() -> None:
+            with pytest.raises(DiskFailed):
+                await log.record_all(together)
+
+        disk.gate.clear()
+        before = disk.syncs
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.record_all, together[:1])
+            await wait_until(lambda: disk.syncs == before + 1)
+            nursery.start_soon(log.record_all, together[:2])
+            await wait_until(lambda: log._queue)
+            nursery.start_soon(refused)
+            await wait_until(lambda: len(log._queue) > 1)
+            disk.refuse_at = before + 3
+            disk.gate.set()
+        await log.record_all([])
+        found = await log.verify()
+        assert (found.ok, found.records, log.records) == (True, 1 + 1 + 2, 1 + 2)
         log.close()
 
     trio.run(main)
