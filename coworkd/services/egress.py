@@ -98,7 +98,7 @@ class Egress:
         self._inspector: int | None = None
         """The pid of the coworkd-egress whose CA is trusted."""
         self._sessions: SessionDirectory | None = None
-        self._records = EgressRecords(audit=audit, events=events)
+        self._records = EgressRecords(audit=audit, events=events, clock=clock)
         self._link = EgressLink(
             connect,
             begin=self._compose_begin,

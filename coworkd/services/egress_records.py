@@ -4,14 +4,16 @@ Rules
 - Nothing is acknowledged that is not in the log: an allowed connection waits for that before a byte of its session leaves. A log that
   cannot be written holds new connections back; the events stay here and are tried again.
 - Told again after a broken conversation is not written again; what a coworkd-egress told before it died is written all the same.
+- Each open has its close: those of a coworkd-egress that died are written when the next one begins.
 - Bounded by coworkd-egress, which tells at most 4,096 events that were not acknowledged.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 import trio
@@ -22,6 +24,8 @@ from coworkd.model.egress import EgressEvent
 from coworkd.model.errors import CoworkError
 from coworkd.model.ports import AuditReader, EventPort
 
+LOST = "coworkd-egress died, and what had moved by then is not known"
+_BATCH = 256
 _RETRY_S = 0.5
 _log = logging.getLogger("coworkd.egress")
 
@@ -41,9 +45,12 @@ class _Counts(Struct):
 class EgressRecords:
     """Takes events by `told`; `serve` owns the task that writes them."""
 
-    def __init__(self, *, audit: AuditReader, events: EventPort) -> None:
+    def __init__(self, *, audit: AuditReader, events: EventPort, clock: Callable[[], float] = time.time) -> None:
         self._audit = audit
         self._events = events
+        self._clock = clock
+        self._open: dict[int, EgressEvent] = {}
+        """Connection → its open, until its close is told. Bounded by what coworkd-egress has open."""
         self._pending: list[tuple[int, EgressEvent]] = []
         """With the pid of the coworkd-egress that told it."""
         self._pid = 0
@@ -56,14 +63,22 @@ class EgressRecords:
     def begin(self, pid: int) -> None:
         """A conversation begins; another `pid` than before is a new coworkd-egress, which counts anew and has nothing open."""
         if pid != self._pid:
+            self._pending += [(self._pid, self._compose_lost(event)) for event in self._open.values()]
+            self._open.clear()
+            self._arrived.set()
             self._pid, self._last_seq, self.durable = pid, 0, 0
-            for counts in self._counts.values():
-                counts.connections = 0
 
     def told(self, events: tuple[EgressEvent, ...]) -> None:
         """Take what was told; never blocks."""
-        self._pending += [(self._pid, event) for event in events if event.seq > self._last_seq]
-        self._last_seq = max(self._last_seq, events[-1].seq) if events else self._last_seq
+        for event in events:
+            if event.seq <= self._last_seq:
+                continue
+            self._last_seq = event.seq
+            self._pending.append((self._pid, event))
+            if event.kind == "open":
+                self._open[event.connection] = event
+            elif event.kind == "close":
+                self._open.pop(event.connection, None)
         self._arrived.set()
 
     @property
@@ -95,7 +110,7 @@ class EgressRecords:
 
     async def _write(self, acknowledge: Acknowledge) -> None:
         pid = self._pending[0][0]
-        batch = [event for _, event in takewhile(lambda pair: pair[0] == pid, self._pending)]
+        batch = [event for _, event in takewhile(lambda pair: pair[0] == pid, islice(self._pending, _BATCH))]
         try:
             await self._audit.record_all([compose_record(event) for event in batch])
         except CoworkError as error:
@@ -109,6 +124,10 @@ class EgressRecords:
         for event in batch:
             self._count(event)
             self._events.publish(*_publication(event))
+
+    def _compose_lost(self, event: EgressEvent) -> EgressEvent:
+        now = self._clock()
+        return structs.replace(event, kind="close", at=now, reason=LOST, took_s=max(0.0, now - event.at))
 
     def _count(self, event: EgressEvent) -> None:
         counts = self._counts.get(event.session)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from coworkd.auditlog import admit
-from coworkd.services.egress_records import EgressRecords, compose_record
+from coworkd.services.egress_records import LOST, EgressRecords, compose_record
 from tests.unit.services.egress_house import FakeAuditLog, event
 from tests.unit.services.process_house import FakeEvents, in_trio, jump, settle
 
@@ -16,7 +16,7 @@ class Room:
         self.audit = FakeAuditLog()
         self.events = FakeEvents()
         self.acknowledged: list[int] = []
-        self.records = EgressRecords(audit=self.audit, events=self.events)
+        self.records = EgressRecords(audit=self.audit, events=self.events, clock=lambda: 1000.0)
 
     async def acknowledge(self, through: int) -> None:
         self.acknowledged.append(through)
@@ -90,8 +90,42 @@ async def test_what_one_told_that_died_is_written_and_not_acknowledged_to_the_ne
         room.records.told((event(1),))
         jump(1)
         await settle()
-        assert len(room.audit.records) == 2
+        assert room.audit.kinds == ["egress.decision", "egress.close", "egress.decision"]
         assert room.acknowledged == [1]
+
+
+@in_trio
+async def test_each_open_of_one_that_died_has_its_close() -> None:
+    async with open_room() as room:
+        room.records.told((event(1), event(2, connection=2, at=990.0, host="other.example"), event(3, "close")))
+        await settle()
+        room.audit.broken = 1
+        room.records.begin(78)
+        room.records.told((event(1, connection=1),))
+        await settle()
+        jump(1)
+        await settle()
+        assert room.audit.kinds == [
+            "egress.decision",
+            "egress.decision",
+            "egress.close",
+            "egress.close",
+            "egress.decision",
+        ]
+        _, lost = room.audit.records[3]
+        assert (lost["connection"], lost["host"], lost["reason"], lost["took_s"]) == (2, "other.example", LOST, 10.0)
+        assert room.acknowledged == [3, 1]
+        room.records.begin(78)  # the same one again
+        await settle()
+        assert len(room.audit.records) == 5
+
+
+@in_trio
+async def test_what_is_recorded_at_once_is_bounded() -> None:
+    async with open_room() as room:
+        room.records.told(tuple(event(number) for number in range(1, 601)))
+        await settle()
+        assert room.acknowledged == [256, 512, 600]
 
 
 @in_trio
@@ -99,7 +133,7 @@ async def test_sums_are_kept_by_session() -> None:
     async with open_room() as room:
         for session in ("bob", "eve"):
             room.records.expect(session)
-        room.records.told((event(1), event(2, "refused", count=4), event(3, session="eve")))
+        room.records.told((event(1), event(2, "refused", count=4), event(3, session="eve", connection=2)))
         room.records.told((event(4, "close", sent_bytes=5, received_bytes=7),))
         await settle()
         bob, eve = room.records.counts()
@@ -107,6 +141,7 @@ async def test_sums_are_kept_by_session() -> None:
         assert (bob.sent_bytes, bob.received_bytes) == (5, 7)
         assert eve.connections == 1
         room.records.begin(99)
+        await settle()
         assert [each.connections for each in room.records.counts()] == [0, 0]
         room.records.forget("eve")
         assert [each.session for each in room.records.counts()] == ["bob"]
