@@ -524,14 +524,10 @@ async def test_policies_that_changed_on_disk_reach_every_open_session(tmp_path: 
         await house.ensure("bob")
         await house.ensure("eve")
         await house.sessions.delete(SessionDelete(session="eve"))
-        house.egress.served["bob"] = SessionEgress(settings=())
+        house.policies.egress = SessionEgress(settings=(EgressSettings(source="new", preset_env={"MIRROR": "url"}),))
         await house.sessions.refresh()
-        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json"]
-        assert "eve" not in house.egress.served
-        mirror = {"PIP_INDEX_URL": "https://index.example/"}
-        house.policies.egress = SessionEgress(settings=(EgressSettings(source="s", preset_env=mirror),))
-        await house.sessions.refresh()
-        assert (await house.sessions.open("bob")).tool_variables == mirror
+        assert house.egress.served == {"bob": house.policies.egress}
+        assert (await house.sessions.open("bob")).tool_variables == {"MIRROR": "url"}
         house.policies.error = NotFound("the profile is gone")
         await house.sessions.refresh()
         assert len(house.egress.served["bob"].settings) == 0
