@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from coworkd.netpolicy.guard import judge_literal
-from coworkd.netpolicy.hosts import BadHost, canonical_host, is_address
-from coworkd.netpolicy.patterns import split_pattern
+from coworkd.netpolicy.hosts import is_address
+from coworkd.netpolicy.patterns import split_pattern, why_never
 from coworkd.netpolicy.proxy_url import parse_proxy_url
 from coworkd.netpolicy.srt_schema import FILESYSTEM, NETWORK, TOP
 from coworkd.settings.findings import did_you_mean
@@ -74,17 +74,15 @@ def _all(tree: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown(tree["filesystem"], "filesystem.", FILESYSTEM)
     for key in ("allowedDomains", "deniedDomains"):
         yield from _patterns(f"network.{key}", network[key])
+    yield from _patterns("network.mitmProxy.domains", network.get("mitmProxy", {}).get("domains", ()))
     yield from _addresses(network["allowedDomains"], tree.get("coworkd", {}).get("allow_private", False))
     for pattern in network.get("deniedDomainReasons", {}):
         if pattern not in network["deniedDomains"]:
             yield f"network.deniedDomainReasons: {pattern!r} is not in network.deniedDomains, so its reason is never told"
     for key in ("http", "https"):
         url = network.get("parentProxy", {}).get(key)
-        proxy = parse_proxy_url(url) if url is not None else None
-        if url is not None and proxy is None:
-            yield f"network.parentProxy.{key} is no proxy that can be used, and is passed over: http or socks5h"
-        elif proxy is not None and proxy.scheme == "https":
-            yield f"network.parentProxy.{key}: TLS toward a proxy is not spoken here, so what goes that way is refused"
+        if url is not None and parse_proxy_url(url) is None:
+            yield f"network.parentProxy.{key} is no proxy that can be used, and is passed over: http, https or socks5h"
 
 
 def _idle(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -103,18 +101,9 @@ def _unknown(inside: Mapping[str, Any], above: str, known: Iterable[str]) -> Ite
 
 def _patterns(key: str, patterns: Iterable[str]) -> Iterator[str]:
     for index, pattern in enumerate(patterns):
-        host, _ = split_pattern(pattern)
-        if host == "*":
-            continue
-        try:
-            canonical = canonical_host(host.removeprefix("*."))
-        except BadHost:
-            yield f"{key}[{index}]: {pattern!r} matches nothing, for no host has such a name"
-            continue
-        if host.startswith("*.") and is_address(canonical):
-            yield f"{key}[{index}]: {pattern!r} matches nothing, for there is nothing below an address"
-        elif canonical != host.removeprefix("*."):
-            yield f"{key}[{index}]: {pattern!r} matches nothing, for hosts are compared as {canonical!r}"
+        why = why_never(pattern)
+        if why is not None:
+            yield f"{key}[{index}]: {pattern!r} matches nothing, for {why}"
 
 
 def _addresses(allowed: Iterable[str], allow_private: bool) -> Iterator[str]:

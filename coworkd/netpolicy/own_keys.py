@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from coworkd.model.egress import EgressLimits, Inspection
-from coworkd.netpolicy.patterns import refuse_domain_name
+from coworkd.netpolicy.patterns import Wrong, refuse_domain_name, why_never
 from coworkd.netpolicy.presets import NAMES
 from coworkd.netpolicy.schema import Check, list_of, parsed, table, told
 from coworkd.settings import BadValue
@@ -46,10 +46,27 @@ def _digest(value: object) -> str:
     return value.lower()
 
 
+def _digests(value: object) -> tuple[str, ...]:
+    """An empty list could be meant to let nothing pass, and would let everything."""
+    digests: tuple[str, ...] = listed(_digest)(value)
+    if not digests:
+        raise BadValue("wants the sum of at least one token; leave it out where no token is to be asked for")
+    return digests
+
+
+def _refuse_inspected(entry: str) -> Wrong | None:
+    """A domain that is to be looked at and matches nothing would go unseen."""
+    wrong = refuse_domain_name(entry)
+    if wrong is not None:
+        return wrong
+    why = why_never(entry)
+    return None if why is None else (f"{entry!r} matches nothing, for {why}", None)
+
+
 _INSPECT = table(
     {
-        "domains": list_of(told(refuse_domain_name, "a domain without a port"), 1),
-        "token_sha256": parsed(listed(_digest)),
+        "domains": list_of(told(_refuse_inspected, "a domain without a port"), 1),
+        "token_sha256": parsed(_digests),
     },
     required=("domains",),
     strict=True,

@@ -13,7 +13,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
-from coworkd.netpolicy.hosts import is_address, strip_brackets
+from coworkd.netpolicy.hosts import BadHost, canonical_host, is_address, strip_brackets
 from coworkd.netpolicy.ranges import parse_address
 from coworkd.netpolicy.urls import url_host
 
@@ -77,6 +77,21 @@ def refuse_domain(entry: str, *, denied: bool) -> Wrong | None:
 def refuse_domain_name(entry: str) -> Wrong | None:
     """None where `entry` may stand in a list of domains without ports, in which IPv6 addresses have no brackets."""
     return _refuse_host(entry, entry)
+
+
+def why_never(pattern: str) -> str | None:
+    """Why `pattern`, which may stand in a list, matches no host there is; None where there may be one."""
+    host, _ = split_pattern(pattern)
+    name = host.removeprefix("*.")
+    if host == "*":
+        return None
+    try:
+        canonical = canonical_host(name)
+    except BadHost:
+        return "no host has such a name"
+    if host != name and is_address(canonical):
+        return "there is nothing below an address"
+    return None if canonical == name else f"hosts are compared as {canonical!r}"
 
 
 def _refuse_host(entry: str, host: str) -> Wrong | None:

@@ -18,7 +18,7 @@ def test_what_has_its_effect_is_not_noted() -> None:
         network__deniedResolvedAddresses=["10.0.0.0/8"],
         network__strictAllowlist=True,
         network__mitmProxy={"socketPath": "/s", "domains": ["a.example"]},
-        network__parentProxy={"http": "http://p:1", "https": "socks5h://p:1", "noProxy": "x"},
+        network__parentProxy={"http": "http://p:1", "https": "https://p:1", "noProxy": "x"},
         network__allowUnixSockets=[],
         allowPty=False,
         coworkd={"presets": []},
@@ -46,7 +46,10 @@ def test_what_has_its_effect_is_not_noted() -> None:
         (settings(network__allowedDomains=["10.0.0.1"]), "coworkd.allow_private is not set"),
         (settings(network__deniedDomainReasons={"a.example": "x"}), "its reason is never told"),
         (settings(network__parentProxy={"http": "ftp://p:1"}), "network.parentProxy.http is no proxy"),
-        (settings(network__parentProxy={"https": "https://p:1"}), "TLS toward a proxy"),
+        (
+            settings(network__mitmProxy={"socketPath": "/s", "domains": ["A.example", "b c.example"]}),
+            "network.mitmProxy.domains[1]: 'b c.example' matches nothing",
+        ),
     ],
 )
 def test_what_does_nothing_is_noted(tree: dict[str, Any], says: str) -> None:
