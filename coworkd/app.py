@@ -263,13 +263,13 @@ class App:
         await self.server.shut_down(_LINKS_GRACE_S)
         await self.bridges.end_all()
         if self._mode == "local":
-            try:
-                await self.processes.end_all()
-                await self.sessions.end_ephemeral()
-                await self.launcher.quit()
-                await self.egress.quit()
-            except CoworkError as error:
-                _log.error("not everything could be ended: %s", error.message)
+            # Each, whatever became of the one before: what is not ended here stays.
+            ends = (self.processes.end_all, self.sessions.end_ephemeral, self.launcher.quit, self.egress.quit)
+            for end in ends:
+                try:
+                    await end()
+                except CoworkError as error:
+                    _log.error("not everything could be ended: %s", error.message)
         await self.audit.record("daemon.stop", {"reason": self._stop_reason, "processes": running})
 
     def _end(self, reason: str) -> None:

@@ -59,10 +59,12 @@ def start_program(name: str, command: list[str], path: str, *, timeout_s: float 
 
 
 def answers(path: str) -> bool:
-    """Whether a program of ours listens at `path`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+    """Whether a program of ours listens at `path`, even one too busy to accept. Never waits."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
+        except BlockingIOError:  # its backlog is full
+            return True
         except OSError:
             return False
     return True

@@ -37,6 +37,7 @@ ALLOWANCE_LIMIT = 64
 """Allowances a session has at once."""
 LOG_LIMIT = 1000
 _BEGIN_TIMEOUT_S = 5.0
+_RECORD_S = 5.0
 _log = logging.getLogger("coworkd.egress")
 
 
@@ -139,9 +140,13 @@ class Egress:
                 await self.stop(session)
 
     async def quit(self) -> None:
-        """End coworkd-egress and let go of every listener."""
+        """End coworkd-egress, have its last words recorded, and let go of every listener."""
         with contextlib.suppress(CoworkError):
             await self._link.quit()
+        with trio.move_on_after(_RECORD_S) as waited:
+            await self._records.wait_written()
+        if waited.cancelled_caught:
+            _log.error("%d events of coworkd-egress are not recorded", self._records.unrecorded)
         self.close()
 
     def close(self) -> None:

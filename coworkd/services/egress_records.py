@@ -58,6 +58,9 @@ class EgressRecords:
         self.durable = 0
         """The last `seq` of this coworkd-egress that is in the log."""
         self._arrived = trio.Event()
+        self._written = trio.Event()
+        """Set while nothing waits to be written."""
+        self._written.set()
         self._counts: dict[str, _Counts] = {}
 
     def begin(self, pid: int) -> None:
@@ -65,7 +68,7 @@ class EgressRecords:
         if pid != self._pid:
             self._pending += [(self._pid, self._compose_lost(event)) for event in self._open.values()]
             self._open.clear()
-            self._arrived.set()
+            self._wake()
             self._pid, self._last_seq, self.durable = pid, 0, 0
 
     def told(self, events: tuple[EgressEvent, ...]) -> None:
@@ -79,7 +82,17 @@ class EgressRecords:
                 self._open[event.connection] = event
             elif event.kind == "close":
                 self._open.pop(event.connection, None)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._pending and self._written.is_set():
+            self._written = trio.Event()
         self._arrived.set()
+
+    async def wait_written(self) -> None:
+        """Return once all that was told is in the log."""
+        while self._pending:
+            await self._written.wait()
 
     @property
     def unrecorded(self) -> int:
@@ -107,6 +120,7 @@ class EgressRecords:
             self._arrived = trio.Event()
             while self._pending:
                 await self._write(acknowledge)
+            self._written.set()
 
     async def _write(self, acknowledge: Acknowledge) -> None:
         pid = self._pending[0][0]

@@ -43,10 +43,11 @@ def test_a_token_file_that_is_missing_fails(tmp_path: Path) -> None:
 
 
 class Program:
-    """One that says `Done` to everything; it remembers what it was asked."""
+    """One that says `Done` to everything, and dies of `dies_at`; it remembers what it was asked."""
 
-    def __init__(self, words: Any) -> None:
+    def __init__(self, words: Any, *, dies_at: tuple[type, ...] = ()) -> None:
         self.words = words
+        self.dies_at = dies_at
         self.asked: list[Any] = []
         self._connected = trio.Event()
 
@@ -65,6 +66,9 @@ class Program:
                 return
             request = msgspec.msgpack.decode(message, type=self.words.Request)
             self.asked.append(request)
+            if isinstance(request, self.dies_at):
+                self._ours.close()
+                return
             await self._ours.send(msgspec.msgpack.encode(self.answer(request)))
 
     def answer(self, request: Any) -> Any:
@@ -115,6 +119,25 @@ def test_an_embedded_app_comes_up_answers_and_goes_down_on_a_signal(tmp_path: Pa
     assert "daemon.start" in kinds
     assert kinds[-1] == "daemon.stop"
     assert not (tmp_path / "coworkd.sock").exists()
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_launcher_that_dies_at_the_end_keeps_no_coworkd_egress_alive(tmp_path: Path) -> None:
+    config = compose_local_config(state=str(tmp_path / "state"), socket=str(tmp_path / "coworkd.sock"))
+    logs = LogService(level="error")
+    launcher, proxies = Program(launch, dies_at=(launch.Quit,)), Program(egress)
+
+    async def run() -> None:
+        app = App(config, mode="local", connects=Connects(launcher.connect, proxies.connect), logs=logs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(launcher.serve)
+            nursery.start_soon(proxies.serve)
+            await app.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+    trio.run(run)
+    logs.close()
+    assert isinstance(launcher.asked[-1], launch.Quit)
+    assert isinstance(proxies.asked[-1], egress.Quit)
 
 
 def audit_lines(state: Path) -> list[bytes]:

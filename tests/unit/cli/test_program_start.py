@@ -21,6 +21,14 @@ def test_answers_tells_a_listener_from_what_it_left(tmp_path: Path) -> None:
     assert not answers(path)
 
 
+def test_one_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        assert [answers(path) for _ in range(4)] == [True] * 4
+
+
 def test_a_program_has_no_site_packages_but_those_named() -> None:
     command = program_command("launcher", ["--x"])
     assert command[0] == sys.executable

@@ -542,5 +542,14 @@ async def test_what_is_told_of_a_session_that_is_gone_leaves_no_sums() -> None:
 async def test_quit_ends_it_and_lets_go() -> None:
     async with open_room() as room:
         await room.serve_bob()
-        await together(room.script.done(words.Quit), room.egress.quit())
+
+        async def end() -> None:
+            request = await room.script.next()
+            for first in range(1, 1001, 100):
+                told = tuple(event(number, "close") for number in range(first, first + 100))
+                await room.script.say(words.Told(events=told))
+            await room.script.say(words.Done(id=request.id))
+
+        await together(end(), room.egress.quit())
+        assert room.audit.kinds.count("egress.close") == 1000
         assert room.egress.allowances("bob") == ()
