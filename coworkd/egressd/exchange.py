@@ -37,7 +37,7 @@ OnOver = Callable[[Outcome, str], None]
 class _Side:
     """One socket, and what is to be sent to it."""
 
-    __slots__ = ("broken", "connection", "ended", "mask", "out")
+    __slots__ = ("broken", "connection", "ended", "hung_up", "mask", "out")
 
     def __init__(self, connection: socket.socket, mask: int) -> None:
         self.connection = connection
@@ -45,6 +45,8 @@ class _Side:
         self.out = bytearray()
         self.ended = False
         self.broken = False
+        self.hung_up = False
+        """Both its directions are shut, which epoll tells for ever."""
 
 
 class Exchange:
@@ -177,13 +179,14 @@ class Exchange:
         self._settle(reason)
 
     def _fails_quietly(self, side: _Side) -> bool:
-        """Whether a socket of which nothing is wanted has an error. A mere hang-up is told for ever: it is not listened to any more."""
+        """Whether a socket of which nothing is wanted has an error. A mere hang-up is not listened to any more."""
         if side.mask != ERROR:
             return False
         if side.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return True
         self._loop.unregister(side.connection.fileno())
         side.mask = 0
+        side.hung_up = True
         return False
 
     def _understand(self, receive: Callable[[bytes], Sends], data: bytes) -> None:
@@ -247,7 +250,7 @@ class Exchange:
 
     def _ask(self, side: _Side, handler: Callable[[int], None], *, reads: bool) -> None:
         mask = ERROR | (IN if reads and not side.ended else 0) | (OUT if side.out and not side.broken else 0)
-        if mask == side.mask:
+        if mask == side.mask or (mask == ERROR and side.hung_up):
             return
         fd = side.connection.fileno()
         if side.mask:

@@ -225,6 +225,47 @@ def test_a_lost_client_ends_it(pair: Pair) -> None:
     assert pair.until_over() == ("lost", "client: connection reset by peer")
 
 
+class Enduring(Crossing):
+    """A pump to which the client alone ends anything: it is still to be told that its server is lost."""
+
+    def receive_upstream(self, data: bytes) -> Sends:
+        return NOTHING
+
+    def lose_upstream(self, reason: str) -> Sends:
+        self.lost.append(reason)
+        return NOTHING
+
+
+def test_an_upstream_that_was_reset_is_not_heard_of_again(loop: Loop, pair: Pair) -> None:
+    pair.exchange._pump = pump = Enduring()
+    pair.start()
+    reset(pair.server)
+    pair.server.close()
+    turn_until(loop, lambda: pump.lost)
+    for _ in range(3):
+        loop.turn(0.001)
+    assert [loop.turn(0) for _ in range(5)] == [0] * 5
+
+
+def test_a_unix_client_that_hung_up_is_not_heard_of_again(loop: Loop) -> None:
+    """Its close is a hang-up at once, while the answer may take long."""
+    client, near = socket.socketpair()
+    upstream, server = tcp_pair()
+    near.setblocking(False)
+    pump = Crossing()
+    exchange = Exchange(loop, pump, near, upstream, lambda *_: None)
+    exchange.start(to_client=b"", from_client=b"", from_upstream=b"", client_mask=0, upstream_mask=0)
+    client.close()
+    turn_until(loop, lambda: pump.ends)
+    for _ in range(3):
+        loop.turn(0.001)
+    assert [loop.turn(0) for _ in range(5)] == [0] * 5
+    exchange.end()
+    loop.forget(near.fileno())
+    near.close()
+    server.close()
+
+
 def test_silence_is_told_to_the_pump(pair: Pair) -> None:
     pair.start()
     pair.exchange.time_out("nothing moved for 900 s")
