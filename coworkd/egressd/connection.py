@@ -8,7 +8,8 @@
 Rules
 - No byte leaves before the `open` event is recorded: it is told, and the way is dialled, at the same time; the client hears of it when both
   are done. Each `open` has exactly one `close` of the same number; a refusal after resolution stands between them.
-- Deadlines are looked at by `sweep`, a few times a second: nothing is timed for each connection.
+- Deadlines are looked at by `sweep`, a few times a second: nothing is timed for each connection. One that rests on an allowance is
+  judged anew when that ends.
 - The client is read here in the phase `request` only; then by what carries it, and while it is decided about by nobody.
 """
 
@@ -108,6 +109,14 @@ class Connection:
 
     def sweep(self, now: float) -> None:
         """Look at the deadlines."""
+        verdict = self._verdict
+        if (
+            verdict is not None
+            and verdict.until is not None
+            and self._session.state.wall() >= verdict.until
+            and self.judge_again()
+        ):
+            return
         carrier = self._carrier
         if carrier is not None:
             idle_s = self._session.limits.idle_s
@@ -125,7 +134,7 @@ class Connection:
             self._expire()
 
     def judge_again(self) -> bool:
-        """The session's rules have changed: whether this one was closed for it."""
+        """The session's rules have changed, or time has passed: whether this one was closed for it."""
         verdict, record = self._verdict, self._record
         if verdict is None or record is None or self.phase not in ("decision", "tunnel", "exchange"):
             return False
@@ -137,6 +146,7 @@ class Connection:
         if why is None and self._is_unseen(verdict.host):
             why = _UNSEEN
         if why is None:
+            self._verdict = again
             return False
         if self.phase == "decision":
             self._fail(Refusal(kind="allowlist", reason=again.told or why), why)

@@ -125,6 +125,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """The sentence for whoever is refused, inside: it names none."""
     policy_words: str = ""
     """What the policy itself says to whoever is refused (`deniedDomainReasons`)."""
+    until: float | None = None
+    """The moment at which it is to be decided anew: the end of the allowance that it rests on."""
 
 
 # -- coworkd asks -------------------------------------------------------------------------------------------------

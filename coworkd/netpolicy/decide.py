@@ -61,7 +61,8 @@ class Rules:
         if not self._layers:
             return _verdict(canonical, port, None, "host is not on the allow list", where="there is none")
         rule = "; ".join(rules)
-        return Verdict(allowed=True, host=canonical, port=port, rule=rule, reason=f"allowed by {rule}")
+        until = None if lifted is None else lifted.until
+        return Verdict(allowed=True, host=canonical, port=port, rule=rule, reason=f"allowed by {rule}", until=until)
 
     def inspects(self, host: str) -> Inspection | None:
         """How the TLS of a connection to the canonical `host` is opened; None where it stays closed.

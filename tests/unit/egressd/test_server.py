@@ -12,6 +12,7 @@ import pytest
 from coworkd.egressd.events import EVENT_LIMIT
 from coworkd.egressd.server import Egress
 from coworkd.model.egress import (
+    Allowance,
     Begin,
     Begun,
     CaMade,
@@ -343,6 +344,39 @@ def test_a_change_reaches_a_name_that_is_still_being_looked_up(house: House, mon
     answer = client.hear()
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"listed address" in answer
+
+
+def allowing(until: float) -> SessionEgress:
+    """A session with a list that allows other.example, and everything of .example until then."""
+    allowances = (Allowance(pattern="*.example", until=until),)
+    return SessionEgress(settings=(settings("other.example"),), allowances=allowances)
+
+
+def test_what_rests_on_an_allowance_ends_with_it(house: House) -> None:
+    house.begin()
+    now = 1000.0
+    house.egress.state.wall = lambda: now
+    server = house.server()
+    house.names.known["other.example"] = house.names.known["server.example"]
+    proxy = house.serve(allowing(until=1600.0))
+    resting, listed = house.client(proxy), house.client(proxy)
+    for client, name in ((resting, "server.example"), (listed, "other.example")):
+        client.connect(f"{name}:{server.port}")
+        server.accept()
+    house.pass_time(1)
+    assert house.kinds() == ["open", "open"]
+    house.ask(Change(id=0, session="s", egress=allowing(until=1700.0)))
+    now = 1650.0
+    house.pass_time(1)
+    assert house.kinds() == ["open", "open"], "it was allowed for longer meanwhile"
+    now = 1700.0
+    house.pass_time(1)
+    assert house.kinds() == ["open", "open", "close"]
+    assert (house.events[-1].host, house.events[-1].reason[:28]) == ("server.example", "the policy forbids it now: h")
+    with pytest.raises(ConnectionResetError):
+        resting.socket.recv(1)
+    with pytest.raises(BlockingIOError):
+        listed.socket.recv(1)
 
 
 def test_a_change_of_what_is_not_served_is_refused(house: House) -> None:

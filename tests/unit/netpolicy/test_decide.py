@@ -97,6 +97,7 @@ def test_no_layer_allows_nothing() -> None:
 def test_an_allowance_lifts_every_allowlist_until_its_moment() -> None:
     decided = rules(layer(), layer(source="request"), allowances=(Allowance(pattern="*.a.example:443", until=NOW),))
     assert decided.decide("x.a.example", 443, now=NOW - 1).rule == "*.a.example:443, allowed for a time"
+    assert decided.decide("x.a.example", 443, now=NOW - 1).until == NOW
     assert not decided.decide("x.a.example", 443, now=NOW).allowed
     assert not decided.decide("x.a.example", 80, now=NOW - 1).allowed
 
