@@ -9,22 +9,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tests.bench.egress_peers import (
     NAMED,
     TARGET,
     Footprint,
     Peer,
+    open_nothing,
+    open_one_socat,
     open_ours,
     open_runtime,
     open_socat,
-    open_socat_pair,
 )
 from tests.bench.others import NotInstalled
 from tests.root.lab import Lab, open_lab
 
-OURS, SOCAT, SOCAT_BIG, SOCAT_PAIR, RUNTIME = "coworkd", "socat", "socat -b 262144", "socat, bridged", "sandbox-runtime"
+OURS, SOCAT, SOCAT_BIG, RUNTIME = "coworkd", "socat", "socat -b 262144", "sandbox-runtime"
+ONE_SOCAT, NOTHING = "one socat, no bridge", "nothing between"
 MIB = 1024 * 1024
 TUNNELS, MANY_TUNNELS, STALLED = 200, 2000, 100
 COURSES = {
@@ -33,6 +35,7 @@ COURSES = {
 CROWDS = (1, 16)
 _SETTLE_S = 0.3
 _CLOSED_S = 20.0
+_FAILURES_LIMIT = 20
 
 
 class EgressEffort(Struct, frozen=True, kw_only=True):
@@ -74,6 +77,8 @@ class Contest(Struct, frozen=True, kw_only=True):
     small: list[float] = []
     """Seconds of each small request on a new connection."""
     held: Held | None = None
+    failures: int = 0
+    """Runs that failed, most often for lack of the last bytes, and were made again."""
 
 
 class Many(Struct, frozen=True, kw_only=True):
@@ -107,6 +112,8 @@ def measure_egress(directory: Path, effort: EgressEffort, progress: Progress) ->
         peers, absent = _open_peers(lab, directory, stack)
         contests = _measure_by_turns(peers, effort, progress)
         for name, peer in peers.items():
+            if name == NOTHING:
+                continue
             progress(f"egress: {TUNNELS} tunnels through {name}")
             contests[name] = _with_held(contests[name], peer)
         progress(f"egress: {effort.many} tunnels, and one more")
@@ -141,9 +148,10 @@ def _open_peers(lab: Lab, directory: Path, stack: contextlib.ExitStack) -> tuple
     peers, absent = {}, {}
     openers: dict[str, Callable[[Path], contextlib.AbstractContextManager[Peer]]] = {
         OURS: lambda own: open_ours(lab, own),
-        SOCAT: lambda own: open_socat(lab, own, port=4000),
-        SOCAT_BIG: lambda own: open_socat(lab, own, "-b", "262144", port=4001),
-        SOCAT_PAIR: lambda own: open_socat_pair(lab, own),
+        SOCAT: lambda own: open_socat(lab, own),
+        SOCAT_BIG: lambda own: open_socat(lab, own, "-b", "262144"),
+        ONE_SOCAT: lambda own: open_one_socat(lab, own),
+        NOTHING: lambda own: open_nothing(lab, own),
         RUNTIME: lambda own: open_runtime(lab, own),
     }
     for number, (name, opener) in enumerate(openers.items()):
@@ -158,34 +166,53 @@ def _open_peers(lab: Lab, directory: Path, stack: contextlib.ExitStack) -> tuple
     return peers, absent
 
 
+class _Contestants:
+    """Those that are up. One that fails is tried again; ours may not."""
+
+    def __init__(self, peers: dict[str, Peer]) -> None:
+        self._peers = peers
+        self.failures = dict.fromkeys(peers, 0)
+
+    def by_turns(self, rounds: int, asked: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A B C A B C …, with a moment for what one leaves to do: who, and its answer."""
+        for _ in range(rounds):
+            for name in self._peers:
+                time.sleep(_SETTLE_S)
+                yield name, self._load(name, asked)
+
+    def _load(self, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+        while True:
+            try:
+                return self._peers[name].load(asked)
+            except RuntimeError:
+                if name == OURS or self.failures[name] >= _FAILURES_LIMIT:
+                    raise
+                self.failures[name] += 1
+
+
 def _measure_by_turns(peers: dict[str, Peer], effort: EgressEffort, progress: Progress) -> dict[str, Contest]:
+    contestants = _Contestants(peers)
     bulk: dict[str, dict[str, Bulk]] = {name: {} for name in peers}
     for course, (via, do) in COURSES.items():
         progress(f"egress: {effort.rounds} × {effort.bulk_bytes // MIB} MiB through {len(peers)} contestants: {course}")
         for name in peers:
             bulk[name][course] = Bulk(seconds=[], cpu_s=[])
-        for _, name, peer in _turns(peers, effort.rounds):
-            answer = peer.load({"do": do, "via": via, "bytes": effort.bulk_bytes})
+        for name, answer in contestants.by_turns(effort.rounds, {"do": do, "via": via, "bytes": effort.bulk_bytes}):
             bulk[name][course].seconds.append(answer["seconds"])
             bulk[name][course].cpu_s.append(answer["relay_cpu_s"])
     crowds: dict[str, dict[int, list[float]]] = {name: {size: [] for size in CROWDS} for name in peers}
     small: dict[str, list[float]] = {name: [] for name in peers}
     for size in CROWDS:
         progress(f"egress: {effort.crowd_rounds} × {effort.crowd} new connections, {size} at a time")
-        for _, name, peer in _turns(peers, effort.crowd_rounds):
-            asked: dict[str, Any] = {"do": "crowd", "count": effort.crowd, "concurrency": size}
-            crowds[name][size].append(peer.load(asked)["seconds"])
-    for _, name, peer in _turns(peers, effort.rounds):
-        small[name] += peer.load({"do": "small", "count": effort.requests})["each"]
-    return {name: Contest(bulk=bulk[name], crowds=crowds[name], small=small[name]) for name in peers}
-
-
-def _turns(peers: dict[str, Peer], rounds: int) -> Iterator[tuple[int, str, Peer]]:
-    """A B C A B C …, with a moment for what one leaves to do."""
-    for number in range(rounds):
-        for name, peer in peers.items():
-            time.sleep(_SETTLE_S)
-            yield number, name, peer
+        asked: dict[str, Any] = {"do": "crowd", "count": effort.crowd, "concurrency": size}
+        for name, answer in contestants.by_turns(effort.crowd_rounds, asked):
+            crowds[name][size].append(answer["seconds"])
+    for name, answer in contestants.by_turns(effort.rounds, {"do": "small", "count": effort.requests}):
+        small[name] += answer["each"]
+    return {
+        name: Contest(bulk=bulk[name], crowds=crowds[name], small=small[name], failures=contestants.failures[name])
+        for name in peers
+    }
 
 
 def _with_held(contest: Contest, peer: Peer) -> Contest:
@@ -193,12 +220,13 @@ def _with_held(contest: Contest, peer: Peer) -> Contest:
     with peer.holding(TUNNELS):
         time.sleep(_SETTLE_S)
         held = peer.footprint()
-    return Contest(bulk=contest.bulk, crowds=contest.crowds, small=contest.small, held=Held(before=before, held=held))
+    return structs.replace(contest, held=Held(before=before, held=held))
 
 
 def measure_many(peer: Peer, effort: EgressEffort) -> Many:
     """A new tunnel's rate alone and beside very many, of which some have bytes on the way that nobody reads."""
     asked: dict[str, Any] = {"do": "down", "via": "connect", "bytes": effort.bulk_bytes}
+    peer.load(asked)
     before = peer.footprint()
     alone = [peer.load(asked)["seconds"] for _ in range(effort.rounds)]
     with peer.holding(effort.many, stalled=STALLED):

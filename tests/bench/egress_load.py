@@ -1,7 +1,7 @@
 """The client of the egress benchmark: one process, one file, no library, the same for every contestant.
 
-It moves bulk bytes without copying them (sendfile(2) from a memfd; MSG_TRUNC drops in the kernel), and drives many small
-connections from one epoll loop, so that what is measured is the way and not the client. argv[1] is a JSON object:
+It sends bulk bytes from memory, as programs do, drops what comes in the kernel (MSG_TRUNC), and drives many small connections from
+one epoll loop, so that what is measured is the way and not the client. argv[1] is a JSON object:
 
     via     raw | connect | socks       how a connection to the target is asked for
     proxy   [host, port]                null: where HTTP_PROXY and FTP_PROXY say, with their credentials
@@ -127,13 +127,12 @@ def down(way: Way, asked: dict[str, Any]) -> dict[str, Any]:
 
 def up(way: Way, asked: dict[str, Any]) -> dict[str, Any]:
     left = asked["bytes"]
-    zeros = os.memfd_create("bench-zeros", os.MFD_CLOEXEC)
-    os.truncate(zeros, _BLOCK_BYTES)
+    zeros = memoryview(bytes(_BLOCK_BYTES))
     with way.open() as connection:
         began = time.perf_counter()
         connection.send(line(f"U{left}"))
         while left:
-            left -= os.sendfile(connection.fileno(), zeros, 0, min(left, _BLOCK_BYTES))
+            left -= connection.send(zeros[: min(left, _BLOCK_BYTES)])
         answer = connection.recv(3)
         took = time.perf_counter() - began
     if answer != b"ok\n":

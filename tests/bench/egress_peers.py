@@ -1,9 +1,10 @@
 """The contestants of the egress benchmark: ways for a client without a network to reach a server outside.
 
-    coworkd         client in a session ── coworkd-egress (allowlist, guard, audit) ── server
-    socat           client in the guest ── socat TCP-LISTEN,fork TCP ── server: just copies, and needs no bridge into a session
-    socat, bridged  client with only lo ── socat ── unix socket ── socat ── server: what a session without a network needs
-    sandbox-runtime client in its sandbox ── socat ── unix socket ── socat ── its proxy in Node.js ── server
+    coworkd          client in a session ── coworkd-egress (allowlist, guard, audit) ── server
+    socat            client with only lo ── socat ── unix socket ── socat ── server: the least that gets out of a place without a network
+    sandbox-runtime  client in its sandbox ── socat ── unix socket ── socat ── its proxy in Node.js ── server
+    one socat        client in the guest ── socat ── server: a client that has the guest's own network, and so needs no bridge
+    nothing          client in the guest ── server
 
 All run on the guest side of one lab, with one `egress_server` outside and one `egress_load` as client. socat speaks no proxy protocol, so
 its client is spared the handshake. What is not installed is left out and said.
@@ -38,6 +39,7 @@ PORT = 3128
 SESSION, PROFILE = "bench", "bench"
 LOAD_TIMEOUT_S = 300
 START_S = 20
+SETTLE_S = 3
 LIMITS = {"connections": 8192, "rate_per_s": 1e6, "burst": 1_000_000, "idle_s": 3600}
 
 
@@ -71,7 +73,14 @@ class Peer:
         """Run the load and give its answer; `relay_cpu_s` is what the contestant's own processes used meanwhile."""
         before = self.cpu_s()
         answer = self._run(asked)
+        self._settle()
         return {**answer, "relay_cpu_s": self.cpu_s() - before}
+
+    def _settle(self) -> None:
+        """What a process for one connection used counts once it has ended and was waited for."""
+        deadline = time.monotonic() + SETTLE_S
+        while not self._speaks and self._pids() != _with_children(self._pids()) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _run(self, asked: dict[str, Any]) -> dict[str, Any]:
         command = [*self._prefix, sys.executable, "-I", LOAD, json.dumps(self.compose(asked))]
@@ -174,19 +183,7 @@ def compose_settings() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def open_socat(lab: Lab, _: Path, *options: str, port: int = PORT) -> Iterator[Peer]:
-    """One socat in the guest, where coworkd-egress stands: it need not reach into any session."""
-    need("socat")
-    forward = f"TCP4:{TARGET[0]}:{TARGET[1]}"
-    with _socat(lab.guest, *options, f"TCP4-LISTEN:{port},fork,reuseaddr,backlog=4096", forward) as pid:
-        _wait_for_listener(lab.guest, port)
-        yield Peer(
-            prefix=lab.guest.entering(ROOT), proxy=("127.0.0.1", port), speaks=False, pids=lambda: [pid], relay=pid
-        )
-
-
-@contextlib.contextmanager
-def open_socat_pair(lab: Lab, directory: Path) -> Iterator[Peer]:
+def open_socat(lab: Lab, directory: Path, *options: str) -> Iterator[Peer]:
     """A socat in a namespace with only lo, and one outside it, joined by a unix socket."""
     need("socat")
     path = directory / "socat.sock"
@@ -194,18 +191,36 @@ def open_socat_pair(lab: Lab, directory: Path) -> Iterator[Peer]:
     inner = f"TCP4-LISTEN:{PORT},fork,reuseaddr,backlog=4096"
     with (
         open_side() as place,
-        _socat(lab.guest, outer, f"TCP4:{TARGET[0]}:{TARGET[1]}") as first,
-        _socat(place, inner, f"UNIX-CONNECT:{path}") as second,
+        _socat(lab.guest, *options, outer, f"TCP4:{TARGET[0]}:{TARGET[1]}") as first,
+        _socat(place, *options, inner, f"UNIX-CONNECT:{path}") as second,
     ):
         _wait_until(path.exists)
-        _wait_for_listener(place, PORT)
+        _wait_for_listener(place)
         yield Peer(
             prefix=place.entering(ROOT),
             proxy=("127.0.0.1", PORT),
             speaks=False,
-            pids=lambda: [first, second],
+            pids=lambda: sorted((first, second)),
             relay=first,
         )
+
+
+@contextlib.contextmanager
+def open_one_socat(lab: Lab, _: Path) -> Iterator[Peer]:
+    """One socat in the guest: its clients have the guest's network."""
+    need("socat")
+    words = (f"TCP4-LISTEN:{PORT},fork,reuseaddr,backlog=4096", f"TCP4:{TARGET[0]}:{TARGET[1]}")
+    with _socat(lab.guest, *words) as pid:
+        _wait_for_listener(lab.guest)
+        yield Peer(
+            prefix=lab.guest.entering(ROOT), proxy=("127.0.0.1", PORT), speaks=False, pids=lambda: [pid], relay=pid
+        )
+
+
+@contextlib.contextmanager
+def open_nothing(lab: Lab, _: Path) -> Iterator[Peer]:
+    """The client's own connections: what client, server and kernel can do here."""
+    yield Peer(prefix=lab.guest.entering(ROOT), proxy=TARGET, speaks=False, pids=list, relay=os.getpid())
 
 
 @contextlib.contextmanager
@@ -220,8 +235,8 @@ def _socat(side: Side, *words: str) -> Iterator[int]:
             child.kill()
 
 
-def _wait_for_listener(side: Side, port: int) -> None:
-    _wait_until(lambda: f":{port:04X}" in side.run("cat", "/proc/net/tcp"))
+def _wait_for_listener(side: Side) -> None:
+    _wait_until(lambda: f":{PORT:04X}" in side.run("cat", "/proc/net/tcp"))
 
 
 def _wait_until(true: Callable[[], object]) -> None:

@@ -114,3 +114,9 @@ def test_compose_egress_sections_makes_whole_tables_and_says_who_is_absent() -> 
             assert len({line.count("|") for line in section.splitlines()}) == 1
     assert any("| sandbox-runtime | not installed: node |" in section for section in sections)
     assert any("| socat | +200 | 450.0 MiB | 450.0 MiB |" in section for section in sections)
+
+
+def test_compose_egress_sections_tells_what_failed() -> None:
+    contests = {**GOOD_EGRESS.contests, SOCAT: structs.replace(GOOD_EGRESS.contests[SOCAT], failures=3)}
+    sections = compose_egress_sections(structs.replace(GOOD_EGRESS, contests=contests))
+    assert any(section.endswith("never came: socat 3.") for section in sections)
