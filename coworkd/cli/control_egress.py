@@ -19,6 +19,8 @@ DEFAULT_PORT = 443
 SAME_MOMENT_S = 5.0
 """How far the times of a record and of its event lie apart at most."""
 _DURATION = re.compile(r"(?P<count>[0-9]+(?:\.[0-9]+)?)(?P<unit>[smhd]?)\Z")
+_BRACKETED = re.compile(r"\[(?P<host>[^\[\]]*)\](?P<rest>(?::.*)?)", re.DOTALL)
+_PORT = re.compile(r"[0-9]{1,5}")
 _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _EVENTS = {"egress.decision": "open", "egress.close": "close", "egress.request": "request"}
 _UNSAID = {"connection": 0, "protocol": "unknown", "host": "", "port": 0, "rule": None, "reason": ""}
@@ -38,19 +40,27 @@ def parse_target(text: str) -> tuple[str, int]:
     """`HOST[:PORT]`, an IPv6 address with a port in brackets; 443 where there is none. Raises `InvalidParams`."""
     if "/" in text:
         raise InvalidParams(f"{text!r} is a URL: write HOST or HOST:PORT", key="host")
-    host, digits = text, ""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        digits = rest.removeprefix(":")
+    bracketed = _BRACKETED.fullmatch(text)
+    if bracketed is not None:
+        host, rest = bracketed["host"], bracketed["rest"]
+    elif text.startswith("["):
+        raise InvalidParams(f"{text!r} has no ']' before its end or its port: write [ADDRESS]:PORT", key="host")
     elif text.count(":") == 1:
-        host, _, digits = text.partition(":")
-        if not digits:
-            raise InvalidParams(f"{text!r} ends with a colon and no port", key="port")
+        host, rest = text.partition(":")[0], text[text.index(":") :]
+    else:
+        host, rest = text, ""
     if not host:
         raise InvalidParams(f"{text!r} has no host: write HOST or HOST:PORT", key="host")
-    if digits and not (digits.isascii() and digits.isdigit() and 0 < int(digits) <= 65535):
-        raise InvalidParams(f"{digits!r} is no port: 1 to 65535", key="port")
-    return host, int(digits or DEFAULT_PORT)
+    if rest == ":":
+        raise InvalidParams(f"{text!r} ends with a colon and no port", key="port")
+    return host, DEFAULT_PORT if not rest else _parse_port(rest[1:])
+
+
+def _parse_port(digits: str) -> int:
+    port = int(digits) if _PORT.fullmatch(digits) else 0
+    if not 0 < port <= 65535:
+        raise InvalidParams(f"{digits[:80]!r} is no port: 1 to 65535", key="port")
+    return port
 
 
 def parse_duration(text: str) -> float:

@@ -76,6 +76,8 @@ def layer_lines(layer: EgressLayer) -> list[str]:
     if layer.inspected:
         lines.append(f"  inspected {_listed(layer.inspected)}")
     lines.extend(f"  note      {shown(warning)}" for warning in layer.warnings)
+    if layer.left_out:
+        lines.append(f"  and       {layer.left_out} entries more, which are in the file")
     return lines
 
 

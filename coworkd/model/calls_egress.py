@@ -128,6 +128,8 @@ class EgressLayer(Struct, frozen=True, kw_only=True):
     allow_private: bool
     inspected: tuple[str, ...]
     warnings: tuple[str, ...]
+    left_out: int = 0
+    """How many entries of long lists are not told: a message has its bounds."""
 
 
 class SetPolicy(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -27,7 +27,8 @@ from coworkd.system import packet
 
 ANSWER_S = 20.0
 """Seconds in which anything is answered, the making of a key on a slow machine included."""
-QUIT_S = 5.0
+SHORT_ANSWER_S = 5.0
+"""Of `Begin` and `Quit`: for these coworkd's own end waits."""
 _RETRY_S = 0.1
 _RETRY_MAX_S = 2.0
 _log = logging.getLogger("coworkd.egress")
@@ -140,11 +141,11 @@ class EgressLink:
         """End coworkd-egress; it is not connected to again."""
         self._quitting = True
         if self.pid is not None:
-            await self.ask(words.Quit(id=0), within_s=QUIT_S)
+            await self.ask(words.Quit(id=0), within_s=SHORT_ANSWER_S)
 
     async def _start(self, connection: trio.socket.SocketType) -> None:
         try:
-            begun = await self.ask(self._begin())
+            begun = await self.ask(self._begin(), within_s=SHORT_ANSWER_S)
         except CoworkError as error:
             _log.error("coworkd-egress does not begin: %s", error.message)
             self._on_state(f"coworkd-egress does not serve, nothing gets out: {error.message}")

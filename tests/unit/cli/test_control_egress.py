@@ -45,7 +45,11 @@ def test_a_target_is_a_host_and_a_port(text: str, target: tuple[str, int]) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["https://index.example/", "index.example:", ":443", "a.example:0", "a.example:1x", "[]:1"]
+    "text",
+    [
+        *("https://index.example/", "index.example:", ":443", "a.example:0", "a.example:1x", "[]:1"),
+        *("[2001:db8::1]443", "[2001:db8::1", "[2001:db8::1]:", "[[::1]]:1", "a.example:" + "1" * 5000),
+    ],
 )
 def test_a_target_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidParams):
