@@ -29,7 +29,8 @@ def ensure_egress(*, runtime_dir: str, linger_s: float | None) -> str:
     path = os.path.join(runtime_dir, "egress.sock")
     if answers(path):
         return path
-    uid, gid = choose_ids()
+    # Two that start at the same moment begin to look at different places.
+    uid, gid = choose_ids(start=os.stat(runtime_dir).st_ino)
     arguments = ["--socket", path, "--uid", str(uid), "--gid", str(gid)]
     if linger_s is not None:
         arguments += ["--linger", str(linger_s)]
@@ -37,13 +38,14 @@ def ensure_egress(*, runtime_dir: str, linger_s: float | None) -> str:
     return path
 
 
-def choose_ids() -> tuple[int, int]:
-    """The uid and gid of the account, else a free number for both. Raises `Unavailable` where there is none."""
+def choose_ids(*, start: int = 0) -> tuple[int, int]:
+    """The uid and gid of the account, else a free number for both, looked for from some place on. Raises `Unavailable`."""
     try:
         account = pwd.getpwnam(ACCOUNT)
     except KeyError:
         taken, ranges = accounts.taken_uids(), accounts.subordinate_ranges()
-        for uid in UIDS:
+        for place in range(len(UIDS)):
+            uid = UIDS[(start + place) % len(UIDS)]
             if uid not in taken and not any(uid in given for given in ranges):
                 return uid, uid
         raise Unavailable(f"no uid from {UIDS.start} to {UIDS.stop - 1} is free for coworkd-egress") from None

@@ -43,16 +43,25 @@ def group_exists(name: str) -> bool:
     return True
 
 
-def taken_uids() -> set[int]:
+def taken_uids(proc: str = "/proc") -> set[int]:
     """Every uid and gid an account, a group or a living process has."""
     taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
-    for name in os.listdir("/proc"):
+    for name in os.listdir(proc):
         if name.isdecimal():
             try:
-                taken.add(os.stat(f"/proc/{name}").st_uid)
-            except FileNotFoundError:
+                taken |= _uids_of(f"{proc}/{name}/status")
+            except (FileNotFoundError, ProcessLookupError):
                 continue
     return taken
+
+
+def _uids_of(status: str) -> set[int]:
+    """Real, effective, saved and file system uid. Its directory is root's where a process has changed its uid (proc(5))."""
+    with open(status, "rb") as file:
+        for line in file:
+            if line.startswith(b"Uid:"):
+                return {int(word) for word in line.split()[1:]}
+    return set()
 
 
 def subordinate_ranges(paths: tuple[str, ...] = ("/etc/subuid", "/etc/subgid")) -> list[range]:

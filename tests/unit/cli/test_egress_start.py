@@ -31,6 +31,8 @@ def test_a_uid_that_somebody_has_is_passed_over(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(accounts, "taken_uids", lambda: {UIDS[0], UIDS[2]})
     monkeypatch.setattr(accounts, "subordinate_ranges", lambda: [range(UIDS[1], UIDS[2])])
     assert choose_ids() == (UIDS[3], UIDS[3])
+    assert choose_ids(start=len(UIDS) - 1) == (UIDS[-1], UIDS[-1])
+    assert choose_ids(start=3 * len(UIDS)) == (UIDS[3], UIDS[3])
 
 
 @pytest.mark.usefixtures("no_account")

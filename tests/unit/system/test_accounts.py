@@ -51,6 +51,13 @@ def test_group_exists_tells_both_ways() -> None:
     assert not accounts.group_exists("no-such-group")
 
 
+def test_taken_uids_are_those_processes_run_as_whoever_owns_their_directories(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "status").write_text("Name:\tx\nUid:\t0\t61184\t61185\t61184\nGid:\t5\t5\t5\t5\n")
+    (tmp_path / "8").mkdir()  # gone in this moment
+    assert {0, 61184, 61185} <= accounts.taken_uids(str(tmp_path))
+
+
 def test_taken_uids_hold_accounts_and_living_processes() -> None:
     taken = accounts.taken_uids()
     assert {0, os.geteuid()} <= taken
