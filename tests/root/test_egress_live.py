@@ -307,6 +307,10 @@ def test_killed_egress_comes_back_on_the_same_listeners(room: Room, session: str
     assert tunnel.line() == "closed"
     assert room.client.process_get(process=tunnel.process.id).state == "running"
     tunnel.close()
+    records = room.log(session)
+    opened, closed = ({record.connection for record in records if record.kind == kind} for kind in ("open", "close"))
+    assert opened == closed
+    assert any("died" in record.reason for record in records if record.kind == "close")
     assert room.daemon.ctl("audit", "verify").returncode == 0
 
 
@@ -374,6 +378,48 @@ def test_policy_set_after_a_restart_holds_for_what_was_open_before(room: Room, t
         refused, allowed = own.talk(name, [saying(HEAD), saying(connect_head(OTHER, ECHO), b"x", enough=40)])
         assert (refused.status, allowed.status) == (403, 200)
         client.session_delete(session=name, force=True)
+
+
+def test_policy_narrowed_while_coworkd_was_away_closes_what_it_forbids(room: Room, tmp_path: Path) -> None:
+    """As a reload would: an admin who edits the files and starts coworkd anew has the same right to it."""
+    policies = write_policies(tmp_path / "policies")
+    name = "kept"
+    with room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as first:
+        client = client_of(first)
+        own = Room(lab=room.lab, daemon=first, client=client)
+        client.session_ensure(name=name, profile=PROFILE, folders=own.folders())
+        cut, kept = Tunnel(own, name, INDEX).process.id, Tunnel(own, name, OTHER).process.id
+        first.child.kill()
+        first.child.wait()
+        client.close()
+    settings = compose_settings()
+    settings["network"]["allowedDomains"] = [OTHER]
+    (policies / "egress" / f"{PROFILE}.json").write_text(json.dumps(settings))
+    with (
+        room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as second,
+        client_of(second) as client,
+    ):
+        output = client.attach(cut, stdout=0)
+        said = b""
+        while not said.endswith(b"closed\n"):
+            piece = output.read(timeout_s=10)
+            assert piece is not None, said
+            said += piece.data
+        assert client.process_get(process=kept).state == "running"
+        ends = [record for record in client.egress_log(session=name).records if record.kind == "close"]
+        assert [record.host for record in ends] == [INDEX]
+        client.session_delete(session=name, force=True)
+
+
+def test_each_coworkd_egress_is_a_user_of_its_own(room: Room, tmp_path: Path) -> None:
+    with room.lab.running_daemon(tmp_path / "coworkd") as other, client_of(other) as client:
+        uids = [
+            next(line.split()[1] for line in status.splitlines() if line.startswith("Uid:"))
+            for status in (
+                Path(f"/proc/{asked.egress_status().pid}/status").read_text() for asked in (room.client, client)
+            )
+        ]
+    assert len({*uids, "0"}) == 3
 
 
 def seen_of(room: Room, path: str) -> bool:
