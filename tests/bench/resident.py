@@ -18,7 +18,7 @@ WAITING = "coworkd-launcher: its waiting children"
 
 
 class Resident(Struct, frozen=True, kw_only=True):
-    """Both programs by name, and the launcher's waiting children together."""
+    """The programs by name, and the launcher's waiting children together."""
 
     processes: dict[str, Memory]
 
@@ -35,6 +35,8 @@ def measure_resident(guest: Guest, client: Client) -> Resident:
     time.sleep(SETTLE_S)
     launcher = client.info().launcher_pid
     processes = {"coworkd": read_memory(guest.pid), "coworkd-launcher": read_memory(launcher)}
+    if egress := client.egress_status().pid:
+        processes["coworkd-egress"] = read_memory(egress)
     waiting = [read_memory(pid) for pid in read_own_children(launcher)]
     if waiting:
         processes[WAITING] = Memory(
