@@ -52,6 +52,7 @@ class Connection:
 
     __slots__ = (
         "_asked",
+        "_carried",
         "_carrier",
         "_deadline",
         "_dial",
@@ -99,6 +100,8 @@ class Connection:
         self._way: Way | None = None
         self._pump: Pump | None = None
         self._carrier: Relay | Exchange | None = None
+        self._carried = (0, 0)
+        """What the exchange sent and received from which a tunnel came."""
         self._farewell: Farewell | None = None
 
     # -- from the session ---------------------------------------------------------------------------------------
@@ -376,7 +379,8 @@ class Connection:
         assert relay is not None
         assert record is not None
         self._carrier = None
-        record.close(reason, sent_bytes=relay.sent_bytes, received_bytes=relay.received_bytes)
+        sent, received = self._carried
+        record.close(reason, sent_bytes=sent + relay.sent_bytes, received_bytes=received + relay.received_bytes)
         self._closed()
 
     def _exchange_over(self, outcome: Outcome, reason: str) -> None:
@@ -390,6 +394,8 @@ class Connection:
         if outcome == "raw":
             rest = front.rest if front is not None else b""
             masks = (exchange.client_mask, exchange.upstream_mask)
+            # What waits for the client was received by the exchange, and is counted by the tunnel.
+            self._carried = (exchange.sent_bytes, max(0, exchange.received_bytes - len(to_client)))
             self._relay(way, to_client=to_client, to_upstream=to_upstream + rest, masks=masks)
             return
         self._way = None

@@ -344,6 +344,27 @@ def test_a_websocket_becomes_a_tunnel(house: House) -> None:
     house.until(lambda: house.kinds() == ["open", "close"])
 
 
+def test_a_tunnel_that_was_a_request_is_recorded_with_all_its_bytes(house: House) -> None:
+    server = house.server()
+    client = house.client(house.serve(ALLOWED))
+    target = f"server.example:{server.port}"
+    fields = f"Host: {target}\r\nConnection: Upgrade\r\nUpgrade: x\r\nContent-Length: 10000\r\n\r\n"
+    client.say(f"POST http://{target}/ HTTP/1.1\r\n{fields}".encode() + bytes(10_000))
+    far = server.accept()
+    asked = far.hear(until=bytes(10_000))
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    far.say(answer)
+    client.hear(until=b"\r\n\r\n")
+    client.say(b"\x00 raw")
+    far.hear(count=5)
+    far.say(b"answer")
+    far.socket.close()
+    client.hear()
+    client.socket.close()
+    house.until(lambda: house.kinds() == ["open", "close"])
+    assert (house.events[1].sent_bytes, house.events[1].received_bytes) == (len(asked) + 5, len(answer) + 6)
+
+
 def test_a_lost_server_is_a_bad_gateway_for_a_plain_request(house: House) -> None:
     server = house.server()
     client = house.client(house.serve(ALLOWED))
