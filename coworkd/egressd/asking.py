@@ -7,7 +7,7 @@ import errno
 import socket
 from collections.abc import Callable
 
-from coworkd.egressd.loop import IN, ONCE, OUT, Loop
+from coworkd.egressd.loop import IN, ONCE, OUT, Turning
 from coworkd.egressd.race import connect_words
 from coworkd.egressd.tcp import no_delay
 from coworkd.proxy.events import RefusalKind
@@ -32,7 +32,7 @@ class Asking:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Turning,
         connection: socket.socket,
         handshake: Handshake,
         name: str,

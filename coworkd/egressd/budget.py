@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from coworkd.egressd.loop import Loop
+from coworkd.egressd.loop import Turning
 
 TURN_S = 0.01
 
@@ -20,7 +20,7 @@ class Budget:
 
     __slots__ = ("_clock", "_loop", "_spent_s", "_turn")
 
-    def __init__(self, loop: Loop, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, loop: Turning, clock: Callable[[], float] = time.monotonic) -> None:
         self._loop = loop
         self._clock = clock
         self._turn = -1

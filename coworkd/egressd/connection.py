@@ -10,6 +10,7 @@ Rules
   are done. Each `open` has exactly one `close` of the same number; a refusal after resolution stands between them.
 - Deadlines are looked at by `sweep`, a few times a second: nothing is timed for each connection. One that rests on an allowance is
   judged anew when that ends.
+- Whoever calls into a connection, the loop included, does so through its fence. A fault of ours ends it (`_break_off`), and no other.
 - The client is read here in the phase `request` only; then by what carries it, and while it is decided about by nobody.
 """
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from coworkd.egressd.dial import Dial, Target, Way
 from coworkd.egressd.exchange import Exchange, Outcome
 from coworkd.egressd.farewell import Farewell
+from coworkd.egressd.fence import Fence
 from coworkd.egressd.forward import HttpPump
 from coworkd.egressd.loop import IN, ONCE, OUT
 from coworkd.egressd.pump import Pump
@@ -57,6 +59,7 @@ class Connection:
         "_deadline",
         "_dial",
         "_farewell",
+        "_fence",
         "_front",
         "_guard",
         "_inspection",
@@ -77,6 +80,7 @@ class Connection:
 
     def __init__(self, session: Session, client: socket.socket, *, over_limit: bool) -> None:
         self._session = session
+        self._fence = Fence(session.state.loop, session.state.faults, self._break_off)
         self._socket = client
         self._over_limit = over_limit
         self._registered = False
@@ -108,10 +112,27 @@ class Connection:
 
     def start(self) -> None:
         """Read what is there: clients mostly speak at once."""
-        self._ready(0)
+        self._fence.run(self._ready, 0)
 
     def sweep(self, now: float) -> None:
         """Look at the deadlines."""
+        self._fence.run(self._sweep, now)
+
+    def judge_again(self) -> bool:
+        """The session's rules have changed, or time has passed: whether this one was closed for it."""
+        return self._fence.run(self._judge_again) is True
+
+    def end(self, reason: str) -> None:
+        """Cut it."""
+        self._fence.run(self._end, reason)
+
+    def room_came(self) -> None:
+        """There is room for events again: what was held back is decided."""
+        self._fence.run(self._decide_at_last)
+
+    # -- deadlines and rules ------------------------------------------------------------------------------------
+
+    def _sweep(self, now: float) -> None:
         verdict = self._verdict
         if (
             verdict is not None
@@ -136,8 +157,7 @@ class Connection:
         elif now >= self._deadline:
             self._expire()
 
-    def judge_again(self) -> bool:
-        """The session's rules have changed, or time has passed: whether this one was closed for it."""
+    def _judge_again(self) -> bool:
         verdict, record = self._verdict, self._record
         if verdict is None or record is None or self.phase not in ("decision", "tunnel", "exchange"):
             return False
@@ -154,7 +174,7 @@ class Connection:
         if self.phase == "decision":
             self._fail(Refusal(kind="allowlist", reason=again.told or why), why)
         else:
-            self.end(f"the policy forbids it now: {why}")
+            self._end(f"the policy forbids it now: {why}")
         return True
 
     def _judge_address(self, address: str, port: int) -> str | None:
@@ -169,8 +189,7 @@ class Connection:
             return False
         return given is None or not _approves_less(given.token_sha256, wanted.token_sha256)
 
-    def end(self, reason: str) -> None:
-        """Cut it."""
+    def _end(self, reason: str) -> None:
         if isinstance(self._carrier, Relay):
             self._carrier.end(reason)
         elif self._farewell is not None:
@@ -178,8 +197,7 @@ class Connection:
         else:
             self._cut(reason)
 
-    def room_came(self) -> None:
-        """There is room for events again: what was held back is decided."""
+    def _decide_at_last(self) -> None:
         if self.phase == "decision" and self._record is None and self._front is not None and self._asked is not None:
             self._decide(self._front, self._asked)
 
@@ -259,12 +277,13 @@ class Connection:
             return
         self._guard = session.guard
         self._inspection = None
-        self._dial = dial = Dial(state.means, session.guard, self._compose_target(verdict, asked), self._way_came)
+        means = state.means._replace(loop=self._fence)
+        self._dial = dial = Dial(means, session.guard, self._compose_target(verdict, asked), self._way_came)
         record.upstream = dial.upstream
         self._deadline = state.loop.now + session.limits.connect_s
         self._recorded = False
         self._seq = record.open()
-        state.events.wait_recorded(self._seq, self._was_recorded)
+        state.events.wait_recorded(self._seq, self._fence.guard(self._was_recorded))
         dial.start()
 
     def _compose_target(self, verdict: Verdict, asked: Asked) -> Target:
@@ -349,9 +368,7 @@ class Connection:
         self.phase = "tunnel"
         self._front = self._asked = self._way = None
         self._out = b""
-        relay = Relay(
-            session.state.loop, session.state.pool, session.share, self._socket, way.connection, self._relay_over
-        )
+        relay = Relay(self._fence, session.state.pool, session.share, self._socket, way.connection, self._relay_over)
         self._carrier = relay
         relay.start(to_client=to_client, to_upstream=to_upstream, client_mask=masks[0], upstream_mask=masks[1])
 
@@ -360,9 +377,7 @@ class Connection:
         self._pump = pump
         to_client, self._out = self._out, b""
         session = self._session
-        exchange = Exchange(
-            session.state.loop, pump, self._socket, way.connection, self._exchange_over, budget=session.budget
-        )
+        exchange = Exchange(self._fence, pump, self._socket, way.connection, self._exchange_over, budget=session.budget)
         self._carrier = exchange
         exchange.start(
             to_client=to_client,
@@ -401,7 +416,7 @@ class Connection:
         self._way = None
         self._registered = exchange.client_mask != 0
         if self._registered:
-            self._session.state.loop.handle(self._socket.fileno(), self._ready)
+            self._fence.handle(self._socket.fileno(), self._ready)
         record.close(reason, sent_bytes=exchange.sent_bytes, received_bytes=exchange.received_bytes)
         self._out = to_client
         if outcome == "lost":
@@ -459,7 +474,7 @@ class Connection:
         self.phase = "closing"
         self._let_go()
         self._front = self._asked = None
-        self._farewell = Farewell(self._session.state.loop, self._socket, self._out, self._closed)
+        self._farewell = Farewell(self._fence, self._socket, self._out, self._closed)
         self._farewell.start(registered=self._registered)
 
     def _cut(self, reason: str) -> None:
@@ -471,13 +486,36 @@ class Connection:
             self._record.close(reason, sent_bytes=sent, received_bytes=received)
         self._let_go()
         reset(self._socket)
-        self._session.state.loop.forget(self._socket.fileno())
+        self._fence.forget(self._socket.fileno())
+        self._socket.close()
+        self._closed()
+
+    def _break_off(self, incident: str) -> None:
+        """A fault of ours, whose traceback the log has: nothing is known about the state of this but what is owned."""
+        if self.phase == "closed":
+            return
+        session, carrier, way, dial = self._session, self._carrier, self._way, self._dial
+        reason = f"internal error, incident {incident}"
+        record = self._record or Record(session.state, session.name, session.refusals, "unknown")
+        sent, received = (carrier.sent_bytes, carrier.received_bytes) if carrier is not None else (0, 0)
+        record.fail(reason, sent_bytes=sent, received_bytes=received)
+        self._carrier = self._pump = self._way = self._dial = None
+        reset(self._socket)
+        if isinstance(carrier, Relay):
+            carrier.abandon()
+        elif carrier is not None:
+            carrier.end()
+        if way is not None:
+            way.connection.close()
+        if dial is not None:
+            dial.cancel()
         self._socket.close()
         self._closed()
 
     def _closed(self) -> None:
         """The socket is closed."""
         self.phase = "closed"
+        self._fence.outlive()
         self._front = self._asked = self._farewell = None
         self._session.closed(self)
 
@@ -490,7 +528,7 @@ class Connection:
             self._carrier.end()
             self._carrier = self._pump = self._way = None
         if self._way is not None:
-            self._session.state.loop.forget(self._way.connection.fileno())
+            self._fence.forget(self._way.connection.fileno())
             self._way.connection.close()
             self._way = None
 
@@ -512,7 +550,7 @@ class Connection:
     def _watch(self) -> None:
         """Be called once more when there is something to read, or room for what waits."""
         mask = ONCE | (OUT if self._out else IN)
-        loop, fd = self._session.state.loop, self._socket.fileno()
+        loop, fd = self._fence, self._socket.fileno()
         if self._registered:
             loop.modify(fd, mask)
         else:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from coworkd.egressd.asking import Asking
-from coworkd.egressd.loop import Loop
+from coworkd.egressd.loop import Turning
 from coworkd.egressd.own_addresses import OwnAddresses
 from coworkd.egressd.race import Endpoint, Race, connect_words, take_turns
 from coworkd.egressd.resolve import NotFound, Resolver, Waiter
@@ -68,7 +68,7 @@ class Way(NamedTuple):
 class Means(NamedTuple):
     """What every dial works with."""
 
-    loop: Loop
+    loop: Turning
     resolver: Resolver
     own: OwnAddresses
     host_uri: str
@@ -160,7 +160,8 @@ class Dial:
             self._connect(take_turns([host], port))
         else:
             resolver = self._means.resolver
-            self._waiter = resolver.resolve(self._target.session, host, lambda found: self._found(found, host, port))
+            found = self._means.loop.guard(lambda found: self._found(found, host, port))
+            self._waiter = resolver.resolve(self._target.session, host, found)
 
     def _found(self, found: list[str] | NotFound, host: str, port: int) -> None:
         self._waiter = None

@@ -28,7 +28,7 @@ class Events:
     def __init__(self, on_room: Callable[[], None] = lambda: None) -> None:
         self._on_room = on_room
         self._events: deque[EgressEvent] = deque()
-        self._waiting: deque[tuple[int, Callable[[int], None]]] = deque()
+        self._waiting: deque[tuple[int, Callable[[int], object]]] = deque()
         self._last_seq = 0
         self._told = 0
         """How many of `_events` this supervisor was told."""
@@ -53,7 +53,7 @@ class Events:
         self._events.append(event)
         return event.seq
 
-    def wait_recorded(self, seq: int, call: Callable[[int], None]) -> None:
+    def wait_recorded(self, seq: int, call: Callable[[int], object]) -> None:
         """Call with `seq` once that event, the last one added, is durable. Not undone: `call` finds out whether it still matters."""
         self._waiting.append((seq, call))
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from coworkd.egressd.budget import Budget
-from coworkd.egressd.loop import ERROR, IN, OUT, Loop
+from coworkd.egressd.loop import ERROR, IN, OUT, Turning
 from coworkd.egressd.pump import BUFFER_LIMIT_BYTES, Pump, Sends
 from coworkd.egressd.race import connect_words
 
@@ -67,7 +67,7 @@ class Exchange:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Turning,
         pump: Pump,
         client: socket.socket,
         upstream: socket.socket,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from coworkd.egressd.loop import IN, ONCE, OUT, Loop
+from coworkd.egressd.loop import IN, ONCE, OUT, Turning
 from coworkd.egressd.tcp import reset
 
 _WAIT_S = 1.0
@@ -21,7 +21,7 @@ class Farewell:
 
     __slots__ = ("_drained_bytes", "_loop", "_out", "_over", "_registered", "_shut", "_socket", "deadline")
 
-    def __init__(self, loop: Loop, client: socket.socket, words: bytes, over: Callable[[], None]) -> None:
+    def __init__(self, loop: Turning, client: socket.socket, words: bytes, over: Callable[[], None]) -> None:
         self._loop = loop
         self._socket = client
         self._out = words

@@ -7,7 +7,7 @@ Rules
   what is so from their system calls, never from the mask alone.
 - Descriptors that nobody else holds a copy of are closed without a word to the kernel's epoll; `forget` takes them from the table. Those
   with copies (listeners) must be `unregister`ed.
-- Nothing a handler raises is caught here: who owns the descriptor catches it.
+- Nothing a handler raises is caught here: a connection's faults are caught by its `Fence`, all others end the program.
 
 Sources: epoll(7), "will closing a file descriptor cause it to be removed".
 """
@@ -22,7 +22,10 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 Handler = Callable[[int], object]
 
 IN = select.EPOLLIN
@@ -51,6 +54,31 @@ class Timer:
         call, self._call = self._call, None
         if call is not None:
             call()
+
+
+class Turning(Protocol):
+    """What the parts of a connection need of a loop: see `Loop`, and `fence.Fence` for what most of them have."""
+
+    @property
+    def now(self) -> float: ...
+
+    @property
+    def turns(self) -> int: ...
+
+    def register(self, fd: int, mask: int, handler: Handler) -> None: ...
+
+    def modify(self, fd: int, mask: int) -> None: ...
+
+    def handle(self, fd: int, handler: Handler) -> None: ...
+
+    def unregister(self, fd: int) -> None: ...
+
+    def forget(self, fd: int) -> None: ...
+
+    def call_later(self, delay_s: float, call: Callable[[], object]) -> Timer: ...
+
+    def guard(self, call: Callable[_P, _T]) -> Callable[_P, _T | None]:
+        """What others are to call instead of `call`."""
 
 
 class Loop:
@@ -90,6 +118,11 @@ class Loop:
             with contextlib.suppress(FileNotFoundError):
                 self._epoll.unregister(fd)
 
+    def unregister_where(self, is_meant: Callable[[Handler], bool]) -> None:
+        """No more events of all whose handler is meant. Looks at every one."""
+        for fd in [fd for fd, handler in self._handlers.items() if is_meant(handler)]:
+            self.unregister(fd)
+
     def forget(self, fd: int) -> None:
         """No more events of `fd`, which is closed right away and has no copies."""
         self._handlers.pop(fd, None)
@@ -109,6 +142,10 @@ class Loop:
     def soon(self, call: Callable[[], object]) -> None:
         """Call in the next turn, after the events that are there by then."""
         self._soon.append(call)
+
+    def guard(self, call: Callable[_P, _T]) -> Callable[_P, _T | None]:
+        """`call` itself: nothing is caught here."""
+        return call
 
     def at_end_of_turn(self, call: Callable[[], object]) -> None:
         """Call at the end of every turn, before the loop may wait."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from coworkd.egressd.loop import ONCE, OUT, Loop, Timer
+from coworkd.egressd.loop import ONCE, OUT, Timer, Turning
 
 _NEXT_S = 0.25
 _STREAM = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -61,7 +61,7 @@ class Race:
     )
 
     def __init__(
-        self, loop: Loop, endpoints: Sequence[Endpoint], on_connected: OnConnected, on_failed: OnFailed
+        self, loop: Turning, endpoints: Sequence[Endpoint], on_connected: OnConnected, on_failed: OnFailed
     ) -> None:
         self._loop = loop
         self._endpoints = list(reversed(endpoints))

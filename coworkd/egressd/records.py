@@ -15,6 +15,7 @@ class Record:
         "_began",
         "_host",
         "_is_open",
+        "_is_told",
         "_number",
         "_port",
         "_protocol",
@@ -37,6 +38,8 @@ class Record:
         self._rule: str | None = None
         self._began = 0.0
         self._is_open = False
+        self._is_told = False
+        """Whether anything was."""
         self.upstream = ""
         self.address = ""
 
@@ -46,12 +49,13 @@ class Record:
 
     def open(self) -> int:
         """It is allowed; the `seq` that has to be durable before bytes flow."""
-        self._is_open = True
+        self._is_open = self._is_told = True
         self._began = self._state.loop.now
         return self._state.events.add(self._compose("open", rule=self._rule))
 
     def refuse(self, reason: str) -> None:
         """It is refused; repeats are told together."""
+        self._is_told = True
         self._state.refused_total += 1
         self._refusals.tell(self._compose("refused", reason=reason, rule=self._rule))
 
@@ -65,7 +69,6 @@ class Record:
         """The end of an open one, once; of any other nothing is told."""
         if not self._is_open:
             return
-        self._is_open = False
         state = self._state
         state.sent_bytes += sent_bytes
         state.received_bytes += received_bytes
@@ -74,6 +77,14 @@ class Record:
             "close", reason=reason, sent_bytes=sent_bytes, received_bytes=received_bytes, took_s=took_s
         )
         state.events.add(event)
+        self._is_open = False
+
+    def fail(self, reason: str, *, sent_bytes: int = 0, received_bytes: int = 0) -> None:
+        """The end for a reason of ours, at any moment: of one that was neither opened nor refused it is told as a refusal."""
+        if self._is_told:
+            self.close(reason, sent_bytes=sent_bytes, received_bytes=received_bytes)
+        else:
+            self.refuse(reason)
 
     def _compose(
         self,

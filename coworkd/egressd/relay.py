@@ -25,7 +25,7 @@ import select
 import socket
 from collections.abc import Callable
 
-from coworkd.egressd.loop import ERROR, IN, OUT, Loop
+from coworkd.egressd.loop import ERROR, IN, OUT, Turning
 from coworkd.egressd.pipes import BIG_BYTES, Pipe, PipePool, Share
 from coworkd.egressd.tcp import bound_unsent, reset, room
 from coworkd.system import splice
@@ -97,7 +97,7 @@ class Relay:
     )
 
     def __init__(
-        self, loop: Loop, pool: PipePool, share: Share, client: socket.socket, upstream: socket.socket, on_end: OnEnd
+        self, loop: Turning, pool: PipePool, share: Share, client: socket.socket, upstream: socket.socket, on_end: OnEnd
     ) -> None:
         self._loop = loop
         self._pool = pool
@@ -141,7 +141,15 @@ class Relay:
         """Cut both ways, with resets unless both had ended."""
         if self.ended:
             return
+        on_end = self._on_end
+        self.abandon()
+        if on_end is not None:
+            on_end(reason)
+
+    def abandon(self) -> None:
+        """As `end`, calling nobody."""
         self.ended = True
+        self._on_end = None
         if not (self._up.done and self._down.done):
             reset(self._client)
             reset(self._upstream)
@@ -153,9 +161,6 @@ class Relay:
         for connection in (self._client, self._upstream):
             self._loop.forget(connection.fileno())
             connection.close()
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end(reason)
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -279,6 +284,9 @@ class Relay:
                 raise
             flow.copies = True
             return 0
+        except BaseException:
+            self._pool.discard(pipe)
+            raise
         if not got:
             self._pool.give_back(pipe)
             self._finish(flow)

@@ -40,7 +40,7 @@ class NotFound(Exception):
     """The name has no address, or nobody told it. The text is a sentence's end."""
 
 
-OnAddresses = Callable[["list[str] | NotFound"], None]
+OnAddresses = Callable[["list[str] | NotFound"], object]
 
 
 def look_up(host: str) -> list[str]:

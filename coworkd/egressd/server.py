@@ -299,6 +299,7 @@ class Egress:
             sent_bytes=state.sent_bytes,
             received_bytes=state.received_bytes,
             unrecorded=len(state.events),
+            faults_total=state.faults.total,
         )
 
     def _ping(self, request: words.Ping, _: list[int]) -> words.Answer:

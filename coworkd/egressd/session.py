@@ -104,7 +104,7 @@ class Session:
         """One has ended."""
         self._connections.discard(connection)
         if not self._listening:
-            self.listen_again()
+            self.state.loop.soon(self.listen_again)  # not within what ends there
 
     def _may_accept(self) -> bool:
         return (

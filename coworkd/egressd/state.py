@@ -8,6 +8,7 @@ from typing import Protocol
 
 from coworkd.egressd.dial import Means
 from coworkd.egressd.events import Events
+from coworkd.egressd.faults import Faults
 from coworkd.egressd.loop import Loop
 from coworkd.egressd.pipes import PipePool
 from coworkd.egressd.pump import Inspector
@@ -39,6 +40,7 @@ class State:
         self.wall = wall
         """Seconds since the epoch, for records."""
         self.inspector = inspector
+        self.faults = Faults(lambda: loop.now)
         self.held: deque[Held] = deque()
         """Asked while no event could be kept; bounded by the connections there are."""
         self.last_number = 0

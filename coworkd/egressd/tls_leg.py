@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from coworkd.egressd.exchange import Exchange, Outcome
 from coworkd.egressd.farewell import Farewell
-from coworkd.egressd.loop import Loop, Timer
+from coworkd.egressd.loop import Timer, Turning
 from coworkd.egressd.pump import Sends
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _PlainEnd(socket.socket):
 class TlsLeg:
     """One connection to a proxy. `plain` is to be used, and closed, like a connection to it; `failed` says what TLS failed of."""
 
-    def __init__(self, loop: Loop, upstream: socket.socket, context: ssl.SSLContext, hostname: str) -> None:
+    def __init__(self, loop: Turning, upstream: socket.socket, context: ssl.SSLContext, hostname: str) -> None:
         """Owns `upstream`. Raises `OSError` where there is no descriptor; then the caller still does."""
         from coworkd.proxy.tls import TlsEnd
 

@@ -254,6 +254,8 @@ class Counts(Struct, frozen=True, kw_only=True, tag="counts"):
     sent_bytes: int
     received_bytes: int
     unrecorded: int
+    faults_total: int = 0
+    """Connections that ended by a fault of coworkd-egress."""
 
 
 EgressEventKind = Literal["open", "refused", "close", "request"]
