@@ -312,6 +312,11 @@ class Egress:
                 await self._hand_over(session)
         if self._is_settled:
             await self.stop_others()
+        elif begun.sessions:
+            try:
+                await self._records.recall()
+            except CoworkError as error:
+                _log.warning("what was open before is not known: %s", error.message)
 
     @contextlib.asynccontextmanager
     async def _in_turn(self) -> AsyncIterator[None]:

@@ -4,7 +4,8 @@ Rules
 - Nothing is acknowledged that is not in the log: an allowed connection waits for that before a byte of its session leaves. A log that
   cannot be written holds new connections back; the events stay here and are tried again.
 - Told again after a broken conversation is not written again; what a coworkd-egress told before it died is written all the same.
-- Each open has its close: those of a coworkd-egress that died are written when the next one begins.
+- Each open has its close: those of a coworkd-egress that died are written when the next one begins. What an earlier coworkd recorded of
+  the one that serves is known by the log (`recall`), as far back as `RECALL_LIMIT`.
 - Bounded by coworkd-egress, which tells at most 4,096 events that were not acknowledged.
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import Any
 
@@ -25,6 +27,8 @@ from coworkd.model.errors import CoworkError
 from coworkd.model.ports import AuditReader, EventPort
 
 LOST = "coworkd-egress died, and what had moved by then is not known"
+RECALL_LIMIT = 10_000
+"""Records that are looked through."""
 _BATCH = 256
 _RETRY_S = 0.5
 _log = logging.getLogger("coworkd.egress")
@@ -35,7 +39,6 @@ Acknowledge = Callable[[int], Awaitable[None]]
 class _Counts(Struct):
     """One session's sums."""
 
-    connections: int = 0
     connections_total: int = 0
     refused_total: int = 0
     sent_bytes: int = 0
@@ -51,6 +54,8 @@ class EgressRecords:
         self._clock = clock
         self._open: dict[int, EgressEvent] = {}
         """Connection → its open, until its close is told. Bounded by what coworkd-egress has open."""
+        self._closed: set[int] | None = None
+        """Connections whose close was told while the log is looked through."""
         self._pending: list[tuple[int, EgressEvent]] = []
         """With the pid of the coworkd-egress that told it."""
         self._pid = 0
@@ -82,7 +87,22 @@ class EgressRecords:
                 self._open[event.connection] = event
             elif event.kind == "close":
                 self._open.pop(event.connection, None)
+                if self._closed is not None:
+                    self._closed.add(event.connection)
         self._wake()
+
+    async def recall(self) -> None:
+        """Know again what the coworkd-egress of this conversation has open since an earlier coworkd. Raises `DiskFailed`."""
+        pid, closed = self._pid, set[int]()
+        self._closed = closed
+        try:
+            kinds = ("egress.begin", "egress.decision", "egress.close")
+            found = await self._audit.find(kinds=kinds, limit=RECALL_LIMIT)
+        finally:
+            self._closed = None
+        if pid == self._pid:
+            known = _read_open(found.records, pid)
+            self._open = {number: event for number, event in known.items() if number not in closed} | self._open
 
     def _wake(self) -> None:
         if self._pending and self._written.is_set():
@@ -108,8 +128,9 @@ class EgressRecords:
 
     def counts(self) -> tuple[EgressSessionCounts, ...]:
         """By session."""
+        connections = Counter(event.session for event in self._open.values())
         return tuple(
-            EgressSessionCounts(session=session, **structs.asdict(counts))
+            EgressSessionCounts(session=session, connections=connections[session], **structs.asdict(counts))
             for session, counts in sorted(self._counts.items())
         )
 
@@ -148,14 +169,33 @@ class EgressRecords:
         if counts is None:
             return
         if event.kind == "open":
-            counts.connections += 1
             counts.connections_total += 1
         elif event.kind == "refused":
             counts.refused_total += event.count
         elif event.kind == "close":
-            counts.connections = max(0, counts.connections - 1)
             counts.sent_bytes += event.sent_bytes
             counts.received_bytes += event.received_bytes
+
+
+def _read_open(records: Sequence[Mapping[str, Any]], pid: int) -> dict[int, EgressEvent]:
+    """Connection → open without a close, of the coworkd-egress `pid`, in records that follow each other."""
+    found: dict[int, EgressEvent] = {}
+    teller = pid
+    for record in records:
+        if record["kind"] == "egress.begin":
+            teller = record["pid"]
+            if teller != pid:
+                found.clear()
+        elif record["kind"] == "egress.close":
+            if record.get("reason") != LOST:  # that is of the one before
+                found.pop(record["connection"], None)
+        elif record.get("allowed") and teller == pid:
+            given = {name: record[name] for name in _OPEN_FIELDS if record.get(name) is not None}
+            found[record["connection"]] = EgressEvent(seq=0, kind="open", **given)
+    return found
+
+
+_OPEN_FIELDS = ("session", "connection", "at", "protocol", "host", "port", "rule", "upstream", "address")
 
 
 def compose_record(event: EgressEvent) -> tuple[str, dict[str, Any]]:

@@ -408,6 +408,7 @@ def test_policy_narrowed_while_coworkd_was_away_closes_what_it_forbids(room: Roo
         assert client.process_get(process=kept).state == "running"
         ends = [record for record in client.egress_log(session=name).records if record.kind == "close"]
         assert [record.host for record in ends] == [INDEX]
+        assert connections(Room(lab=room.lab, daemon=second, client=client), name) == 1
         client.session_delete(session=name, force=True)
 
 

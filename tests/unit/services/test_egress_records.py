@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -118,6 +119,41 @@ async def test_each_open_of_one_that_died_has_its_close() -> None:
         room.records.begin(78)  # the same one again
         await settle()
         assert len(room.audit.records) == 5
+
+
+@in_trio
+async def test_what_was_open_before_this_coworkd_is_known_by_the_log() -> None:
+    async with open_room() as room:
+        log = [
+            ("egress.begin", {"pid": 70}),
+            compose_record(event(1, connection=9, session="bob")),
+            ("egress.begin", {"pid": 77}),
+            compose_record(event(1, connection=1, session="bob")),
+            compose_record(event(2, connection=2, session="bob")),
+            compose_record(event(3, connection=3, session="bob")),
+            compose_record(event(0, "close", connection=2, reason=LOST)),
+            compose_record(event(4, "close", connection=3)),
+            compose_record(event(5, "refused", connection=4)),
+            ("egress.begin", {"pid": 77}),
+        ]
+        room.audit.records += log
+        room.records.expect("bob")
+        find = room.audit.find
+
+        async def slow(**asked: Any) -> Any:
+            found = await find(**asked)
+            room.records.told((event(6, "close", connection=1), event(7, connection=5)))
+            return found
+
+        room.audit.find = slow  # type: ignore[method-assign]
+        await room.records.recall()
+        await settle()
+        (bob,) = room.records.counts()
+        assert (bob.connections, bob.connections_total) == (2, 1)
+        room.records.begin(78)
+        await settle()
+        lost = [fields["connection"] for kind, fields in room.audit.records[len(log) :] if fields.get("reason") == LOST]
+        assert lost == [2, 5]
 
 
 @in_trio
