@@ -125,10 +125,12 @@ class Bridges:
             bridge = self._bridges.get(params.name)
             if bridge is None:
                 raise NotFound(f"there is no bridge {params.name[:64]!r}; bridge.list names all", name=params.name[:64])
-            bridge.close()
-            await bridge.closed.wait()
-            self._bridges.pop(params.name, None)
-            await self._record_end(bridge, "asked for", link=link.name)
+            # Shielded: a caller that goes meanwhile would leave its name to a bridge that is no more.
+            with trio.CancelScope(shield=True):
+                bridge.close()
+                await bridge.closed.wait()
+                self._bridges.pop(params.name, None)
+                await self._record_end(bridge, "asked for", link=link.name)
         return calls.Empty()
 
     # -- inside -------------------------------------------------------------------------------------------------

@@ -269,7 +269,8 @@ class Sessions:
     def _judge_resume(self, params: calls.SessionEnsure, known: SessionRecord | None) -> None:
         if known is not None and known.state == "deleting":
             raise InvalidState(
-                f"session {params.name} is being deleted; try again when it is gone", session=params.name
+                f"session {params.name} is being deleted; try again when it is gone, or delete it again where that failed",
+                session=params.name,
             )
         if params.resume == "new" and known is not None and known.state == "ready":
             raise AlreadyExists(f"session {params.name} exists; use resume=auto or delete it", session=params.name)
@@ -408,6 +409,8 @@ class Sessions:
 
     def _find_ready(self, name: str) -> SessionRecord:
         record = self._find(name)
+        if record.state == "deleting":
+            raise InvalidState(f"session {name} is being deleted; where that failed, delete it again", session=name)
         if record.state != "ready":
             raise InvalidState(f"session {name} is {record.state}: call session.ensure again", session=name)
         return record

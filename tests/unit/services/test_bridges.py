@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import trio
 
 from coworkd.model.errors import (
     AlreadyExists,
@@ -168,6 +169,26 @@ async def test_what_cannot_be_recorded_does_not_listen(tmp_path: Path) -> None:
         with pytest.raises(DiskFailed):
             await house.open(f"unix://{tmp_path}/in", f"unix://{tmp_path}/out")
         assert not (tmp_path / "in").exists()
+
+
+@in_trio
+async def test_closing_is_finished_though_its_caller_has_gone(tmp_path: Path) -> None:
+    async with bridge_house() as house:
+        await house.open(f"unix://{tmp_path}/a.sock", "tcp://127.0.0.1:1")
+        bridge = house.bridges._bridges["b"]
+        close = bridge.close
+        with trio.CancelScope() as caller:
+
+            def close_and_go() -> None:
+                close()
+                caller.cancel()
+
+            bridge.close = close_and_go  # type: ignore[method-assign]
+            await house.close("b")
+        await settle()
+        assert (await house.bridges.list()).bridges == ()
+        assert house.audit.kinds == ["bridge.open", "bridge.close"]
+        assert (await house.open(f"unix://{tmp_path}/a.sock", "tcp://127.0.0.1:1")).state == "listening"
 
 
 @in_trio
