@@ -6,8 +6,8 @@ domains, which comes before all others.
 Rules
 - Directly: every address of the answer is judged before any is dialled; one that may not be dialled refuses the name (who mixes a good and
   a bad one is rebinding). What was judged is dialled, as a number, and the peer is looked at once more.
-- By a proxy: it resolves, and it is its business where to; literal addresses are judged here all the same. The proxy's own address is the
-  admin's, and is not judged.
+- By a proxy: it resolves, and it is its business where to; literal addresses and `localhost` are judged here all the same. The proxy's own
+  address is the admin's, and is not judged.
 - AF_VSOCK is used where `host_uri` says so, and nowhere else.
 - The owner has the deadline: `cancel` closes everything that was not handed over.
 """
@@ -26,7 +26,7 @@ from coworkd.egressd.race import Endpoint, Race, connect_words, take_turns
 from coworkd.egressd.resolve import NotFound, Resolver, Waiter
 from coworkd.egressd.tls_leg import ParentTrust, TlsLeg
 from coworkd.netpolicy.guard import Guard
-from coworkd.netpolicy.hosts import is_address
+from coworkd.netpolicy.hosts import is_address, is_loopback_name
 from coworkd.netpolicy.proxy_url import ProxyUrl, parse_proxy_url
 from coworkd.proxy.events import Refusal, RefusalKind
 from coworkd.proxy.upstream import Handshake, HttpConnect, Socks5Client, compose_basic
@@ -123,6 +123,9 @@ class Dial:
     def start(self) -> None:
         """Begin; see the class."""
         target = self._target
+        if is_loopback_name(target.host):
+            self._refuse("address", f"{target.host} may not be reached: it names a loopback")
+            return
         if is_address(target.host):
             why = self._judge(target.host)
             if why is not None:

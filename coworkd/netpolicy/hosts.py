@@ -9,7 +9,7 @@ Rules
 - Labels have 1 to 63 characters: no resolver takes others, and an empty one would be a subdomain that is none.
 - `canonical_host` of its own result is that result.
 
-Sources: WHATWG URL, "host parsing" and "IPv4 parser"; RFC 1035 2.3.4; RFC 4291 2.5.5.2 (IPv4-mapped).
+Sources: WHATWG URL, "host parsing" and "IPv4 parser"; RFC 1035 2.3.4; RFC 4291 2.5.5.2 (IPv4-mapped); RFC 6761 6.3 (localhost).
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ def canonical_host(text: str) -> str:
 def is_address(host: str) -> bool:
     """Whether a canonical host is an IP address."""
     return ":" in host or _IPV4.match(host) is not None
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether a canonical host is a name that means the machine of whoever resolves it (RFC 6761 section 6.3)."""
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def strip_brackets(text: str) -> str:

@@ -115,6 +115,15 @@ def test_literal_addresses_are_judged_here_too(house: House, host: Server) -> No
     assert not host.is_asked
 
 
+@pytest.mark.parametrize("name", ["localhost", "LocalHost.", "a.localhost"])
+def test_the_loopback_of_who_resolves_is_not_reached_by_its_name(house: House, host: Server, name: str) -> None:
+    client = ask(house, session_egress("localhost", "*.localhost", "a.localhost", upstream="host"), f"{name}:22")
+    answer = client.hear()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"blocked-by-sandbox-runtime" in answer
+    assert not host.is_asked
+
+
 def test_a_host_that_is_not_configured_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_house(str(tmp_path), monkeypatch) as house:
         house.begin(host_uri="")

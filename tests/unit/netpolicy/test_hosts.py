@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coworkd.netpolicy.hosts import BadHost, canonical_host, is_address
+from coworkd.netpolicy.hosts import BadHost, canonical_host, is_address, is_loopback_name
 from tests.unit.netpolicy.verdicts import verdicts
 
 
@@ -70,3 +70,8 @@ def test_a_refusal_says_why_in_printable_ascii(host: str, says: str) -> None:
 )
 def test_addresses_are_told_from_names(host: str, expected: bool) -> None:
     assert is_address(host) is expected
+
+
+def test_names_of_the_loopback_are_known_by_their_last_label() -> None:
+    assert all(map(is_loopback_name, ("localhost", "a.localhost", "a.b.localhost")))
+    assert not any(map(is_loopback_name, ("localhost.example", "xlocalhost", "a.xlocalhost")))
