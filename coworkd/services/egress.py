@@ -5,6 +5,7 @@ Rules
   with the session's closing, and with this coworkd.
 - coworkd-egress may come and go: every session that is served is handed over again, on the same listeners. While it is away a change
   holds all the same: nothing gets out until it has heard of it. One that served a session before closes what is forbidden by then.
+- A session that cannot be handed over reaches nothing; that is told (`on_state`), and tried again every `MEND_S`.
 - One thing at a time is said about sessions (`_turn`): what was composed first is told first, and descriptors are sent while they are
   open. Whoever has its turn is not cancelled.
 - Where a session's TLS is inspected, the certificate of the one who does it is trusted before the session is served.
@@ -36,6 +37,8 @@ from coworkd.services.egress_records import EgressRecords
 ALLOWANCE_LIMIT = 64
 """Allowances a session has at once."""
 LOG_LIMIT = 1000
+MEND_S = 5.0
+_STRANDED_TOLD = 3
 _BEGIN_TIMEOUT_S = 5.0
 _RECORD_S = 5.0
 _log = logging.getLogger("coworkd.egress")
@@ -99,6 +102,10 @@ class Egress:
         self._inspector: int | None = None
         """The pid of the coworkd-egress whose CA is trusted."""
         self._sessions: SessionDirectory | None = None
+        self._on_state = on_state
+        self._link_state: str | None = None
+        self._stranded: dict[str, str] = {}
+        """Session → why it could not be handed over."""
         self._records = EgressRecords(audit=audit, events=events, clock=clock)
         self._link = EgressLink(
             connect,
@@ -106,7 +113,7 @@ class Egress:
             on_pid=self._records.begin,
             on_begun=self._begun,
             on_told=self._records.told,
-            on_state=on_state,
+            on_state=self._take_link_state,
         )
 
     def attach(self, sessions: SessionDirectory) -> None:
@@ -118,6 +125,7 @@ class Egress:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._records.serve, self._link.recorded)
             nursery.start_soon(self._link.serve)
+            nursery.start_soon(self._mend)
             with trio.move_on_after(_BEGIN_TIMEOUT_S):
                 await self._link.started.wait()
             task_status.started()
@@ -200,6 +208,7 @@ class Egress:
             served = self._served.pop(session, None)
             if served is not None:
                 _close(served.listeners)
+            self._note(session, None)
             with contextlib.suppress(Unavailable):  # stopped when it begins, if it has it still
                 await self._link.ask(words.Stop(id=0, session=session))
             self._records.forget(session)
@@ -331,8 +340,37 @@ class Egress:
             return
         try:
             await self._tell(session, served, close_forbidden=session in self._kept)
-        except CoworkError as error:  # the next change, and the next coworkd-egress, try it again
-            _log.error("session %s has no way out: %s", session, error.message)
+        except CoworkError as error:
+            self._note(session, error.message)
+
+    async def _mend(self) -> None:
+        while True:
+            await trio.sleep(MEND_S)
+            for session in list(self._stranded):
+                async with self._in_turn():
+                    await self._hand_over(session)
+
+    def _note(self, session: str, problem: str | None) -> None:
+        """Why a session cannot be handed over, or None; told where it has changed."""
+        if self._stranded.get(session) == problem:
+            return
+        if problem is None:
+            del self._stranded[session]
+        else:
+            _log.error("session %s has no way out: %s", session, problem)
+            self._stranded[session] = problem
+        self._tell_state()
+
+    def _take_link_state(self, reason: str | None) -> None:
+        self._link_state = reason
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        stranded = [f"session {name} has no way out: {why}" for name, why in sorted(self._stranded.items())]
+        more = len(stranded) - _STRANDED_TOLD
+        if more > 0:
+            stranded[_STRANDED_TOLD:] = [f"{more} more sessions have none"]
+        self._on_state("; ".join([*([self._link_state] if self._link_state else []), *stranded]) or None)
 
     async def _tell(self, session: str, served: _Served, *, close_forbidden: bool) -> int:
         """Have coworkd-egress serve a session as `served` says now; how many connections that closed.
@@ -353,6 +391,7 @@ class Egress:
         if served.pid != pid or pid is None:
             await self._link.ask(words.Serve(id=0, session=session, egress=egress), served.listeners)
             served.pid = pid
+            self._note(session, None)
             if not served.close_forbidden or session not in self._kept:
                 served.close_forbidden = False
                 return 0

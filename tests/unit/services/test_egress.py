@@ -12,7 +12,7 @@ from coworkd.model import calls
 from coworkd.model import egress as words
 from coworkd.model.errors import InternalError, InvalidParams, NotFound, PolicyDenied, Unavailable
 from coworkd.model.policy import SeccompProgram
-from coworkd.services.egress import ALLOWANCE_LIMIT, Egress
+from coworkd.services.egress import ALLOWANCE_LIMIT, MEND_S, Egress
 from tests.unit.services.egress_house import FakeAuditLog, FakeEgressPolicies, Script, event
 from tests.unit.services.process_house import FakeEvents, FakeSessions, in_trio, jump, open_fds, settle
 
@@ -403,7 +403,28 @@ async def test_a_session_that_is_refused_does_not_keep_others_from_being_handed_
         serve, closed = await together(
             room.script.done(words.Serve), room.egress.change("bob", BOB, close_forbidden=True)
         )
-        assert (serve.session, closed) == ("bob", 0)
+        assert (serve.session, closed, room.states[-1]) == ("bob", 0, None)
+
+
+@in_trio
+async def test_a_session_that_is_refused_is_told_and_handed_over_again() -> None:
+    async with open_room() as room:
+
+        async def refuse() -> None:
+            request = await room.script.next()
+            await room.script.say(words.Refused(id=request.id, message="too many open files"))
+
+        await together(refuse(), room.egress.serve_session("bob", BOB, ()))
+        assert room.states[-1] is not None
+        assert "session bob has no way out: coworkd-egress refused: too many open files" in room.states[-1]
+        jump(MEND_S)
+        await refuse()
+        await settle()
+        told = len(room.states)
+        jump(MEND_S)
+        await room.script.done(words.Serve)
+        await settle()
+        assert room.states[told:] == [None]
 
 
 @in_trio
