@@ -12,11 +12,12 @@ Rules
 - Exactly one Host with HTTP/1.1, at most one with 1.0, and it names the target; its port may be missing.
 - A body is framed by one Content-Length (no leading zero, which some read as octal) or by exactly `Transfer-Encoding: chunked`, never by
   both, never twice. A CONNECT has none.
+- No TRACE: a parent proxy that is asked for one (Max-Forwards: 0) answers with the credentials we gave it.
 - Connection names no field that says where a request goes or how long it is.
 - What is wrong first is told first, so any cutting of the same bytes gives the same error.
 
 Not here: whether the host may be reached, what it canonically is.
-Sources: RFC 9112 sections 2.2, 3, 5, 6; RFC 9110 sections 5, 7.6.1, 9.3.6; RFC 3986 section 3.2.
+Sources: RFC 9112 sections 2.2, 3, 5, 6; RFC 9110 sections 5, 7.6.1, 9.3.6, 9.3.8; RFC 3986 section 3.2.
 """
 
 from __future__ import annotations
@@ -186,6 +187,10 @@ def _absolute(method: bytes, target: bytes) -> tuple[str, int, bytes]:
     if method.upper() in (b"CONNECT", b"PRI"):
         raise HeadError(
             400, "that method is written CONNECT" if method != b"PRI" else "this proxy does not speak HTTP/2"
+        )
+    if method.upper() == b"TRACE":
+        raise HeadError(
+            501, "TRACE is not forwarded: whoever answers it shows what was sent, credentials of ours included"
         )
     match = _ABSOLUTE.fullmatch(target)
     if match is None:

@@ -201,6 +201,8 @@ BAD_HEADS = [
     (get("http://example.com/", host="example.com elsewhere.example"), 400, "not HOST"),
     (get("http://example.com/", host="example.com:080"), 400, "not HOST"),
     (head("GET http://example.com/ HTTP/1.1", "Host:"), 400, "not HOST"),
+    (head("TRACE http://example.com/ HTTP/1.1", "Host: example.com", "Max-Forwards: 0"), 501, "TRACE is not forwarded"),
+    (head("Trace http://example.com/ HTTP/1.1", "Host: example.com"), 501, "TRACE is not forwarded"),
     # framing
     (get("http://example.com/", "Content-Length: 3", "Transfer-Encoding: chunked"), 400, "both Content-Length"),
     (get("http://example.com/", "Transfer-Encoding: chunked", "content-length: 0"), 400, "both Content-Length"),
