@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import trio
 from msgspec import structs
 
+from coworkd.model import calls
 from coworkd.model import egress as words
 from coworkd.model.calls import AuditRecords, EgressPresets
 from coworkd.model.errors import DiskFailed
-from coworkd.model.policy import EffectivePolicy, LimitsRequest
+from coworkd.model.policy import EffectivePolicy, LimitsRequest, SeccompProgram
+from coworkd.services.egress import Egress
 from coworkd.system import packet
-from tests.unit.services.process_house import FakeAudit, FakePolicies
+from tests.unit.services.process_house import FakeAudit, FakeEvents, FakePolicies, FakeSessions, open_fds
 
 BEGUN = words.Begun(id=0, version="1", pid=77, sessions=())
 
@@ -143,3 +146,94 @@ def event(seq: int, kind: words.EgressEventKind = "open", **fields: Any) -> word
         **fields,
     }
     return words.EgressEvent(seq=seq, kind=kind, **given)
+
+
+BOB = words.SessionEgress(settings=(words.EgressSettings(source="egress/test.json", allowed=("index.example",)),))
+INSPECTED = words.SessionEgress(
+    settings=(words.EgressSettings(source="t", inspect=words.Inspection(domains=("index.example",))),)
+)
+
+
+class FakeInspectionTrust:
+    """Implements `services.egress_serving.InspectionTrust`."""
+
+    def __init__(self) -> None:
+        self.pems: list[bytes | None] = []
+        self.installed_pem = "ROOT"
+
+    async def set_inspection_ca(self, pem: bytes | None) -> None:
+        self.pems.append(pem)
+
+
+class EgressRoom:
+    """The service, and everything around it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.script = Script()
+        self.audit = FakeAuditLog()
+        self.events = FakeEvents()
+        self.policies = FakeEgressPolicies()
+        self.sessions = FakeSessions()
+        self.trust = FakeInspectionTrust()
+        self.states: list[str | None] = []
+        self.egress = Egress(
+            self.script.connect,
+            version="1",
+            host_uri="vsock://2:5006",
+            filter_program=lambda: SeccompProgram(sha256="0" * 64, bpf=b"12345678", source="egress"),
+            policies=self.policies,
+            trust=self.trust,
+            audit=self.audit,
+            events=self.events,
+            on_state=self.states.append,
+            clock=lambda: self.now,
+        )
+        self.egress.attach(self.sessions)
+
+    async def serve_bob(self, egress: words.SessionEgress = BOB) -> words.Serve:
+        """Serve bob, and what coworkd-egress heard of it."""
+        listener = os.memfd_create("listener")
+        served: list[words.Serve] = []
+
+        async def take() -> None:
+            served.append(await self.script.done(words.Serve))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            await self.egress.serve_session("bob", egress, (listener,))
+        return served[0]
+
+
+@asynccontextmanager
+async def open_room(*, begun: bool = True) -> AsyncIterator[EgressRoom]:
+    before = open_fds()
+    room = EgressRoom()
+    async with trio.open_nursery() as nursery:
+        if begun:
+            async with trio.open_nursery() as starting:
+                starting.start_soon(room.script.begin)
+                await nursery.start(room.egress.serve)
+        yield room
+        nursery.cancel_scope.cancel()
+    room.egress.close()
+    if begun:
+        room.script.hang_up()
+    assert open_fds() == before
+
+
+async def together(script: Any, call: Any) -> Any:
+    """Run `call` while `script` answers it."""
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        answers.append(await call)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        answers.insert(0, await script)
+    return answers
+
+
+def allow_call(host: str = "extra.example", duration_s: float = 60.0) -> calls.EgressAllow:
+    return calls.EgressAllow(session="bob", host=host, duration_s=duration_s)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,135 +7,15 @@ import trio
 
 from coworkd.model import calls
 from coworkd.model import egress as words
-from coworkd.model.errors import InternalError, InvalidParams, NotFound, PolicyDenied, Unavailable
-from coworkd.model.policy import SeccompProgram
-from coworkd.services.egress import ALLOWANCE_LIMIT, MEND_S, Egress
-from tests.unit.services.egress_house import FakeAuditLog, FakeEgressPolicies, Script, event
-from tests.unit.services.process_house import FakeEvents, FakeSessions, in_trio, jump, open_fds, settle
-
-BOB = words.SessionEgress(settings=(words.EgressSettings(source="egress/test.json", allowed=("index.example",)),))
-INSPECTED = words.SessionEgress(
-    settings=(words.EgressSettings(source="t", inspect=words.Inspection(domains=("index.example",))),)
-)
-
-
-class Trust:
-    """Implements `services.egress.InspectionTrust`."""
-
-    def __init__(self) -> None:
-        self.pems: list[bytes | None] = []
-        self.installed_pem = "ROOT"
-
-    async def set_inspection_ca(self, pem: bytes | None) -> None:
-        self.pems.append(pem)
-
-
-class Room:
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.script = Script()
-        self.audit = FakeAuditLog()
-        self.events = FakeEvents()
-        self.policies = FakeEgressPolicies()
-        self.sessions = FakeSessions()
-        self.trust = Trust()
-        self.states: list[str | None] = []
-        self.egress = Egress(
-            self.script.connect,
-            version="1",
-            host_uri="vsock://2:5006",
-            filter_program=lambda: SeccompProgram(sha256="0" * 64, bpf=b"12345678", source="egress"),
-            policies=self.policies,
-            trust=self.trust,
-            audit=self.audit,
-            events=self.events,
-            on_state=self.states.append,
-            clock=lambda: self.now,
-        )
-        self.egress.attach(self.sessions)
-
-    async def serve_bob(self, egress: words.SessionEgress = BOB) -> words.Serve:
-        """Serve bob, and what coworkd-egress heard of it."""
-        listener = os.memfd_create("listener")
-        served: list[words.Serve] = []
-
-        async def take() -> None:
-            served.append(await self.script.done(words.Serve))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(take)
-            await self.egress.serve_session("bob", egress, (listener,))
-        return served[0]
-
-
-@asynccontextmanager
-async def open_room(*, begun: bool = True) -> AsyncIterator[Room]:
-    before = open_fds()
-    room = Room()
-    async with trio.open_nursery() as nursery:
-        if begun:
-            async with trio.open_nursery() as starting:
-                starting.start_soon(room.script.begin)
-                await nursery.start(room.egress.serve)
-        yield room
-        nursery.cancel_scope.cancel()
-    room.egress.close()
-    if begun:
-        room.script.hang_up()
-    assert open_fds() == before
-
-
-async def together(script: Any, call: Any) -> Any:
-    """Run `call` while `script` answers it."""
-    answers: list[Any] = []
-
-    async def ask() -> None:
-        answers.append(await call)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(ask)
-        answers.insert(0, await script)
-    return answers
-
-
-@in_trio
-async def test_a_session_is_handed_over_with_its_listeners() -> None:
-    async with open_room() as room:
-        serve = await room.serve_bob()
-        assert (serve.session, serve.egress) == ("bob", BOB)
-        assert len(room.script.fds) == 1
-        assert room.audit.kinds == ["egress.begin"]
-
-
-@in_trio
-async def test_every_session_is_handed_over_again_to_the_next_one() -> None:
-    async with open_room() as room:
-        await room.serve_bob()
-        room.script.hang_up()
-        await settle()
-        jump(1)
-        await room.script.begin(pid=78)
-        serve = await room.script.done(words.Serve)
-        assert (serve.session, len(room.script.fds)) == ("bob", 1)
-        await settle()
-        assert room.states[-1] is None
-
-
-@in_trio
-async def test_a_session_is_no_worse_off_while_it_is_away() -> None:
-    async with open_room() as room:
-        room.script.hang_up()
-        await settle()
-        await room.egress.serve_session("bob", BOB, (os.memfd_create("listener"),))
-        await room.egress.stop("eve")
-        jump(1)
-        await room.script.begin(pid=78)
-        assert (await room.script.done(words.Serve)).session == "bob"
+from coworkd.model.errors import InvalidParams, NotFound, PolicyDenied, Unavailable
+from coworkd.services.egress import ALLOWANCE_LIMIT
+from tests.unit.services.egress_house import BOB, EgressRoom, allow_call, event, open_room, together
+from tests.unit.services.process_house import in_trio, jump, settle
 
 
 @in_trio
 async def test_it_comes_up_without_one_after_a_while() -> None:
-    room = Room()
+    room = EgressRoom()
     room.script.refuse = FileNotFoundError(2, "No such file or directory")
     async with trio.open_nursery() as nursery:
 
@@ -150,106 +27,6 @@ async def test_it_comes_up_without_one_after_a_while() -> None:
         await nursery.start(room.egress.serve)
         assert "cannot be reached" in (room.states[-1] or "")
         nursery.cancel_scope.cancel()
-
-
-@in_trio
-async def test_stop_closes_what_was_served() -> None:
-    async with open_room() as room:
-        await room.serve_bob()
-        stop, _ = await together(room.script.done(words.Stop), room.egress.stop("bob"))
-        assert stop.session == "bob"
-        assert await room.egress.change("bob", BOB, close_forbidden=True) == 0
-
-
-@in_trio
-async def test_what_an_earlier_coworkd_left_is_stopped_unless_it_was_taken_over() -> None:
-    room = Room()
-    async with trio.open_nursery() as nursery:
-
-        async def begin() -> None:
-            request = await room.script.next()
-            await room.script.say(words.Begun(id=request.id, version="1", pid=77, sessions=("bob", "eve")))
-
-        async with trio.open_nursery() as starting:
-            starting.start_soon(begin)
-            await nursery.start(room.egress.serve)
-
-        async def take_over() -> None:
-            await room.script.done(words.Serve)
-            change = await room.script.done(words.Change)
-            # The policy may be another than the one the connections were opened under.
-            assert (change.session, change.close_forbidden) == ("bob", True)
-            assert (await room.script.done(words.Stop)).session == "eve"
-
-        async def open_sessions() -> None:
-            await room.egress.serve_session("bob", BOB, ())
-            await room.egress.stop_others()
-
-        await together(take_over(), open_sessions())
-        nursery.cancel_scope.cancel()
-    room.egress.close()
-    room.script.hang_up()
-
-
-@in_trio
-async def test_the_inspector_is_trusted_before_the_session_is_served() -> None:
-    async with open_room() as room:
-
-        async def script() -> None:
-            request = await room.script.next()
-            assert isinstance(request, words.GetCa)
-            await room.script.say(words.CaMade(id=request.id, pem=b"PEM"))
-            assert (await room.script.done(words.TrustRoots)).pem == "ROOT"
-            await room.script.done(words.Serve)
-            assert room.trust.pems == [b"PEM"]
-            await room.script.done(words.Change)
-
-        async def serve() -> None:
-            await room.egress.serve_session("bob", INSPECTED, ())
-            await room.egress.change("bob", INSPECTED, close_forbidden=False)
-
-        await together(script(), serve())
-        assert room.trust.pems == [b"PEM"]
-
-
-@in_trio
-async def test_the_inspector_hears_of_certificates_that_are_installed_later() -> None:
-    async with open_room() as room:
-        await room.egress.trust_changed()  # nobody inspects yet, so nobody is told
-
-        async def begin() -> None:
-            request = await room.script.next()
-            await room.script.say(words.CaMade(id=request.id, pem=b"PEM"))
-            await room.script.done(words.TrustRoots)
-            await room.script.done(words.Serve)
-
-        await together(begin(), room.egress.serve_session("bob", INSPECTED, ()))
-        room.trust.installed_pem = "ROOT OTHER"
-        told, _ = await together(room.script.done(words.TrustRoots), room.egress.trust_changed())
-        assert told.pem == "ROOT OTHER"
-
-
-@in_trio
-async def test_an_inspector_that_does_not_take_certificates_is_told_again_with_the_next_session() -> None:
-    async with open_room() as room:
-
-        async def script() -> None:
-            for _ in range(2):
-                request = await room.script.next()
-                assert isinstance(request, words.GetCa)
-                await room.script.say(words.CaMade(id=request.id, pem=b"PEM"))
-                await room.script.done(words.TrustRoots)
-                await room.script.done(words.Serve)
-                request = await room.script.next()
-                assert isinstance(request, words.TrustRoots)
-                await room.script.say(words.Refused(id=request.id, message="no"))
-
-        async def serve() -> None:
-            for _ in range(2):
-                await room.egress.serve_session("bob", INSPECTED, ())
-                await room.egress.trust_changed()
-
-        await together(script(), serve())
 
 
 @in_trio
@@ -274,16 +51,12 @@ async def test_check_of_a_session_that_is_not_there_is_not_found() -> None:
             await room.egress.check(calls.EgressCheck(host="index.example", session="bob"))
 
 
-def allow(host: str = "extra.example", duration_s: float = 60.0) -> calls.EgressAllow:
-    return calls.EgressAllow(session="bob", host=host, duration_s=duration_s)
-
-
 @in_trio
 async def test_an_allowance_holds_until_its_time() -> None:
     async with open_room() as room:
         await room.serve_bob()
         room.policies.allow_max_s = 100.0
-        change, allowed = await together(room.script.done(words.Change), room.egress.allow(allow()))
+        change, allowed = await together(room.script.done(words.Change), room.egress.allow(allow_call()))
         assert (allowed.host, allowed.until) == ("extra.example", 1060.0)
         assert change.egress.allowances == (words.Allowance(pattern="extra.example", until=1060.0),)
         assert room.audit.fields("egress.allow")["until"] == 1060.0
@@ -298,7 +71,7 @@ async def test_allowances_outlive_another_policy_and_a_new_coworkd_egress() -> N
     async with open_room() as room:
         await room.serve_bob()
         room.policies.allow_max_s = 100.0
-        await together(room.script.done(words.Change), room.egress.allow(allow()))
+        await together(room.script.done(words.Change), room.egress.allow(allow_call()))
         change, _ = await together(
             room.script.done(words.Change, closed=2), room.egress.change("bob", BOB, close_forbidden=True)
         )
@@ -314,7 +87,7 @@ def test_an_allowance_has_the_bound_of_the_profile(duration_s: float) -> None:
             await room.serve_bob()
             room.policies.allow_max_s = 100.0
             with pytest.raises(PolicyDenied, match="allow_max_s"):
-                await room.egress.allow(allow(duration_s=duration_s))
+                await room.egress.allow(allow_call(duration_s=duration_s))
             assert "egress.allow" not in room.audit.kinds
 
     run()
@@ -325,7 +98,7 @@ async def test_without_a_bound_nothing_is_allowed_for_a_time() -> None:
     async with open_room() as room:
         await room.serve_bob()
         with pytest.raises(PolicyDenied):
-            await room.egress.allow(allow())
+            await room.egress.allow(allow_call())
 
 
 @in_trio
@@ -334,7 +107,7 @@ async def test_a_strict_list_is_lifted_by_no_allowance() -> None:
         await room.serve_bob(words.SessionEgress(settings=(words.EgressSettings(source="strict.json", strict=True),)))
         room.policies.allow_max_s = 100.0
         with pytest.raises(PolicyDenied, match=r"strict\.json says strictAllowlist"):
-            await room.egress.allow(allow())
+            await room.egress.allow(allow_call())
 
 
 @in_trio
@@ -344,7 +117,7 @@ async def test_an_allowance_names_a_host_as_a_file_would() -> None:
         room.policies.allow_max_s = 100.0
         for host in ("*", "*.com", "https://x.example", "single", ""):
             with pytest.raises(InvalidParams):
-                await room.egress.allow(allow(host=host))
+                await room.egress.allow(allow_call(host=host))
 
 
 @in_trio
@@ -353,9 +126,9 @@ async def test_allowances_are_bounded() -> None:
         await room.serve_bob()
         room.policies.allow_max_s = 100.0
         for number in range(ALLOWANCE_LIMIT):
-            await together(room.script.done(words.Change), room.egress.allow(allow(f"h{number}.example")))
+            await together(room.script.done(words.Change), room.egress.allow(allow_call(f"h{number}.example")))
         with pytest.raises(Exception, match="allowances"):
-            await room.egress.allow(allow())
+            await room.egress.allow(allow_call())
 
 
 @in_trio
@@ -388,58 +161,6 @@ async def test_the_log_is_what_was_recorded() -> None:
 
 
 @in_trio
-async def test_a_session_that_is_refused_does_not_keep_others_from_being_handed_over() -> None:
-    async with open_room() as room:
-        await room.serve_bob()
-        await together(room.script.done(words.Serve), room.egress.serve_session("eve", BOB, ()))
-        room.script.hang_up()
-        await settle()
-        jump(1)
-        await room.script.begin(pid=78)
-        request = await room.script.next()
-        await room.script.say(words.Refused(id=request.id, message="too many open files"))
-        assert (await room.script.done(words.Serve)).session == "eve"
-        # The one that was refused is handed over with its next change.
-        serve, closed = await together(
-            room.script.done(words.Serve), room.egress.change("bob", BOB, close_forbidden=True)
-        )
-        assert (serve.session, closed, room.states[-1]) == ("bob", 0, None)
-
-
-@in_trio
-async def test_a_session_that_is_refused_is_told_and_handed_over_again() -> None:
-    async with open_room() as room:
-
-        async def refuse() -> None:
-            request = await room.script.next()
-            await room.script.say(words.Refused(id=request.id, message="too many open files"))
-
-        await together(refuse(), room.egress.serve_session("bob", BOB, ()))
-        assert room.states[-1] is not None
-        assert "session bob has no way out: coworkd-egress refused: too many open files" in room.states[-1]
-        jump(MEND_S)
-        await refuse()
-        await settle()
-        told = len(room.states)
-        jump(MEND_S)
-        await room.script.done(words.Serve)
-        await settle()
-        assert room.states[told:] == [None]
-
-
-@in_trio
-async def test_a_full_disk_keeps_no_session_from_the_next_one() -> None:
-    async with open_room() as room:
-        await room.serve_bob()
-        room.script.hang_up()
-        await settle()
-        room.audit.full = {"egress.begin"}
-        jump(1)
-        await room.script.begin(pid=78)
-        assert (await room.script.done(words.Serve)).session == "bob"
-
-
-@in_trio
 async def test_a_change_holds_while_it_is_away() -> None:
     """Nothing gets out until it has heard of it, so it is no failure."""
     async with open_room() as room:
@@ -449,29 +170,12 @@ async def test_a_change_holds_while_it_is_away() -> None:
         await settle()
         other = words.SessionEgress(settings=(words.EgressSettings(source="other.json"),))
         assert await room.egress.change("bob", other, close_forbidden=True) == 0
-        assert (await room.egress.allow(allow())).until == 1060.0
+        assert (await room.egress.allow(allow_call())).until == 1060.0
         jump(1)
         await room.script.begin(pid=78)
         serve = await room.script.done(words.Serve)
         assert [layer.source for layer in serve.egress.settings] == ["other.json"]
         assert len(serve.egress.allowances) == 1
-
-
-@in_trio
-async def test_a_change_that_is_refused_is_none() -> None:
-    async with open_room() as room:
-        await room.serve_bob()
-
-        async def refuse() -> None:
-            request = await room.script.next()
-            await room.script.say(words.Refused(id=request.id, message="no"))
-
-        other = words.SessionEgress(settings=(words.EgressSettings(source="other.json", allowed=("a.example",)),))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(refuse)
-            with pytest.raises(InternalError):
-                await room.egress.change("bob", other, close_forbidden=True)
-        assert not (await room.egress.check(calls.EgressCheck(host="a.example", session="bob"))).allowed
 
 
 @in_trio
@@ -500,7 +204,7 @@ async def test_an_allowance_does_not_bring_back_the_policy_it_was_asked_under() 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(set_policy)
             with pytest.raises(Unavailable, match="closed meanwhile"):
-                await room.egress.allow(allow())
+                await room.egress.allow(allow_call())
         assert room.egress.allowances("bob") == ()
 
 
@@ -517,32 +221,8 @@ async def test_allowances_at_the_same_time_all_hold() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take)
             for number in range(3):
-                nursery.start_soon(room.egress.allow, allow(f"h{number}.example"))
+                nursery.start_soon(room.egress.allow, allow_call(f"h{number}.example"))
         assert len(room.egress.allowances("bob")) == 3
-
-
-@in_trio
-async def test_listeners_are_not_closed_while_they_are_sent() -> None:
-    """Their numbers are soon others': another session's listeners would be served by this one's policy."""
-    async with open_room() as room:
-        await room.serve_bob()
-        room.script.hang_up()
-        await settle()
-        await room.egress.change("bob", INSPECTED, close_forbidden=False)
-        (listener,) = room.egress._served["bob"].listeners
-        jump(1)
-        await room.script.begin(pid=78)
-        get_ca = await room.script.next()
-        assert isinstance(get_ca, words.GetCa)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(room.egress.stop, "bob")
-            await settle()
-            os.fstat(listener)
-            await room.script.say(words.CaMade(id=get_ca.id, pem=b"PEM"))
-            await room.script.done(words.TrustRoots)
-            await room.script.done(words.Serve)
-            assert len(room.script.fds) == 1
-            await room.script.done(words.Stop)
 
 
 @in_trio
