@@ -141,6 +141,7 @@ def bad_heads() -> Iterator[Attack]:
     yield http("two CL", _POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!")
     yield http("CL list", _POST + b"Content-Length: 5, 5\r\n\r\nhello")
     yield http("CL sign", _POST + b"Content-Length: +5\r\n\r\nhello")
+    yield http("CL octal", _POST + b"Content-Length: 010\r\n\r\nhellohello")
     yield http("TE gzip", _POST + b"Transfer-Encoding: gzip\r\n\r\n", status=(400, 501))
     yield http("TE twice", _POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", status=(400, 501))
     yield http("TE with tab", _POST + b"Transfer-Encoding:\tchunked\x0b\r\n\r\n", status=(400, 501))
@@ -173,6 +174,8 @@ def bad_heads() -> Iterator[Attack]:
     yield http("17 KiB head", _GET + _HOST + b"X: " + b"a" * 17 * 1024 + b"\r\n\r\n", status=431)
     yield http("17 KiB without an end", _GET + b"X: " + b"a" * 17 * 1024, status=431)
     yield http("17 KiB of names", _GET + _HOST + b"a:\r\n" * 4352 + b"\r\n", status=431)
+    yield http("300 fields", _GET + _HOST + b"a:\r\n" * 300 + b"\r\n", status=431)
+    yield http("TRACE", b"TRACE" + _GET[3:] + _HOST + b"Max-Forwards: 0\r\n\r\n", status=501)
     yield http("17 KiB target", b"GET http://" + b"a" * 17 * 1024, status=(400, 414, 431))
     yield http(
         "unlisted in pieces", *_one_by_one(connect_head(f"unlisted.{dns.DOMAIN}")), status=403, mark=BY_ALLOWLIST
