@@ -497,7 +497,9 @@ class Connection:
         session, carrier, way, dial = self._session, self._carrier, self._way, self._dial
         reason = f"internal error, incident {incident}"
         record = self._record or Record(session.state, session.name, session.refusals, "unknown")
-        sent, received = (carrier.sent_bytes, carrier.received_bytes) if carrier is not None else (0, 0)
+        sent, received = self._carried
+        if carrier is not None:
+            sent, received = sent + carrier.sent_bytes, received + carrier.received_bytes
         record.fail(reason, sent_bytes=sent, received_bytes=received)
         self._carrier = self._pump = self._way = self._dial = None
         reset(self._socket)
