@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -131,7 +132,7 @@ class Sessions:
         where commands run on what is to change, and what judging and mounting raise.
         """
         name = parse_session_name(params.name)
-        async with self._lock(name):
+        async with self._in_turn(name):
             known = self._records.get(name)
             self._judge_resume(params, known)
             policy = await self._judge(params, known)
@@ -171,14 +172,14 @@ class Sessions:
     async def delete(self, params: calls.SessionDelete) -> RemovedSession:
         """Remove the session and all it holds. Raises `NotFound`, `InvalidState` if commands run and `force` is not given."""
         name = self._find(params.session).name
-        async with self._lock(name):
+        async with self._in_turn(name):
             return await self._delete(name, force=params.force, reason="asked for")
 
     async def open(self, name: str, /) -> SessionView:
         """See `ports.SessionDirectory`."""
         record = self._find_ready(name)
         if not self._openings.is_open(name):
-            async with self._lock(name):
+            async with self._in_turn(name):
                 record = self._find_ready(name)
                 policy = await self._policies.effective(record.profile, record.limits)
                 await self._openings.open(record, policy)
@@ -189,7 +190,7 @@ class Sessions:
         and what is wrong with the settings; a change that fails changes nothing.
         """
         name = self._find(params.session).name
-        async with self._lock(name):
+        async with self._in_turn(name):
             known = self._find_ready(name)
             wanted = _with_policy(known, params)
             policy = await self._policies.effective(wanted.profile, wanted.limits)
@@ -233,7 +234,7 @@ class Sessions:
         # One that is being opened may have been judged by the old ones.
         busy = (name for name, lock in self._locks.items() if lock.locked())
         for name in {*self._openings.names, *busy}:
-            async with self._lock(name):
+            async with self._in_turn(name):
                 record = self._records.get(name)
                 if record is not None and self._openings.is_open(name):
                     await self._refresh(record)
@@ -391,7 +392,7 @@ class Sessions:
             self._nursery.start_soon(self._delete_quietly, name, "its link is gone")
 
     async def _delete_quietly(self, name: str, reason: str) -> None:
-        async with self._lock(name):
+        async with self._in_turn(name):
             if name not in self._records:
                 return
             try:
@@ -415,8 +416,15 @@ class Sessions:
             raise InvalidState(f"session {name} is {record.state}: call session.ensure again", session=name)
         return record
 
-    def _lock(self, name: str) -> trio.Lock:
-        return self._locks.setdefault(name, trio.Lock())
+    @asynccontextmanager
+    async def _in_turn(self, name: str) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(name, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():  # nobody waits for it: what is kept does not grow with the names there ever were
+                self._locks.pop(name, None)
 
     def _count(self, name: str) -> int:
         return self._processes.count(name) if self._processes is not None else 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,14 @@ class SessionHouse:
 
     def home(self, name: str = "bob") -> Path:
         return Path(self.homes.path(name))
+
+
+@asynccontextmanager
+async def open_house(directory: Path, *, serve: bool = True) -> AsyncIterator[SessionHouse]:
+    house = SessionHouse(directory)
+    await house.sessions.load()
+    async with trio.open_nursery() as nursery:
+        if serve:
+            await nursery.start(house.sessions.serve)
+        yield house
+        nursery.cancel_scope.cancel()

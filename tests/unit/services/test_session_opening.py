@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from coworkd.model.calls import SessionDelete
 from coworkd.model.egress import EgressSettings, SessionEgress
 from coworkd.model.errors import SandboxSetupFailed
 from coworkd.model.launch import TreeBind
 from coworkd.model.policy import LimitsRequest
 from coworkd.services.session_opening import Openings
 from tests.unit.services.process_house import in_trio
-from tests.unit.services.session_house import LAYOUT, SessionHouse, record
+from tests.unit.services.session_house import LAYOUT, SessionHouse, open_house, record
 
 
 def openings(house: SessionHouse) -> Openings:
@@ -86,3 +87,34 @@ async def test_another_launcher_knows_nobody(tmp_path: Path) -> None:
     house.launcher.restart()
     assert (room.is_open("bob"), room.names) == (False, ())
     await house.egress.stop("bob")
+
+
+@in_trio
+async def test_a_session_is_served_when_it_opens_and_not_after_its_end(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json"]
+        await house.sessions.delete(SessionDelete(session="bob"))
+        assert house.egress.served == {}
+
+
+@in_trio
+async def test_another_launcher_gives_other_listeners(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        first = house.egress.listeners["bob"]
+        house.launcher.restart()
+        await house.sessions.open("bob")
+        assert house.egress.listeners["bob"] != ()
+        assert house.trace[-1] == "open bob"
+        assert first is not house.egress.listeners["bob"]
+
+
+@in_trio
+async def test_the_view_has_the_proxies_and_the_trust_of_this_moment(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        view = await house.sessions.open("bob")
+        assert (view.proxied, view.trust_bundle) == (True, None)
+        house.trust.bundle_path_inside = "/etc/coworkd/trust/ca-bundle.pem"
+        assert (await house.sessions.open("bob")).trust_bundle == "/etc/coworkd/trust/ca-bundle.pem"

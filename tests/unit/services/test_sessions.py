@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +30,7 @@ from coworkd.model.policy import LimitsRequest
 from coworkd.model.ports import OpenedSession
 from coworkd.services import sessions as room
 from tests.unit.services.process_house import in_trio, settle
-from tests.unit.services.session_house import SessionHouse, folder, record
-
-
-@asynccontextmanager
-async def open_house(directory: Path, *, serve: bool = True) -> AsyncIterator[SessionHouse]:
-    house = SessionHouse(directory)
-    await house.sessions.load()
-    async with trio.open_nursery() as nursery:
-        if serve:
-            await nursery.start(house.sessions.serve)
-        yield house
-        nursery.cancel_scope.cancel()
+from tests.unit.services.session_house import folder, open_house, record
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -426,37 +414,6 @@ def settings(*allowed: str) -> dict[str, Any]:
 
 
 @in_trio
-async def test_a_session_is_served_when_it_opens_and_not_after_its_end(tmp_path: Path) -> None:
-    async with open_house(tmp_path) as house:
-        await house.ensure()
-        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json"]
-        await house.sessions.delete(SessionDelete(session="bob"))
-        assert house.egress.served == {}
-
-
-@in_trio
-async def test_another_launcher_gives_other_listeners(tmp_path: Path) -> None:
-    async with open_house(tmp_path) as house:
-        await house.ensure()
-        first = house.egress.listeners["bob"]
-        house.launcher.restart()
-        await house.sessions.open("bob")
-        assert house.egress.listeners["bob"] != ()
-        assert house.trace[-1] == "open bob"
-        assert first is not house.egress.listeners["bob"]
-
-
-@in_trio
-async def test_the_view_has_the_proxies_and_the_trust_of_this_moment(tmp_path: Path) -> None:
-    async with open_house(tmp_path) as house:
-        await house.ensure()
-        view = await house.sessions.open("bob")
-        assert (view.proxied, view.trust_bundle) == (True, None)
-        house.trust.bundle_path_inside = "/etc/coworkd/trust/ca-bundle.pem"
-        assert (await house.sessions.open("bob")).trust_bundle == "/etc/coworkd/trust/ca-bundle.pem"
-
-
-@in_trio
 async def test_what_a_session_may_reach_changes_while_commands_run(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await house.ensure()
@@ -598,3 +555,16 @@ async def test_a_policy_whose_caller_has_gone_holds_as_a_whole(tmp_path: Path) -
             await house.sessions.set_policy(SetPolicy(session="bob", egress=settings("index.example")))
         assert house.stored()["bob"].egress == settings("index.example")
         assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json", "request"]
+
+
+@in_trio
+async def test_names_that_nobody_works_on_are_not_kept(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(house.sessions.refresh)
+            nursery.start_soon(house.sessions.delete, SessionDelete(session="bob"))
+        with pytest.raises(NotFound):
+            await house.ensure("eve", resume="existing")
+        assert house.sessions._locks == {}
