@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from coworkd.model.errors import CoworkError, DiskFailed
@@ -34,7 +33,6 @@ _CERTS = "certs"
 _SYSTEM_BUNDLE = "ca-certificates.crt"
 _OURS = "coworkd-"
 _NEW = ".new"
-_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _MAX_LINKS = 16
 _MAX_FILE_BYTES = 16 * 1024 * 1024
 _log = logging.getLogger("coworkd.trust")
