@@ -12,6 +12,7 @@ from coworkd.cli.control_tables import clock, print_fields, shown
 from coworkd.model.calls import EgressLayer
 from coworkd.model.errors import InvalidParams
 from coworkd.settings.json_lines import parse_json
+from coworkd.settings.tables import MAX_FILE_BYTES
 
 
 def read_settings(path: str | None) -> dict[str, Any] | None:
@@ -20,7 +21,7 @@ def read_settings(path: str | None) -> dict[str, Any] | None:
         return None
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise InvalidParams(f"{path} cannot be read: {error.strerror}", key="egress", path=path) from error
     tree, _ = parse_json(data, file=path)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from coworkd.cli.control_session_policy import read_settings
+from coworkd.cli.control_session_policy import layer_lines, read_settings
+from coworkd.model.calls import EgressLayer
 from coworkd.model.errors import InvalidParams
 from tests.unit.cli.conftest import Ctl
 from tests.unit.client.conftest import FakeGuest
@@ -42,6 +44,19 @@ POLICY: dict[str, Any] = {
     },
     "narrowed": [],
 }
+
+
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(InvalidParams, match="more than"):
+        read_settings("/dev/zero")
+
+
+def test_entries_that_were_left_out_are_said() -> None:
+    layer = EgressLayer(
+        source="big.json", allowed=("a.example",), denied=(), presets={}, allow_private=False, inspected=(), warnings=()
+    )
+    assert not any("more" in line for line in layer_lines(layer))
+    assert any("7 entries more" in line for line in layer_lines(structs.replace(layer, left_out=7)))
 
 
 @pytest.fixture
