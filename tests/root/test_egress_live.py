@@ -412,6 +412,30 @@ def test_policy_narrowed_while_coworkd_was_away_closes_what_it_forbids(room: Roo
         client.session_delete(session=name, force=True)
 
 
+def test_term_ends_every_tunnel_and_each_has_its_end_in_the_log(room: Room, tmp_path: Path) -> None:
+    policies = write_policies(tmp_path / "policies")
+    with (
+        room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as daemon,
+        client_of(daemon) as client,
+    ):
+        own = Room(lab=room.lab, daemon=daemon, client=client)
+        client.session_ensure(name="last", profile=PROFILE, folders=own.folders())
+        for _ in range(5):
+            Tunnel(own, "last")
+        pid = client.egress_status().pid
+        daemon.child.send_signal(signal.SIGTERM)
+        assert daemon.child.wait(20) == 0
+        assert not Path(f"/proc/{pid}").exists()
+    files = (tmp_path / "coworkd" / "state" / ".coworkd" / "audit").glob("audit-*")
+    records = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+    opened, closed = (
+        sorted(record["connection"] for record in records if record["kind"] == kind)
+        for kind in ("egress.decision", "egress.close")
+    )
+    assert opened == closed
+    assert len(opened) == 5
+
+
 def test_each_coworkd_egress_is_a_user_of_its_own(room: Room, tmp_path: Path) -> None:
     with room.lab.running_daemon(tmp_path / "coworkd") as other, client_of(other) as client:
         uids = [
