@@ -425,7 +425,7 @@ def test_term_ends_every_tunnel_and_each_has_its_end_in_the_log(room: Room, tmp_
         pid = client.egress_status().pid
         daemon.child.send_signal(signal.SIGTERM)
         assert daemon.child.wait(20) == 0
-        assert not Path(f"/proc/{pid}").exists()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of coworkd-egress", timeout_s=2)
     files = (tmp_path / "coworkd" / "state" / ".coworkd" / "audit").glob("audit-*")
     records = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
     opened, closed = (
