@@ -29,13 +29,13 @@ def read_settings(path: str | None) -> dict[str, Any] | None:
 
 
 def set_policy(args: argparse.Namespace) -> int:
-    if args.profile is None and args.egress is None:
-        raise InvalidParams("nothing to set: give --profile or --egress", key="profile")
+    if args.profile is None and args.egress is None and not args.no_egress:
+        raise InvalidParams("nothing to set: give --profile, --egress or --no-egress", key="profile")
     with open_client(args) as client:
         answer = client.session_set_policy(
             session=args.session,
             profile=args.profile,
-            egress=read_settings(args.egress),
+            egress={} if args.no_egress else read_settings(args.egress),
             close_forbidden=not args.keep_open,
         )
     if args.json:

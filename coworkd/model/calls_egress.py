@@ -133,7 +133,8 @@ class EgressLayer(Struct, frozen=True, kw_only=True):
 
 
 class SetPolicy(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is left out stays as it is. `egress` is an object as in an srt-settings file, and can only narrow the profile's."""
+    """What is left out stays as it is. `egress` is an object as in an srt-settings file, and can only narrow the
+    profile's; an empty one takes an earlier one away."""
 
     session: str
     profile: str | None = None

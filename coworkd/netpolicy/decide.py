@@ -20,7 +20,6 @@ from coworkd.model.egress import Allowance, EgressSettings, Inspection, MitmProx
 from coworkd.netpolicy.hosts import BadHost, canonical_host
 from coworkd.netpolicy.no_proxy import NoProxy
 from coworkd.netpolicy.patterns import PatternIndex
-from coworkd.netpolicy.proxy_url import usable_proxy
 
 MATCHES_NOTHING = ""
 """Stands in `Inspection.token_sha256` where two layers approve no token in common: no digest is empty."""
@@ -131,8 +130,9 @@ class _Ways:
         profile = session.settings[0] if session.settings else None
         parent = profile.parent if profile is not None else None
         self._upstream = session.upstream
-        self._plain = usable_proxy(parent.http) if parent is not None else None
-        self._tunnel = (usable_proxy(parent.https) if parent is not None else None) or self._plain
+        # A URL that is no proxy stays the way: who set one does not expect to go without, so it is refused when it is dialled.
+        self._plain = parent.http if parent is not None else None
+        self._tunnel = (parent.https if parent is not None else None) or self._plain
         self._no_proxy = NoProxy(parent.no_proxy if parent is not None else "")
         self._mitm = profile.mitm if profile is not None else None
         self._mitm_domains = PatternIndex(self._mitm.domains if self._mitm is not None else ())

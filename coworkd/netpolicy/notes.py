@@ -82,7 +82,7 @@ def _all(tree: Mapping[str, Any]) -> Iterator[str]:
     for key in ("http", "https"):
         url = network.get("parentProxy", {}).get(key)
         if url is not None and parse_proxy_url(url) is None:
-            yield f"network.parentProxy.{key} is no proxy that can be used, and is passed over: http, https or socks5h"
+            yield f"network.parentProxy.{key} is no proxy that can be used, so what would go through it is refused: http, https or socks5h"
 
 
 def _idle(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -66,8 +66,3 @@ def parse_proxy_url(url: str) -> ProxyUrl | None:
         username=unquote(user) if user or colon else None,
         password=unquote(password) if colon else None,
     )
-
-
-def usable_proxy(url: str | None) -> str | None:
-    """`url` where it is a proxy that can be used."""
-    return url if url is not None and parse_proxy_url(url) is not None else None

@@ -458,7 +458,8 @@ def _updated(record: SessionRecord, params: calls.SessionEnsure) -> SessionRecor
 
 def _with_policy(record: SessionRecord, params: calls.SetPolicy) -> SessionRecord:
     given = {"profile": params.profile, "limits": params.limits, "egress": params.egress}
-    return structs.replace(record, **{name: value for name, value in given.items() if value is not None})
+    wanted = structs.replace(record, **{name: value for name, value in given.items() if value is not None})
+    return wanted if wanted.egress else structs.replace(wanted, egress=None)
 
 
 def _policy_record(record: SessionRecord, policy: EffectivePolicy, narrowed: tuple[str, ...]) -> dict[str, object]:

@@ -44,7 +44,10 @@ LINGERER = "47113"
 """Seconds of a sleep that is told from every other by this number."""
 
 FORBIDDEN, ALLOWED = "files.example.org", "api.anthropic.com"
-ASK_PROXY = f"exec 3<>/dev/tcp/127.0.0.1/3128; printf 'CONNECT {FORBIDDEN}:443 HTTP/1.1\\r\\nHost: {FORBIDDEN}:443\\r\\n\\r\\n' >&3; cat <&3"
+ASK_PROXY = (
+    f"exec 3<>/dev/tcp/127.0.0.1/3128; to={FORBIDDEN}:443; "
+    r"printf 'CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n' $to $to >&3; cat <&3"
+)
 CONNECT = f"exec 3<>/dev/tcp/{UNREACHABLE}/80"
 OPEN_VSOCK = f"import socket; socket.socket({VSOCK}, socket.SOCK_STREAM)"
 LEAVE_BEHIND = f"setsid sh -c 'sleep {LINGERER} & exec sleep {LINGERER}' & echo 'left one behind'"

@@ -86,9 +86,15 @@ def test_set_can_leave_connections_open(ctl: Ctl, guest: FakeGuest, capsys: pyte
     assert json.loads(capsys.readouterr().out) == SET
 
 
+def test_set_takes_a_file_away(ctl: Ctl, guest: FakeGuest) -> None:
+    guest.answers["session.set_policy"] = lambda _: SET
+    assert ctl("policy", "set", "work", "--no-egress") == 0
+    assert guest.called("session.set_policy")[0]["egress"] == {}
+
+
 def test_set_wants_something_to_set(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl("policy", "set", "work") == 1
-    assert "--profile or --egress" in capsys.readouterr().err
+    assert "--profile, --egress or --no-egress" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -183,12 +183,14 @@ def test_the_parent_of_the_profile_takes_what_is_not_near(host: str, tunnel: boo
         (ParentProxy(http="http://h:1"), True, "http://h:1"),
         (ParentProxy(https="http://h:1"), True, "http://h:1"),
         (ParentProxy(https="http://h:1"), False, "direct"),
-        (ParentProxy(http="ftp://h:1"), False, "direct"),
-        (ParentProxy(http="http://h:1", https="ftp://h:1"), True, "http://h:1"),
+        (ParentProxy(http="ftp://h:1"), False, "ftp://h:1"),
+        (ParentProxy(http="http://h:1", https="ftp://h:1"), True, "ftp://h:1"),
         (ParentProxy(), True, "direct"),
     ],
 )
-def test_one_proxy_stands_in_for_the_other_as_in_sandbox_runtime(parent: ParentProxy, tunnel: bool, route: str) -> None:
+def test_one_proxy_stands_in_for_the_other_and_an_unusable_one_is_no_way_around_it(
+    parent: ParentProxy, tunnel: bool, route: str
+) -> None:
     assert rules(layer(parent=parent)).route("far.example", 443, tunnel=tunnel) == route
 
 

@@ -476,6 +476,16 @@ async def test_what_it_may_reach_outlives_a_restart(tmp_path: Path) -> None:
 
 
 @in_trio
+async def test_empty_settings_take_earlier_ones_away(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        await house.sessions.set_policy(SetPolicy(session="bob", egress=settings("index.example")))
+        await house.sessions.set_policy(SetPolicy(session="bob", egress={}))
+        assert [layer.source for layer in house.egress.served["bob"].settings] == ["egress/default.json"]
+        assert house.stored()["bob"].egress is None
+
+
+@in_trio
 async def test_policies_that_changed_on_disk_reach_every_open_session(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await house.ensure("bob")
