@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 import pytest
 
+from coworkd.egressd.faults import Faults
 from coworkd.egressd.inspect import Inspecting
 from coworkd.egressd.loop import IN
 from coworkd.egressd.pump import Inspector
@@ -49,6 +50,11 @@ def settings(*allowed: str, denied: tuple[str, ...] = ()) -> EgressSettings:
 
 def session_egress(*allowed: str, upstream: str = "direct", limits: EgressLimits | None = None) -> SessionEgress:
     return SessionEgress(settings=(settings(*allowed),), upstream=upstream, limits=limits or EgressLimits())
+
+
+def _expect_none(fault: str) -> None:
+    """A fault of ours is contained where it matters, and none of a test that does not ask for it."""
+    raise AssertionError(fault)
 
 
 class Names:
@@ -89,6 +95,7 @@ class House:
             trusted_uid=os.geteuid(),
             clock=self.clock,
         )
+        self.egress.state.faults = Faults(self.clock, _expect_none)
         self.egress.start()
         stack.callback(self.egress.close)
         self.records = True
