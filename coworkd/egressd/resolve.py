@@ -188,7 +188,7 @@ class Resolver:
                 job.result = addresses or NotFound("has no address")
             except socket.gaierror as error:
                 job.result = NotFound(_reason(error))
-            except (OSError, UnicodeError) as error:
+            except Exception as error:  # noqa: BLE001 - a thread that ended would be missing for ever, as would the answer
                 job.result = NotFound(f"could not be looked up: {error}")
             self._done.append(job)
             with contextlib.suppress(OSError):

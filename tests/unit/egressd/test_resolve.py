@@ -30,6 +30,8 @@ class Names:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         if host.startswith("silent"):
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        if host.startswith("odd"):
+            raise ValueError("embedded null character")
         if host.startswith("empty"):
             return []
         if host.startswith("many"):
@@ -86,6 +88,13 @@ def test_a_failure_says_what_it_was(loop: Loop, resolver: Resolver, host: str, w
     result = resolve(loop, resolver, host)
     assert isinstance(result, NotFound)
     assert str(result) == words
+
+
+def test_an_odd_failure_costs_no_thread(loop: Loop, resolver: Resolver) -> None:
+    for number in range(2 * THREADS):
+        result = resolve(loop, resolver, f"odd{number}.example")
+        assert str(result) == "could not be looked up: embedded null character"
+    assert resolve(loop, resolver, "index.example") == ["198.51.100.7"]
 
 
 def test_an_answer_is_bounded(loop: Loop, resolver: Resolver) -> None:
