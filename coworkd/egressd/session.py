@@ -97,8 +97,12 @@ class Session:
         if self._listening or not self._may_accept():
             return
         self._listening = True
-        for listener in self._listeners:
-            self.state.loop.register(listener.fileno(), IN, partial(self._accept, listener))
+        try:
+            for listener in self._listeners:
+                self.state.loop.register(listener.fileno(), IN, partial(self._accept, listener))
+        except OSError:  # the kernel has no memory for it now (ENOMEM, ENOSPC of epoll_ctl(2))
+            self._pause()
+            self._scarce_until = self.state.loop.now + _SCARCE_WAIT_S  # the sweep tries again
 
     def closed(self, connection: Connection) -> None:
         """One has ended."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import resource
 import socket
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coworkd.egressd.loop import Loop
 from coworkd.model.egress import EgressLimits
 from tests.unit.egressd.egress_house import House, open_house, session_egress
 from tests.unit.egressd.sockets import open_fds
@@ -55,6 +57,20 @@ def test_a_lack_of_descriptors_for_the_way_out_is_unavailable(house: House) -> N
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     house.records = True
     assert client.hear()[9:12] in (b"502", b"503")
+
+
+def test_a_lack_of_memory_for_the_listeners_passes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = house.serve(session_egress("server.example", limits=EgressLimits(connections=1)))
+    clients = [house.client(proxy) for _ in range(3)]
+    house.until(lambda: house.count().connections == 2)
+    monkeypatch.setattr(Loop, "register", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+    for client in clients[:2]:
+        client.socket.close()
+    house.until(lambda: house.count().connections == 0)
+    house.turn(3)
+    monkeypatch.undo()
+    house.pass_time(0.3)
+    house.until(lambda: house.count().connections == 1)
 
 
 def test_one_who_only_connects_does_not_hold_up_others(house: House) -> None:
