@@ -291,6 +291,10 @@ def test_flipped_byte_in_the_audit_log_is_found(place: Path) -> None:
         assert not client.audit_verify().ok
 
 
+def kinds_of(client: Client) -> list[str]:
+    return [record["kind"] for record in client.audit_tail(limit=500).records]
+
+
 def test_every_effect_is_in_the_audit_log(place: Path) -> None:
     with running_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
@@ -298,9 +302,10 @@ def test_every_effect_is_in_the_audit_log(place: Path) -> None:
         process.signal("CONT")
         process.kill(0)
         process.wait(5)
+        # An exit is told before its record is written: it has happened already.
+        wait_until(lambda: "process.exit" in kinds_of(client), "the record of the exit")
         client.session_delete(session="work", force=True)
-        records = client.audit_tail(limit=500).records
-    kinds = [record["kind"] for record in records]
+        kinds = kinds_of(client)
     wanted = [
         "daemon.start",
         "session.create",
