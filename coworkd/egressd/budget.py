@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from coworkd.egressd.loop import Turning
 
-TURN_S = 0.01
+TURN_S = 0.002
 
 
 class Budget:

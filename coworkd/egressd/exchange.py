@@ -4,7 +4,7 @@ Rules
 - Bytes wait for a side up to `BUFFER_LIMIT_BYTES`, then the other is not read; what waits is bounded by that and one read. A side for which
   twice as much waits is not read either: what a pump answers by itself (a KeyUpdate of TLS) is bounded as well.
 - One read a side and a turn, while the session has time left in it (`budget`). One that took long to understand makes the exchange's next
-  ones small.
+  ones smaller, until they are quick again.
 - The exchange ends in one of four ways (`Outcome`); the upstream is closed then, unless the bytes go on raw. The client stays its owner's.
 """
 
@@ -23,8 +23,8 @@ from coworkd.egressd.pump import BUFFER_LIMIT_BYTES, Pump, Sends
 from coworkd.egressd.race import connect_words
 
 _READ_BYTES = 65536
-_SMALL_READ_BYTES = 4096
-_LONG_S = 0.005
+_SMALL_READ_BYTES = 512
+_LONG_S = 0.002
 _TROUBLE = select.EPOLLERR | select.EPOLLHUP
 
 Outcome = Literal["done", "ended", "raw", "lost"]
@@ -192,8 +192,11 @@ class Exchange:
     def _understand(self, receive: Callable[[bytes], Sends], data: bytes) -> None:
         since = self._budget.begin()
         self._take(receive(data))
-        if self._budget.spend(since) > _LONG_S:
-            self._read_bytes = _SMALL_READ_BYTES
+        took_s = self._budget.spend(since)
+        if took_s > _LONG_S:
+            self._read_bytes = max(_SMALL_READ_BYTES, min(self._read_bytes, len(data)) // 4)
+        elif took_s < _LONG_S / 4:
+            self._read_bytes = min(_READ_BYTES, self._read_bytes * 2)
 
     def _take(self, sends: Sends) -> None:
         self._client.out += sends.client

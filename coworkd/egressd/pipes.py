@@ -18,6 +18,9 @@ from coworkd.system import splice
 
 BIG_BYTES = 256 * 1024
 """A quarter more than the rate of the default's 64 KiB; more brings no more."""
+TURN_BYTES = 1024 * 1024
+_LEAST_BYTES = 32 * 1024
+_RISE = 2
 _BIG_LIMIT = 64
 _SCARCE = 48
 _SHARE = 16
@@ -26,12 +29,32 @@ _IDLE_SMALL_LIMIT = 32
 
 
 class Share:
-    """How many big pipes one session's stalled directions hold."""
+    """What one session has of what all share: big pipes that its stalled directions hold, and bytes a turn.
 
-    __slots__ = ("big",)
+    A direction may move `allowance` bytes in a turn. Where all of them together moved more than `TURN_BYTES` in the turn before, each may
+    move less in this one, so that a session with many busy tunnels gets no more than one with a single one.
+    """
+
+    __slots__ = ("_allowance", "_moved", "_turn", "big")
 
     def __init__(self) -> None:
         self.big = 0
+        self._allowance = TURN_BYTES
+        self._moved = 0
+        self._turn = 0
+
+    def allowance(self, turn: int) -> int:
+        """What one direction may move in this turn."""
+        if turn != self._turn:
+            much = self._moved * _RISE > TURN_BYTES
+            wanted = self._allowance * TURN_BYTES // self._moved if much else self._allowance * _RISE
+            self._allowance = max(_LEAST_BYTES, min(wanted, TURN_BYTES))
+            self._moved, self._turn = 0, turn
+        return self._allowance
+
+    def count(self, moved: int) -> None:
+        """So much was moved in the turn of the last `allowance`."""
+        self._moved += moved
 
 
 class Pipe:

@@ -8,7 +8,7 @@ Rules
 - A direction whose destination has no room is stalled: its source is not read until the destination is writable. Interest in the epoll
   changes then and at an end of file, at no other time. A descriptor of which nothing is wanted is still watched for a reset, and taken
   out once both its sides are shut, which would be told of again and again.
-- At most `TURN_BYTES` a direction and a turn: a fast tunnel waits for the others.
+- At most `TURN_BYTES` a direction and a turn, and a session's busy directions share them: a fast tunnel waits for the others.
 - An end of file goes on as such (shutdown of the other's sending side); when both directions have ended the tunnel has. A reset goes on
   as a reset, and ends both directions.
 - Where a socket cannot be spliced (EINVAL), or there is no descriptor for a pipe, bytes are copied: slower, never wrong.
@@ -30,7 +30,6 @@ from coworkd.egressd.pipes import BIG_BYTES, Pipe, PipePool, Share
 from coworkd.egressd.tcp import bound_unsent, reset, room
 from coworkd.system import splice
 
-TURN_BYTES = 1024 * 1024
 _FIRST_CREDIT_BYTES = 16 * 1024
 """What any fresh socket takes: short exchanges never ask."""
 _LOW_CREDIT_BYTES = 4096
@@ -202,6 +201,7 @@ class Relay:
             return
         if flow.moved != before:
             self.moved_at = self._loop.now
+            self._share.count(flow.moved - before)
         if self._up.done and self._down.done:
             self.end("")
             return
@@ -247,7 +247,7 @@ class Relay:
             return False
         if flow.held and not self._push(flow):
             return False
-        left = TURN_BYTES
+        left = self._share.allowance(self._loop.turns)
         while left > 0 and not flow.done:
             if flow.credit < _LOW_CREDIT_BYTES:
                 if flow.bounded is None:

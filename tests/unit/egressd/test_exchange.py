@@ -146,9 +146,10 @@ class Slow(Crossing):
         super().__init__()
         self._clock = clock
         self._sizes = sizes
+        self.takes_s = 1.5 * TURN_S
 
     def receive_upstream(self, data: bytes) -> Sends:
-        self._clock.now += 1.5 * TURN_S
+        self._clock.now += self.takes_s
         self._sizes.append(len(data))
         return NOTHING
 
@@ -167,9 +168,15 @@ def test_a_session_that_is_hard_to_understand_has_its_share_of_a_turn(loop: Loop
     turn_until(loop, lambda: sum(sizes) == 200_000)
     assert len(sizes) - before <= loop.turns - turns
     sizes.clear()
+    slow = pairs[0].exchange._pump
+    assert isinstance(slow, Slow)
     pairs[0].server.send(bytes(10_000))
     turn_until(loop, lambda: sum(sizes) == 10_000)
     assert max(sizes) <= 4096
+    slow.takes_s = 0.0
+    pairs[0].server.send(bytes(100_000))
+    turn_until(loop, lambda: sum(sizes) == 110_000)
+    assert max(sizes) > 16_000  # it was slow once, not for ever
     for pair in pairs:
         pair.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coworkd.egressd.pipes import BIG_BYTES, Pipe, PipePool, Share
+from coworkd.egressd.pipes import BIG_BYTES, TURN_BYTES, Pipe, PipePool, Share
 from coworkd.system import splice
 
 
@@ -108,3 +108,22 @@ def test_without_descriptors_a_pipe_is_an_error(pool: PipePool) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.errno == errno.EMFILE
     pool.give_back(only)
+
+
+def test_busy_directions_share_a_turn_and_a_lonely_one_has_it_back() -> None:
+    share = Share()
+    for turn in range(1, 12):
+        for _ in range(8):
+            share.count(share.allowance(turn))
+    assert share.allowance(12) == TURN_BYTES // 8
+    for turn in range(13, 20):
+        share.count(share.allowance(turn))
+    assert share.allowance(20) == TURN_BYTES
+
+
+def test_slow_directions_are_not_made_slower() -> None:
+    share = Share()
+    for turn in range(1, 12):
+        for _ in range(100):
+            share.count(min(1000, share.allowance(turn)))
+    assert share.allowance(12) == TURN_BYTES

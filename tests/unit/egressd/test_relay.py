@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from coworkd.egressd.loop import Loop
-from coworkd.egressd.pipes import PipePool, Share
-from coworkd.egressd.relay import TURN_BYTES, Relay
+from coworkd.egressd.pipes import TURN_BYTES, PipePool, Share
+from coworkd.egressd.relay import Relay
 from coworkd.egressd.tcp import UNSENT_BYTES, reset
 from coworkd.system import splice
 from tests.unit.egressd.sockets import fill, open_fds, read_all, tcp_pair, turn_until
@@ -20,10 +20,18 @@ from tests.unit.egressd.sockets import fill, open_fds, read_all, tcp_pair, turn_
 class Tunnel:
     """One relay between `client` and `server`, the far ends, which are the test's."""
 
-    def __init__(self, loop: Loop, pool: PipePool, *, unix: bool = False, buffer_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        pool: PipePool,
+        *,
+        unix: bool = False,
+        buffer_bytes: int | None = None,
+        share: Share | None = None,
+    ) -> None:
         self.loop = loop
         self.ends: list[str] = []
-        self.share = Share()
+        self.share = share or Share()
         self.client, near = socket.socketpair() if unix else tcp_pair(buffer_bytes=buffer_bytes)
         self.client.setblocking(False)
         near.setblocking(False)
@@ -347,3 +355,28 @@ def test_two_hundred_stalled_readers_leave_a_new_tunnel_its_pipe(loop: Loop, poo
     for tunnel in (*tunnels, new):
         tunnel.close()
     assert open_fds() == before
+
+
+def test_many_busy_tunnels_of_a_session_get_no_more_than_one_of_another(loop: Loop, pool: PipePool) -> None:
+    share = Share()
+    crowd, alone = [Tunnel(loop, pool, share=share) for _ in range(8)], Tunnel(loop, pool)
+    tunnels = [*crowd, alone]
+    for tunnel in tunnels:
+        tunnel.start()
+
+    def flow(turns: int) -> tuple[list[int], int]:
+        before = [tunnel.relay.sent_bytes for tunnel in tunnels]
+        for _ in range(turns):
+            for tunnel in tunnels:
+                fill(tunnel.client)
+                read_all(tunnel.server)
+            loop.turn(0.01)
+        moved = [tunnel.relay.sent_bytes - was for tunnel, was in zip(tunnels, before, strict=True)]
+        return moved[:-1], moved[-1]
+
+    flow(20)
+    of_crowd, of_alone = flow(60)
+    assert sum(of_crowd) < 1.5 * of_alone
+    assert max(of_crowd) < 2 * min(of_crowd)
+    for tunnel in tunnels:
+        tunnel.close()
