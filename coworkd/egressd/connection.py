@@ -355,13 +355,20 @@ class Connection:
             )
             return
         try:
-            pump = self._session.state.inspector.inspect(verdict.host, verdict.port, inspection, record.request)
+            pump = self._session.state.inspector.inspect(verdict.host, verdict.port, inspection, self._tell_request)
         except (ImportError, OSError) as error:  # it is to be looked at, so it does not go unseen
             self._cut(f"inspection is wanted, and not to be had: {error}")
             return
         from_client = front.rest
         self._front = None
         self._carry(pump, way, from_client=from_client)
+
+    def _tell_request(self, method: str, path: str, status: int, reason: str) -> bool:
+        """See `pump.TellRequest`. One past the rate is the connection's last, and the next one has to be accepted."""
+        assert self._record is not None
+        is_last = self._record.request(method, path, status, reason)
+        is_further, self._served = self._served, True
+        return (is_further and not self._session.take_token()) or is_last
 
     def _relay(self, way: Way, *, to_client: bytes, to_upstream: bytes, masks: tuple[int, int]) -> None:
         session = self._session

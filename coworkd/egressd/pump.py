@@ -72,7 +72,7 @@ class Pump(Protocol):
 
 TellRequest = Callable[[str, str, int, str], bool]
 """Method, path without its query, status, and a reason where it was refused: one request of an inspected connection. True where there
-is no room for more: then this is the connection's last."""
+is no room for more, or its session asks too fast: then this is the connection's last."""
 
 
 class Inspector(Protocol):

@@ -2,7 +2,8 @@
 
 Rules
 - Past `limits.connections` at once, or without a token for the rate, a connection is still accepted, and refused in its own protocol
-  once it has said what it wants. Each further plain request of a connection takes a token too: it is a way out of its own.
+  once it has said what it wants. Each further plain request of a connection takes a token too: it is a way out of its own. So
+  does each inspected one, for it is a record of its own; without a token it is its connection's last.
 - Past twice the number nothing is accepted; what comes waits in the backlog until there is room.
 - Nothing is accepted while no event can be kept, nor for a moment after a lack of descriptors: that ends by others' closing.
 - Listening sockets have copies elsewhere, so they are taken out of the loop by name before they are closed.

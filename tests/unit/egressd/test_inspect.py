@@ -12,7 +12,7 @@ from coworkd.egressd.inspect import Inspecting
 from coworkd.egressd.inspect_ca import InspectionCa
 from coworkd.egressd.inspect_pump import InspectedPump
 from coworkd.egressd.pump import Inspector, Pump
-from coworkd.model.egress import EgressSettings, Inspection, SessionEgress
+from coworkd.model.egress import EgressLimits, EgressSettings, Inspection, SessionEgress
 from tests.unit.certificates import make, make_authority
 from tests.unit.egressd.egress_house import Client, House, open_house
 from tests.unit.egressd.inspected_room import Peer, trusting
@@ -97,19 +97,20 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
         yield opened
 
 
-def inspected(*tokens: str) -> SessionEgress:
+def inspected(*tokens: str, limits: EgressLimits | None = None) -> SessionEgress:
     inspection = Inspection(domains=(HOST,), token_sha256=tokens)
-    return SessionEgress(settings=(EgressSettings(source="test.json", allowed=(HOST,), inspect=inspection),))
+    settings = EgressSettings(source="test.json", allowed=(HOST,), inspect=inspection)
+    return SessionEgress(settings=(settings,), limits=limits or EgressLimits())
 
 
 class Talk:
     """A client that spoke TLS through the proxy, and its server; every byte goes through real sockets."""
 
-    def __init__(self, house: House, *tokens: str) -> None:
+    def __init__(self, house: House, *tokens: str, limits: EgressLimits | None = None) -> None:
         self.house = house
         server = house.server()
         self.port = server.port
-        self._client = house.client(house.serve(inspected(*tokens)))
+        self._client = house.client(house.serve(inspected(*tokens, limits=limits)))
         assert b" 200 " in self._client.connect(f"{HOST}:{server.port}")
         self._server = server.accept()
         self.client = Peer(trusting(house.egress.state.inspector.ca_pem()), server_hostname=HOST)
@@ -127,6 +128,13 @@ class Talk:
     def ask(self, *lines: str, body: bytes = b"") -> None:
         head = "\r\n".join([*lines, f"Host: {HOST}:{self.port}", "", ""])
         self.client.say(head.encode() + body)
+
+    def exchange(self, path: str, body: bytes, count: int) -> None:
+        """A request and its answer, the `count`th of that body."""
+        self.ask(f"GET {path} HTTP/1.1")
+        self.until(lambda: f"GET {path} ".encode() in self.server.heard)
+        self.server.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        self.until(lambda: self.client.heard.count(body) == count)
 
     def requests(self) -> list[tuple[str, str, int]]:
         return [(one.method, one.path, one.status) for one in self.house.events if one.kind == "request"]
@@ -171,6 +179,16 @@ def test_requests_are_passed_judged_and_told(house: House) -> None:
     assert talk.requests() == [("GET", "/a", 200), ("GET", "/b", 401)]
     assert house.kinds() == ["open", "request", "request", "close"]
     assert b"/b" not in talk.server.heard
+
+
+def test_requests_count_for_the_sessions_rate(house: House) -> None:
+    """Each is a record: who keeps one connection open fills the log no faster than others do."""
+    talk = Talk(house, limits=EgressLimits(rate_per_s=1, burst=2))
+    for number, path in enumerate(("/0", "/1", "/2"), 1):
+        talk.exchange(path, b"ok", number)
+    talk.until(lambda: talk.client.ended)
+    assert not talk.client.torn
+    assert [path for _, path, _ in talk.requests()] == ["/0", "/1", "/2"]
 
 
 def test_large_bodies_arrive_whole_both_ways(house: House) -> None:
