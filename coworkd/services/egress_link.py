@@ -31,6 +31,8 @@ SHORT_ANSWER_S = 5.0
 """Of `Begin` and `Quit`: for these coworkd's own end waits."""
 _RETRY_S = 0.1
 _RETRY_MAX_S = 2.0
+_STEADY_S = 5.0
+"""A conversation that ends sooner counts as another failure: who dies as often as it is started is started ever less often."""
 _log = logging.getLogger("coworkd.egress")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(words.Reply)
@@ -92,7 +94,7 @@ class EgressLink:
                 await trio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _RETRY_MAX_S)
                 continue
-            delay_s = _RETRY_S
+            began = trio.current_time()
             self._socket = connection
             try:
                 async with trio.open_nursery() as nursery:
@@ -103,7 +105,10 @@ class EgressLink:
                 self._let_go(connection)
             if not self._quitting:
                 self._on_state("coworkd-egress is gone, nothing gets out; it is being started again")
-                await trio.sleep(_RETRY_S)
+                if trio.current_time() - began >= _STEADY_S:
+                    delay_s = _RETRY_S
+                await trio.sleep(delay_s)
+                delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
     async def ask(self, request: words.Request, fds: Sequence[int] = (), *, within_s: float = ANSWER_S) -> words.Answer:
         """Send a request and wait for its answer. Raises `Unavailable` where there is none to be had, `InternalError` for a refusal."""

@@ -183,6 +183,35 @@ async def test_one_that_cannot_be_reached_is_told_and_tried_again() -> None:
 
 
 @in_trio
+async def test_one_that_dies_again_and_again_is_started_less_often() -> None:
+    async with open_room() as room:
+
+        async def come_and_go(lived_s: float) -> None:
+            await room.script.begin()
+            await settle()
+            jump(lived_s)
+            room.script.hang_up()
+            await settle()
+
+        async def waits_for(seconds: float) -> None:
+            connections = room.script.connections
+            jump(seconds - 0.01)
+            await settle()
+            assert room.script.connections == connections
+            jump(0.02)
+            await settle()
+            assert room.script.connections == connections + 1
+
+        for delay_s in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
+            await come_and_go(0.0)
+            await waits_for(delay_s)
+        await come_and_go(6.0)
+        await waits_for(0.1)
+        await room.script.begin()
+        await settle()
+
+
+@in_trio
 async def test_words_that_are_none_end_the_conversation() -> None:
     async with open_room() as room:
         await room.script.begin()
