@@ -22,9 +22,9 @@ from collections.abc import Callable
 
 from coworkd.egressd.loop import IN, Loop, close_quietly
 
-THREADS = 8
+THREADS = 24
 _SHARE = 3
-_SCARCE = 5
+_SCARCE = 16
 _SESSION_LIMIT = 256
 _TOTAL_LIMIT = 2048
 _STACK_BYTES = 256 * 1024
