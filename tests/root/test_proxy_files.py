@@ -103,14 +103,7 @@ def read_head(link: socket.socket) -> bytes:
 # -- ssh ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def ssh() -> str:
-    path = shutil.which("ssh", path="/usr/bin")
-    if path is None:
-        pytest.skip("there is no ssh here")
-    return path
-
-
+@pytest.mark.needs("ssh")
 @pytest.mark.parametrize(
     "argv",
     [
@@ -120,7 +113,7 @@ def ssh() -> str:
     ],
     ids=["ssh", "git-url", "git-short"],
 )
-def test_ssh_comes_through_the_proxy(launcher: Started, tmp_path: Path, ssh: str, argv: list[str]) -> None:
+def test_ssh_comes_through_the_proxy(launcher: Started, tmp_path: Path, argv: list[str]) -> None:
     with bob(launcher, tmp_path / "home") as (talk, listeners):
         stdout, stderr = start(talk, argv)
         with accept_any(listeners) as link:
@@ -132,7 +125,8 @@ def test_ssh_comes_through_the_proxy(launcher: Started, tmp_path: Path, ssh: str
         assert "closed" in ended(talk, stdout, stderr)[1]
 
 
-def test_ssh_says_why_it_was_refused(launcher: Started, tmp_path: Path, ssh: str) -> None:
+@pytest.mark.needs("ssh")
+def test_ssh_says_why_it_was_refused(launcher: Started, tmp_path: Path) -> None:
     with bob(launcher, tmp_path / "home") as (talk, listeners):
         stdout, stderr = start(talk, ["ssh", "-oBatchMode=yes", "git@git.example.test"])
         with accept_any(listeners) as link:
@@ -141,7 +135,8 @@ def test_ssh_says_why_it_was_refused(launcher: Started, tmp_path: Path, ssh: str
         assert "git.example.test:22: Connection blocked by network allowlist" in ended(talk, stdout, stderr)[1]
 
 
-def test_the_users_own_configuration_of_ssh_wins(launcher: Started, tmp_path: Path, ssh: str) -> None:
+@pytest.mark.needs("ssh")
+def test_the_users_own_configuration_of_ssh_wins(launcher: Started, tmp_path: Path) -> None:
     with bob(launcher, tmp_path / "home") as (talk, _):
         sh(talk, "mkdir -m 700 ~/.ssh; printf 'Host mine\\n ProxyCommand none\\n' > ~/.ssh/config")
         assert sh(talk, "ssh -G mine | grep -c proxycommand") == "0\n"
@@ -154,14 +149,13 @@ def test_the_users_own_configuration_of_ssh_wins(launcher: Started, tmp_path: Pa
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the class `Ask`."""
-    if shutil.which("javac", path="/usr/bin") is None or not LAYOUT.java_net_properties:
-        pytest.skip("there is no JDK with a net.properties here")
     made = tmp_path_factory.mktemp("java")
     (made / "Ask.java").write_text(JAVA)
     subprocess.run(["/usr/bin/javac", "-nowarn", "-d", str(made), str(made / "Ask.java")], check=True)
     return made
 
 
+@pytest.mark.needs("java")
 @pytest.mark.parametrize(
     ("how", "head"),
     [
@@ -182,6 +176,7 @@ def test_java_comes_through_the_proxy_without_a_word(
         assert ended(talk, stdout, stderr) == ("234\n", "")
 
 
+@pytest.mark.needs("java")
 def test_a_socket_of_java_comes_through_socks_with_its_name(launcher: Started, tmp_path: Path, compiled: Path) -> None:
     (tmp_path / "home").mkdir()
     shutil.copy(compiled / "Ask.class", tmp_path / "home")
