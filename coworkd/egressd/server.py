@@ -238,8 +238,6 @@ class Egress:
         self._means = self._state.means = self._means._replace(host_uri=request.host_uri)
         self._has_begun = True
         self._state.events.begin_again()
-        if request.recorded is not None:
-            self._state.events.recorded(request.recorded)
         return words.Begun(
             id=request.id,
             version=coworkd.__version__,

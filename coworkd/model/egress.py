@@ -141,8 +141,6 @@ class Begin(Struct, frozen=True, kw_only=True, tag="begin"):
     version: str
     filter_bpf: bytes
     host_uri: str
-    recorded: int | None = None
-    """The last `seq` this supervisor knows to be durable; None for one that has just started."""
 
 
 class Serve(Struct, frozen=True, kw_only=True, tag="serve"):

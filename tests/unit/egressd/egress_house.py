@@ -114,9 +114,9 @@ class House:
         self.supervisor = supervisor
         return supervisor
 
-    def begin(self, *, host_uri: str = "", recorded: int | None = None) -> Answer:
+    def begin(self, *, host_uri: str = "") -> Answer:
         self.connect()
-        return self.ask(Begin(id=0, version="1", filter_bpf=FILTER, host_uri=host_uri, recorded=recorded))
+        return self.ask(Begin(id=0, version="1", filter_bpf=FILTER, host_uri=host_uri))
 
     def leave(self) -> None:
         """The supervisor is gone."""

@@ -437,7 +437,7 @@ def test_tunnels_flow_and_new_ones_wait_for_the_next_supervisor(house: House) ->
     with pytest.raises(BlockingIOError):
         late.socket.recv(1)
     house.events.clear()
-    house.begin(recorded=1)
+    house.begin()
     assert late.hear(until=b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
     assert [(event.seq, event.kind) for event in house.events] == [(2, "open")]
 
