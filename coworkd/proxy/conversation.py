@@ -8,6 +8,7 @@ What may wait is bounded. A caller does not read from the client while `wants_da
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final, Literal
 
@@ -22,7 +23,7 @@ AHEAD: Final = "the client sent too much ahead of what it waits for"
 Phase = Literal["request", "decision", "exchange", "tunnel", "ended"]
 
 
-class Conversation:
+class Conversation(ABC):
     """Not thread-safe; no method blocks, and none raises for what the client or a server sent."""
 
     __slots__ = ("phase", "told")
@@ -34,17 +35,17 @@ class Conversation:
     def next_event(self) -> Event:
         return self.told.popleft() if self.told else NEED_DATA
 
-    def receive_data(self, data: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def receive_data(self, data: bytes) -> None: ...
 
-    def grant(self, route: Route) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def grant(self, route: Route) -> None: ...
 
-    def refuse(self, refusal: Refusal) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def refuse(self, refusal: Refusal) -> None: ...
 
-    def expire(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def expire(self) -> None: ...
 
     def receive_upstream(self, data: bytes) -> None:
         raise RuntimeError("only a granted HTTP exchange has an upstream that this core reads")
@@ -53,12 +54,12 @@ class Conversation:
         raise RuntimeError("only a granted HTTP exchange has an upstream that this core reads")
 
     @property
-    def kept_bytes(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def kept_bytes(self) -> int: ...
 
     @property
-    def rest(self) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def rest(self) -> bytes: ...
 
     # -- for those who speak
 
@@ -93,3 +94,19 @@ class Over(Conversation):
     @property
     def kept_bytes(self) -> int:
         return 0
+
+    @property
+    def rest(self) -> bytes:
+        return b""
+
+    def receive_data(self, data: bytes) -> None:
+        """Nothing is listened to any more."""
+
+    def expire(self) -> None:
+        """It has ended already."""
+
+    def grant(self, route: Route) -> None:
+        self._decided()
+
+    def refuse(self, refusal: Refusal) -> None:
+        self._decided()

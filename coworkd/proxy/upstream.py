@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import re
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
@@ -37,7 +38,7 @@ _SOCKS_FAILURES: Final = {
 }
 
 
-class Handshake:
+class Handshake(ABC):
     """What both have in common. Raises `ValueError` for a host, port or words that cannot be said; never for what came."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -69,9 +70,9 @@ class Handshake:
         if not data and not self.done and self.failed is None:
             self._fail("it closed the connection before it answered")
 
+    @abstractmethod
     def _read(self) -> bool:
         """Take one message of the proxy's; whether there may be another."""
-        raise NotImplementedError
 
     def _fail(self, reason: str, *, policy: bool = False) -> bool:
         self.failed = f"the parent proxy did not open a way: {reason}"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from coworkd.proxy.conversation import Conversation, Over
-from coworkd.proxy.events import NEED_DATA, Ended, Misused, Refusal, Send
+from coworkd.proxy.conversation import Over
+from coworkd.proxy.events import NEED_DATA, Ended, Misused, Refusal, Route, Send
 
 
 def test_one_that_ends_in_silence_says_that_alone() -> None:
@@ -19,11 +19,21 @@ def test_one_that_was_misused_is_answered_before_it_ends() -> None:
 
 
 def test_decisions_are_given_once_and_in_turn() -> None:
-    conversation = Conversation()
-    with pytest.raises(RuntimeError, match="phase request"):
-        conversation._decided()
+    conversation = Over()
+    with pytest.raises(RuntimeError, match="phase ended"):
+        conversation.grant(Route(host="a.example"))
+    with pytest.raises(RuntimeError, match="phase ended"):
+        conversation.refuse(Refusal(kind="connect", reason=""))
     conversation.phase = "decision"
     conversation._decided()
+
+
+def test_one_that_is_over_listens_to_nothing_more() -> None:
+    over = Over()
+    over.next_event()
+    over.receive_data(b"GET / HTTP/1.1\r\n\r\n")
+    over.expire()
+    assert (over.next_event(), over.rest, over.kept_bytes) == (NEED_DATA, b"", 0)
 
 
 def test_only_exchanges_have_an_upstream() -> None:
