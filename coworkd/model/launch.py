@@ -1,8 +1,8 @@
 """The words between coworkd and its launcher: one SOCK_SEQPACKET message each, MessagePack of these tagged structs.
 
 Rules
-- A request carries `id`; the launcher answers each with exactly one `Done`, `Opened`, `SocketMade`, `Spawned` or `Refused` of the same
-  id.
+- A request carries `id`; the launcher answers each with exactly one `Done`, `Opened`, `SocketMade`, `FolderMounted`, `FolderUnmounted`,
+  `WorkerStarted`, `Spawned` or `Refused` of the same id.
 - Notices (`Started`, `StartError`, `Exited`) come unasked, in the order things happened, and are kept by the launcher until `Forget`
   or until the supervisor that was away has taken them with `Adopt`.
 - Descriptors travel as SCM_RIGHTS with the message that names them; `fds` lists their meaning in order. Whoever receives a
@@ -14,8 +14,12 @@ Rules
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
+from coworkd.model.folder import DeleteRule, MountedAs
+from coworkd.model.policy import FolderMode
 from coworkd.model.process import Rusage
 
 INLINE_LIMIT_BYTES = 64 * 1024
@@ -141,6 +145,67 @@ class MakeSocket(Struct, frozen=True, kw_only=True, tag="make_socket"):
     ipv6: bool = False
 
 
+class MountFolder(Struct, frozen=True, kw_only=True, tag="mount_folder"):
+    """Mount one folder in an open session, below its `mnt`; running sandboxes see it at once. Answered by `FolderMounted` or `Refused`.
+
+    The source is looked up below `root` without following any symbolic link and without leaving it (openat2(2)), and probed, in a child
+    that is killed after `deadline_s`. One that is mounted already in the same way is answered as it stands; another way is `Refused`.
+    """
+
+    id: int
+    session: str
+    name: str
+    root: bytes
+    source: bytes
+    """Relative to `root`; `.` is the root itself."""
+    mode: FolderMode
+    deletes: DeleteRule = "deny"
+    """Of a guarded folder: what becomes of a delete of what the session has not made itself."""
+    journal: bytes = b""
+    """Of a guarded folder: the guest's file that remembers what the session has made in it."""
+    stage: bytes = b""
+    """Of a staged folder: the guest's directory with `upper` and `work`."""
+    deadline_s: float = 5.0
+
+
+class UnmountFolder(Struct, frozen=True, kw_only=True, tag="unmount_folder"):
+    """Take a folder away; lazily where it is busy. Answered by `FolderUnmounted`; one that is not there is `FolderUnmounted` too."""
+
+    id: int
+    session: str
+    name: str
+
+
+WorkerKind = Literal["files", "stage", "measure", "watch", "disk"]
+
+
+class StartWorker(Struct, frozen=True, kw_only=True, tag="start_worker"):
+    """Start one of the programs of `coworkd.workers`, which talks to the supervisor over a socket of its own, and ends with it.
+
+    `files` works in the view of `session`, as its user; `stage` and `measure` as root with the rights over files alone, `watch` with
+    those of fanotify(7), `disk` with all. Answered by `WorkerStarted`.
+    """
+
+    id: int
+    kind: WorkerKind
+    session: str | None = None
+
+
+class KillWorker(Struct, frozen=True, kw_only=True, tag="kill_worker"):
+    """End a worker now; one that is gone is `Done`."""
+
+    id: int
+    worker: int
+
+
+class OwnMount(Struct, frozen=True, kw_only=True, tag="own_mount"):
+    """From now on the launcher unmounts `path` when it ends; with `owned` false it does not any more."""
+
+    id: int
+    path: bytes
+    owned: bool
+
+
 class CloseSession(Struct, frozen=True, kw_only=True, tag="close_session"):
     """Kill what runs in it, let go of its namespaces, remove its cgroup. Unknown sessions are `Done`."""
 
@@ -260,6 +325,11 @@ Request = (
     OpenSession
     | CloseSession
     | MakeSocket
+    | MountFolder
+    | UnmountFolder
+    | StartWorker
+    | KillWorker
+    | OwnMount
     | PutFilter
     | Spawn
     | Proceed
@@ -300,6 +370,34 @@ class SocketMade(Struct, frozen=True, kw_only=True, tag="socket_made"):
     """One descriptor came along: a new socket, neither bound nor connected."""
 
     id: int
+
+
+class FolderMounted(Struct, frozen=True, kw_only=True, tag="folder_mounted"):
+    """The folder is there. Of a guarded one a descriptor comes along: a copy of the socket on which its file system talks (`model.folder`).
+
+    `degraded` names what is not as asked. The launcher keeps its own copy, so what the file system says waits for the next supervisor.
+    """
+
+    id: int
+    mounted_as: MountedAs
+    degraded: tuple[str, ...] = ()
+
+
+class FolderUnmounted(Struct, frozen=True, kw_only=True, tag="folder_unmounted"):
+    """It is gone from the session's view. `busy`: it was in use and goes when its last user does."""
+
+    id: int
+    busy: bool = False
+    leftovers: tuple[str, ...] = ()
+    """What is left, in words."""
+
+
+class WorkerStarted(Struct, frozen=True, kw_only=True, tag="worker_started"):
+    """One descriptor came along: the worker's SEQPACKET socket. Its end of file is the worker's end, and ours ends the worker."""
+
+    id: int
+    worker: int
+    pid: int
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
@@ -370,6 +468,19 @@ class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):
     exited: Exited | None
 
 
-Answer = Done | Opened | SocketMade | Refused | Spawned | Adopted
+Answer = Done | Opened | SocketMade | FolderMounted | FolderUnmounted | WorkerStarted | Refused | Spawned | Adopted
 Notice = Started | StartError | Exited
-Reply = Done | Opened | SocketMade | Refused | Spawned | Adopted | Started | StartError | Exited
+Reply = (
+    Done
+    | Opened
+    | SocketMade
+    | FolderMounted
+    | FolderUnmounted
+    | WorkerStarted
+    | Refused
+    | Spawned
+    | Adopted
+    | Started
+    | StartError
+    | Exited
+)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Protocol
 from coworkd.model.calls import AuditRecords, EgressPresets
 from coworkd.model.egress import Allowance, SessionEgress
 from coworkd.model.event import Event
-from coworkd.model.launch import Adopted, Notice, OpenSession, Spawn, Spawned
+from coworkd.model.folder import ChangeKind, MountedAs
+from coworkd.model.launch import Adopted, MountFolder, Notice, OpenSession, Spawn, Spawned, WorkerKind
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import ExitRecord
-from coworkd.model.session import SessionView
+from coworkd.model.session import FailedFolder, SessionRecord, SessionView
 
 
 class AuditPort(Protocol):
@@ -96,6 +97,48 @@ class OpenedSession(NamedTuple):
     """Listening sockets inside the session, for the proxies."""
 
 
+class MountedFolder(NamedTuple):
+    """What `LauncherPort.mount_folder` gives; the socket is the caller's to close."""
+
+    mounted_as: MountedAs
+    degraded: tuple[str, ...]
+    socket: int | None
+    """Of a guarded folder: where its file system talks (`model.folder`)."""
+
+
+class WorkerHandle(NamedTuple):
+    """A worker that was started; closing the socket ends it, and the caller closes it."""
+
+    worker: int
+    pid: int
+    socket: int
+
+
+class UnmountedFolder(NamedTuple):
+    busy: bool
+    leftovers: tuple[str, ...]
+
+
+class FolderLauncherPort(Protocol):
+    """The launcher, for those who mount folders and need workers. Refusals raise `MountFailed` with the errno; a launcher that is gone
+    raises `Unavailable`, and everything it had mounted is gone with it.
+    """
+
+    @property
+    def generation(self) -> int:
+        """See `LauncherPort`."""
+
+    async def mount_folder(self, request: MountFolder, /) -> MountedFolder: ...
+
+    async def unmount_folder(self, session: str, name: str, /) -> UnmountedFolder: ...
+
+    async def start_worker(self, kind: WorkerKind, session: str | None = None, /) -> WorkerHandle: ...
+
+    async def kill_worker(self, worker: int, /) -> None: ...
+
+    async def own_mount(self, path: str, *, owned: bool) -> None: ...
+
+
 class LauncherPort(Protocol):
     """The launcher, from coworkd. Refusals raise `SandboxSetupFailed`/`StartFailed`; a launcher that is gone raises `Unavailable`."""
 
@@ -173,6 +216,77 @@ class EgressPort(Protocol):
         """The time-limited ones that hold now."""
 
 
+class FoldersPort(Protocol):
+    """The folders of sessions, for whoever opens and closes sessions."""
+
+    async def mount_all(self, record: SessionRecord, policy: EffectivePolicy, /) -> tuple[FailedFolder, ...]:
+        """Mount them in an open session, in order; the optional ones that failed. Raises `MountFailed` for a required one."""
+
+    async def unmount_all(self, session: str, /) -> None:
+        """The session closes: take them away in reverse order and let go of what served them. Never fails; leftovers are logged."""
+
+    async def forget(self, session: str, /) -> None:
+        """The session is deleted: nothing of its folders stays on the session disk, stages included."""
+
+
+class StagePort(Protocol):
+    """Where a staged folder keeps its changes, for whoever mounts it."""
+
+    async def prepare(self, session: str, folder: str, source: tuple[bytes, bytes], /) -> bytes:
+        """The stage's directory with `upper` and `work`, made where it is missing; its baseline is taken of (root, source).
+
+        Raises `DiskFailed`.
+        """
+
+    async def forget(self, session: str, folder: str | None, /) -> None:
+        """Drop the stage of a folder, or all of a session's."""
+
+
+class GuardPort(Protocol):
+    """Who listens to the file systems of guarded folders (changes, asks), for whoever mounts them."""
+
+    async def watch(self, session: str, folder: str, mounted: MountedFolder, source: bytes, mode: str, /) -> None:
+        """A folder is mounted; its socket, where there is one, belongs to the callee from here on."""
+
+    async def set_mode(self, session: str, folder: str, mode: str, ask: bool, /) -> None:
+        """Change the rule of a live guarded folder. Raises `Unavailable` where its file system does not answer."""
+
+    def unwatch(self, session: str, folder: str, /) -> None:
+        """It is unmounted: what waits is denied."""
+
+
+class FolderWatcher(Protocol):
+    """Told of each change a session made in one of its folders."""
+
+    def changed(
+        self, session: str, folder: str, change: ChangeKind, path: bytes, *, to: bytes, size: int, pid: int, at: float
+    ) -> None: ...
+
+
+class SessionFolders(Protocol):
+    """What folders need of sessions: their records, one verb at a time."""
+
+    async def change_folders(
+        self, session: str, change: Callable[[SessionRecord, EffectivePolicy, bool], Awaitable[SessionRecord]], /
+    ) -> SessionRecord:
+        """Call `change` in the session's turn with its record, its policy and whether it is open, and make its answer durable.
+
+        Raises `NotFound`, `InvalidState`, and what `change` raises; the old record then stands.
+        """
+
+    def record(self, session: str, /) -> SessionRecord:
+        """Raises `NotFound`."""
+
+    def is_open(self, session: str, /) -> bool: ...
+
+
+class StorageGuard(Protocol):
+    """Whether there is room, for whoever is about to make something that stays."""
+
+    def refuse_if_unusable(self) -> None:
+        """Raises `Unavailable` with the reason while the session disk is degraded or absent."""
+
+
 class SessionDirectory(Protocol):
     """What the process service needs of sessions."""
 
@@ -209,6 +323,9 @@ class ProcessDirectory(Protocol):
 
     async def end_session(self, session: str, /) -> None:
         """Kill every process of the session and wait until each is gone."""
+
+    def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
+        """The session and process whose sandbox has this init."""
 
 
 class ExitListener(Protocol):
