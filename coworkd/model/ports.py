@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
 from coworkd.model.calls import AuditRecords, EgressPresets
@@ -15,7 +16,7 @@ from coworkd.model.folder import ChangeKind, MountedAs
 from coworkd.model.launch import Adopted, MountFolder, Notice, OpenSession, Spawn, Spawned, WorkerKind
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import ExitRecord
-from coworkd.model.session import FailedFolder, SessionRecord, SessionView
+from coworkd.model.session import FailedFolder, FolderGrant, SessionRecord, SessionView
 
 
 class AuditPort(Protocol):
@@ -219,14 +220,48 @@ class EgressPort(Protocol):
 class FoldersPort(Protocol):
     """The folders of sessions, for whoever opens and closes sessions."""
 
+    async def judge(self, folders: Sequence[FolderGrant], policy: EffectivePolicy, /) -> None:
+        """Raise `InvalidParams` or `PolicyDenied` for the first that cannot be; no look at a source."""
+
     async def mount_all(self, record: SessionRecord, policy: EffectivePolicy, /) -> tuple[FailedFolder, ...]:
-        """Mount them in an open session, in order; the optional ones that failed. Raises `MountFailed` for a required one."""
+        """Let an open session have what its record says, and nothing else; the optional ones that failed, in order.
+
+        Raises for a required one: `InvalidState`, `Unavailable` or `MountFailed`, with `folder`, `path` and `errno`. The others are
+        there then.
+        """
+
+    async def shrink(self, record: SessionRecord, /) -> None:
+        """Take away what is mounted and not, or not so, in the record: before the record becomes durable, so that it never says less
+        than there is. Raises `Unavailable`.
+        """
+
+    def lacks(self, session: str, /) -> bool:
+        """Whether a required folder of an open session is not there: `mount_all` comes before its next command."""
 
     async def unmount_all(self, session: str, /) -> None:
         """The session closes: take them away in reverse order and let go of what served them. Never fails; leftovers are logged."""
 
     async def forget(self, session: str, /) -> None:
-        """The session is deleted: nothing of its folders stays on the session disk, stages included."""
+        """The session is deleted: nothing of its folders stays on the session disk, stages included. Raises `DiskFailed`."""
+
+
+class AwayFolder(NamedTuple):
+    """A folder that nobody sees now; `root` and `source` as in `MountFolder`."""
+
+    record: SessionRecord
+    grant: FolderGrant
+    root: bytes
+    source: bytes
+
+
+class FolderHolds(Protocol):
+    """Folders, for whoever works on what lies below one while the session does not see it (commit, discard)."""
+
+    def away(self, session: str, name: str, /) -> AbstractAsyncContextManager[AwayFolder]:
+        """In the session's turn: the folder is taken away, and mounted again at the end, whatever happens in between.
+
+        Raises `NotFound`, and `InvalidState` where a command uses it; it is there again then.
+        """
 
 
 class StagePort(Protocol):
@@ -263,21 +298,39 @@ class FolderWatcher(Protocol):
     ) -> None: ...
 
 
+class FolderTurn(Protocol):
+    """One verb's turn at a session."""
+
+    @property
+    def record(self) -> SessionRecord:
+        """As it stands; another after `keep`."""
+
+    @property
+    def policy(self) -> EffectivePolicy: ...
+
+    @property
+    def is_open(self) -> bool: ...
+
+    async def keep(self, record: SessionRecord, /) -> None:
+        """Make it durable. Raises `DiskFailed`; the old one then stands."""
+
+
 class SessionFolders(Protocol):
     """What folders need of sessions: their records, one verb at a time."""
 
-    async def change_folders(
-        self, session: str, change: Callable[[SessionRecord, EffectivePolicy, bool], Awaitable[SessionRecord]], /
-    ) -> SessionRecord:
-        """Call `change` in the session's turn with its record, its policy and whether it is open, and make its answer durable.
+    def turn(self, session: str, *, opened: bool) -> AbstractAsyncContextManager[FolderTurn]:
+        """Wait for the session's turn; with `opened` its namespaces are there, whatever became of its optional folders.
 
-        Raises `NotFound`, `InvalidState`, and what `change` raises; the old record then stands.
+        Raises `NotFound`, `InvalidState`, and what opening it does.
         """
 
     def record(self, session: str, /) -> SessionRecord:
         """Raises `NotFound`."""
 
     def is_open(self, session: str, /) -> bool: ...
+
+    def commands(self, session: str, /) -> int:
+        """How many run."""
 
 
 class StorageGuard(Protocol):
