@@ -1,7 +1,7 @@
 """Who is whose payload, when its exec succeeded, and how exactly it ended.
 
-Where the process connector can be had it tells all three. Else `/proc/INIT/task/INIT/children` names the payload, and its exec is
-seen by polling `/proc/PAYLOAD/exe` from 1 ms up to 50 ms apart; the exact status is then unknown and inferred.
+Where the process connector can be had it tells all three. Else bubblewrap tells its init's pid, `/proc/INIT/task/INIT/children` names
+the payload, and its exec is seen by polling `/proc/PAYLOAD/exe` from 1 ms up to 50 ms apart; the exact status is then unknown and inferred.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ def open_watch() -> tuple[Watch, str | None]:
 
 
 def _look(process: Process) -> None:
+    process.ask_status()
     if process.init_pid is None:
         return
     try:

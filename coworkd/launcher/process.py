@@ -79,6 +79,13 @@ class Process:
     def learn_init(self, pid: int) -> None:
         self.init_pid = self.init_pid or pid
 
+    def ask_status(self) -> None:
+        """Take what bubblewrap has told of its init by now, where that is not known yet."""
+        if self.init_pid is None:
+            self.status.read()
+            if self.status.init_pid is not None:
+                self.learn_init(self.status.init_pid)
+
     def learn_payload(self, pid: int) -> None:
         if self.payload_pid is None:
             self.payload_pid = pid

@@ -115,7 +115,7 @@ class Processes:
             self._standbys.forget(pid)
             for process in self._processes.values():
                 if process.living:
-                    self._learn_init(process)
+                    process.ask_status()
                     if process.learn_reaped(pid, status, usage):
                         touched.add(process)
         touched |= {process for process in self._processes.values() if process.living and process.learn_orphaned()}
@@ -135,7 +135,7 @@ class Processes:
     def _settle(self, process: Process) -> None:
         """Tidy up after the last notice, which somebody waits for, was sent."""
         self._watch.discard(process)
-        self._drop_status(process)
+        process.status.close()
         for fd in (process.error_fd, process.exec_fd):
             if fd is not None:
                 self._readers.drop(fd)
@@ -150,23 +150,6 @@ class Processes:
             process.close()
 
     # -- one process's pipes ------------------------------------------------------------------------------------
-
-    def _status_ready(self, process: Process) -> None:
-        process.status.read()
-        self._learn_init(process)
-        if process.status.ended:
-            self._drop_status(process)
-
-    def _learn_init(self, process: Process) -> None:
-        if process.init_pid is None:
-            process.status.read()
-            if process.status.init_pid is not None:
-                process.learn_init(process.status.init_pid)
-
-    def _drop_status(self, process: Process) -> None:
-        if process.status.fd is not None:
-            self._readers.unregister(process.status.fd)
-            process.status.close()
 
     def _error_ready(self, process: Process) -> None:
         if process.error_fd is None:
@@ -235,11 +218,8 @@ class Processes:
         self._supervisor.send(process.spawned, list(process.fds.values()))
         self._processes[request.process] = process
         self._watch.add(process)
-        for fd, ready in (
-            (process.status.fd, self._status_ready),
-            (process.error_fd, self._error_ready),
-            (process.exec_fd, self._exec_ready),
-        ):
+        # Not its status pipe: bubblewrap writes it in ten pieces while its init waits, and each would be a turn of ours first.
+        for fd, ready in ((process.error_fd, self._error_ready), (process.exec_fd, self._exec_ready)):
             if fd is not None:
                 self._readers.register(fd, partial(ready, process))
         self._standbys.want_after_start(session.name)

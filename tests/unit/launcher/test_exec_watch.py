@@ -118,7 +118,7 @@ def test_dropped_events_are_made_up_for_from_proc(sandbox: Sandbox, monkeypatch:
     monkeypatch.setattr(os, "readlink", lambda path: path)
     connector.events = [Overflow()]
     watch.poll()
-    process.learn_init(INIT)  # the status pipe's
+    sandbox.say(f'{{"child-pid": {INIT}}}')
     assert watch.next_poll_s() is not None
     now[0] += 1.0
     assert watch.poll() == {process}
@@ -156,6 +156,14 @@ def test_polling_slows_down_and_starts_over_for_a_new_one(sandbox: Sandbox, monk
     assert (first, last, watch.next_poll_s()) == pytest.approx((0.001, 0.05, 0.001))
     watch.discard(sandbox.process)
     assert watch.next_poll_s() is None
+
+
+def test_polling_passes_over_what_has_no_init_yet(sandbox: Sandbox) -> None:
+    watch = PollingWatch()
+    watch.add(sandbox.process)
+    assert watch.poll() == {sandbox.process}
+    assert sandbox.process.payload_pid is None
+    assert watch.next_poll_s() is not None
 
 
 def test_polling_passes_over_what_has_gone(sandbox: Sandbox) -> None:
