@@ -16,7 +16,6 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -72,21 +71,6 @@ class _Waiting:
         self.answered = trio.Event()
         self.answer: launch.Answer | None = None
         self.fds: list[int] = []
-
-
-class _Outcome:
-    """What came of one of two calls that are made at once, so that the other is never cut short."""
-
-    def __init__(self, call: Callable[[], Awaitable[object]]) -> None:
-        self._call = call
-        self.value: object = None
-        self.error: CoworkError | None = None
-
-    async def run(self) -> None:
-        try:
-            self.value = await self._call()
-        except CoworkError as error:
-            self.error = error
 
 
 class LauncherClient:
@@ -258,7 +242,8 @@ class LauncherClient:
         if self._sending.locked():
             return False
         try:
-            with socket.socket(fileno=os.dup(connection.fileno())) as now:
+            # With its kind said, which the socket would else ask the kernel for.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=os.dup(connection.fileno())) as now:
                 now.sendmsg(data, ancillary)
         except BlockingIOError:
             return False
@@ -288,31 +273,21 @@ class LauncherClient:
     async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, permit: Permit, /) -> LaunchedFds:
         for program in (policy.base_filter, policy.admin_filter):
             await self._put(program)
-        built, permitted = _Outcome(partial(self._build, request)), _Outcome(permit)
+        # Asked as soon as the sandbox is being built, which takes longer: sooner, both would want the launcher's CPU.
+        spawned = LaunchedFds(*await self._ask_for_fds(request, launch.Spawned))
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(permitted.run)
-                await built.run()
-            for outcome in (built, permitted):
-                if outcome.error is not None:
-                    raise outcome.error
+            await permit()
             await self._ask(launch.Proceed(id=0, process=request.process))
         except BaseException:
-            await self._abandon(built.value, request.process)
+            await self._abandon(spawned, request.process)
             raise
-        assert isinstance(built.value, LaunchedFds)
-        return built.value
+        return spawned
 
-    async def _build(self, request: launch.Spawn) -> LaunchedFds:
-        spawned, fds = await self._ask_for_fds(request, launch.Spawned)
-        return LaunchedFds(spawned, fds)
-
-    async def _abandon(self, built: object, process: str) -> None:
+    async def _abandon(self, spawned: LaunchedFds, process: str) -> None:
         """Nothing stays of a sandbox that may not become its command, its caller cancelled or not."""
-        if isinstance(built, LaunchedFds):
-            built.close()
-            with contextlib.suppress(CoworkError):  # a launcher that is gone abandons it by itself
-                await self._ask(launch.Abandon(id=0, process=process))
+        spawned.close()
+        with contextlib.suppress(CoworkError):  # a launcher that is gone abandons it by itself
+            await self._ask(launch.Abandon(id=0, process=process))
 
     async def _put(self, program: SeccompProgram) -> None:
         if program.sha256 not in self._filters:

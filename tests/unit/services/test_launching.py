@@ -534,6 +534,27 @@ async def test_a_command_is_let_in_once_it_is_permitted_and_its_filters_are_put_
 
 
 @in_trio
+async def test_permission_is_asked_once_the_sandbox_is_being_built_and_before_it_is_let_in() -> None:
+    async with open_script() as script, trio.open_nursery() as nursery:
+        told: list[str] = []
+
+        async def permit() -> None:
+            told.append("permit")
+
+        async def start() -> None:
+            (await script.client.spawn(SPAWN, await effective(), permit)).close()
+
+        nursery.start_soon(start)
+        await script.answer(launch.Done(id=0))
+        request = await script.next()
+        await trio.testing.wait_all_tasks_blocked()
+        told.append(type(request).__name__)
+        await script.say(structs.replace(SPAWNED, id=request.id), *memfds())
+        told.append(type(await script.answer(launch.Done(id=0))).__name__)
+        assert told == ["Spawn", "permit", "Proceed"]
+
+
+@in_trio
 async def test_a_command_that_is_not_permitted_is_abandoned() -> None:
     async def deny() -> None:
         raise DiskFailed("the audit log is full")
