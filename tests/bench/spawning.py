@@ -118,11 +118,17 @@ async def _many(uri: str, count: int, concurrency: int) -> float:
 
 @contextlib.contextmanager
 def open_session_peer(guest: Guest, client: Client, session: SessionInfo) -> Iterator[RawPeer]:
-    """Raw bubblewrap in the namespaces of `session`, with just the options and filters that coworkd gives it."""
+    """Raw bubblewrap in the namespaces of `session`, with just the options, variables and filters that coworkd gives it."""
     policy = trio.run(_read_policy, guest)
     layout, features = read_layout(), read_bwrap_features()
     spec = ProcessSpec(
-        process="peer", session=session.name, argv=(COMMAND.encode(),), env={}, cwd=None, stdin=False, tty=None
+        process="peer",
+        session=session.name,
+        argv=(COMMAND.encode(),),
+        env=_read_environment(client, session),
+        cwd=None,
+        stdin=False,
+        tty=None,
     )
     spawn = compose(spec, _view(session), policy, layout=layout, features=features)
     with client.start(session.name, ["/bin/sleep", "3600"]) as holder:
@@ -137,6 +143,14 @@ def open_session_peer(guest: Guest, client: Client, session: SessionInfo) -> Ite
         )
         with open_raw_peer(setup) as peer:
             yield peer
+
+
+def _read_environment(client: Client, session: SessionInfo) -> dict[str, str]:
+    """What a command of the session finds set, the variables of its proxies and certificates included."""
+    words = client.run(session.name, ["/usr/bin/env", "-0"]).stdout.decode().split("\0")
+    variables = dict(word.split("=", 1) for word in words if word)
+    variables.pop("PWD", None)  # bubblewrap's own, by --chdir
+    return variables
 
 
 def _view(session: SessionInfo) -> SessionView:
