@@ -50,6 +50,7 @@ NO_MIRROR = {
     "coworkd/model/egress.py": "declares types only",
     "coworkd/model/event.py": "declares types only",
     "coworkd/model/launch.py": "declares types only",
+    "coworkd/model/measure.py": "declares types only",
     "coworkd/model/network.py": "declares types only",
     "coworkd/model/policy.py": "declares types only",
     "coworkd/model/ports.py": "declares Protocols only; mypy checks them against what is given",
