@@ -56,6 +56,7 @@ NO_MIRROR = {
     "coworkd/model/ports.py": "declares Protocols only; mypy checks them against what is given",
     "coworkd/model/process.py": "declares types only",
     "coworkd/model/session.py": "declares types only",
+    "coworkd/model/stage.py": "declares types only",
     "coworkd/model/stream.py": "declares types and a Protocol only",
     "coworkd/proxy/events.py": "declares types only",
 }

@@ -94,8 +94,12 @@ class StagedChange(Struct, frozen=True, kw_only=True, omit_defaults=True):
     entry: EntryKind
     size: int
     old_size: int | None = None
+    was: EntryKind | None = None
+    """What stood there, where it was of another kind."""
     before: OsBytes | None = None
     """Of `renamed`: where it was."""
+    entries: int = 0
+    """Of a directory that is deleted: how many entries go with it."""
     conflict: str | None = None
     """Why it cannot be committed as it is: what changed in the source meanwhile."""
 
