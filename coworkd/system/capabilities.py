@@ -1,10 +1,11 @@
-"""Capabilities: giving all of them up, and seeing that they are gone. Sources: capabilities(7), capset(2), proc_pid_status(5)."""
+"""Capabilities: giving them up, all or all but some, and seeing what is left. Sources: capabilities(7), capset(2), proc_pid_status(5)."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import struct
+from collections.abc import Iterable
 
 from coworkd.system import libc
 
@@ -12,6 +13,13 @@ _PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _VERSION_3 = 0x20080522
 _SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+CAP_CHOWN = 0
+CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+CAP_FOWNER = 3
+CAP_SYS_ADMIN = 21
+CAP_SYS_RESOURCE = 24
 
 _prctl = libc.function("prctl")
 _capset = libc.function("capset")
@@ -30,9 +38,28 @@ def drop_bounding_set() -> None:
 
 def drop_all() -> None:
     """Empty the ambient, inheritable, permitted and effective sets of the calling thread."""
+    keep_only(())
+
+
+def keep_only(kept: Iterable[int]) -> None:
+    """Have no other capability than `kept`, which must be held now, in the permitted and effective sets; the other sets are empty.
+
+    Raises `OSError` (EPERM) for one that is not held.
+    """
+    _set(sum(1 << capability for capability in set(kept)))
+
+
+def give_up(*lost: int) -> None:
+    """Lose these of the permitted and effective sets, and what is inheritable and ambient."""
+    _set(held().get("CapPrm", 0) & ~sum(1 << capability for capability in set(lost)))
+
+
+def _set(mask: int) -> None:
     libc.check(_prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0))
     header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 8)
-    libc.check(_capset(header, ctypes.create_string_buffer(24)))
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    sets = struct.pack("=6I", low, low, 0, high, high, 0)  # effective, permitted, inheritable; twice 32 bits
+    libc.check(_capset(header, ctypes.create_string_buffer(sets, 24)))
 
 
 def held() -> dict[str, int]:

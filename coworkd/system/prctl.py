@@ -12,6 +12,7 @@ from types import ModuleType
 from coworkd.system import libc
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -39,6 +40,11 @@ def set_pdeathsig(signal: int) -> None:
 def set_no_new_privs() -> None:
     """No execve(2) from here on can gain privileges; inherited, never undone."""
     _call("set_no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_undumpable() -> None:
+    """Nobody of the same uid may trace this process or open its memory and descriptors; it leaves no core. An execve(2) undoes it."""
+    libc.check(_libc_prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 def set_child_subreaper() -> None:
