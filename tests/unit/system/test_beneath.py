@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.system.beneath import DIRECTORY, RENAME_EXCHANGE, RENAME_NOREPLACE, open_beneath, renameat2, syncfs
+from coworkd.system.remove_tree import remove_tree
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_open_beneath_opens_the_directory_itself(tmp_path: Path, root: int) -> N
     os.close(fd)
 
 
-def test_open_beneath_goes_deeper_than_one_path_may_be_long(root: int) -> None:
+def test_open_beneath_goes_deeper_than_one_path_may_be_long(tmp_path: Path, root: int) -> None:
     name = b"d" * 200
     held = os.dup(root)
     for _ in range(60):
@@ -34,6 +35,7 @@ def test_open_beneath_goes_deeper_than_one_path_may_be_long(root: int) -> None:
     os.close(os.open("found", os.O_WRONLY | os.O_CREAT, dir_fd=held))
     os.close(held)
     os.close(open_beneath(root, b"/".join([name] * 60) + b"/found", os.O_RDONLY))
+    remove_tree(str(tmp_path / name.decode()))  # pytest cannot
 
 
 @pytest.mark.parametrize("path", [b"link/file", b"link"])
