@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from coworkd.model.calls import AuditRecords, EgressPresets
 from coworkd.model.egress import Allowance, SessionEgress
@@ -306,10 +306,10 @@ class FolderTurn(Protocol):
         """As it stands; another after `keep`."""
 
     @property
-    def policy(self) -> EffectivePolicy: ...
-
-    @property
     def is_open(self) -> bool: ...
+
+    async def effective(self) -> EffectivePolicy:
+        """What holds for the session. Raises `PolicyDenied`, `NotFound`."""
 
     async def keep(self, record: SessionRecord, /) -> None:
         """Make it durable. Raises `DiskFailed`; the old one then stands."""
@@ -338,6 +338,27 @@ class StorageGuard(Protocol):
 
     def refuse_if_unusable(self) -> None:
         """Raises `Unavailable` with the reason while the session disk is degraded or absent."""
+
+
+class ReservePort(Protocol):
+    """What coworkd holds back for a full disk. Blocking."""
+
+    def release(self) -> bool:
+        """Give it up, so that one more record can be written; whether there was anything to give."""
+
+
+class QuotaPort(Protocol):
+    """How the kernel keeps sessions to their part of the disk, where it can. Blocking; `OSError` where it refuses."""
+
+    @property
+    def kind(self) -> Literal["project", "watched"]:
+        """`watched`: the kernel cannot, and the other verbs are not called."""
+
+    def set_limit(self, path: str, project: int, limit_bytes: int, limit_files: int) -> None:
+        """Count the directory `path`, and all that will be made in it, as `project`; 0 limits nothing."""
+
+    def usage(self, project: int) -> tuple[int, int]:
+        """Bytes and files that are counted as `project` now."""
 
 
 class SessionDirectory(Protocol):

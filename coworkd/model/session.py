@@ -42,6 +42,10 @@ class SessionRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What its host asked for on top of the profile's settings: an srt-settings object, valid when it was written."""
     ephemeral: bool = False
     """It goes with the link that made it; one that is found at start has lost its link."""
+    used_at: float = 0.0
+    """When a command last began in it, as of the last time this was written; 0: never."""
+    reown_from: int | None = None
+    """Whom its home still belongs to, in part: it goes over to `uid`, and nothing runs in the session before that is done."""
 
 
 class SessionInfo(Struct, frozen=True, kw_only=True):
