@@ -1,11 +1,11 @@
 """The composition root: builds every service, owns the nursery tree, and says when coworkd is ready and when it ends.
 
-Order of coming up, each a timed stage: audit → policies → trust → launcher → egress → sessions → processes → listen. What fails
-there ends the start with its reason; nothing runs without an audit log or a policy. What only limits (a missing cgroup
-controller, a coworkd-egress that does not answer) is `degraded`.
+Order of coming up, each a timed stage: launcher and storage (`bring_up`) → audit → policies → trust → egress → sessions → processes →
+listen. What fails there ends the start with its reason; nothing runs without an audit log or a policy. What only limits (a missing
+cgroup controller, a coworkd-egress that does not answer, a session disk that is absent) is `degraded`.
 
 The end: TERM or INT (or `shutdown`) stops accepting and tells every link. In `serve` commands live on, held by the launcher; in `local`
-they are ended, throw-away sessions are deleted, and the launcher quits.
+they are ended, throw-away sessions are deleted, and the launcher quits. A session disk that is back ends it too, and it comes up anew.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import errno
 import gc
 import logging
 import os
-import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import trio
 
 from coworkd import __version__
 from coworkd.auditlog.rotation import RotationLimits
+from coworkd.bring_up import Connects, Ground, Mode
 from coworkd.config import Config
 from coworkd.model import calls
 from coworkd.model.errors import CoworkError
@@ -36,6 +35,7 @@ from coworkd.rpc.handlers.link import link_methods
 from coworkd.rpc.handlers.policy import policy_methods
 from coworkd.rpc.handlers.process import process_methods
 from coworkd.rpc.handlers.session import session_methods
+from coworkd.rpc.handlers.storage import storage_methods
 from coworkd.rpc.handlers.streams import bridge_methods, stream_methods
 from coworkd.rpc.handlers.trust import trust_methods
 from coworkd.rpc.methods import MethodTable
@@ -46,10 +46,9 @@ from coworkd.services.audit import AuditLog
 from coworkd.services.bridges import Bridges
 from coworkd.services.bridges_ends import Ends
 from coworkd.services.egress import Egress
-from coworkd.services.events import EventRing
 from coworkd.services.forwards import Forwards
-from coworkd.services.health import Health, Sources
-from coworkd.services.launching import Connect, LauncherClient
+from coworkd.services.health import Sources
+from coworkd.services.launching import Connect
 from coworkd.services.logs import LogService
 from coworkd.services.network import Network
 from coworkd.services.policies import PolicyStore
@@ -64,51 +63,61 @@ from coworkd.wire.connection import compose_notification
 from coworkd.wire.endpoint import parse_served_endpoint
 from coworkd.wire.stream import StreamEvents, output_events
 
-Mode = Literal["serve", "local"]
 _LINKS_GRACE_S = 2.0
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+FALLBACK_AUDIT_BYTES = 8 * 1024 * 1024
+"""The bound of the audit log in the bare directory below a mount point whose disk is absent."""
 _log = logging.getLogger("coworkd.app")
 
 
-class Connects(NamedTuple):
-    """How the other two programs are reached; each may start what it connects to."""
+async def serve(config: Config, *, mode: Mode, connects: Connects, logs: LogService, ready: Callable[[], None]) -> None:
+    """One coworkd from coming up to its end, and again where its disk is back. Raises what keeps it from coming up."""
+    while await _serve_once(config, mode=mode, connects=connects, logs=logs, ready=ready):
+        ready = _ready_before
 
-    launcher: Connect
-    egress: Connect
+
+async def _serve_once(
+    config: Config, *, mode: Mode, connects: Connects, logs: LogService, ready: Callable[[], None]
+) -> bool:
+    """Whether it is to come up again."""
+    ground = Ground(config, connect=connects.launcher)
+    ending = ground.ending
+    try:
+        async with trio.open_nursery() as nursery:
+            with ending.coming_up():
+                await ground.come_up(nursery)
+            if not ending.wanted.is_set():
+                await App(config, mode=mode, connect=connects.egress, logs=logs, ground=ground).run(ready)
+            # What stands on a disk that was away cannot go on on the one that is back.
+            if mode == "local" or (ending.again and ground.storage.state == "degraded"):
+                with trio.CancelScope(shield=True):
+                    await ground.quit()
+            nursery.cancel_scope.cancel()
+    finally:
+        ground.close()
+    return ending.again
+
+
+def _ready_before() -> None:
+    """Whoever started us was told once."""
 
 
 class App:
     """One coworkd. `run` serves until a signal or `shutdown`."""
 
-    def __init__(self, config: Config, *, mode: Mode, connects: Connects, logs: LogService) -> None:
+    def __init__(self, config: Config, *, mode: Mode, connect: Connect, logs: LogService, ground: Ground) -> None:
+        """`connect` reaches coworkd-egress; `ground` is up, and stays its maker's to close."""
         self._config = config
         self._mode = mode
         self._logs = logs
-        self._stop = trio.Event()
-        self._coming_up = trio.CancelScope()
-        self._stop_reason = ""
-        boot_id = _BOOT_ID.read_text().strip()
-        state_dir = Path(config.state_dir)
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.health = Health(boot_id=boot_id, state_dir=config.state_dir)
+        self._ending = ground.ending
+        self.health = ground.health
+        self.events = ground.events
+        self.launcher = ground.launcher
+        self.storage = ground.storage
         with self.health.stage("audit"):
-            self.audit = AuditLog.open(
-                state_dir / "audit",
-                boot_id=boot_id,
-                version=__version__,
-                limits=RotationLimits(
-                    file_bytes=config.audit.rotate_bytes,
-                    total_bytes=config.audit.keep_bytes,
-                    reserve_bytes=config.audit.reserve_bytes,
-                ),
-                on_degraded=lambda reason: self.health.degrade("audit", reason),
-            )
+            self.audit = self._open_audit(ground.boot_id)
         self.layout = read_layout()
         self.features = read_bwrap_features()
-        self.events = EventRing()
-        self.launcher = LauncherClient(
-            connects.launcher, version=__version__, on_state=lambda reason: self.health.degrade("launcher", reason)
-        )
         self.policies = PolicyStore(
             directories=config.policy_dirs,
             presets_file=lambda: config.presets_file,
@@ -117,7 +126,7 @@ class App:
             events=self.events,
         )
         self.trust = Trust(config.state_dir, self.audit, on_change=lambda: self.egress.trust_changed())
-        self.egress = self._make_egress(connects.egress)
+        self.egress = self._make_egress(connect)
         self.network = Network(
             events=self.events,
             upstream=self._upstream,
@@ -133,8 +142,26 @@ class App:
         self.sessions.attach(self.processes, on_turn=self._session_turned)
         self.egress.attach(self.sessions)
         self.policies.attach(self.sessions.refresh)
+        self.storage.attach(self.audit, on_back=lambda reason: self._ending.end(reason, again=True))
+        self._ending.on_hangup = self._reload
         self.server = Server(self._methods(), self.audit)
         self.health.attach(self._sources())
+
+    def _open_audit(self, boot_id: str) -> AuditLog:
+        """Without its disk the log stands in the bare directory, and stays small there."""
+        limits, absent = self._config.audit, self.storage.state == "absent"
+        bound = FALLBACK_AUDIT_BYTES if absent else limits.keep_bytes
+        return AuditLog.open(
+            Path(self._config.state_dir) / "audit",
+            boot_id=boot_id,
+            version=__version__,
+            limits=RotationLimits(
+                file_bytes=min(limits.rotate_bytes, bound // 4) if absent else limits.rotate_bytes,
+                total_bytes=min(limits.keep_bytes, bound),
+                reserve_bytes=limits.reserve_bytes,
+            ),
+            on_degraded=lambda reason: self.health.degrade("audit", reason),
+        )
 
     def _make_egress(self, connect: Connect) -> Egress:
         return Egress(
@@ -197,14 +224,14 @@ class App:
         """Come up, call `ready`, serve, and end in order. Raises what keeps it from coming up."""
         try:
             async with trio.open_nursery() as nursery:
-                with self._coming_up:
+                with self._ending.coming_up() as coming_up:
                     await self._come_up(nursery)
-                if not self._coming_up.cancelled_caught:
+                if not coming_up.cancelled_caught:
                     # What is here now stays: the collector need not look at it again and again.
                     gc.collect()
                     gc.freeze()
                     ready()
-                    await self._stop.wait()
+                    await self._ending.wanted.wait()
                 with trio.CancelScope(shield=True):
                     await self._go_down()
                 nursery.cancel_scope.cancel()
@@ -214,18 +241,16 @@ class App:
 
     async def shutdown(self) -> calls.Empty:
         """See `rpc.handlers.ports.ShutdownApi`."""
-        self._end("asked for over a link")
+        self._ending.end("asked for over a link")
         return calls.Empty()
 
     async def _come_up(self, nursery: trio.Nursery) -> None:
-        await nursery.start(self._take_signals)
+        await nursery.start(self.storage.serve)
         with self.health.stage("policies"):
             await self.policies.load()
         with self.health.stage("trust"):
             await self.trust.load()
         await nursery.start(self.network.serve)
-        with self.health.stage("launcher"):
-            await nursery.start(self.launcher.serve)
         with self.health.stage("egress"):
             await nursery.start(self.egress.serve)
         with self.health.stage("sessions"):
@@ -258,33 +283,27 @@ class App:
         )
 
     async def _go_down(self) -> None:
-        _log.info("stopping: %s", self._stop_reason)
+        _log.info("stopping: %s", self._ending.reason)
         running = sum(count for state, count in self.processes.state_counts().items() if state != "exited")
         await self.server.shut_down(_LINKS_GRACE_S)
         await self.bridges.end_all()
+        # Each, whatever became of the one before: what is not ended here stays.
+        for end in self._ends():
+            try:
+                await end()
+            except CoworkError as error:
+                _log.error("not everything could be ended: %s", error.message)
+        try:
+            await self.audit.record("daemon.stop", {"reason": self._ending.reason, "processes": running})
+        except CoworkError as error:
+            if not self._ending.again:
+                raise
+            _log.error("the end of this coworkd is not recorded: %s", error.message)
+
+    def _ends(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         if self._mode == "local":
-            # Each, whatever became of the one before: what is not ended here stays.
-            ends = (self.processes.end_all, self.sessions.end_ephemeral, self.launcher.quit, self.egress.quit)
-            for end in ends:
-                try:
-                    await end()
-                except CoworkError as error:
-                    _log.error("not everything could be ended: %s", error.message)
-        await self.audit.record("daemon.stop", {"reason": self._stop_reason, "processes": running})
-
-    def _end(self, reason: str) -> None:
-        self._stop_reason = self._stop_reason or reason
-        self._stop.set()
-        self._coming_up.cancel()
-
-    async def _take_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-            task_status.started()
-            async for number in received:
-                if number == signal.SIGHUP:
-                    await self._reload()
-                else:
-                    self._end(f"signal {signal.Signals(number).name}")
+            return (self.processes.end_all, self.sessions.end_ephemeral, self.egress.quit)
+        return (self.processes.end_all,) if self._ending.again else ()
 
     async def _reload(self) -> None:
         try:
@@ -307,6 +326,7 @@ class App:
                 *process_methods(self.processes),
                 *audit_methods(self.audit),
                 *event_methods(self.events),
+                *storage_methods(self.storage),
                 *policy_methods(self.policies),
             )
         )

@@ -31,6 +31,7 @@ _VSOCK_LISTEN = re.compile(r"vsock://:([0-9]{1,10})\Z")
 _VSOCK_DIAL = re.compile(r"vsock://([0-9]{1,10}):([0-9]{1,10})\Z")
 _VIRTIO = re.compile(r"virtio://(/[^?#]*)\Z")
 _TARGET = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})\Z")
+_LABEL = re.compile(r"[A-Za-z0-9._-]{1,16}\Z")
 _BRIDGE_KEYS = ("name", "listen", "connect")
 _HOST_CID = 2
 """The only peer there is for a guest (vsock(7), VMADDR_CID_HOST)."""
@@ -80,6 +81,25 @@ class EgressConfig(Struct, frozen=True, kw_only=True):
     host: str = f"vsock://{_HOST_CID}:5006"
 
 
+class StorageConfig(Struct, frozen=True, kw_only=True):
+    """`[storage]`: where sessions live. `auto`: on the session disk if there is one, else in `sessions_dir` as it is, which is told."""
+
+    kind: Literal["auto", "disk", "loop", "directory"] = "auto"
+    label: str = "cowork-sessions"
+    """The serial number or label of the session disk."""
+    device: str = ""
+    """The session disk's device node, where it is not to be looked for."""
+    wait_s: float = 5.0
+    """How long coming up waits for a `disk` that is late; `auto` does not wait."""
+    loop_file: str = ""
+    """Of `loop`: the file with the file system, made where it is missing."""
+    loop_size: int = 10 * 1024 * _MIB
+    reserve_percent: float = 5.0
+    """What sessions never get of a disk that is made new."""
+    trim_s: float = 24 * 3600.0
+    """How often the device is told what is free; 0: only when asked, and after deletes."""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything a coworkd needs to know before it starts. `Config()` is what holds without a file."""
 
@@ -101,6 +121,7 @@ class Config(Struct, frozen=True, kw_only=True):
     audit: AuditConfig = AuditConfig()
     spool: SpoolConfig = SpoolConfig()
     finished: FinishedConfig = FinishedConfig()
+    storage: StorageConfig = StorageConfig()
     network: NetworkConfig = NetworkConfig()
     egress: EgressConfig = EgressConfig()
     bridges: tuple[BridgeSpec, ...] = ()
@@ -147,11 +168,13 @@ def parse_config(data: bytes, *, file: str) -> Config:
         audit=AuditConfig(**_section(values, "audit")),
         spool=SpoolConfig(**_section(values, "spool")),
         finished=FinishedConfig(**_section(values, "finished")),
+        storage=StorageConfig(**_section(values, "storage")),
         network=NetworkConfig(**_section(values, "network")),
         egress=EgressConfig(**_section(values, "egress")),
         **{key: value for key, value in values.items() if "." not in key},
     )
     _check_audit_bounds(config.audit, given)
+    _check_storage(config.storage, given)
     return config
 
 
@@ -181,6 +204,26 @@ def _check_audit_bounds(audit: AuditConfig, given: dict[str, Given]) -> None:
     key = "audit.keep_bytes" if "audit.keep_bytes" in given else "audit.rotate_bytes"
     said = f"keep_bytes ({audit.keep_bytes}) must be at least twice rotate_bytes ({audit.rotate_bytes})"
     raise BadFile([Finding(file=given[key].file, line=given[key].line, key=key, message=said)])
+
+
+def _check_storage(storage: StorageConfig, given: dict[str, Given]) -> None:
+    """Each kind has its keys; one that says nothing for the kind that is chosen would be a wish in vain."""
+    if storage.kind == "loop" and not storage.loop_file:
+        where = given["storage.kind"]
+        said = "a loop disk wants its file: storage.loop_file"
+        raise BadFile([Finding(file=where.file, line=where.line, key="storage.kind", message=said)])
+    for key, kind in (("loop_file", "loop"), ("loop_size", "loop"), ("device", "disk")):
+        where_given = given.get(f"storage.{key}")
+        if where_given is not None and storage.kind != kind:
+            said = f"means something only with storage.kind = {kind!r}, and that is {storage.kind!r}"
+            raise BadFile([Finding(file=where_given.file, line=where_given.line, key=f"storage.{key}", message=said)])
+
+
+def _label(value: object) -> str:
+    label = text(value)
+    if not _LABEL.match(label):
+        raise BadValue(f"{label!r} cannot be the label of a file system: 1 to 16 of A-Z a-z 0-9 . _ -")
+    return label
 
 
 def _endpoint(value: object) -> str:
@@ -272,6 +315,14 @@ _SCHEMA: dict[str, Parser] = {
     "finished.keep_s": number(0, 10 * 365 * 24 * 3600),
     "finished.keep_count": integer(1, 1_000_000),
     "finished.keep_bytes": size(0, 1 << 40),
+    "storage.kind": choice("auto", "disk", "loop", "directory"),
+    "storage.label": _label,
+    "storage.device": absolute_path,
+    "storage.wait_s": number(0, 600),
+    "storage.loop_file": absolute_path,
+    "storage.loop_size": size(16 * _MIB, 1 << 46),
+    "storage.reserve_percent": number(0, 50),
+    "storage.trim_s": number(0, 365 * 24 * 3600),
     "network.probe": _target,
     "egress.host": _host_uri,
 }

@@ -18,11 +18,12 @@ import trio
 from msgspec import structs
 
 from coworkd import __version__
-from coworkd.app import App, Connects
+from coworkd.app import serve
+from coworkd.bring_up import Connects
 from coworkd.cli.egress_start import ensure_egress
 from coworkd.cli.launcher_start import ensure_launcher
 from coworkd.cli.program_start import LINGER_S
-from coworkd.config import Config, load_config
+from coworkd.config import Config, StorageConfig, load_config
 from coworkd.model.errors import CoworkError
 from coworkd.services.logs import LogService
 from coworkd.system.cgroup import choose_own
@@ -93,6 +94,7 @@ def compose_local_config(*, state: str, socket: str, policies: str | None = None
         launcher_socket=os.path.join(own, "run", "launcher.sock"),
         egress_socket=os.path.join(own, "run", "egress.sock"),
         cache_dir=os.path.join(own, "cache"),
+        storage=StorageConfig(kind="directory"),
     )
     config = structs.replace(config, log=structs.replace(config.log, level=log_level))
     return structs.replace(config, admin_policies=os.path.abspath(policies)) if policies else config
@@ -118,8 +120,8 @@ def _run(config: Config, mode: str, connects: Connects, ready: Callable[[], None
         os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
     logs = LogService(level=config.log.level, file=Path(config.log.file) if config.log.file else None)
     try:
-        app = App(config, mode="serve" if mode == "serve" else "local", connects=connects, logs=logs)
-        trio.run(app.run, ready)
+        serving = partial(serve, config, connects=connects, logs=logs, ready=ready)
+        trio.run(partial(serving, mode="serve" if mode == "serve" else "local"))
     finally:
         logs.close()
     return 0

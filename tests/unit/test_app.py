@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import msgspec
 import pytest
 import trio
 
-from coworkd.app import App, Connects, read_token
+from coworkd.app import read_token, serve
+from coworkd.bring_up import Connects
 from coworkd.cli.daemon import compose_local_config
 from coworkd.model import egress, launch
 from coworkd.model.layout import BwrapFeatures
@@ -90,7 +92,7 @@ def test_an_embedded_app_comes_up_answers_and_goes_down_on_a_signal(tmp_path: Pa
     launcher, proxies = Program(launch), Program(egress)
     said: list[str] = []
 
-    async def drive(app: App, came_up: trio.Event) -> None:
+    async def drive(came_up: trio.Event) -> None:
         await came_up.wait()
         assert await trio.Path(tmp_path / "coworkd.sock").exists()
         link = await trio.open_unix_socket(str(tmp_path / "coworkd.sock"))
@@ -100,14 +102,14 @@ def test_an_embedded_app_comes_up_answers_and_goes_down_on_a_signal(tmp_path: Pa
         os.kill(os.getpid(), signal.SIGTERM)
 
     async def run() -> None:
-        app = App(config, mode="local", connects=Connects(launcher.connect, proxies.connect), logs=logs)
+        connects = Connects(launcher.connect, proxies.connect)
         came_up = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(drive, app, came_up)
+            nursery.start_soon(drive, came_up)
 
             nursery.start_soon(launcher.serve)
             nursery.start_soon(proxies.serve)
-            await app.run(came_up.set)
+            await serve(config, mode="local", connects=connects, logs=logs, ready=came_up.set)
 
     trio.run(run)
     logs.close()
@@ -128,11 +130,12 @@ def test_a_launcher_that_dies_at_the_end_keeps_no_coworkd_egress_alive(tmp_path:
     launcher, proxies = Program(launch, dies_at=(launch.Quit,)), Program(egress)
 
     async def run() -> None:
-        app = App(config, mode="local", connects=Connects(launcher.connect, proxies.connect), logs=logs)
+        connects = Connects(launcher.connect, proxies.connect)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(launcher.serve)
             nursery.start_soon(proxies.serve)
-            await app.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+            stop = partial(os.kill, os.getpid(), signal.SIGTERM)
+            await serve(config, mode="local", connects=connects, logs=logs, ready=stop)
 
     trio.run(run)
     logs.close()

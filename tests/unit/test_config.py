@@ -50,6 +50,14 @@ drain_s = 1
 keep_s = 60
 keep_count = 5
 keep_bytes = "4M"
+[storage]
+kind = "loop"
+label = "mine"
+wait_s = 3
+loop_file = "/f"
+loop_size = "64M"
+reserve_percent = 2.5
+trim_s = 0
 [network]
 probe = "example.org:443"
 [egress]
@@ -63,12 +71,15 @@ host = "unix:///x/host.sock"
     assert (read.audit.rotate_bytes, read.audit.keep_bytes, read.audit.reserve_bytes) == (1 << 20, 3 << 20, 0)
     assert (read.spool.stream_bytes, read.spool.drain_s) == (2 << 20, 1.0)
     assert (read.finished.keep_s, read.finished.keep_count, read.finished.keep_bytes) == (60.0, 5, 4 << 20)
+    assert (read.storage.kind, read.storage.label, read.storage.wait_s) == ("loop", "mine", 3.0)
+    assert (read.storage.loop_file, read.storage.loop_size) == ("/f", 64 << 20)
+    assert (read.storage.reserve_percent, read.storage.trim_s) == (2.5, 0.0)
     assert (read.presets_file, read.network.probe) == ("/p", "example.org:443")
     assert (read.egress_socket, read.egress.host) == ("/e", "unix:///x/host.sock")
     assert read.allow_bridges
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]
     # Every key of the schema stands in the text above, so none can be forgotten here.
-    assert all(f"{key.rpartition('.')[2]} = " in text for key in config._SCHEMA)
+    assert all(f"{key.rpartition('.')[2]} = " in text for key in config._SCHEMA if key != "storage.device")
 
 
 @pytest.mark.parametrize(
@@ -198,3 +209,26 @@ def test_a_bridge_that_cannot_be_is_refused_where_it_stands(text: str, line: int
 def test_bridges_stand_in_their_order() -> None:
     read = parse_config((BRIDGE + BRIDGE.replace("one", "two").replace("a.sock", "b.sock")).encode(), file="f")
     assert [spec.name for spec in read.bridges] == ["one", "two"]
+
+
+def test_the_session_disk_may_be_named() -> None:
+    read = parse_config(b'[storage]\nkind = "disk"\ndevice = "/dev/vdb"\n', file="f")
+    assert (read.storage.kind, read.storage.device) == ("disk", "/dev/vdb")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        ('kind = "loop"', "storage.kind", "wants its file"),
+        ('loop_file = "/f"', "storage.loop_file", "only with storage.kind = 'loop'"),
+        ('kind = "directory"\ndevice = "/dev/vdb"', "storage.device", "only with storage.kind = 'disk'"),
+        ('kind = "disk"\nloop_size = "1G"', "storage.loop_size", "only with storage.kind = 'loop'"),
+        ('label = "two words"', "storage.label", "label of a file system"),
+        ('label = "seventeen-letters"', "storage.label", "label of a file system"),
+        ('kind = "loop"\nloop_file = "/f"\nloop_size = "1M"', "storage.loop_size", "16777216"),
+    ],
+)
+def test_what_says_nothing_for_the_kind_of_storage_is_refused(text: str, key: str, said: str) -> None:
+    (finding,) = refusal(f"[storage]\n{text}\n").findings
+    assert finding.key == key
+    assert said in finding.message

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from coworkd.model import calls
+from coworkd.model import calls, calls_storage
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, ProcessInfo
 from coworkd.model.session import RemovedSession
@@ -161,3 +161,13 @@ class BridgesApi(Protocol):
     async def list(self) -> calls.BridgeList: ...
 
     async def close(self, params: calls.BridgeClose, link: LinkPort, /) -> calls.Empty: ...
+
+
+class StorageApi(Protocol):
+    """The session disk."""
+
+    async def usage(self) -> calls_storage.StorageUsage: ...
+
+    async def trim(self, params: calls_storage.StorageTrim, /) -> calls_storage.StorageTrimmed: ...
+
+    async def grow(self, params: calls_storage.StorageGrow, /) -> calls_storage.StorageGrown: ...

@@ -1,0 +1,138 @@
+"""What stands before the rest is built: signals, the launcher, and the session disk, on which the audit log and all records lie.
+
+Order: the lock of the runtime directory, so that no two coworkds ask one launcher; signals; the launcher; the session disk, which a
+worker of the launcher's mounts; the lock of the state directory on it, so that no two coworkds have one disk. A directory needs no
+worker, and comes up before the launcher is there.
+
+An absent disk does not end the start: coworkd then stands on the bare directory below the mount point, and refuses sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import trio
+
+from coworkd import __version__
+from coworkd.config import Config
+from coworkd.model.errors import CoworkError
+from coworkd.services.events import EventRing
+from coworkd.services.health import Health
+from coworkd.services.launching import Connect, LauncherClient
+from coworkd.services.storage import Storage
+from coworkd.services.storage_disk import DiskWorker
+from coworkd.services.storage_lock import StateLock
+
+Mode = Literal["serve", "local"]
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_log = logging.getLogger("coworkd.app")
+
+
+class Connects(NamedTuple):
+    """How the other two programs are reached; each may start what it connects to."""
+
+    launcher: Connect
+    egress: Connect
+
+
+class Ending:
+    """When coworkd ends, and why. A signal ends it at any time, also while it comes up."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.again = False
+        """Whether it comes up anew at once: the session disk is back."""
+        self.wanted = trio.Event()
+        self._scope = trio.CancelScope()
+        self.on_hangup: Callable[[], Awaitable[None]] | None = None
+
+    def end(self, reason: str, *, again: bool = False) -> None:
+        """The first reason counts."""
+        if not self.wanted.is_set():
+            self.reason, self.again = reason, again
+        self.wanted.set()
+        self._scope.cancel()
+
+    @contextmanager
+    def coming_up(self) -> Iterator[trio.CancelScope]:
+        """What is inside is given up when the end is wanted; one part of coming up after the other."""
+        with trio.CancelScope() as self._scope:
+            if self.wanted.is_set():
+                self._scope.cancel()
+            yield self._scope
+
+    async def take_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            task_status.started()
+            async for number in received:
+                if number != signal.SIGHUP:
+                    self.end(f"signal {signal.Signals(number).name}")
+                elif self.on_hangup is not None:
+                    await self.on_hangup()
+
+
+class Ground:
+    """The parts that are there first. Whoever made it calls `close`."""
+
+    def __init__(self, config: Config, *, connect: Connect) -> None:
+        self._config = config
+        self._runtime_lock: StateLock | None = None
+        self._state_lock: StateLock | None = None
+        self.boot_id = _BOOT_ID.read_text().strip()
+        self.ending = Ending()
+        self.health = Health(boot_id=self.boot_id, state_dir=config.state_dir)
+        self.events = EventRing()
+        self.launcher = LauncherClient(
+            connect, version=__version__, on_state=lambda reason: self.health.degrade("launcher", reason)
+        )
+        self.storage = Storage(
+            config.storage,
+            sessions_dir=config.sessions_dir,
+            state_dir=config.state_dir,
+            worker=DiskWorker(self.launcher),
+            events=self.events,
+            on_state=lambda reason: self.health.degrade("storage", reason),
+        )
+
+    async def come_up(self, nursery: trio.Nursery) -> None:
+        """Raises what keeps it from coming up, a second coworkd among it. `nursery` owns the tasks."""
+        config = self._config
+        await nursery.start(self.ending.take_signals)
+        if config.storage.kind == "directory":
+            await self._bring_up_storage()
+        else:
+            directory = os.path.dirname(config.launcher_socket)
+            self._runtime_lock = StateLock(directory, what=f"the launcher at {config.launcher_socket}")
+        with self.health.stage("launcher"):
+            await nursery.start(self.launcher.serve)
+        if config.storage.kind != "directory":
+            await self._bring_up_storage()
+
+    async def _bring_up_storage(self) -> None:
+        with self.health.stage("storage"):
+            await self.storage.bring_up()
+            state_dir = self._config.state_dir
+            self._state_lock = StateLock(state_dir, what=f"the state directory {state_dir}")
+
+    async def quit(self) -> None:
+        """End the launcher and all that stands on it, the mount of the session disk last: nothing of ours may be open there."""
+        self._close(self._state_lock)
+        try:
+            await self.launcher.quit()
+        except CoworkError as error:
+            _log.error("the launcher could not be ended: %s", error.message)
+
+    def close(self) -> None:
+        """Let go of the locks. Idempotent."""
+        self._close(self._state_lock)
+        self._close(self._runtime_lock)
+
+    def _close(self, lock: StateLock | None) -> None:
+        if lock is not None:
+            lock.close()
