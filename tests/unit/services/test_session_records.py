@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from coworkd.model.errors import DiskFailed
+from coworkd.model.errors import DiskFailed, InvalidState
 from coworkd.model.policy import LimitsRequest
+from coworkd.services import session_records
 from coworkd.services.session_records import RecordStore
 from tests.unit.services.session_house import folder, record
 
@@ -109,6 +111,7 @@ def test_the_file_is_durable_before_it_has_its_name_and_the_name_before_save_ret
 def test_half_a_new_record_is_never_read(store: RecordStore, tmp_path: Path) -> None:
     (tmp_path / "sessions/.bob.json.new").write_text('{"format": 1, "na')
     assert store.load() == {}
+    assert not (tmp_path / "sessions/.bob.json.new").exists()
     store.save(record())
     assert store.load() == {"bob": record()}
 
@@ -120,7 +123,9 @@ def test_half_a_new_record_is_never_read(store: RecordStore, tmp_path: Path) -> 
         "{",
         "[]",
         "null",
-        '{"format": 2, "name": "bob", "uid": 1001, "gid": 1001, "profile": "p", "created_at": 1, "state": "ready"}',
+        '{"format": 0, "name": "bob", "uid": 1001, "gid": 1001, "profile": "p", "created_at": 1, "state": "ready"}',
+        '{"format": 2, "name": "eve", "uid": 1001}',
+        '{"format": "2", "name": "bob"}',
         '{"format": 1, "name": "eve", "uid": 1001, "gid": 1001, "profile": "p", "created_at": 1, "state": "ready"}',
         '{"format": 1, "name": "bob", "uid": 0, "gid": 0, "profile": "p", "created_at": 1, "state": "ready"}',
         '{"format": 1, "name": "bob", "uid": 1001, "gid": 0, "profile": "p", "created_at": 1, "state": "ready"}',
@@ -147,7 +152,7 @@ def test_a_record_of_a_name_no_session_has_is_set_aside(store: RecordStore, tmp_
 
 
 def test_a_disk_that_takes_only_a_part_keeps_the_old_record(
-    store: RecordStore, monkeypatch: pytest.MonkeyPatch
+    store: RecordStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.save(record())
     opened: list[int] = []
@@ -171,6 +176,7 @@ def test_a_disk_that_takes_only_a_part_keeps_the_old_record(
         opened.append(fd)
         return Full()
 
+    (tmp_path / "sessions/.spare").unlink()
     monkeypatch.setattr("builtins.open", open_full)
     with pytest.raises(DiskFailed, match="No space left"):
         store.save(FULL)
@@ -189,3 +195,142 @@ def test_a_record_that_cannot_be_removed_is_told(store: RecordStore, tmp_path: P
     (tmp_path / "sessions/bob.json").mkdir()
     with pytest.raises(DiskFailed, match="cannot be removed"):
         store.remove("bob")
+    assert not list((tmp_path / "sessions").glob(".bob*"))
+
+
+LATER = '{"format": 7, "name": "bob", "uid": 1009, "home": {"of": "another kind"}}'
+
+
+def test_a_record_of_a_later_format_is_left_alone_and_reserved(
+    store: RecordStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "sessions/bob.json"
+    path.write_text(LATER)
+    for _ in range(2):
+        assert store.load() == {}
+        assert store.reserved == {"bob": 1009}
+        assert store.broken == ()
+        assert path.read_text() == LATER
+    assert "a later coworkd" in caplog.text
+    with pytest.raises(InvalidState, match="left alone"):
+        store.save(record())
+    assert path.read_text() == LATER
+
+
+def test_every_record_that_was_set_aside_is_kept(store: RecordStore, tmp_path: Path) -> None:
+    for text in ("one", "two", "three"):
+        (tmp_path / "sessions/bob.json").write_text(text)
+        store.load()
+        assert store.broken == ("bob",)
+    kept = {path.name: path.read_text() for path in (tmp_path / "sessions").glob("bob*")}
+    assert kept == {"bob.json.broken": "one", "bob.json.broken-2": "two", "bob.json.broken-3": "three"}
+
+
+def test_a_record_of_the_first_coworkd_is_read(store: RecordStore, tmp_path: Path) -> None:
+    """Written down here for ever: format 1 as it was first, and with a field that a later coworkd may have added."""
+    (tmp_path / "sessions/bob.json").write_text(
+        """{"format": 1, "name": "bob", "uid": 1001, "gid": 1001, "profile": "default", "created_at": 5.5,
+        "state": "ready", "folders": [{"name": "src", "source": "/srv/src", "mode": "ro"}],
+        "limits": {"pids_max": 5}, "env": {"A": "1"}, "egress": {"network": {}}, "added": [1]}"""
+    )
+    found = store.load()["bob"]
+    assert (found.uid, found.created_at, found.used_at, found.reown_from) == (1001, 5.5, 0.0, None)
+    assert (found.folders, found.limits.pids_max, found.env) == ((folder("src"),), 5, {"A": "1"})
+
+
+class FakeReserve:
+    """Implements `ports.ReservePort`."""
+
+    def __init__(self, disk: FullDisk) -> None:
+        self.disk = disk
+        self.given = 0
+
+    def release(self) -> bool:
+        self.given += 1
+        if self.given > 1:
+            return False
+        self.disk.room = 1
+        return True
+
+
+class FullDisk:
+    """Takes only so many new files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = 0
+        real = session_records._write_new
+
+        def write(path: str, data: bytes) -> None:
+            if not self.room:
+                Path(path).write_bytes(b"")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.room -= 1
+            real(path, data)
+
+        monkeypatch.setattr(session_records, "_write_new", write)
+
+
+def test_a_record_is_replaced_on_a_full_disk(store: RecordStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.save(record())
+    FullDisk(monkeypatch)
+    store.save(FULL)
+    assert store.load() == {"bob": FULL}
+
+
+def test_the_spare_is_made_again_when_there_is_room(
+    store: RecordStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(record())
+    disk = FullDisk(monkeypatch)
+    for number in range(3):
+        store.save(record(env={"A": str(number)}))
+        assert not (tmp_path / "sessions/.spare").exists()
+        disk.room = 1
+        store.load()
+        assert (tmp_path / "sessions/.spare").stat().st_size == 16 * 1024
+    assert store.load()["bob"].env == {"A": "2"}
+
+
+def test_a_record_larger_than_the_spare_takes_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullDisk(monkeypatch)
+    reserve = FakeReserve(disk)
+    store = RecordStore(str(tmp_path), reserve=reserve)
+    disk.room = 2
+    store.load()
+    store.save(record())
+    large = record(env={"A": "x" * 20_000})
+    store.save(large)
+    assert reserve.given == 1
+    assert store.load() == {"bob": large}
+    with pytest.raises(DiskFailed, match="No space left"):
+        store.save(record(env={"A": "y" * 20_000}))
+    assert store.load() == {"bob": large}
+
+
+def test_a_new_session_gets_neither_spare_nor_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullDisk(monkeypatch)
+    reserve = FakeReserve(disk)
+    store = RecordStore(str(tmp_path), reserve=reserve)
+    disk.room = 1
+    store.load()
+    with pytest.raises(DiskFailed, match="No space left") as caught:
+        store.save(record())
+    assert caught.value.details["errno"] == errno.ENOSPC
+    assert reserve.given == 0
+    assert (tmp_path / "sessions/.spare").exists()
+
+
+@pytest.mark.parametrize("step", ["rename", "pwrite", "ftruncate", "fsync"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_crash_while_the_spare_is_used_leaves_one_of_the_two(
+    store: RecordStore, monkeypatch: pytest.MonkeyPatch, step: str, call: int
+) -> None:
+    store.save(record())
+    with monkeypatch.context() as full:
+        FullDisk(full)
+        crash_at(full, step, call=call)
+        with contextlib.suppress(Crash):
+            store.save(FULL)
+    assert store.load() in ({"bob": record()}, {"bob": FULL})
+    store.save(FULL)
+    assert store.load() == {"bob": FULL}
