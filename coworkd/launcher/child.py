@@ -60,6 +60,8 @@ class Station(Struct, frozen=True, kw_only=True):
     formats: Formats
     order_fd: int
     error_fd: int
+    ahead: bool
+    """Whether its order is still to be asked for: there is time then."""
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -98,8 +100,9 @@ def run(station: Station) -> None:
     try:
         _take_station(station, stage)
         error_fd = _FD_ERROR
-        stage[0] = "rehearsal"
-        _rehearse(station.formats)
+        if station.ahead:
+            stage[0] = "rehearsal"
+            _rehearse(station.formats)
         stage[0] = "order"
         order = _wait_order()
         if order is not None:

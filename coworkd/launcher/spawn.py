@@ -58,8 +58,8 @@ class Spawner:
         """Where the session's processes live; the prefix keeps names apart from the kernel's own files."""
         return None if self._cgroup_root is None else f"{self._cgroup_root}/s-{session}"
 
-    def make_standby(self, session: Session) -> Standby:
-        """A child waiting in `session`. Raises `OSError`."""
+    def make_standby(self, session: Session, *, ahead: bool = True) -> Standby:
+        """A child waiting in `session`, `ahead` of its order if nobody waits for that. Raises `OSError`."""
         self._made += 1
         above = self.session_cgroup(session.name)
         path = None if above is None else f"{above}/p-{self._made}"
@@ -71,6 +71,7 @@ class Spawner:
             launcher_pid=self._pid,
             formats=self._formats,
             cgroup_path=path,
+            ahead=ahead,
         )
 
     def spawn(self, request: Spawn, session: Session, filters: tuple[int, int]) -> Process:
@@ -81,7 +82,7 @@ class Spawner:
                 return self._order(request, waiting, filters)
             except (BrokenPipeError, ConnectionResetError):  # it was killed while it waited, and is not reaped yet
                 pass
-        return self._order(request, self.make_standby(session), filters)
+        return self._order(request, self.make_standby(session, ahead=False), filters)
 
     def _order(self, request: Spawn, standby: Standby, filters: tuple[int, int]) -> Process:
         outfit: Outfit | None = None

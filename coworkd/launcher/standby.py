@@ -35,8 +35,9 @@ class Standby:
         launcher_pid: int,
         formats: Formats,
         cgroup_path: str | None,
+        ahead: bool,
     ) -> None:
-        """Fork it. Raises `OSError` where a process, descriptor or cgroup cannot be had; nothing stays then."""
+        """Fork it; `ahead` of an order, or for one that waits already. Raises `OSError` where a process, descriptor or cgroup cannot be had; nothing stays then."""
         self.cgroup_path = cgroup_path
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.error_fd, error_write = os.pipe2(os.O_CLOEXEC)
@@ -49,6 +50,7 @@ class Standby:
             formats=formats,
             order_fd=theirs.fileno(),
             error_fd=error_write,
+            ahead=ahead,
         )
         try:
             self.pid = _fork(cgroup_path)
