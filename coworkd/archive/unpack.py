@@ -1,0 +1,266 @@
+"""An archive that somebody else has made, as files below a directory: entry by entry, and nowhere else.
+
+Rules
+- No entry is absolute, has `..`, or is reached through a symbolic link: directories are opened one name at a time, without following.
+- A file is written under a name of its own and then renamed, over a symbolic link too and never through one. What was being written
+  when it ends badly is taken away; entries before it stay.
+- Devices, fifos and what else is neither file, directory nor link are refused, and so is a hard link to anything but a file that the same
+  archive brought. Set-user-id, set-group-id and sticky bits are dropped, owners are not heeded.
+- Directories get their mode and time at the end, when all is in them.
+- A run of zeros in a file becomes a hole.
+
+Sources: openat(2), rename(2), POSIX pax.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from types import TracebackType
+
+from coworkd.archive.entry import ArchiveError, Entry, split_path
+from coworkd.archive.reader import ArchiveEnd, Data, Reader
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+REMEMBERED = 100_000
+"""Files that a hard link can lead to, and directories that get their mode and time: the first so many of an archive."""
+_HOLE_BYTES = 64 * 1024
+_ZEROS = bytes(_HOLE_BYTES)
+TEMPORARY = b".coworkd-"
+"""How the names begin that files have while they are written."""
+
+
+class _Growing:
+    """The file that is being written."""
+
+    def __init__(self, parent: int, name: bytes, entry: Entry) -> None:
+        """`parent` stays the caller's: a copy is taken."""
+        self.name = name
+        self.entry = entry
+        self.temporary = temporary_name()
+        self.fd = os.open(self.temporary, _CREATE, 0o600, dir_fd=parent)
+        self.parent = os.dup(parent)
+
+
+class Unpack:
+    """One archive on its way below `top`, a descriptor that stays the caller's. Use it in a `with`."""
+
+    def __init__(self, top: int, *, entries_limit: int) -> None:
+        self.entries = 0
+        self.bytes = 0
+        self._top = top
+        self._entries_limit = entries_limit
+        self._reader = Reader()
+        self._over = False
+        self._growing: _Growing | None = None
+        self._files: set[bytes] = set()
+        self._directories: dict[tuple[bytes, ...], Entry] = {}
+        self._parent: tuple[tuple[bytes, ...], int] | None = None
+        """Where the last entry lay: the next one mostly does too."""
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Write what came. Raises `ArchiveError`, `OSError` with the entry's path; nothing more is taken after either."""
+        self._reader.receive_data(data)
+        while (event := self._reader.next_event()) is not None:
+            if isinstance(event, ArchiveEnd):
+                self._over = True
+            elif isinstance(event, Data):
+                self._write(event)
+            else:
+                self._begin(event)
+
+    def finish(self) -> None:
+        """That was all. Raises `ArchiveError` where it is not, `OSError`."""
+        self._reader.check_end()
+        for names, entry in reversed(self._directories.items()):
+            with _Naming(entry):
+                self._settle_directory(names, entry)
+
+    def __enter__(self) -> Unpack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        growing, self._growing = self._growing, None
+        if growing is not None:
+            os.close(growing.fd)
+            with contextlib.suppress(OSError):
+                os.unlink(growing.temporary, dir_fd=growing.parent)
+            os.close(growing.parent)
+        self._forget_parent()
+
+    # -- entries ------------------------------------------------------------------------------------------------
+
+    def _begin(self, entry: Entry) -> None:
+        self.entries += 1
+        if self.entries > self._entries_limit:
+            raise ArchiveError(f"the archive has more than {self._entries_limit} entries", entry.path)
+        names = split_path(entry.path)
+        with _Naming(entry):
+            if entry.kind == "directory":
+                self._make_directory(names, entry)
+            elif not names:
+                raise ArchiveError("an entry other than a directory stands for the archive's top", entry.path)
+            elif entry.kind == "file":
+                self._growing = _Growing(self._open_parent(names[:-1]), names[-1], entry)
+                if not entry.size:
+                    self._end_file(self._growing)
+            elif entry.kind == "symlink":
+                self._make_link(names, entry)
+            elif entry.kind == "hardlink":
+                self._make_hard_link(names, entry)
+            else:
+                raise ArchiveError("an entry is a device or a fifo, and is not taken", entry.path)
+
+    def _make_directory(self, names: tuple[bytes, ...], entry: Entry) -> None:
+        if names:
+            parent = self._open_parent(names[:-1])
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(names[-1], 0o700 | entry.mode & 0o777, dir_fd=parent)
+            os.close(os.open(names[-1], DIRECTORY, dir_fd=parent))
+        if len(self._directories) < REMEMBERED:
+            self._directories[names] = entry
+        else:
+            self._settle_directory(names, entry)
+
+    def _make_link(self, names: tuple[bytes, ...], entry: Entry) -> None:
+        if not entry.target:
+            raise ArchiveError("a symbolic link leads nowhere", entry.path)
+        parent, temporary = self._open_parent(names[:-1]), temporary_name()
+        os.symlink(entry.target, temporary, dir_fd=parent)
+        with contextlib.suppress(OSError, NotImplementedError):
+            os.utime(temporary, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        _rename(parent, temporary, names[-1])
+
+    def _make_hard_link(self, names: tuple[bytes, ...], entry: Entry) -> None:
+        target = split_path(entry.target)
+        if b"/".join(target) not in self._files:
+            raise ArchiveError("a hard link leads to no file that this archive brought before", entry.path)
+        source = os.dup(self._open_parent(target[:-1]))
+        try:
+            parent, temporary = self._open_parent(names[:-1]), temporary_name()
+            os.link(target[-1], temporary, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            _rename(parent, temporary, names[-1])
+        finally:
+            os.close(source)
+
+    # -- a file's bytes -----------------------------------------------------------------------------------------
+
+    def _write(self, data: Data) -> None:
+        growing = self._growing
+        assert growing is not None
+        with _Naming(growing.entry):
+            write_sparsely(growing.fd, data.data)
+            self.bytes += len(data.data)
+            if data.last:
+                self._end_file(growing)
+
+    def _end_file(self, growing: _Growing) -> None:
+        entry = growing.entry
+        os.ftruncate(growing.fd, entry.size)
+        os.fchmod(growing.fd, entry.mode & 0o777)
+        os.utime(growing.fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        self._growing = None
+        os.close(growing.fd)
+        try:
+            _rename(growing.parent, growing.temporary, growing.name)
+        finally:
+            os.close(growing.parent)
+        if len(self._files) < REMEMBERED:
+            self._files.add(b"/".join(split_path(entry.path)))
+
+    # -- directories --------------------------------------------------------------------------------------------
+
+    def _open_parent(self, names: tuple[bytes, ...]) -> int:
+        """The directory, made where it is missing; ours until the next is asked for."""
+        if self._parent is not None and self._parent[0] == names:
+            return self._parent[1]
+        opened = self._open_directory(names, make=True)
+        self._forget_parent()
+        self._parent = (names, opened)
+        return opened
+
+    def _open_directory(self, names: tuple[bytes, ...], *, make: bool) -> int:
+        opened = os.open(".", DIRECTORY, dir_fd=self._top)
+        try:
+            for name in names:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, 0o755, dir_fd=opened)
+                below = os.open(name, DIRECTORY, dir_fd=opened)
+                os.close(opened)
+                opened = below
+        except BaseException:
+            os.close(opened)
+            raise
+        return opened
+
+    def _forget_parent(self) -> None:
+        if self._parent is not None:
+            os.close(self._parent[1])
+            self._parent = None
+
+    def _settle_directory(self, names: tuple[bytes, ...], entry: Entry) -> None:
+        opened = self._open_directory(names, make=False)
+        try:
+            os.fchmod(opened, entry.mode & 0o777)
+            os.utime(opened, ns=(entry.mtime_ns, entry.mtime_ns))
+        except PermissionError:
+            # A directory that was there and is another's keeps what it has.
+            if os.fstat(opened).st_uid == os.geteuid():
+                raise
+        finally:
+            os.close(opened)
+
+
+def temporary_name() -> bytes:
+    """A name that nothing has."""
+    return TEMPORARY + secrets.token_hex(8).encode()
+
+
+def write_sparsely(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data` at the position; zeros are passed over, and the caller ends with ftruncate(2). Raises `OSError`."""
+    view = memoryview(data)
+    while view:
+        piece = view[:_HOLE_BYTES]
+        if len(piece) == _HOLE_BYTES and piece == _ZEROS:
+            os.lseek(fd, len(piece), os.SEEK_CUR)
+            view = view[_HOLE_BYTES:]
+        else:
+            view = view[os.write(fd, piece) :]
+
+
+def _rename(parent: int, temporary: bytes, name: bytes) -> None:
+    try:
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=parent)
+        raise
+    # rename(2) does nothing where both are links to one file.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=parent)
+
+
+class _Naming:
+    """An `OSError` on its way out gets the entry's path: names relative to a descriptor tell nobody anything."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._path = entry.path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise ArchiveError(
+                    "an entry lies behind a symbolic link or a file, not below a directory", self._path
+                ) from None
+            raise OSError(error.errno, error.strerror, os.fsdecode(self._path)) from None
