@@ -37,7 +37,10 @@ class Standby:
         cgroup_path: str | None,
         ahead: bool,
     ) -> None:
-        """Fork it; `ahead` of an order, or for one that waits already. Raises `OSError` where a process, descriptor or cgroup cannot be had; nothing stays then."""
+        """Fork it, `ahead` of its order or for one that waits already.
+
+        Raises `OSError` where a process, descriptor or cgroup cannot be had; nothing stays then.
+        """
         self.cgroup_path = cgroup_path
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.error_fd, error_write = os.pipe2(os.O_CLOEXEC)
