@@ -25,12 +25,14 @@ from coworkd.auditlog.rotation import RotationLimits
 from coworkd.bring_up import Connects, Ground, Mode
 from coworkd.config import Config
 from coworkd.model import calls
-from coworkd.model.errors import CoworkError
+from coworkd.model.errors import CoworkError, InvalidState
+from coworkd.model.ports import MountedFolder
 from coworkd.model.process import StreamName
 from coworkd.rpc.handlers.admin import admin_methods
 from coworkd.rpc.handlers.audit import audit_methods
 from coworkd.rpc.handlers.egress import egress_methods
 from coworkd.rpc.handlers.events import event_methods
+from coworkd.rpc.handlers.folders import folder_methods
 from coworkd.rpc.handlers.link import link_methods
 from coworkd.rpc.handlers.policy import policy_methods
 from coworkd.rpc.handlers.process import process_methods
@@ -46,6 +48,9 @@ from coworkd.services.audit import AuditLog
 from coworkd.services.bridges import Bridges
 from coworkd.services.bridges_ends import Ends
 from coworkd.services.egress import Egress
+from coworkd.services.folders import Folders
+from coworkd.services.folders_journals import Journals
+from coworkd.services.folders_judging import FolderRules
 from coworkd.services.forwards import Forwards
 from coworkd.services.health import Sources
 from coworkd.services.launching import Connect
@@ -134,7 +139,9 @@ class App:
             probe=config.network.probe,
             on_state=lambda reason: self.health.degrade("network", reason),
         )
+        self.folders = self._make_folders()
         self.sessions = self._make_sessions()
+        self.folders.attach(self.sessions)
         self.processes = self._make_processes()
         self.streams = Streams(encode=encode_stream_data)
         self.forwards = Forwards(sessions=self.sessions, launcher=self.launcher, audit=self.audit, streams=self.streams)
@@ -176,13 +183,25 @@ class App:
             on_state=lambda reason: self.health.degrade("egress", reason),
         )
 
+    def _make_folders(self) -> Folders:
+        config = self._config
+        return Folders(
+            launcher=self.launcher,
+            stages=_NoStages(),
+            guard=_NoGuard(),
+            rules=FolderRules(share_root=config.share_root, own_directories=(config.state_dir, config.sessions_dir)),
+            journals=Journals(config.state_dir),
+            audit=self.audit,
+            events=self.events,
+        )
+
     def _make_sessions(self) -> Sessions:
         return Sessions(
             records=RecordStore(self._config.state_dir),
             homes=Homes(self._config.sessions_dir, with_accounts=self._mode == "serve"),
-            own_directories=(self._config.state_dir, self._config.sessions_dir),
             layout=self.layout,
             launcher=self.launcher,
+            folders=self.folders,
             policies=self.policies,
             egress=self.egress,
             trust=self.trust,
@@ -319,6 +338,7 @@ class App:
                 *link_methods(self.health, token=read_token(self._config.token_file)),
                 *admin_methods(self.health, self),
                 *session_methods(self.sessions),
+                *folder_methods(self.folders),
                 *egress_methods(self.egress),
                 *trust_methods(self.trust),
                 *stream_methods(self.streams, self.forwards),
@@ -381,6 +401,30 @@ class App:
 
     def _upstream(self) -> str:
         return self.policies.effective_nowait(None).profile.egress.upstream
+
+
+class _NoStages:
+    """Until there are stages: implements `ports.StagePort`."""
+
+    async def prepare(self, session: str, folder: str, source: tuple[bytes, bytes], /) -> bytes:
+        raise InvalidState("staged folders cannot be mounted yet")
+
+    async def forget(self, session: str, folder: str | None, /) -> None:
+        """There is none."""
+
+
+class _NoGuard:
+    """Until there is a guard: implements `ports.GuardPort`; the rule of the mount holds."""
+
+    async def watch(self, session: str, folder: str, mounted: MountedFolder, source: bytes, mode: str, /) -> None:
+        if mounted.socket is not None:
+            os.close(mounted.socket)
+
+    async def set_mode(self, session: str, folder: str, mode: str, ask: bool, /) -> None:
+        """Nobody is there to be told."""
+
+    def unwatch(self, session: str, folder: str, /) -> None:
+        """Nobody watches."""
 
 
 def read_token(path: str) -> str | None:

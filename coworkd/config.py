@@ -107,6 +107,8 @@ class Config(Struct, frozen=True, kw_only=True):
     sessions_dir: str = "/sessions"
     endpoints: tuple[str, ...] = ("unix:///run/coworkd/coworkd.sock",)
     """`unix:///PATH` and `vsock://:PORT` are listened on, `vsock://2:PORT` is dialled, `virtio:///PATH` is opened."""
+    share_root: str = ""
+    """Where the host's share is mounted, below which every folder's source is. Empty: folders are directories of this machine."""
     token_file: str = ""
     """A file with the token a host must say in `hello`; empty for none."""
     launcher_socket: str = "/run/coworkd/launcher.sock"
@@ -295,6 +297,7 @@ def _with_port(uri: str, port: int) -> str:
 _SCHEMA: dict[str, Parser] = {
     "state_dir": absolute_path,
     "sessions_dir": absolute_path,
+    "share_root": absolute_path,
     "endpoints": listed(_endpoint),
     "token_file": absolute_path,
     "launcher_socket": absolute_path,

@@ -47,6 +47,11 @@ SESSION_DELETE = Method("session.delete", calls.SessionDelete, RemovedSession)
 SESSION_SET_POLICY = Method("session.set_policy", calls.SetPolicy, calls.PolicySet)
 SESSION_POLICY = Method("session.policy", calls.SessionName, calls.SessionPolicy)
 
+FOLDER_MOUNT = Method("folder.mount", calls.FolderMount, calls.FolderAnswer)
+FOLDER_UNMOUNT = Method("folder.unmount", calls.FolderUnmount, calls.FolderUnmounted)
+FOLDER_SET_MODE = Method("folder.set_mode", calls.FolderSetMode, calls.FolderAnswer)
+FOLDER_LIST = Method("folder.list", calls.FolderList, calls.Folders)
+
 PROCESS_RUN = Method("process.run", run_request, calls.ProcessRan)
 PROCESS_START = Method("process.start", start_request, calls.ProcessStarted)
 PROCESS_ATTACH = Method("process.attach", calls.ProcessAttach, calls.ProcessAttached)

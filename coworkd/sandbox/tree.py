@@ -5,14 +5,14 @@ Rules
 - /usr, /opt and a chosen /etc are read-only; passwd and group know this session's user and nobody else.
 - The trust, where there is one, lies at `/etc/coworkd/trust`, and its `certs` over the guest's `/etc/ssl/certs`.
 - Folders lie below `/sessions/NAME/mnt`, a root-owned tmpfs mounted over the home's own `mnt`: a mount point cannot be renamed or
-  replaced by a link, so the session can neither hide nor redirect a folder.
+  replaced by a link, so the session can neither hide nor redirect a folder. They are no part of the tree: they come and go.
 
 It does not say how the entries are made: `launcher.tree` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from coworkd.model.launch import (
     TreeBind,
@@ -26,7 +26,6 @@ from coworkd.model.launch import (
     TreeTmpfs,
 )
 from coworkd.model.layout import GuestLayout
-from coworkd.model.session import FolderGrant
 from coworkd.sandbox.bwrap_plan import EMPTY_DIRECTORY
 from coworkd.sandbox.proxy_files import OWN_DIRECTORY, compose_proxy_files
 
@@ -49,7 +48,6 @@ def compose_tree(
     name: str,
     uid: int,
     home: bytes,
-    folders: Sequence[FolderGrant],
     tmp_max_bytes: int,
     layout: GuestLayout,
     trust: bytes | None = None,
@@ -75,7 +73,9 @@ def compose_tree(
         TreeDir(path=b"/sessions", mode=0o755),
         TreeDir(path=sandbox_home(name), mode=0o700),
         TreeBind(source=home, path=sandbox_home(name), read_only=False),
-        *_folders(name, folders),
+        TreeTmpfs(
+            path=sandbox_home(name) + b"/mnt", size_bytes=_MOUNTS_TMPFS_BYTES, inodes=_MOUNTS_INODES, mode=0o755, uid=0
+        ),
     )
 
 
@@ -136,19 +136,6 @@ def _kernel(layout: GuestLayout) -> Iterator[TreeEntry]:
                 made.add(directory)
                 yield TreeDir(path=directory, mode=0o755)
         yield TreeFile(path=path, data=content)
-
-
-def _folders(name: str, folders: Sequence[FolderGrant]) -> Iterator[TreeEntry]:
-    mounts = sandbox_home(name) + b"/mnt"
-    yield TreeTmpfs(path=mounts, size_bytes=_MOUNTS_TMPFS_BYTES, inodes=_MOUNTS_INODES, mode=0o755, uid=0)
-    for folder in folders:
-        yield TreeBind(
-            source=folder.source.encode(),
-            path=folder_path(name, folder.name),
-            read_only=folder.mode == "ro",
-            optional=not folder.required,
-            map_owner=True,
-        )
 
 
 def _parents(path: bytes) -> list[bytes]:

@@ -3,6 +3,7 @@
 Rules
 - The launcher comes first, for it makes the listeners; a session that could not be opened there has no way out either.
 - Another launcher than before knows no session (`generation`). A way out that is missing stops no session.
+- Its folders come last, and one that fails leaves it open: the caller says whether it may be used like that (`FoldersPort.lacks`).
 - With its way out a session has the variables of the mirrors that its profile's settings lead to; a request adds none.
 """
 
@@ -17,16 +18,16 @@ from coworkd.model.egress import SessionEgress
 from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
 from coworkd.model.policy import EffectivePolicy
-from coworkd.model.ports import EgressPort, LauncherPort, SessionPolicyPort, TrustPort
-from coworkd.model.session import SessionRecord, SessionView
+from coworkd.model.ports import EgressPort, FoldersPort, LauncherPort, SessionPolicyPort, TrustPort
+from coworkd.model.session import FailedFolder, SessionRecord, SessionView
 from coworkd.sandbox.tree import compose_tree, sandbox_home
 
 
 class Opened(Struct, frozen=True, kw_only=True):
     """What was told at an opening."""
 
-    missing: tuple[str, ...]
-    """Optional tree entries that were left out."""
+    failed: tuple[FailedFolder, ...]
+    """Optional folders that are not there."""
     told: tuple[str, ...]
     """What is not as asked."""
 
@@ -44,6 +45,7 @@ class Openings:
         self,
         *,
         launcher: LauncherPort,
+        folders: FoldersPort,
         egress: EgressPort,
         policies: SessionPolicyPort,
         trust: TrustPort,
@@ -51,6 +53,7 @@ class Openings:
         layout: GuestLayout,
     ) -> None:
         self._launcher = launcher
+        self._folders = folders
         self._egress = egress
         self._policies = policies
         self._trust = trust
@@ -69,9 +72,10 @@ class Openings:
         return tuple(name for name in self._generations if self.is_open(name))
 
     async def open(self, record: SessionRecord, policy: EffectivePolicy) -> Opened:
-        """Open it, or find it open.
+        """Open it, or find it open, with its folders.
 
-        Raises `MountFailed`, `SandboxSetupFailed`, `Unavailable`, `InvalidParams` for the record's settings.
+        Raises `MountFailed`, `SandboxSetupFailed`, `Unavailable`, `InvalidParams` for the record's settings, and for a required folder
+        what `FoldersPort.mount_all` does; the session is open then.
         """
         egress, narrowed = self._policies.compose_egress(policy, record.egress)
         limits = policy.profile.limits
@@ -86,7 +90,6 @@ class Openings:
                     name=record.name,
                     uid=record.uid,
                     home=self._home_path(record.name).encode(),
-                    folders=record.folders,
                     tmp_max_bytes=limits.tmp_max_bytes,
                     layout=self._layout,
                     trust=self._trust.directory.encode(),
@@ -100,7 +103,8 @@ class Openings:
         self._heed(record.name, egress)
         await self._egress.serve_session(record.name, egress, answer.listeners)
         self.on_turn(record.name, is_open=True)
-        return Opened(missing=answer.missing, told=(*answer.degraded, *narrowed))
+        failed = await self._folders.mount_all(record, policy)
+        return Opened(failed=failed, told=(*answer.degraded, *narrowed))
 
     async def change(self, name: str, egress: SessionEgress, *, close_forbidden: bool) -> int:
         """See `ports.EgressPort.change`; commands that start from now on get the variables that go with it."""
@@ -110,6 +114,7 @@ class Openings:
 
     async def close(self, name: str) -> None:
         """Close it in both; one that is not open is passed over. Raises `InvalidState` where commands of it run."""
+        await self._folders.unmount_all(name)
         await self._launcher.close_session(name)
         self._generations.pop(name, None)
         self._tool_variables.pop(name, None)

@@ -19,7 +19,7 @@ from coworkd.launcher.status import StatusReader
 from coworkd.model.errors import START_STAGES, InvalidParams
 from coworkd.model.launch import Request, TreeFileBind
 from coworkd.model.names import parse_folder_name, parse_process_id, parse_session_name
-from coworkd.services.session_folders import parse_listening
+from coworkd.services.folders_judging import parse_listening
 from coworkd.system.proc_connector import parse_event
 from tests.unit.launcher.launcher_room import Sandbox, open_fds
 

@@ -11,7 +11,6 @@ from msgspec import structs
 from coworkd.model.errors import START_STAGES, CoworkError, SandboxSetupFailed
 from coworkd.model.launch import TreeBind, TreeFileBind
 from coworkd.model.layout import GuestLayout
-from coworkd.model.session import FolderGrant
 from coworkd.sandbox.bwrap_plan import plan_bwrap, refuse_writable_destinations
 from coworkd.sandbox.compose import compose
 from coworkd.sandbox.failure import parse_failure
@@ -148,28 +147,8 @@ def test_any_words_of_bubblewrap_have_a_stage(stderr: bytes, command: bytes) -> 
 
 
 @EXAMPLES
-@given(
-    folders=st.lists(
-        st.builds(
-            FolderGrant,
-            name=st.from_regex(r"\A[a-z]{1,4}\Z"),
-            source=st.just("/srv"),
-            mode=st.sampled_from(["ro", "rwd"]),
-            required=st.booleans(),
-        ),
-        max_size=4,
-        unique_by=lambda folder: folder.name,
-    ),
-    layout=layouts,
-    trust=st.sampled_from([None, b"/srv/trust"]),
-)
-def test_trees_never_bind_a_read_only_folder_writable(
-    folders: list[FolderGrant], layout: GuestLayout, trust: bytes | None
-) -> None:
-    entries = compose_tree(
-        name="bob", uid=1001, home=b"/s/bob", folders=folders, tmp_max_bytes=1 << 20, layout=layout, trust=trust
-    )
+@given(layout=layouts, trust=st.sampled_from([None, b"/srv/trust"]))
+def test_trees_bind_nothing_writable_but_the_home(layout: GuestLayout, trust: bytes | None) -> None:
+    entries = compose_tree(name="bob", uid=1001, home=b"/s/bob", tmp_max_bytes=1 << 20, layout=layout, trust=trust)
     binds = [entry for entry in entries if isinstance(entry, TreeBind | TreeFileBind)]
-    writable = {entry.path for entry in binds if not entry.read_only}
-    rwd = {b"/sessions/bob/mnt/" + folder.name.encode() for folder in folders if folder.mode == "rwd"}
-    assert writable == rwd | {b"/sessions/bob"}
+    assert {entry.path for entry in binds if not entry.read_only} == {b"/sessions/bob"}

@@ -21,7 +21,7 @@ from coworkd.model.policy import LimitsRequest
 from coworkd.model.process import ProcessSpec, TtySize
 from coworkd.model.session import FolderGrant, SessionView
 from coworkd.sandbox.compose import compose
-from coworkd.sandbox.tree import compose_tree
+from coworkd.sandbox.tree import compose_tree, folder_path
 from coworkd.system import packet
 from coworkd.system.cgroup import choose_own
 from coworkd.system.guest import read_bwrap_features, read_layout
@@ -182,8 +182,18 @@ def session_request(
         "memory_max_bytes": 1 << 30,
         "pids_max": 200,
         "cpu_max": 1.0,
-        "tree": compose_tree(
-            name=name, uid=uid, home=bytes(home), folders=folders, tmp_max_bytes=8 << 20, layout=LAYOUT
+        "tree": (
+            *compose_tree(name=name, uid=uid, home=bytes(home), tmp_max_bytes=8 << 20, layout=LAYOUT),
+            *(
+                launch.TreeBind(
+                    source=folder.source.encode(),
+                    path=folder_path(name, folder.name),
+                    read_only=folder.mode == "ro",
+                    optional=not folder.required,
+                    map_owner=True,
+                )
+                for folder in folders
+            ),
         ),
     }
     return launch.OpenSession(id=0, session=name, **{**known, **fields})

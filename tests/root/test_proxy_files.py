@@ -57,9 +57,7 @@ def bob(
     if fields:
         request = structs.replace(
             request,
-            tree=compose_tree(
-                name="bob", uid=UID, home=bytes(home), folders=(), tmp_max_bytes=8 << 20, layout=LAYOUT, **fields
-            ),
+            tree=compose_tree(name="bob", uid=UID, home=bytes(home), tmp_max_bytes=8 << 20, layout=LAYOUT, **fields),
         )
     talk = launcher.ready()
     with contextlib.ExitStack() as stack:

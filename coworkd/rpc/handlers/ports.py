@@ -57,6 +57,18 @@ class SessionsApi(Protocol):
     async def policy(self, params: calls.SessionName, /) -> calls.SessionPolicy: ...
 
 
+class FoldersApi(Protocol):
+    """Folders of sessions."""
+
+    async def mount(self, params: calls.FolderMount, /) -> calls.FolderAnswer: ...
+
+    async def unmount(self, params: calls.FolderUnmount, /) -> calls.FolderUnmounted: ...
+
+    async def set_mode(self, params: calls.FolderSetMode, /) -> calls.FolderAnswer: ...
+
+    async def list(self, params: calls.FolderList, /) -> calls.Folders: ...
+
+
 class ProcessesApi(Protocol):
     """Processes."""
 

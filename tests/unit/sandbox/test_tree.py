@@ -16,19 +16,17 @@ from coworkd.model.launch import (
     TreeTmpfs,
 )
 from coworkd.model.layout import GuestLayout
-from coworkd.model.session import FolderGrant
 from coworkd.sandbox.tree import compose_tree, folder_path, sandbox_home
 from tests.unit.sandbox.spawn_room import MERGED, UNMERGED
 
 
 def tree(
-    *folders: FolderGrant, tmp_max_bytes: int = 1 << 30, layout: GuestLayout = MERGED, trust: bytes | None = None
+    *, tmp_max_bytes: int = 1 << 30, layout: GuestLayout = MERGED, trust: bytes | None = None
 ) -> dict[bytes, TreeEntry]:
     entries = compose_tree(
         name="bob",
         uid=1001,
         home=b"/var/sessions/bob",
-        folders=folders,
         tmp_max_bytes=tmp_max_bytes,
         layout=layout,
         trust=trust,
@@ -61,12 +59,9 @@ def test_tree_knows_this_user_and_nobody_else() -> None:
     assert file(entries, b"/etc/group") == b"bob:x:1001:\n"
 
 
-def test_tree_binds_nothing_writable_but_home_and_folders() -> None:
-    entries = tree(
-        FolderGrant(name="in", source="/srv/in", mode="ro"), FolderGrant(name="out", source="/srv/out", mode="rwd")
-    )
-    writable = {entry.path for entry in entries.values() if isinstance(entry, TreeBind) and not entry.read_only}
-    assert writable == {b"/sessions/bob", b"/sessions/bob/mnt/out"}
+def test_tree_binds_nothing_writable_but_the_home() -> None:
+    writable = {entry.path for entry in tree().values() if isinstance(entry, TreeBind) and not entry.read_only}
+    assert writable == {b"/sessions/bob"}
 
 
 def test_tree_takes_from_the_guest_only_what_is_chosen() -> None:
@@ -95,18 +90,10 @@ def test_tree_keeps_the_places_of_folders_out_of_the_sessions_hands() -> None:
     assert (made.uid, made.mode) == (0, 0o755)
 
 
-def test_tree_mounts_folders_after_their_place_and_the_home_before() -> None:
-    paths = list(tree(FolderGrant(name="in", source="/srv/in", mode="ro")))
-    home, place = paths.index(b"/sessions/bob"), paths.index(b"/sessions/bob/mnt")
-    assert home < place < paths.index(b"/sessions/bob/mnt/in")
-
-
-@pytest.mark.parametrize("required", [True, False])
-def test_tree_leaves_out_only_folders_that_may_be_missing(required: bool) -> None:
-    entries = tree(FolderGrant(name="in", source="/srv/in", mode="ro", required=required))
-    folder = bind(entries, b"/sessions/bob/mnt/in")
-    assert folder.optional is not required
-    assert folder.map_owner
+def test_tree_makes_the_place_of_folders_after_the_home_and_nothing_in_it() -> None:
+    paths = list(tree())
+    assert paths.index(b"/sessions/bob") < paths.index(b"/sessions/bob/mnt")
+    assert not [path for path in paths if path.startswith(b"/sessions/bob/mnt/")]
 
 
 def test_tree_has_the_devices_a_program_needs_and_no_disk() -> None:

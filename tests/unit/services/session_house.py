@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from msgspec import structs
 
 from coworkd.model import calls
 from coworkd.model.egress import Allowance, EgressSettings, SessionEgress
@@ -28,10 +29,14 @@ from coworkd.model.policy import (
 )
 from coworkd.model.ports import OpenedSession
 from coworkd.model.session import RECORD_FORMAT, FolderGrant, SessionRecord
+from coworkd.services.folders import Folders
+from coworkd.services.folders_journals import Journals
+from coworkd.services.folders_judging import FolderRules
 from coworkd.services.session_home import Homes
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
 from tests.unit.services.fake_launcher import FakeLauncher
+from tests.unit.services.folder_fakes import FakeGuard, FakeMounts, FakeStages
 from tests.unit.services.process_house import NOW, FakeAudit, FakeEvents, FakeLink
 
 LAYOUT = GuestLayout(
@@ -52,10 +57,12 @@ def record(name: str = "bob", **fields: Any) -> SessionRecord:
     return SessionRecord(format=RECORD_FORMAT, name=name, **{**known, **fields})
 
 
-def profile(*modes: FolderMode, allow_sockets: bool = False, name: str = "default") -> Profile:
+def profile(
+    *modes: FolderMode, allow_sockets: bool = False, ask_delete: bool = False, name: str = "default"
+) -> Profile:
     return Profile(
         name=name,
-        sandbox=SandboxPolicy(base="dev", seccomp="default", warm=0, ask_delete=False),
+        sandbox=SandboxPolicy(base="dev", seccomp="default", warm=0, ask_delete=ask_delete),
         limits=LimitsPolicy(
             memory_max_bytes=1 << 30,
             pids_max=100,
@@ -65,7 +72,7 @@ def profile(*modes: FolderMode, allow_sockets: bool = False, name: str = "defaul
             nofile=1024,
             timeout_s=0.0,
         ),
-        folders=FoldersPolicy(modes=modes or ("ro", "rwd"), allow_sockets=allow_sockets),
+        folders=FoldersPolicy(modes=modes or ("ro", "rw", "rwd", "staged"), allow_sockets=allow_sockets),
         egress=EgressPolicy(settings="default", upstream="direct", allow_max_s=0.0),
     )
 
@@ -75,13 +82,13 @@ def folder(name: str = "src", **fields: Any) -> FolderGrant:
 
 
 class FakeSessionLauncher(FakeLauncher):
-    """A launcher that opens sessions: it remembers which, tells what `missing` says, and fails as `fails` says."""
+    """A launcher that opens sessions and mounts folders in them: it remembers which, and fails as `fails` says."""
 
     def __init__(self, trace: list[str]) -> None:
         super().__init__()
         self.trace = trace
         self.open: dict[str, OpenSession] = {}
-        self.missing: tuple[str, ...] = ()
+        self.mounts = FakeMounts(trace, lambda: self.generation)
         self.told: tuple[str, ...] = ()
         self.fails: dict[str, CoworkError] = {}
         self.connections = 1
@@ -97,7 +104,7 @@ class FakeSessionLauncher(FakeLauncher):
         if request.session not in self.open:
             self.trace.append(f"open {request.session}")
             self.open[request.session] = request
-        return OpenedSession(missing=self.missing, degraded=self.told, listeners=(os.memfd_create("listener"),))
+        return OpenedSession(missing=(), degraded=self.told, listeners=(os.memfd_create("listener"),))
 
     async def close_session(self, session: str, /) -> None:
         await self._turn()
@@ -105,10 +112,12 @@ class FakeSessionLauncher(FakeLauncher):
             raise self.fails["close"]
         if self.open.pop(session, None) is not None:
             self.trace.append(f"close {session}")
+        self.mounts.close(session)
 
     def restart(self) -> None:
         """Another launcher, which knows nothing."""
         self.open.clear()
+        self.mounts.there.clear()
         self.connections += 1
 
 
@@ -128,7 +137,7 @@ class FakePolicies:
             raise self.error
         program = SeccompProgram(sha256="0" * 64, bpf=bytes(8), source="test")
         return EffectivePolicy(
-            profile=profile(*self.profile.folders.modes, name=name or "default"),
+            profile=structs.replace(self.profile, name=name or "default"),
             base_filter=program,
             admin_filter=program,
             narrowed=self.narrowed,
@@ -207,6 +216,9 @@ class FakeProcesses:
         self.trace.append(f"end {session}")
         self.running.pop(session, None)
 
+    def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
+        return None
+
 
 class OwnHomes(Homes):
     """Homes whose owners need no root: what would be owned by a session is remembered instead."""
@@ -249,15 +261,26 @@ class SessionHouse:
         self.homes = OwnHomes(str(directory / "homes"), self.trace)
         self.records = RecordStore(str(directory / "state"))
         self.link = FakeLink()
+        self.stages = FakeStages()
+        self.guard = FakeGuard(self.trace)
         self.sessions = self.make()
 
     def make(self) -> Sessions:
+        self.folders = Folders(
+            launcher=self.launcher.mounts,
+            stages=self.stages,
+            guard=self.guard,
+            rules=FolderRules(share_root="", own_directories=(str(self.directory),)),
+            journals=Journals(str(self.directory / "state")),
+            audit=self.audit,
+            events=self.events,
+        )
         made = Sessions(
             records=self.records,
             homes=self.homes,
-            own_directories=(str(self.directory),),
             layout=LAYOUT,
             launcher=self.launcher,
+            folders=self.folders,
             policies=self.policies,
             egress=self.egress,
             trust=self.trust,
@@ -266,11 +289,13 @@ class SessionHouse:
             clock=lambda: NOW,
         )
         made.attach(self.processes)
+        self.folders.attach(made)
         return made
 
     async def restart(self) -> None:
         """coworkd is gone and another begins on the same disk, with the same launcher on a new connection."""
         self.launcher.connections += 1
+        self.guard.watched.clear()
         self.sessions = self.make()
         await self.sessions.load()
 

@@ -7,34 +7,26 @@ from typing import Any
 
 import pytest
 
-from coworkd.model.errors import InvalidParams, PolicyDenied, Unimplemented
+from coworkd.model.errors import InvalidParams, PolicyDenied
 from coworkd.model.policy import FolderMode
-from coworkd.services.session_folders import (
-    FOLDER_LIMIT,
-    MOUNTABLE,
-    contains,
-    judge_folders,
-    parse_listening,
-    refuse_sockets,
-)
+from coworkd.services.folders_judging import FOLDER_LIMIT, FolderRules, Place, contains, judge_mode, parse_listening
 from tests.unit.services.session_house import folder, profile
 
 OWN = ("/var/lib/coworkd", "/sessions")
 
 
+LOCAL = FolderRules(share_root="", own_directories=OWN)
+SHARED = FolderRules(share_root="/mnt/.virtiofs-root", own_directories=OWN)
+
+
 def judge(*modes: FolderMode, **fields: Any) -> None:
-    judge_folders([folder(**fields)], profile(*modes), OWN)
+    LOCAL.judge([folder(**fields)], profile(*modes))
 
 
-@pytest.mark.parametrize("mode", MOUNTABLE)
-def test_modes_that_are_allowed_and_mountable_pass(mode: FolderMode) -> None:
-    judge("ro", "rwd", mode=mode)
-
-
-@pytest.mark.parametrize("mode", ["rw", "staged"])
-def test_modes_that_cannot_be_mounted_yet_are_told(mode: FolderMode) -> None:
-    with pytest.raises(Unimplemented, match="use ro or rwd"):
-        judge("ro", "rw", "rwd", "staged", mode=mode)
+@pytest.mark.parametrize("mode", ["ro", "rw", "rwd", "staged"])
+def test_every_mode_the_profile_allows_passes(mode: FolderMode) -> None:
+    judge("ro", "rw", "rwd", "staged", mode=mode)
+    judge_mode(folder(mode=mode), profile(mode))
 
 
 @pytest.mark.parametrize("mode", ["rw", "rwd", "staged"])
@@ -82,22 +74,61 @@ def test_the_kernels_and_coworkds_own_places_are_never_shared(source: str) -> No
     assert caught.value.details["key"] == "folders.source"
 
 
+@pytest.mark.parametrize(
+    ("source", "below"),
+    [
+        ("work", b"work"),
+        ("/work", b"work"),
+        ("/", b"."),
+        (".", b"."),
+        ("work//a/./b/", b"work/a/b"),
+        ("run", b"run"),
+        ("a\nb ...", b"a\nb ..."),
+    ],
+)
+def test_with_a_share_root_sources_are_below_it(source: str, below: bytes) -> None:
+    grant = folder(source=source)
+    SHARED.judge([grant], profile())
+    assert SHARED.place(grant) == Place(b"/mnt/.virtiofs-root", below)
+    assert contains("/mnt/.virtiofs-root", SHARED.path(grant))
+
+
+@pytest.mark.parametrize("source", ["", "..", "a/../b", "/..", "a/..", "a\0b", "x" * 4096])
+def test_nothing_leads_out_of_the_share(source: str) -> None:
+    with pytest.raises(InvalidParams) as caught:
+        SHARED.judge([folder(source=source)], profile())
+    assert caught.value.details["key"] == "folders.source"
+
+
+def test_a_share_that_holds_coworkds_own_is_never_shared_whole() -> None:
+    rules = FolderRules(share_root="/var", own_directories=OWN)
+    rules.judge([folder(source="log")], profile())
+    for source in ("/", "lib", "lib/coworkd/audit"):
+        with pytest.raises(PolicyDenied):
+            rules.judge([folder(source=source)], profile())
+
+
+def test_without_a_share_root_a_source_is_below_the_root() -> None:
+    assert LOCAL.place(folder(source="/srv/a b")) == Place(b"/", b"srv/a b")
+    assert LOCAL.path(folder(source="/srv/a b")) == "/srv/a b"
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", "x" * 65, "ä"])
 def test_names_that_are_no_component_are_refused(name: str) -> None:
     with pytest.raises(InvalidParams):
-        judge_folders([folder(name, source="/srv/x")], profile(), OWN)
+        LOCAL.judge([folder(name, source="/srv/x")], profile())
 
 
 def test_a_name_is_given_once() -> None:
     with pytest.raises(InvalidParams, match="twice"):
-        judge_folders([folder("a"), folder("b"), folder("a")], profile(), OWN)
+        LOCAL.judge([folder("a"), folder("b"), folder("a")], profile())
 
 
 def test_folders_are_bounded() -> None:
     many = [folder(f"f{number}") for number in range(FOLDER_LIMIT + 1)]
-    judge_folders(many[:-1], profile(), OWN)
+    LOCAL.judge(many[:-1], profile())
     with pytest.raises(InvalidParams, match="at most"):
-        judge_folders(many, profile(), OWN)
+        LOCAL.judge(many, profile())
 
 
 @pytest.mark.parametrize(
@@ -151,11 +182,11 @@ def listening(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_folder_with_a_listening_socket_is_refused(listening: Path) -> None:
     with pytest.raises(PolicyDenied, match="listens on") as caught:
-        refuse_sockets([folder(source=str(listening))], profile())
+        LOCAL.refuse_sockets([folder(source=str(listening))], profile())
     assert "allow_sockets" in caught.value.message
 
 
 def test_a_socket_elsewhere_or_an_admins_word_lets_it_pass(listening: Path) -> None:
-    refuse_sockets([folder(source=f"{listening}-other")], profile())
-    refuse_sockets([folder(source=str(listening))], profile(allow_sockets=True))
-    refuse_sockets([], profile())
+    LOCAL.refuse_sockets([folder(source=f"{listening}-other")], profile())
+    LOCAL.refuse_sockets([folder(source=str(listening))], profile(allow_sockets=True))
+    LOCAL.refuse_sockets([], profile())

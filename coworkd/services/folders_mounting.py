@@ -1,0 +1,181 @@
+"""One folder is mounted, taken away, or given another rule: what the launcher, the stages and the guard are asked for, in which order.
+
+Rules
+- What stands is known: nothing is asked for twice, and nothing that is mounted is without its guard.
+- A folder that cannot be is `Failing` with its reason; what keeps every folder from being (no launcher) is raised.
+- The guard lets go before a folder is taken away, and takes hold before it is told as mounted.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import trio
+
+from coworkd.model.errors import (
+    CoworkError,
+    DiskFailed,
+    InvalidParams,
+    InvalidState,
+    MountFailed,
+    PolicyDenied,
+    Unavailable,
+)
+from coworkd.model.folder import DeleteRule
+from coworkd.model.launch import MountFolder
+from coworkd.model.policy import Profile
+from coworkd.model.ports import EventPort, FolderLauncherPort, GuardPort, StagePort, UnmountedFolder
+from coworkd.model.session import FolderGrant
+from coworkd.services.folders_journals import Journals
+from coworkd.services.folders_judging import FolderRules, Place, judge_mode
+from coworkd.services.folders_live import Failing, LiveFolders, Standing
+from coworkd.services.folders_words import describe_failure
+
+DEADLINE_S = 5.0
+_log = logging.getLogger("coworkd.folder")
+
+
+class Mounter:
+    """Mounts and unmounts; `live` says what stands. One verb at a time works on a session, which is the caller's to see to."""
+
+    def __init__(
+        self,
+        *,
+        launcher: FolderLauncherPort,
+        stages: StagePort,
+        guard: GuardPort,
+        rules: FolderRules,
+        journals: Journals,
+        events: EventPort,
+    ) -> None:
+        self._launcher = launcher
+        self._stages = stages
+        self._guard = guard
+        self._rules = rules
+        self._journals = journals
+        self._events = events
+        self.live = LiveFolders(lambda: launcher.generation)
+
+    def let_go_of_stale(self, session: str) -> None:
+        """Another launcher has nothing of what this one had."""
+        for name in self.live.stale(session):
+            self._guard.unwatch(session, name)
+        self.live.of(session)
+
+    async def mount(self, session: str, grant: FolderGrant, profile: Profile) -> Standing | Failing:
+        """Let it stand as `grant` says. Raises `Unavailable` where the launcher is away."""
+        asks = grant.mode == "rw" and profile.sandbox.ask_delete
+        standing = self.live.standing(session, grant.name)
+        try:
+            judge_mode(grant, profile)
+            if standing is None:
+                found = await self._mount(session, grant, asks)
+                self._tell_mounted(session, found)
+            else:
+                found = await self._adjust(session, standing, grant, asks)
+        except (MountFailed, DiskFailed, InvalidParams, InvalidState, PolicyDenied) as error:
+            failing = Failing(grant, describe_failure(grant, self._rules.path(grant), error))
+            self._tell_failing(session, failing)
+            return failing
+        self.live.of(session)[grant.name] = found
+        return found
+
+    async def take_away(self, session: str, name: str) -> UnmountedFolder:
+        """It is not seen any more. Raises `MountFailed`, and `Unavailable` where it may still be there."""
+        generation = self._launcher.generation
+        self._guard.unwatch(session, name)
+        self.live.of(session).pop(name, None)
+        try:
+            gone = await self._launcher.unmount_folder(session, name)
+        except Unavailable:  # a launcher that has gone has taken all it mounted along
+            if self._launcher.generation == generation:
+                raise
+            gone = UnmountedFolder(busy=False, leftovers=())
+        if gone.leftovers:
+            _log.warning("folder %s of session %s: %s", name, session, "; ".join(gone.leftovers))
+        self._events.publish(
+            "folder.unmounted", {"session": session, "name": name, "busy": gone.busy, "leftovers": gone.leftovers}
+        )
+        return gone
+
+    def fail(self, session: str, name: str, reason: str) -> None:
+        """What served it has ended."""
+        standing = self.live.standing(session, name)
+        if standing is not None:
+            error = Unavailable(f"folder {name!r}: {reason}", folder=name)
+            self.live.of(session)[name] = Failing(standing.grant, error)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    async def _mount(self, session: str, grant: FolderGrant, asks: bool) -> Standing:
+        place = self._rules.place(grant)
+        stage = b""
+        if grant.mode == "staged":
+            stage = await self._stages.prepare(session, grant.name, (place.root, place.source))
+        mounted = await self._launcher.mount_folder(self._request(session, grant, place, stage, asks))
+        await self._guard.watch(session, grant.name, mounted, place.path, grant.mode)
+        if mounted.mounted_as == "guarded":
+            # One that stood already, from before a restart, may have another rule than was asked for now.
+            await self._rule(session, grant, asks)
+        return Standing(grant, mounted.mounted_as, mounted.degraded, asks)
+
+    async def _rule(self, session: str, grant: FolderGrant, asks: bool) -> None:
+        """Fails closed: a file system that does not take its rule is taken away."""
+        try:
+            await self._guard.set_mode(session, grant.name, grant.mode, asks)
+        except CoworkError as error:
+            await self.take_away(session, grant.name)
+            raise MountFailed(f"its file system does not take its rule: {error.message}", errno=errno.EIO) from error
+
+    def _request(self, session: str, grant: FolderGrant, place: Place, stage: bytes, asks: bool) -> MountFolder:
+        guardable = grant.mode in ("rw", "rwd")
+        return MountFolder(
+            id=0,
+            session=session,
+            name=grant.name,
+            root=place.root,
+            source=place.source,
+            mode=grant.mode,
+            deletes=_rule(grant, asks=asks),
+            journal=self._journals.path(session, grant.name, place.path) if guardable else b"",
+            stage=stage,
+            deadline_s=DEADLINE_S,
+        )
+
+    async def _adjust(self, session: str, standing: Standing, grant: FolderGrant, asks: bool) -> Standing:
+        """It stands: only its rule may differ."""
+        if standing.mounted_as == "guarded" and (standing.grant.mode, standing.asks) != (grant.mode, asks):
+            await self._rule(session, grant, asks)
+            self._events.publish("folder.mode", {"session": session, "name": grant.name, "mode": grant.mode})
+        return standing._replace(grant=grant, asks=asks)
+
+    def _tell_mounted(self, session: str, standing: Standing) -> None:
+        grant = standing.grant
+        self._events.publish(
+            "folder.mounted",
+            {
+                "session": session,
+                "name": grant.name,
+                "mode": grant.mode,
+                "mounted_as": standing.mounted_as,
+                "degraded": standing.degraded,
+            },
+        )
+
+    def _tell_failing(self, session: str, failing: Failing) -> None:
+        name, why = failing.grant.name, failing.error.message
+        self.live.of(session)[name] = failing
+        _log.warning("session %s: %s", session, why)
+        self._events.publish("folder.failed", {"session": session, "name": name, "error": why})
+
+    async def prepare(self, session: str, folders: tuple[FolderGrant, ...]) -> None:
+        """What folders need on the session disk, and no more. Raises `DiskFailed`."""
+        kept = [(grant.name, self._rules.place(grant).path) for grant in folders if grant.mode in ("rw", "rwd")]
+        await trio.to_thread.run_sync(self._journals.prepare, session, kept)
+
+
+def _rule(grant: FolderGrant, *, asks: bool) -> DeleteRule:
+    if grant.mode == "rwd":
+        return "allow"
+    return "ask" if asks else "deny"
