@@ -54,7 +54,7 @@ class ReownTree(Struct, frozen=True, kw_only=True, tag="reown_tree"):
 
 class TreeMeasured(Struct, frozen=True, kw_only=True, tag="tree_measured"):
     id: int
-    bytes: int
+    size_bytes: int
     files: int
     """Of every kind, directories among them, the top left out."""
     complete: bool
@@ -64,13 +64,13 @@ class PrunedEntry(Struct, frozen=True, kw_only=True, array_like=True):
     """`path` is relative to the tree; a directory that went whole is one entry."""
 
     path: bytes
-    bytes: int
+    size_bytes: int
     files: int
 
 
 class TreePruned(Struct, frozen=True, kw_only=True, tag="tree_pruned"):
     id: int
-    bytes: int
+    size_bytes: int
     files: int
     entries: tuple[PrunedEntry, ...]
     left_out: int

@@ -7,14 +7,33 @@ a session has made (`measure_walk`).
 
 from __future__ import annotations
 
-import logging
+import os
+import socket
+
+import msgspec
 
 from coworkd.model.measure import MeasureAnswer, MeasureRequest, MeasureTree, PruneTree, TreeFailed
+from coworkd.system.priority import yield_to_others
+from coworkd.system.worker_socket import WorkerSocket
 from coworkd.workers.measure_prune import prune
 from coworkd.workers.measure_reown import reown
 from coworkd.workers.measure_tree import measure
 
-_log = logging.getLogger("coworkd.measure")
+_decoder: msgspec.msgpack.Decoder[MeasureRequest] = msgspec.msgpack.Decoder(MeasureRequest)
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer until coworkd closes its end."""
+    yield_to_others()
+    talk = WorkerSocket(connection, _decoder)
+    while (received := talk.receive()) is not None:
+        request, fds = received
+        for fd in fds:
+            os.close(fd)
+        try:
+            talk.send(answer(request))
+        except OSError:
+            return
 
 
 def answer(request: MeasureRequest) -> MeasureAnswer:

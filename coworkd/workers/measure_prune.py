@@ -65,7 +65,7 @@ def prune(request: PruneTree) -> TreePruned:
             os.close(top)
     return TreePruned(
         id=request.id,
-        bytes=round(total.bytes),
+        size_bytes=round(total.bytes),
         files=round(total.files),
         entries=tuple(total.entries),
         left_out=total.left_out,
@@ -140,5 +140,5 @@ class _Place:
         return True
 
     def _tell(self, above: _Fate, path: bytes, size: float, files: float) -> None:
-        told = PrunedEntry(path=self._place + b"/" + path, bytes=round(size), files=round(files))
+        told = PrunedEntry(path=self._place + b"/" + path, size_bytes=round(size), files=round(files))
         above.tell(told, self._request.entry_limit)

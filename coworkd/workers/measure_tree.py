@@ -19,7 +19,7 @@ def measure(request: MeasureTree) -> TreeMeasured:
     """Raises `OSError` for what a disk refuses."""
     top = open_top(request.root, request.path)
     if top is None:
-        return TreeMeasured(id=request.id, bytes=0, files=0, complete=True)
+        return TreeMeasured(id=request.id, size_bytes=0, files=0, complete=True)
     try:
         walk = Walk(top, deadline=time.monotonic() + request.deadline_s)
         size = float(os.fstat(top).st_blocks * _BLOCK_BYTES)
@@ -30,7 +30,7 @@ def measure(request: MeasureTree) -> TreeMeasured:
                 files += share_of(entry.stat)
     finally:
         os.close(top)
-    return TreeMeasured(id=request.id, bytes=round(size), files=round(files), complete=walk.complete)
+    return TreeMeasured(id=request.id, size_bytes=round(size), files=round(files), complete=walk.complete)
 
 
 def share_of(found: os.stat_result) -> float:

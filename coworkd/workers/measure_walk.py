@@ -2,7 +2,7 @@
 
 Rules
 - The top is looked up below a trusted directory; every directory on the way is opened without following symbolic links, without leaving
-  its parent and without crossing into another mount (openat2(2)). `..` is never opened: it leads elsewhere after a rename.
+  its parent and without crossing into another mount. `..` is never opened: it leads elsewhere after a rename.
 - What lies in a directory is told before the directory itself. At most `_DEPTH` directories are open at once: what lies deeper is
   looked up again from the top when the rest is done, and told after the directories above it.
 - Nothing is kept of what was told: memory does not grow with the tree.
@@ -21,22 +21,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from coworkd.system.openat2 import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
-    openat2,
-)
+from coworkd.system.beneath import DIRECTORY, open_beneath
 
 _DEPTH = 256
 """Two descriptors each, within the 1,024 that a process has without asking."""
 _DEFERRED_LIMIT_BYTES = 16 * 1024 * 1024
-_STEP_LIMIT_BYTES = 4000
-"""A path of one system call has at most 4,096 bytes (PATH_MAX)."""
 _LOOK_EVERY = 64
-_RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV))
 """No such directory, or none any more: a link, another mount, something else."""
 
@@ -73,28 +63,12 @@ def open_top(root: bytes, path: bytes) -> int | None:
 
 def open_below(directory: int, path: bytes) -> int | None:
     """As `open_top`, below an open directory; a path may be of any length."""
-    held, names = os.dup(directory), path.split(b"/")
     try:
-        while names:
-            step, names = _take_step(names)
-            flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW if names else _DIRECTORY
-            below = openat2(held, step, flags, resolve=_RESOLVE)
-            os.close(held)
-            held = below
+        return open_beneath(directory, path, DIRECTORY, one_mount=True)
     except OSError as error:
-        os.close(held)
         if error.errno in _GONE:
             return None
         raise
-    return held
-
-
-def _take_step(names: list[bytes]) -> tuple[bytes, list[bytes]]:
-    taken, size = 1, len(names[0])
-    while taken < len(names) and size + 1 + len(names[taken]) <= _STEP_LIMIT_BYTES:
-        size += 1 + len(names[taken])
-        taken += 1
-    return b"/".join(names[:taken]), names[taken:]
 
 
 class _Frame:
@@ -134,14 +108,14 @@ class Walk:
         self._seen = 0
 
     def __iter__(self) -> Iterator[Entry]:
-        yield from self._read(openat2(self._top, b".", _DIRECTORY, resolve=_RESOLVE), b"")
+        yield from self._read(open_beneath(self._top, b"", DIRECTORY), b"")
         while self._deferred and self.complete:
             yield from self._read_deferred(self._deferred.pop())
 
     def _read_deferred(self, path: bytes) -> Iterator[Entry]:
         self._deferred_bytes -= len(path)
         above, _, name = path.rpartition(b"/")
-        parent = open_below(self._top, above or b".")
+        parent = open_below(self._top, above)
         if parent is None:
             return
         try:

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from coworkd.model.measure import MeasureTree, PruneTree, ReownTree, TreeFailed, TreeMeasured, TreePruned, TreeReowned
+from coworkd.model.measure import (
+    MeasureAnswer,
+    MeasureTree,
+    PruneTree,
+    ReownTree,
+    TreeFailed,
+    TreeMeasured,
+    TreePruned,
+    TreeReowned,
+)
 from coworkd.workers import measure
 from tests.unit.workers.trees import write
 
@@ -30,3 +41,25 @@ def test_what_a_disk_refuses_is_an_answer(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(measure, "measure", fail)
     told = measure.answer(MeasureTree(id=4, root=b"/", path=b"x", deadline_s=9))
     assert told == TreeFailed(id=4, errno=5, message="Input/output error")
+
+
+def test_it_answers_in_order_and_ends_with_its_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "yield_to_others", lambda: None)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    root = os.fsencode(tmp_path)
+    with ours, theirs:
+        for number in (1, 2):
+            ours.send(msgspec.msgpack.encode(MeasureTree(id=number, root=root, path=b"none", deadline_s=9)))
+        ours.send(b"no words of ours")
+        measure.serve(theirs)
+        decoder = msgspec.msgpack.Decoder(MeasureAnswer)
+        assert [decoder.decode(ours.recv(65536)).id for _ in range(2)] == [1, 2]
+
+
+def test_it_ends_when_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "yield_to_others", lambda: None)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        ours.send(msgspec.msgpack.encode(MeasureTree(id=1, root=b"/", path=b"none", deadline_s=9)))
+        ours.close()
+        measure.serve(theirs)

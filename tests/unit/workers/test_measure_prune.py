@@ -39,7 +39,7 @@ def test_all_goes_and_the_place_stays(tmp_path: Path) -> None:
     assert left(tmp_path) == {".cache", "kept"}
     assert paths(answer) == {b".cache/pip", b".cache/one"}
     assert (answer.files, answer.left_out, answer.complete) == (4, 0, True)
-    assert sum(entry.bytes for entry in answer.entries) == answer.bytes >= 9000
+    assert sum(entry.size_bytes for entry in answer.entries) == answer.size_bytes >= 9000
 
 
 def test_a_dry_run_tells_exactly_what_would_go_and_changes_nothing(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_file_of_two_names_frees_its_part(tmp_path: Path) -> None:
     write(tmp_path / "home/kept", b"x" * 100_000)
     (tmp_path / "home/.cache").mkdir()
     os.link(tmp_path / "home/kept", tmp_path / "home/.cache/again")
-    assert 0 < pruned(tmp_path).bytes < 100_000
+    assert 0 < pruned(tmp_path).size_bytes < 100_000
 
 
 def test_what_a_disk_refuses_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

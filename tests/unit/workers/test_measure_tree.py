@@ -22,7 +22,7 @@ def test_a_tree_takes_what_du_says(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     said = subprocess.run(["du", "-s", "-B1", tmp_path / "home"], capture_output=True, check=True, text=True).stdout
     found = measured(tmp_path)
-    assert found == TreeMeasured(id=7, bytes=int(said.split()[0]), files=26, complete=True)
+    assert found == TreeMeasured(id=7, size_bytes=int(said.split()[0]), files=26, complete=True)
 
 
 def test_a_file_of_many_names_counts_once(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_deep_tree_is_measured(tmp_path: Path) -> None:
 def test_a_tree_that_is_not_there_takes_nothing(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/usr")
     for path in (b"none", b"link"):
-        assert measured(tmp_path, path) == TreeMeasured(id=7, bytes=0, files=0, complete=True)
+        assert measured(tmp_path, path) == TreeMeasured(id=7, size_bytes=0, files=0, complete=True)
 
 
 def test_a_tree_that_takes_too_long_is_told_as_far_as_it_was_seen(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from coworkd.model.errors import DiskFailed, Unavailable
+from coworkd.services.session_measuring import Measuring
+from tests.unit.services.measure_house import WorkerLauncher
+from tests.unit.services.process_house import in_trio
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[Measuring, WorkerLauncher]]:
+    launcher = WorkerLauncher()
+    measuring = Measuring(launcher)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(measuring.serve)
+        yield measuring, launcher
+        nursery.cancel_scope.cancel()
+
+
+def home_of(tmp_path: Path, *files: str) -> tuple[str, str]:
+    for name in files:
+        path = tmp_path / "homes/bob" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(5000))
+    return str(tmp_path / "homes"), "bob"
+
+
+@in_trio
+async def test_one_worker_does_all_the_work(tmp_path: Path) -> None:
+    home = home_of(tmp_path, ".cache/a/b", "kept")
+    async with serving() as (measuring, launcher):
+        assert (await measuring.measure(home)).files == 4
+        told = await measuring.prune(home, (b".cache",), before=0, larger_than_bytes=0, dry_run=True, limit=10)
+        gone = await measuring.prune(home, (b".cache",), before=0, larger_than_bytes=0, dry_run=False, limit=10)
+        assert [entry.path for entry in gone.entries] == [b".cache/a"]
+        assert (told.entries, told.size_bytes) == (gone.entries, gone.size_bytes)
+        assert (await measuring.measure(home)).files == 2
+        assert await measuring.reown(home, 59_998, 59_999) == 0
+        assert launcher.started == 1
+
+
+@in_trio
+async def test_a_worker_that_died_is_started_again(tmp_path: Path) -> None:
+    home = home_of(tmp_path, "kept")
+    async with serving() as (measuring, launcher):
+        await measuring.measure(home)
+        launcher.kill()
+        with pytest.raises(Unavailable, match="try again"):
+            while True:  # whether the end is seen before or after the request is the scheduler's to say
+                await measuring.measure(home)
+                assert launcher.started == 1
+        assert (await measuring.measure(home)).files == 1
+        assert launcher.started == 2
+
+
+@in_trio
+async def test_what_the_disk_refuses_is_told_with_the_path(tmp_path: Path) -> None:
+    async with serving() as (measuring, _):
+        with pytest.raises(DiskFailed, match="nowhere/bob: No such file"):
+            await measuring.measure((str(tmp_path / "nowhere"), "bob"))
+
+
+@in_trio
+async def test_no_launcher_is_told(tmp_path: Path) -> None:
+    measuring = Measuring(WorkerLauncher())
+    with pytest.raises(Unavailable, match="not ready"):
+        await measuring.measure(home_of(tmp_path, "kept"))
+    async with serving() as (measuring, launcher):
+        launcher.error = Unavailable("the launcher is gone")
+        with pytest.raises(Unavailable, match="launcher is gone"):
+            await measuring.measure(home_of(tmp_path, "kept"))
