@@ -21,6 +21,7 @@ class WorkerLauncher:
         self.generation = 1
         self.started = 0
         self.sockets: list[socket.socket] = []
+        self.threads: list[threading.Thread] = []
         self.error: Unavailable | None = None
 
     async def start_worker(self, kind: WorkerKind, session: str | None = None, /) -> WorkerHandle:
@@ -31,7 +32,9 @@ class WorkerLauncher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.started += 1
         self.sockets.append(theirs)
-        threading.Thread(target=self._work, args=(theirs,), daemon=True).start()
+        thread = threading.Thread(target=self._work, args=(theirs,), daemon=True)
+        self.threads.append(thread)
+        thread.start()
         return WorkerHandle(worker=self.started, pid=os.getpid(), socket=ours.detach())
 
     def _work(self, connection: socket.socket) -> None:
@@ -41,6 +44,11 @@ class WorkerLauncher:
     def kill(self) -> None:
         """The worker dies: nothing is answered any more."""
         self.sockets[-1].shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Wait for the workers, whose links are closed by now."""
+        for thread in self.threads:
+            thread.join(10)
 
     async def kill_worker(self, worker: int, /) -> None:
         raise NotImplementedError

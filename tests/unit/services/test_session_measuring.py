@@ -23,6 +23,7 @@ async def serving() -> AsyncIterator[tuple[Measuring, WorkerLauncher]]:
         await nursery.start(measuring.serve)
         yield measuring, launcher
         nursery.cancel_scope.cancel()
+    launcher.close()
 
 
 def home_of(tmp_path: Path, *files: str) -> tuple[str, str]:
