@@ -44,7 +44,7 @@ class SessionRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """It goes with the link that made it; one that is found at start has lost its link."""
     used_at: float = 0.0
     """When a command last began in it, as of the last time this was written; 0: never."""
-    reown_from: int | None = None
+    reown_from: tuple[int, ...] = ()
     """Whom its home still belongs to, in part: it goes over to `uid`, and nothing runs in the session before that is done."""
 
 

@@ -10,8 +10,11 @@ import grp
 import os
 import pwd
 import subprocess
+import threading
 
 _TOOL_TIMEOUT_S = 30
+_turn = threading.Lock()
+"""The tools lock /etc/passwd, and give up where another has it."""
 
 
 class AccountToolFailed(OSError):
@@ -26,6 +29,21 @@ def account_uid(name: str) -> int | None:
         return None
 
 
+def account_home(name: str) -> str | None:
+    """The home directory of the account `name`, None where there is no such account."""
+    try:
+        return pwd.getpwnam(name).pw_dir
+    except KeyError:
+        return None
+
+
+def owners_by_id() -> dict[int, str]:
+    """Every uid and gid that an account or a group has, with its name; the account's where both have it."""
+    found = {entry.gr_gid: entry.gr_name for entry in grp.getgrall()}
+    found.update((entry.pw_uid, entry.pw_name) for entry in pwd.getpwall())
+    return found
+
+
 def account_name(uid: int) -> str | None:
     """The name of the account with `uid`, None where there is none."""
     try:
@@ -34,13 +52,12 @@ def account_name(uid: int) -> str | None:
         return None
 
 
-def group_exists(name: str) -> bool:
-    """Whether there is a group `name`."""
+def group_gid(name: str) -> int | None:
+    """The gid of the group `name`, None where there is none."""
     try:
-        grp.getgrnam(name)
+        return grp.getgrnam(name).gr_gid
     except KeyError:
-        return False
-    return True
+        return None
 
 
 def taken_uids(proc: str = "/proc") -> set[int]:
@@ -81,19 +98,27 @@ def subordinate_ranges(paths: tuple[str, ...] = ("/etc/subuid", "/etc/subgid")) 
 
 
 def add_account(name: str, uid: int, home: str) -> None:
-    """Make group and user `name` with `uid`, no password, no login shell of use; raises `AccountToolFailed`."""
-    if not group_exists(name):  # left by a try that was cut short
-        _run(["groupadd", "--gid", str(uid), name])
-    ids = ["--uid", str(uid), "--gid", str(uid), "--no-user-group"]
-    _run(["useradd", *ids, "--home-dir", home, "--no-create-home", "--shell", "/usr/sbin/nologin", name])
+    """Make group and user `name` with `uid`, no password, no login shell of use; raises `AccountToolFailed`.
+
+    A group of that name is left by a try that was cut short, and is made anew where its number is another.
+    """
+    with _turn:
+        gid = group_gid(name)
+        if gid not in (None, uid):
+            _run(["groupdel", name])
+        if gid != uid:
+            _run(["groupadd", "--gid", str(uid), name])
+        ids = ["--uid", str(uid), "--gid", str(uid), "--no-user-group"]
+        _run(["useradd", *ids, "--home-dir", home, "--no-create-home", "--shell", "/usr/sbin/nologin", name])
 
 
 def remove_account(name: str) -> None:
     """Remove user and group `name` where they are."""
-    if account_uid(name) is not None:
-        _run(["userdel", name])
-    if group_exists(name):
-        _run(["groupdel", name])
+    with _turn:
+        if account_uid(name) is not None:
+            _run(["userdel", name])
+        if group_gid(name) is not None:
+            _run(["groupdel", name])
 
 
 def _run(argv: list[str]) -> None:

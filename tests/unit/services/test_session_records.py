@@ -234,7 +234,7 @@ def test_a_record_of_the_first_coworkd_is_read(store: RecordStore, tmp_path: Pat
         "limits": {"pids_max": 5}, "env": {"A": "1"}, "egress": {"network": {}}, "added": [1]}"""
     )
     found = store.load()["bob"]
-    assert (found.uid, found.created_at, found.used_at, found.reown_from) == (1001, 5.5, 0.0, None)
+    assert (found.uid, found.created_at, found.used_at, found.reown_from) == (1001, 5.5, 0.0, ())
     assert (found.folders, found.limits.pids_max, found.env) == ((folder("src"),), 5, {"A": "1"})
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import pwd
 import subprocess
@@ -46,9 +47,20 @@ def test_account_uid_and_name_of_nobody_are_none() -> None:
     assert accounts.account_name(2**31 - 7) is None
 
 
-def test_group_exists_tells_both_ways() -> None:
-    assert accounts.group_exists("root")
-    assert not accounts.group_exists("no-such-group")
+def test_group_gid_tells_both_ways() -> None:
+    assert accounts.group_gid("root") == 0
+    assert accounts.group_gid("no-such-group") is None
+
+
+def test_account_home_tells_both_ways() -> None:
+    assert accounts.account_home("root") == pwd.getpwnam("root").pw_dir
+    assert accounts.account_home("no-such-account") is None
+
+
+def test_owners_by_id_hold_accounts_and_groups() -> None:
+    found = accounts.owners_by_id()
+    assert found[0] == "root"
+    assert {entry.gr_gid for entry in grp.getgrall()} | {entry.pw_uid for entry in pwd.getpwall()} == set(found)
 
 
 def test_taken_uids_are_those_processes_run_as_whoever_owns_their_directories(tmp_path: Path) -> None:
@@ -83,6 +95,11 @@ def test_add_account_makes_a_group_and_a_user_without_a_login(tools: Tools) -> N
 def test_add_account_goes_on_where_only_the_group_was_made(tools: Tools) -> None:
     accounts.add_account("root", 0, "/root")
     assert [argv[0] for argv in tools.argv] == ["useradd"]
+
+
+def test_add_account_makes_a_group_of_another_number_anew(tools: Tools) -> None:
+    accounts.add_account("root", 1234, "/sessions/root")
+    assert [argv[0] for argv in tools.argv] == ["groupdel", "groupadd", "useradd"]
 
 
 def test_remove_account_removes_only_what_is_there(tools: Tools) -> None:
