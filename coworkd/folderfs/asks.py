@@ -1,0 +1,150 @@
+"""Deletes of what the user has, which wait for somebody to say yes or no.
+
+Rules
+- At most `WAITING` wait; one more is refused. One whose time is over is refused too, and withdrawn.
+- An ask holds a descriptor of the directory and knows the inode it was about: what is deleted in the end is that, or nothing.
+- The kernel holds the directory's lock meanwhile: what is in its cache can still be reached, new names in this directory wait as well.
+
+It deletes nothing: `removal` does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from coworkd.folderfs.nodes import Node
+from coworkd.folderfs.told import Told
+from coworkd.model.folder import Asked, Withdrawn
+
+WAITING = 1000
+
+
+class Ask:
+    """One delete that waits. Its directory descriptor is the ask's."""
+
+    __slots__ = ("directory", "found", "is_directory", "name", "number", "parent", "path", "pid", "since", "unique")
+
+    def __init__(
+        self,
+        number: int,
+        unique: int,
+        *,
+        parent: Node,
+        directory: int,
+        name: bytes,
+        path: bytes,
+        found: os.stat_result,
+        is_directory: bool,
+        pid: int,
+        since: float,
+    ) -> None:
+        self.number = number
+        self.unique = unique
+        self.parent = parent
+        self.directory = directory
+        self.name = name
+        self.path = path
+        self.found = found
+        self.is_directory = is_directory
+        self.pid = pid
+        self.since = since
+
+    def message(self) -> Asked:
+        action: Literal["delete", "rmdir"] = "rmdir" if self.is_directory else "delete"
+        return Asked(ask=self.number, action=action, path=self.path, pid=self.pid, at=time.time())
+
+
+class Asks:
+    """All that wait, by the order they came in."""
+
+    def __init__(self, told: Told, timeout_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.timeout_s = timeout_s
+        self._told = told
+        self._monotonic = monotonic
+        self._waiting: dict[int, Ask] = {}
+        self._by_request: dict[int, Ask] = {}
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(
+        self,
+        unique: int,
+        *,
+        parent: Node,
+        directory: int,
+        name: bytes,
+        path: bytes,
+        found: os.stat_result,
+        is_directory: bool,
+        pid: int,
+    ) -> bool:
+        """Ask; False where too many wait, or nobody has listened for so long that nothing more can be said. Raises `OSError`."""
+        if len(self._waiting) >= WAITING:
+            return False
+        ask = Ask(
+            self._next,
+            unique,
+            parent=parent,
+            directory=os.dup(directory),
+            name=name,
+            path=path,
+            found=found,
+            is_directory=is_directory,
+            pid=pid,
+            since=self._monotonic(),
+        )
+        if not self._told.say(ask.message()):
+            os.close(ask.directory)
+            return False
+        self._next += 1
+        self._waiting[ask.number] = self._by_request[unique] = ask
+        return True
+
+    def take(self, number: int) -> Ask | None:
+        """The ask of that number, the caller's from now on, who closes its descriptor; None where it does not wait any more."""
+        ask = self._waiting.pop(number, None)
+        if ask is not None:
+            del self._by_request[ask.unique]
+        return ask
+
+    def withdraw(self, unique: int) -> bool:
+        """The request was interrupted; whether it was one that waited."""
+        ask = self._by_request.get(unique)
+        if ask is None:
+            return False
+        self.drop(ask)
+        return True
+
+    def drop(self, ask: Ask) -> None:
+        """It is not asked any more; whoever listens is told."""
+        self.take(ask.number)
+        os.close(ask.directory)
+        self._told.say(Withdrawn(ask=ask.number))
+
+    def overdue(self) -> list[Ask]:
+        """Those whose time is over."""
+        limit = self._monotonic() - self.timeout_s
+        return [ask for ask in self._waiting.values() if ask.since <= limit]
+
+    def due_in_s(self) -> float | None:
+        """When the next one's time is over."""
+        first = next(iter(self._waiting.values()), None)
+        return None if first is None else max(0.0, first.since + self.timeout_s - self._monotonic())
+
+    def tell_again(self) -> None:
+        """Somebody new listens, perhaps."""
+        for ask in self._waiting.values():
+            self._told.say(ask.message())
+
+    def __iter__(self) -> Iterator[Ask]:
+        return iter(list(self._waiting.values()))
+
+    def close(self) -> None:
+        for ask in self:
+            self.take(ask.number)
+            os.close(ask.directory)
