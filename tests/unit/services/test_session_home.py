@@ -5,13 +5,16 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from coworkd.model.errors import DiskFailed, LimitExceeded, PolicyDenied
 from coworkd.model.names import MAX_UID, MIN_UID
+from coworkd.services import session_home
 from coworkd.services.session_home import Homes
 from coworkd.system import accounts
+from coworkd.system.accounts import AccountToolFailed
 
 
 class System:
@@ -22,6 +25,10 @@ class System:
         self.living: set[int] = {0}
         self.ranges: list[range] = []
         self.added: list[tuple[str, int, str]] = []
+        self.removed: list[str] = []
+        self.homes: dict[str, str] = {}
+        self.error: OSError | None = None
+        self.told: list[str | None] = []
 
     def account_uid(self, name: str) -> int | None:
         return self.uids.get(name)
@@ -35,10 +42,19 @@ class System:
     def subordinate_ranges(self) -> list[range]:
         return self.ranges
 
+    def account_home(self, name: str) -> str | None:
+        return self.homes.get(name, f"/home/{name}") if name in self.uids else None
+
     def add_account(self, name: str, uid: int, home: str) -> None:
+        if self.error is not None:
+            raise self.error
         self.added.append((name, uid, home))
+        self.uids[name], self.homes[name] = uid, home
 
     def remove_account(self, name: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.removed.append(name)
         self.uids.pop(name, None)
 
 
@@ -50,6 +66,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> System:
         "account_name",
         "taken_uids",
         "subordinate_ranges",
+        "account_home",
         "add_account",
         "remove_account",
     ):
@@ -58,8 +75,8 @@ def system(monkeypatch: pytest.MonkeyPatch) -> System:
 
 
 @pytest.fixture
-def homes(tmp_path: Path) -> Homes:
-    made = Homes(str(tmp_path / "homes"), with_accounts=True)
+def homes(tmp_path: Path, system: System) -> Homes:
+    made = Homes(str(tmp_path / "homes"), with_accounts=True, on_accounts=system.told.append)
     made.prepare()
     return made
 
@@ -160,7 +177,8 @@ def test_make_twice_is_make_once(system: System, homes: Homes) -> None:
     home = Path(homes.path("bob"))
     assert sorted(path.name for path in home.iterdir()) == ["kept", "mnt"]
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert system.added == [("bob", os.geteuid(), str(home))] * 2
+    assert system.added == [("bob", os.geteuid(), str(home))]
+    assert set(system.told) == {None}
 
 
 def test_make_writes_no_account_where_none_is_wanted(system: System, tmp_path: Path) -> None:
@@ -193,14 +211,31 @@ def test_remove_takes_all_and_tells_what_it_freed(system: System, homes: Homes, 
     assert homes.remove("bob") == 0
 
 
-def test_remove_follows_no_link_in_place_of_a_home(system: System, homes: Homes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("plant", ["link", "file"])
+def test_remove_takes_what_stands_in_place_of_a_home_and_no_more(
+    system: System, homes: Homes, tmp_path: Path, plant: str
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").touch()
-    os.symlink(outside, homes.path("bob"))
-    with pytest.raises(DiskFailed):
-        homes.remove("bob")
+    if plant == "link":
+        os.symlink(outside, homes.path("bob"))
+    else:
+        os.link(outside / "kept", homes.path("bob"))
+    assert homes.remove("bob") == 0
+    assert not homes.exists("bob")
     assert (outside / "kept").exists()
+
+
+def test_remove_that_fails_is_told(system: System, homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_self(homes)
+
+    def fail(path: str) -> int:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(session_home, "remove_tree", fail)
+    with pytest.raises(DiskFailed, match="cannot be removed whole"):
+        homes.remove("bob")
 
 
 def test_prepare_tells_what_is_in_the_way(tmp_path: Path) -> None:
@@ -211,3 +246,145 @@ def test_prepare_tells_what_is_in_the_way(tmp_path: Path) -> None:
 
 def test_prepare_lets_nobody_look_in(homes: Homes) -> None:
     assert stat.S_IMODE(os.stat(homes.directory).st_mode) & 0o066 == 0
+
+
+# -- accounts are a convenience ---------------------------------------------------------------------------------------
+
+
+def test_a_session_does_without_an_account_that_cannot_be_written(system: System, homes: Homes) -> None:
+    system.error = AccountToolFailed(errno.EIO, "useradd ended with 1: read-only")
+    as_self(homes)
+    assert homes.exists("bob")
+    (told,) = system.told
+    assert told is not None
+    assert "read-only" in told
+    system.error = None
+    as_self(homes)
+    assert system.told[-1] is None
+    assert [name for name, _, _ in system.added] == ["bob"]
+
+
+def test_an_account_of_an_earlier_life_is_made_anew_with_the_uid_of_now(system: System, homes: Homes) -> None:
+    system.uids["bob"], system.homes["bob"] = 1077, homes.path("bob")
+    homes.refuse_system_name("bob", None)
+    as_self(homes)
+    assert system.removed == ["bob"]
+    assert system.uids["bob"] == os.geteuid()
+
+
+def test_an_account_of_somebody_else_is_never_touched(system: System, homes: Homes) -> None:
+    as_self(homes, "alice")
+    (told,) = system.told
+    assert told is not None
+    assert "another's" in told
+    homes.remove("alice")
+    assert (system.added, system.removed, system.uids) == ([], [], {"alice": 1001})
+
+
+def test_remove_takes_its_own_account_along_and_goes_on_without(system: System, homes: Homes) -> None:
+    as_self(homes)
+    system.error = AccountToolFailed(errno.EIO, "userdel ended with 1")
+    homes.remove("bob")
+    assert not homes.exists("bob")
+    system.error = None
+    homes.remove("bob")
+    assert system.removed == ["bob"]
+
+
+# -- making is one step -----------------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """The power fails here."""
+
+
+@pytest.mark.parametrize("step", ["mkdir", "fchown", "fchmod", "rename", "symlink"])
+def test_a_home_is_there_whole_or_not_at_all(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    skeleton = tmp_path / "skel"
+    (skeleton / "a").mkdir(parents=True)
+    (skeleton / "link").symlink_to("a")
+    homes = Homes(str(tmp_path / "homes"), with_accounts=False, skeleton=str(skeleton))
+    homes.prepare()
+
+    def crash(*arguments: object, **named: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(os, step, crash)
+        with pytest.raises(Crash):
+            as_self(homes)
+    assert not homes.exists("bob")
+    assert homes.scan() == {}
+    assert os.listdir(homes.directory) == []
+    as_self(homes)
+    assert sorted(os.listdir(homes.path("bob"))) == ["a", "link", "mnt"]
+    assert homes.scan() == {"bob": os.geteuid()}
+
+
+def test_a_home_without_skeleton_where_none_is_wanted_and_never_again(system: System, tmp_path: Path) -> None:
+    skeleton = tmp_path / "skel"
+    skeleton.mkdir()
+    (skeleton / ".profile").touch()
+    homes = Homes(str(tmp_path / "homes"), with_accounts=False, skeleton=str(skeleton))
+    homes.prepare()
+    homes.make("bob", os.geteuid(), False)
+    homes.make("bob", os.geteuid(), True)
+    assert os.listdir(homes.path("bob")) == ["mnt"]
+
+
+def test_a_skeleton_that_cannot_be_copied_is_told_and_leaves_no_home(system: System, tmp_path: Path) -> None:
+    homes = Homes(str(tmp_path / "homes"), with_accounts=False, skeleton=str(tmp_path / "none"))
+    homes.prepare()
+    with pytest.raises(DiskFailed, match=r"skeleton .*none cannot be copied"):
+        as_self(homes)
+    assert not homes.exists("bob")
+
+
+def test_scan_tells_homes_and_nothing_else(system: System, homes: Homes) -> None:
+    for name in ("bob", "lost+found", ".coworkd", "root", "UPPER"):
+        os.mkdir(homes.path(name))
+    os.symlink("bob", homes.path("link"))
+    Path(homes.path("file")).touch()
+    assert homes.scan() == {"bob": os.geteuid()}
+
+
+# -- the kernel's quota -----------------------------------------------------------------------------------------------
+
+
+class FakeQuota:
+    """Implements `ports.QuotaPort`."""
+
+    def __init__(self, kind: Literal["project", "watched"] = "project") -> None:
+        self.kind = kind
+        self.limits: list[tuple[str, int, int, int]] = []
+        self.error: OSError | None = None
+
+    def set_limit(self, path: str, project: int, limit_bytes: int, limit_files: int) -> None:
+        if self.error is not None:
+            raise self.error
+        self.limits.append((os.path.basename(path), project, limit_bytes, limit_files))
+
+    def usage(self, project: int) -> tuple[int, int]:
+        return (0, 0)
+
+
+def test_a_home_is_counted_before_anything_is_in_it(system: System, tmp_path: Path) -> None:
+    quota = FakeQuota()
+    homes = Homes(str(tmp_path), with_accounts=False, quota=quota)
+    as_self(homes)
+    assert quota.limits == [(".making-bob", os.geteuid(), 0, 0)]
+    homes.limit("bob", 1001, 4096_000)
+    assert quota.limits[-1] == ("bob", 1001, 4096_000, 1000)
+    quota.error = OSError(errno.EPERM, "no")
+    with pytest.raises(DiskFailed, match="kept to its part"):
+        homes.limit("bob", 1001, 1)
+
+
+def test_a_kernel_without_quota_is_not_asked(system: System, tmp_path: Path) -> None:
+    quota = FakeQuota("watched")
+    homes = Homes(str(tmp_path), with_accounts=False, quota=quota)
+    as_self(homes)
+    homes.limit("bob", 1001, 1)
+    assert quota.limits == []
