@@ -41,8 +41,11 @@ class Processes:
         supervisor: Supervisor,
         spawner: Spawner,
         standbys: Standbys,
+        on_reaped: Callable[[int], None],
     ) -> None:
+        """`on_reaped` is told of each child that is gone, whoever's it was."""
         self._sessions = sessions
+        self._on_reaped = on_reaped
         self._readers = readers
         self._supervisor = supervisor
         self._spawner = spawner
@@ -113,6 +116,7 @@ class Processes:
                 break
             touched |= self._watch.poll()
             self._standbys.forget(pid)
+            self._on_reaped(pid)
             for process in self._processes.values():
                 if process.living:
                     process.ask_status()

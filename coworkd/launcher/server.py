@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from coworkd.launcher.folders import Folders
 from coworkd.launcher.processes import Processes
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.session import Session
@@ -21,6 +22,7 @@ from coworkd.launcher.sessions import Sessions
 from coworkd.launcher.spawn import Spawner
 from coworkd.launcher.standbys import Standbys
 from coworkd.launcher.supervisor import Supervisor
+from coworkd.launcher.workers import Workers
 from coworkd.model import launch
 from coworkd.system import cgroup
 
@@ -43,8 +45,23 @@ class Launcher:
         self._readers = Readers()
         self._supervisor = Supervisor(listener, self._readers, handle=self._handle, on_gone=self._alone)
         self._standbys = Standbys(held, spawner)
+        self._folders = Folders(
+            held,
+            base=os.fsencode(base),
+            readers=self._readers,
+            supervisor=self._supervisor,
+            own_cgroup=spawner.helpers_cgroup,
+        )
+        self._workers = Workers(
+            held, readers=self._readers, supervisor=self._supervisor, own_cgroup=spawner.helpers_cgroup
+        )
         self._processes = Processes(
-            held, readers=self._readers, supervisor=self._supervisor, spawner=spawner, standbys=self._standbys
+            held,
+            readers=self._readers,
+            supervisor=self._supervisor,
+            spawner=spawner,
+            standbys=self._standbys,
+            on_reaped=self._reaped,
         )
         self._sessions = Sessions(
             held,
@@ -53,6 +70,8 @@ class Launcher:
             supervisor=self._supervisor,
             spawner=spawner,
             standbys=self._standbys,
+            folders=self._folders,
+            workers=self._workers,
             runs_in=self._processes.runs_in,
         )
         lacking = f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold" if missing else None
@@ -60,6 +79,8 @@ class Launcher:
         self._handlers: dict[type, Callable[[Any, list[int]], None]] = {
             **self._sessions.handlers(),
             **self._processes.handlers(),
+            **self._folders.handlers(),
+            **self._workers.handlers(),
             launch.Adopt: self._adopt,
             launch.Ping: self._ping,
             launch.Quit: self._quit,
@@ -86,12 +107,19 @@ class Launcher:
     def _alone(self) -> None:
         self._processes.drop_gated()
         self._sessions.abandon_builders()
+        self._folders.forget_waiters()
+        self._workers.supervisor_gone()
+
+    def _reaped(self, pid: int) -> None:
+        self._folders.reaped(pid)
+        self._workers.reaped(pid)
 
     # -- time and signals ---------------------------------------------------------------------------------------
 
     def _timeout_s(self) -> float | None:
         now = time.monotonic()
-        due = [self._standbys.next_due(), self._sessions.next_due(), self._lonely_at()]
+        timed = (self._standbys, self._sessions, self._folders, self._workers)
+        due = [*(each.next_due() for each in timed), self._lonely_at()]
         waits = [self._processes.next_poll_s(), *(moment - now for moment in due if moment is not None)]
         known = [max(0.0, wait) for wait in waits if wait is not None]
         return min(known, default=None)
@@ -105,6 +133,8 @@ class Launcher:
         if self._processes.next_poll_s() == 0:
             self._processes.take_facts()
         self._sessions.end_late()
+        self._folders.end_late()
+        self._workers.end_late()
         self._standbys.make_due()
         lonely_at = self._lonely_at()
         if lonely_at is not None and time.monotonic() > lonely_at:
@@ -135,6 +165,8 @@ class Launcher:
     def _end_everything(self) -> None:
         self._sessions.abandon_builders()
         self._processes.end()
+        self._folders.end()
         self._sessions.end()
+        self._workers.end()
         if self._cgroup_root is not None and not cgroup.remove(self._cgroup_root, wait_s=1.0):
             print(f"coworkd-launcher: {self._cgroup_root} could not be removed", file=sys.stderr)

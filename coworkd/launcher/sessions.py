@@ -3,6 +3,7 @@
 Rules
 - What is asked is checked again here: a uid below 1001, a name that is a path, another uid for an open session are refused.
 - A session is answered once it stands. A builder that does not answer in time (a hung share) is killed and the session refused.
+- One that closes loses its workers and folders first, its folders in a child: to unmount can take its time.
 - A builder whose supervisor goes is abandoned: whoever comes next asks anew, and counts its requests anew.
 """
 
@@ -11,14 +12,17 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from coworkd.launcher.folders import Folders
 from coworkd.launcher.listeners import Listeners, make_socket
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.session import BUILD_TIMEOUT_S, Builder, Session
-from coworkd.launcher.spawn import Spawner, is_name
+from coworkd.launcher.spawn import HELPERS, Spawner, is_name
 from coworkd.launcher.standbys import Standbys
 from coworkd.launcher.supervisor import Supervisor
+from coworkd.launcher.workers import Workers
 from coworkd.model import launch
 from coworkd.model.names import MIN_UID
 from coworkd.system import cgroup
@@ -37,6 +41,8 @@ class Sessions:
         supervisor: Supervisor,
         spawner: Spawner,
         standbys: Standbys,
+        folders: Folders,
+        workers: Workers,
         runs_in: Callable[[str], bool],
     ) -> None:
         """`base` is a directory to build trees on; `runs_in` says whether a command of a session lives."""
@@ -46,9 +52,13 @@ class Sessions:
         self._supervisor = supervisor
         self._spawner = spawner
         self._standbys = standbys
+        self._folders = folders
+        self._workers = workers
         self._runs_in = runs_in
         self._visits = NetworkVisits()
         self._builders: dict[str, tuple[Builder, float]] = {}
+        self._era = 0
+        """Grows with every supervisor that goes."""
 
     def handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:
         """Request → who answers it."""
@@ -71,7 +81,8 @@ class Sessions:
                 self._supervisor.refuse(builder.request.id, "tree", errno.ETIMEDOUT, "a folder did not answer in time")
 
     def abandon_builders(self) -> None:
-        """Nothing is opened any more of what was asked for."""
+        """The supervisor has gone: nothing is opened any more of what was asked for."""
+        self._era += 1
         while self._builders:
             self._abandon(self._builders.popitem()[1][0])
 
@@ -151,9 +162,26 @@ class Sessions:
             return
         session = self._held.pop(request.session, None)
         self._standbys.discard(request.session)
+        if session is None:
+            self._let_go(request, self._era, None)
+            return
+        standby = session.take_standby()
+        if standby is not None:
+            standby.dismiss()
+        self._workers.drop_session(request.session)
+        try:
+            self._folders.close_session(session, partial(self._let_go, request, self._era, session))
+        except OSError:
+            self._held[request.session] = session
+            raise
+
+    def _let_go(self, request: launch.CloseSession, era: int, session: Session | None) -> None:
+        """Its folders are away, and nothing can be started in it any more."""
         if session is not None:
             session.close()
         path = self._spawner.session_cgroup(request.session)
-        if path is not None:
+        if path is not None and request.session not in self._builders and request.session not in self._held:
+            cgroup.kill(f"{path}/{HELPERS}")
             cgroup.remove(path, wait_s=0.2)
-        self._supervisor.send(launch.Done(id=request.id))
+        if era == self._era:  # else who asked has gone, and another counts its requests anew
+            self._supervisor.send(launch.Done(id=request.id))

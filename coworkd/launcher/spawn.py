@@ -21,6 +21,8 @@ from coworkd.launcher.status import StatusReader
 from coworkd.model.launch import Spawn
 from coworkd.system import cgroup
 
+HELPERS = "helpers"
+"""The cgroup, below a session's, of what serves its folders and works inside it; a command's is called otherwise."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LAUNCHER_OPTIONS = (
     b"--add-seccomp-fd",
@@ -57,6 +59,15 @@ class Spawner:
     def session_cgroup(self, session: str) -> str | None:
         """Where the session's processes live; the prefix keeps names apart from the kernel's own files."""
         return None if self._cgroup_root is None else f"{self._cgroup_root}/s-{session}"
+
+    def helpers_cgroup(self, session: str) -> str | None:
+        """The cgroup of what serves the session's folders, made where it is missing. Raises `OSError`."""
+        above = self.session_cgroup(session)
+        if above is None:
+            return None
+        path = f"{above}/{HELPERS}"
+        cgroup.create(path)
+        return path
 
     def make_standby(self, session: Session, *, ahead: bool = True) -> Standby:
         """A child waiting in `session`, `ahead` of its order if nobody waits for that. Raises `OSError`."""

@@ -11,7 +11,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -23,9 +22,11 @@ import trio
 from msgspec import structs
 
 from coworkd.model import launch
-from coworkd.model.errors import CoworkError, InvalidState, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
+from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.model.policy import EffectivePolicy, SeccompProgram
 from coworkd.model.ports import OpenedSession, SpawnedFds
+from coworkd.services.launching_folders import LauncherFolders
+from coworkd.services.launching_refusals import raise_refusal
 from coworkd.system import packet
 
 _RETRY_S = 0.1
@@ -34,7 +35,7 @@ _log = logging.getLogger("coworkd.launching")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(launch.Reply)
 
-_A = TypeVar("_A", launch.Done, launch.Opened, launch.SocketMade, launch.Spawned)
+_A = TypeVar("_A", bound=launch.Answer)
 
 Connect = Callable[[], Awaitable[trio.socket.SocketType]]
 Permit = Callable[[], Awaitable[None]]
@@ -92,6 +93,8 @@ class LauncherClient:
         self._tell_started: Callable[[], None] = _nothing
         self.generation = 0
         self.pid: int | None = None
+        self.folders = LauncherFolders(self._ask_for_fds, generation=lambda: self.generation)
+        """The launcher, for those who mount folders and need workers."""
 
     # -- the connection -----------------------------------------------------------------------------------------
 
@@ -194,15 +197,19 @@ class LauncherClient:
     # -- requests -----------------------------------------------------------------------------------------------
 
     async def _ask(self, request: launch.Request, fds: tuple[int, ...] = ()) -> launch.Done:
-        """Send and wait, whatever happens to the caller. Raises `Unavailable` and what `_raise_refusal` does."""
+        """Send and wait, whatever happens to the caller. Raises `Unavailable` and what `raise_refusal` does."""
         done, received = await self._ask_for_fds(request, launch.Done, fds)
         _close_all(received)
         return done
 
     async def _ask_for_fds(
-        self, request: launch.Request, kind: type[_A], fds: tuple[int, ...] = ()
+        self,
+        request: launch.Request,
+        kind: type[_A],
+        fds: tuple[int, ...] = (),
+        on_refused: Callable[[launch.Refused], NoReturn] = raise_refusal,
     ) -> tuple[_A, list[int]]:
-        """The answer and what came with it, the caller's from now on."""
+        """The answer and what came with it, the caller's from now on. Raises `Unavailable` and what `on_refused` does."""
         with trio.CancelScope(shield=True):
             waiting = _Waiting()
             self._last_id += 1
@@ -220,7 +227,7 @@ class LauncherClient:
         if not isinstance(answer, kind):
             _close_all(waiting.fds)
             if isinstance(answer, launch.Refused):
-                _raise_refusal(answer)
+                on_refused(answer)
             raise Unavailable(f"the launcher answered {type(request).__name__} with {type(answer).__name__}")
         return answer, waiting.fds
 
@@ -362,21 +369,3 @@ def peer_pid(connection: trio.socket.SocketType) -> int:
     """The pid at the other end (SO_PEERCRED, unix(7))."""
     record = connection.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_PEERCRED, 12)
     return int.from_bytes(record[:4], "little", signed=True)
-
-
-def _raise_refusal(refused: launch.Refused) -> NoReturn:
-    details = {"stage": refused.stage, "errno": refused.errno}
-    if refused.stage == "session":
-        raise InvalidState(refused.message, **details)
-    if refused.stage in ("policy_denied", "resources"):
-        raise StartFailed(refused.message, **details)
-    if refused.stage.startswith("bind ") and refused.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        path = refused.stage.removeprefix("bind ")
-        raise InvalidState(
-            f"{path} cannot be mounted: {os.strerror(refused.errno)}; a folder is a directory that is there, named without"
-            " symbolic links",
-            **{**details, "path": path},
-        )
-    if refused.stage.startswith("bind ") or refused.errno == errno.ETIMEDOUT:
-        raise MountFailed(f"{refused.message}", **{**details, "path": refused.stage.removeprefix("bind ")})
-    raise SandboxSetupFailed(refused.message, **details)
