@@ -12,6 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+DiskKind = Literal["disk", "loop"]
 DISK_LABEL = "cowork-sessions"
 RESERVE_UID = 60_000
 """Who may use ext4's reserved blocks beside CAP_SYS_RESOURCE (`resuid=`): a number that nobody has. Root's own would open the reserve to
@@ -81,7 +82,7 @@ class BroughtUp(Struct, frozen=True, kw_only=True, tag="brought_up"):
     id: int
     state: Literal["ok", "degraded", "absent"]
     reason: str = ""
-    kind: Literal["disk", "loop"] = "disk"
+    kind: DiskKind = "disk"
     device: bytes = b""
     uuid: str = ""
     quota: bool = False

@@ -1,0 +1,183 @@
+"""What is done to a device, step by step, each timed: format, check, repair, mount, grow.
+
+A format ends in one of two states after a power cut at any moment: blank or begun (it is made again), or done; see `disk_marker`. A
+check that cannot mend by itself is followed by one that answers yes to everything, whose words are kept. It grows on line, by the kernel,
+which is safe by its journal, where that lets us. Every failure is `OSError`, or `Refused` where the disk stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+
+from coworkd.model.disk import REPORT_LIMIT_BYTES, RESERVE_UID, DiskStep
+from coworkd.system import capabilities, disk_tools, mounts
+from coworkd.system.block_devices import size_of
+from coworkd.system.quota import kernel_has_quota
+from coworkd.workers.disk_choice import Refused
+from coworkd.workers.disk_marker import SECTOR_BYTES, compose_marker, file_system_bytes, marker_offset
+from coworkd.workers.disk_superblock import BLOCK_BYTES, PRIMARY_OFFSET, SUPERBLOCK_BYTES, Superblock, parse_superblock
+
+_UNMENDED = ~3
+GROW_BYTES = 8 * 1024 * 1024
+"""A device that is larger by less is as large as its file system."""
+
+
+class Steps:
+    """What was done so far."""
+
+    def __init__(self) -> None:
+        self.done: list[DiskStep] = []
+        self.report = ""
+
+    @contextlib.contextmanager
+    def step(self, name: str, *, detail: str = "", changed: bool = False) -> Iterator[list[str]]:
+        """Time what is inside; it may put more words into the list. A step that fails is told as well."""
+        words, began = ([detail] if detail else []), time.monotonic()
+        try:
+            yield words
+        except OSError as error:
+            words.append(f"failed: {error.strerror or error}")
+            raise
+        finally:
+            took_s = time.monotonic() - began
+            self.done.append(DiskStep(name=name, took_s=took_s, detail="; ".join(words), changed=changed))
+
+
+def format_device(fd: int, path: str, size_bytes: int, *, label: str, reserve_percent: float, steps: Steps) -> None:
+    """Make the file system on a device that was found blank, or begun. `fd` is open for writing."""
+    begin_format(fd, size_bytes)
+    blocks = file_system_bytes(size_bytes) // BLOCK_BYTES
+    with steps.step("mkfs", detail=f"{blocks * BLOCK_BYTES} bytes", changed=True):
+        done = disk_tools.mkfs_ext4(
+            path, blocks=blocks, label=label, reserve_percent=reserve_percent, quota=kernel_has_quota()
+        )
+        if done.code:
+            raise done.failure()
+        os.fsync(fd)
+        made = read_superblock(fd)
+        if made is None or made.label != label or made.size_bytes != blocks * BLOCK_BYTES:
+            raise OSError(errno.EIO, "what mkfs has made cannot be read back")
+        end_format(fd, size_bytes)
+
+
+def begin_format(fd: int, size_bytes: int) -> None:
+    """Write the marker, durably."""
+    os.pwrite(fd, compose_marker(size_bytes), marker_offset(size_bytes))
+    os.fsync(fd)
+
+
+def end_format(fd: int, size_bytes: int) -> None:
+    """Take the marker away, durably."""
+    os.pwrite(fd, bytes(SECTOR_BYTES), marker_offset(size_bytes))
+    os.fsync(fd)
+
+
+def check_device(path: str, *, backup: int, steps: Steps) -> None:
+    """Have e2fsck look at it, and repair what it must; what it said then is `steps.report`. Raises `Refused` for what cannot be mended."""
+    if not backup:
+        with steps.step("e2fsck -p") as words:
+            done = disk_tools.e2fsck(path, "-p")
+            words.append(f"ended with {done.code}")
+        if not done.code & _UNMENDED:
+            return
+    options = ("-b", str(backup // BLOCK_BYTES), "-B", str(BLOCK_BYTES)) if backup else ()
+    with steps.step("e2fsck -fy", changed=True) as words:
+        done = disk_tools.e2fsck(path, "-f", "-y", *options)
+        words.append(f"ended with {done.code}")
+    steps.report = _bounded(done.output)
+    if done.code & _UNMENDED:
+        raise Refused(
+            f"{path} cannot be repaired: e2fsck -fy ended with {done.code}; see docs/storage.md for what can be done by hand"
+        )
+
+
+def mount_device(path: str, mount_point: bytes, superblock: Superblock, steps: Steps) -> bool:
+    """Mount it; whether projects are counted there. A kernel that knows no quota gets a file system that wants none."""
+    os.makedirs(mount_point, 0o711, exist_ok=True)
+    with steps.step("mount") as words:
+        if superblock.quota:
+            try:
+                _mount(path, mount_point, ("prjquota",))
+            except OSError as error:
+                words.append(f"with project quota: {error.strerror}")
+            else:
+                words.append("with project quota")
+                return True
+        if superblock.quota:
+            done = disk_tools.tune2fs(path, "-O", "^project,^quota")
+            if done.code:
+                raise done.failure()
+            words.append("quota was taken off it, this kernel has none")
+        _mount(path, mount_point, ())
+    return False
+
+
+def grow_unmounted(fd: int, path: str, steps: Steps) -> None:
+    """The same before it is mounted: for a kernel that does not let us do it on line. It wants a whole check right before."""
+    if growth(fd) is None:
+        return
+    with steps.step("e2fsck -fp"):
+        done = disk_tools.e2fsck(path, "-f", "-p")
+        if done.code & _UNMENDED:
+            raise done.failure()
+    _resize(fd, path, steps)
+
+
+def grow_mounted(fd: int, path: str, steps: Steps) -> tuple[int, int]:
+    """Make a mounted file system as large as its device; its size in bytes before and after."""
+    sizes = growth(fd)
+    if sizes is None:
+        superblock = read_superblock(fd)
+        now = 0 if superblock is None else superblock.size_bytes
+        return now, now
+    if not may_grow_mounted():
+        raise OSError(
+            errno.EPERM, "growing on line wants CAP_SYS_RESOURCE, which we lack: it grows when it is mounted anew"
+        )
+    _resize(fd, path, steps)
+    return sizes
+
+
+def growth(fd: int) -> tuple[int, int] | None:
+    """The size of the file system, and what its device has room for; None where that is as good as the same."""
+    superblock = read_superblock(fd)
+    if superblock is None:
+        raise OSError(errno.EIO, "there is no superblock that can be read")
+    before, wanted = superblock.size_bytes, file_system_bytes(size_of(fd))
+    return None if wanted - before < GROW_BYTES else (before, wanted)
+
+
+def may_grow_mounted() -> bool:
+    """Whether the kernel would let us (ext4_resize_begin asks for CAP_SYS_RESOURCE)."""
+    return bool(capabilities.held().get("CapEff", 0) >> capabilities.CAP_SYS_RESOURCE & 1)
+
+
+def _resize(fd: int, path: str, steps: Steps) -> None:
+    sizes = growth(fd)
+    if sizes is not None:
+        before, wanted = sizes
+        with steps.step("resize2fs", detail=f"from {before} to {wanted} bytes", changed=True):
+            done = disk_tools.resize2fs(path, wanted // BLOCK_BYTES)
+            if done.code:
+                raise done.failure()
+
+
+def read_superblock(fd: int) -> Superblock | None:
+    return parse_superblock(os.pread(fd, SUPERBLOCK_BYTES, PRIMARY_OFFSET))
+
+
+def _mount(path: str, mount_point: bytes, options: tuple[str, ...]) -> None:
+    data = ",".join(("errors=remount-ro", f"resuid={RESERVE_UID}", *options))
+    mounts.mount(os.fsencode(path), mount_point, b"ext4", mounts.MS_NOSUID | mounts.MS_NODEV, data.encode())
+
+
+def _bounded(text: str) -> str:
+    """A report's begin and end: there it says what was wrong first, and how it came out."""
+    if len(text) <= REPORT_LIMIT_BYTES:
+        return text
+    half = REPORT_LIMIT_BYTES // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
