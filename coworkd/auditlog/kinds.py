@@ -55,6 +55,7 @@ _SESSION = _table(
 _POLICY = _table(
     "profile profiles:texts changed:texts files:texts sha256 narrowed:texts rule source limits:limits",
 )
+_TRANSFER_END = _table("path stream reason entries:integer sent_bytes:integer received_bytes:integer took_s:number")
 _CONNECTION = "connection:integer protocol host port:integer upstream address"
 
 KINDS: dict[str, dict[str, Rule]] = {
@@ -118,7 +119,14 @@ KINDS: dict[str, dict[str, Rule]] = {
         "name listen connect origin reason connections:integer failed:integer sent_bytes:integer",
         "received_bytes:integer took_s:number",
     ),
-    "file.write": _table("path size:integer"),
+    "file.write": _table("path size:integer append:flag"),
+    "file.mkdir": _table("path"),
+    "file.move": _table("path to overwrite:flag"),
+    "file.remove": _table("path recursive:flag"),
+    "file.upload": _table("path tar:flag size:integer stream"),
+    "file.upload_end": _TRANSFER_END,
+    "file.download": _table("path tar:flag stream"),
+    "file.download_end": _TRANSFER_END,
     "file.change": _table("path change size:integer"),
     "storage.change": _table("device action bytes:integer message"),
     "update.apply": _table("version slot sha256"),

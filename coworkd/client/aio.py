@@ -25,6 +25,7 @@ from coworkd.client import methods
 from coworkd.client.aio_dial import dial
 from coworkd.client.aio_process import AsyncProcess, AsyncSubscription
 from coworkd.client.aio_stream import AsyncStream
+from coworkd.client.aio_transfer import AsyncDownload, Pieces, send_upload
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
@@ -159,6 +160,13 @@ class AsyncClient:
     events_unsubscribe = _Verb(methods.EVENTS_UNSUBSCRIBE)
     policy_show = _Verb(methods.POLICY_SHOW)
     policy_reload = _Verb(methods.POLICY_RELOAD)
+    file_read = _Verb(methods.FILE_READ)
+    file_write = _Verb(methods.FILE_WRITE)
+    file_list = _Verb(methods.FILE_LIST)
+    file_stat = _Verb(methods.FILE_STAT)
+    file_mkdir = _Verb(methods.FILE_MKDIR)
+    file_move = _Verb(methods.FILE_MOVE)
+    file_remove = _Verb(methods.FILE_REMOVE)
     stream_write = _Verb(methods.STREAM_WRITE)
     stream_close_write = _Verb(methods.STREAM_CLOSE_WRITE)
     stream_ack = _Verb(methods.STREAM_ACK)
@@ -204,15 +212,43 @@ class AsyncClient:
 
         Cancelled before the answer came, the stream is closed when it comes.
         """
-        params = {"session": session, "port": port, "window": window}
-        pending, frame, made = self._core.open_stream("forward.open", params)
+        return (await self._open_stream("forward.open", {"session": session, "port": port, "window": window}))[0]
+
+    async def upload(
+        self,
+        session: str,
+        path: str | bytes,
+        data: Pieces,
+        *,
+        tar: bool = False,
+        mode: int = 0o644,
+        size: int | None = None,
+    ) -> int:
+        """Make `path` of a session a file with these bytes, or with `tar` the tree that they are an archive of; how many there were.
+
+        `size` is what is to come, where it is known. Raises what the guest says, `LimitExceeded` for a full disk among it.
+        """
+        params = {"session": session, "path": path, "tar": tar, "mode": mode}
+        stream, _ = await self._open_stream("file.upload", params if size is None else {**params, "size": size})
+        return await send_upload(stream, data)
+
+    async def download(
+        self, session: str, path: str | bytes, *, tar: bool = False, window: int = WINDOW_BYTES
+    ) -> AsyncDownload:
+        """The bytes of a file of a session, or with `tar` an archive of what is there."""
+        params = {"session": session, "path": path, "tar": tar, "window": window}
+        stream, answer = await self._open_stream("file.download", params)
+        return AsyncDownload(stream, answer.get("size"))
+
+    async def _open_stream(self, method: str, params: Mapping[str, Any]) -> tuple[AsyncStream, dict[str, Any]]:
+        pending, frame, made = self._core.open_stream(method, params)
         try:
-            await self._finish_whole(pending, frame)
+            answer = await self._finish_whole(pending, frame)
         except BaseException:
             for inbox in made:
                 await self.close_stream(inbox)
             raise
-        return AsyncStream(self, made[0])
+        return AsyncStream(self, made[0]), answer
 
     # -- the link
 

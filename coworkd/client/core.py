@@ -21,7 +21,7 @@ import msgspec
 
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, read_output
-from coworkd.client.stream_inbox import StreamInbox
+from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import ProcessAttached, Subscribed
 from coworkd.model.errors import CoworkError, LimitExceeded, Unavailable
 from coworkd.model.process import ExitRecord
@@ -158,11 +158,11 @@ class Core:
     # -- streams
 
     def open_stream(self, method: str, params: Mapping[str, Any]) -> tuple[Pending, bytes, list[StreamInbox]]:
-        """A call that answers with a `stream`, its `window` among `params`; the list has its inbox once it was answered."""
+        """A call that answers with a `stream`, its `window` among `params` if it takes one; the list has its inbox once it was answered."""
         made: list[StreamInbox] = []
 
         def opened(result: dict[str, Any]) -> None:
-            inbox = StreamInbox(result["stream"], params["window"])
+            inbox = StreamInbox(result["stream"], params.get("window", WINDOW_BYTES))
             self._streams[inbox.stream] = inbox
             made.append(inbox)
 

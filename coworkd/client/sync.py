@@ -20,7 +20,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
@@ -36,6 +36,7 @@ from coworkd.client.methods import Method, P
 from coworkd.client.process import Process
 from coworkd.client.stream import Stream
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
+from coworkd.client.transfer import Download, send_upload
 from coworkd.model.calls import HelloAnswer, ProcessStarted
 from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
@@ -171,6 +172,13 @@ class Client:
     events_unsubscribe = _Verb(methods.EVENTS_UNSUBSCRIBE)
     policy_show = _Verb(methods.POLICY_SHOW)
     policy_reload = _Verb(methods.POLICY_RELOAD)
+    file_read = _Verb(methods.FILE_READ)
+    file_write = _Verb(methods.FILE_WRITE)
+    file_list = _Verb(methods.FILE_LIST)
+    file_stat = _Verb(methods.FILE_STAT)
+    file_mkdir = _Verb(methods.FILE_MKDIR)
+    file_move = _Verb(methods.FILE_MOVE)
+    file_remove = _Verb(methods.FILE_REMOVE)
     stream_write = _Verb(methods.STREAM_WRITE)
     stream_close_write = _Verb(methods.STREAM_CLOSE_WRITE)
     stream_ack = _Verb(methods.STREAM_ACK)
@@ -215,16 +223,42 @@ class Client:
 
     def forward(self, session: str, port: int, *, window: int = WINDOW_BYTES) -> Stream:
         """A stream to a port that a session listens on. Raises `NotFound`, `InvalidState` (nobody listens), `LimitExceeded`."""
+        return self._open_stream("forward.open", {"session": session, "port": port, "window": window})[0]
+
+    def upload(
+        self,
+        session: str,
+        path: str | bytes,
+        data: bytes | Iterable[bytes],
+        *,
+        tar: bool = False,
+        mode: int = 0o644,
+        size: int | None = None,
+    ) -> int:
+        """Make `path` of a session a file with these bytes, or with `tar` the tree that they are an archive of; how many there were.
+
+        `size` is what is to come, where it is known. Raises what the guest says, `LimitExceeded` for a full disk among it.
+        """
+        params = {"session": session, "path": path, "tar": tar, "mode": mode}
+        stream, _ = self._open_stream("file.upload", params if size is None else {**params, "size": size})
+        return send_upload(stream, data)
+
+    def download(self, session: str, path: str | bytes, *, tar: bool = False, window: int = WINDOW_BYTES) -> Download:
+        """The bytes of a file of a session, or with `tar` an archive of what is there."""
+        params = {"session": session, "path": path, "tar": tar, "window": window}
+        stream, answer = self._open_stream("file.download", params)
+        return Download(stream, answer.get("size"))
+
+    def _open_stream(self, method: str, params: Mapping[str, Any]) -> tuple[Stream, dict[str, Any]]:
         with self._changed:
-            params = {"session": session, "port": port, "window": window}
-            pending, frame, made = self._core.open_stream("forward.open", params)
+            pending, frame, made = self._core.open_stream(method, params)
         try:
-            self._finish(pending, frame, None)
+            answer = self._finish(pending, frame, None)
         except BaseException:
             for inbox in made:
                 self.close_stream(inbox)
             raise
-        return Stream(self, made[0])
+        return Stream(self, made[0]), answer
 
     # -- the link
 

@@ -47,12 +47,15 @@ class FileWrite(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
 class FileWritten(Answer, frozen=True, kw_only=True):
     size: int
+    atomic: bool = True
+    """Whether it took its place by a rename: not where it was added to, or is a mount point of its own."""
 
 
 class FileStat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What lstat(2) says; of a symbolic link where it leads."""
 
     path: OsBytes
+    """As it was asked for; of a list's entry its name alone."""
     kind: FileKind
     size: int
     mode: int

@@ -15,7 +15,7 @@ Rules
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -196,3 +196,4 @@ class Moved(Struct, frozen=True, kw_only=True, tag="moved"):
 ToWorker = ReadSome | WriteWhole | LookAt | ListSome | MakeDirectory | MoveEntry | RemoveSome | Upload | Download
 FromWorker = SomeRead | WholeWritten | LookedAt | SomeListed | FileDone | SomeRemoved | DownloadBegun | FileFault
 TransferEnd = Moved | FileFault
+Answered = TypeVar("Answered", bound=Struct)

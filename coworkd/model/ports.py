@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol
 
 from coworkd.model.calls import AuditRecords, EgressPresets
 from coworkd.model.egress import Allowance, SessionEgress
+from coworkd.model.errors import CoworkError
 from coworkd.model.event import Event
-from coworkd.model.folder import ChangeKind, MountedAs
+from coworkd.model.folder import MountedAs
 from coworkd.model.launch import Adopted, MountFolder, Notice, OpenSession, Spawn, Spawned, WorkerKind
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import ExitRecord
 from coworkd.model.session import FailedFolder, FolderGrant, SessionRecord, SessionView
+from coworkd.model.stream import StreamEnd, StreamEnding
 
 
 class AuditPort(Protocol):
@@ -74,6 +77,39 @@ class LinkPort(Protocol):
 
     def on_close(self, call: Callable[[], None], /) -> None:
         """Call once, synchronously, when the link ends."""
+
+
+class StreamFlow(Protocol):
+    """A stream that is open."""
+
+    def lose(self, error: CoworkError, /) -> None:
+        """It cannot go on: its end is aborted, and the host is told `error` where it still hears. Idempotent."""
+
+
+class StreamPlace(Protocol):
+    """Room for one stream of a link: `open` it, or leave the `with` to give the room back."""
+
+    name: str
+
+    def open(
+        self, end: StreamEnd, *, window: int | None, ended: Callable[[StreamEnding], Awaitable[None]]
+    ) -> StreamFlow:
+        """The stream, attached to its link: nothing may be awaited between this and the answer that names it. It owns `end` from here on,
+        also where it raises `Unavailable`; `ended` is called once, when the stream is no more.
+        """
+
+    def __enter__(self) -> StreamPlace: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+class StreamsPort(Protocol):
+    """Streams of links, for whoever has something to lead them to."""
+
+    def reserve(self, link: LinkPort, /, *, window: int | None = None) -> StreamPlace:
+        """A place for one more stream. Raises `LimitExceeded`, `InvalidParams` for a window that cannot be meant."""
 
 
 class SpawnedFds(Protocol):
@@ -239,7 +275,10 @@ class FoldersPort(Protocol):
         """Whether a required folder of an open session is not there: `mount_all` comes before its next command."""
 
     async def unmount_all(self, session: str, /) -> None:
-        """The session closes: take them away in reverse order and let go of what served them. Never fails; leftovers are logged."""
+        """The session is about to be closed, when the launcher takes them away in reverse order: let go of what is known of them.
+
+        Never fails. Where it is not closed after all, `mount_all` takes hold of them again.
+        """
 
     async def forget(self, session: str, /) -> None:
         """The session is deleted: nothing of its folders stays on the session disk, stages included. Raises `DiskFailed`."""
@@ -288,14 +327,6 @@ class GuardPort(Protocol):
 
     def unwatch(self, session: str, folder: str, /) -> None:
         """It is unmounted: what waits is denied."""
-
-
-class FolderWatcher(Protocol):
-    """Told of each change a session made in one of its folders."""
-
-    def changed(
-        self, session: str, folder: str, change: ChangeKind, path: bytes, *, to: bytes, size: int, pid: int, at: float
-    ) -> None: ...
 
 
 class FolderTurn(Protocol):
@@ -398,8 +429,15 @@ class ProcessDirectory(Protocol):
     async def end_session(self, session: str, /) -> None:
         """Kill every process of the session and wait until each is gone."""
 
+
+class CallerDirectory(Protocol):
+    """What those who watch sessions need of processes: which command did it."""
+
     def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
         """The session and process whose sandbox has this init."""
+
+    def only_one_at(self, session: str, at: float, /) -> str | None:
+        """The one process of `session` that ran at that time; None where there was none, or more than one, or it is not known any more."""
 
 
 class ExitListener(Protocol):

@@ -20,7 +20,10 @@ class StreamEnd(Protocol):
     """The guest's side of a stream. Whoever is handed one closes it. Nothing is kept in it: the kernel is the buffer."""
 
     def read_nowait(self, limit_bytes: int, /) -> bytes | None:
-        """What has come, at most `limit_bytes`; empty at the end; None where there is nothing now. Raises `OSError`."""
+        """What has come, at most `limit_bytes`; empty at the end; None where there is nothing now.
+
+        Raises `OSError` where the other side was lost, and a `CoworkError` where more is known of it.
+        """
 
     async def wait_readable(self) -> None:
         """Return when `read_nowait` has something, the end included. Raises `trio.ClosedResourceError` after `close`."""

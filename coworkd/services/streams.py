@@ -103,8 +103,9 @@ class Streams:
     def count(self) -> int:
         return sum(len(streams.flows) for streams in self._links.values())
 
-    def reserve(self, link: LinkPort) -> Place:
-        """A place for one more stream of `link`, in a `with`. Raises `LimitExceeded`."""
+    def reserve(self, link: LinkPort, /, *, window: int | None = None) -> Place:
+        """A place for one more stream of `link`, in a `with`. Raises `LimitExceeded`, `InvalidParams` for its window."""
+        check_window(window)
         streams = self._links.get(link)
         if streams is None:
             streams = self._links[link] = _Streams(link)

@@ -93,6 +93,9 @@ class Flow:
         except OSError as error:
             self.lose(_lost_by(self.name, error))
             return self._tell_end(self._lost)
+        except CoworkError as error:
+            self.lose(error)
+            return self._tell_end(error)
         if data is None:
             self._ready = False
             self._hungry.set()
