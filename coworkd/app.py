@@ -32,6 +32,7 @@ from coworkd.rpc.handlers.admin import admin_methods
 from coworkd.rpc.handlers.audit import audit_methods
 from coworkd.rpc.handlers.egress import egress_methods
 from coworkd.rpc.handlers.events import event_methods
+from coworkd.rpc.handlers.files import file_methods
 from coworkd.rpc.handlers.folders import folder_methods
 from coworkd.rpc.handlers.link import link_methods
 from coworkd.rpc.handlers.policy import policy_methods
@@ -48,6 +49,7 @@ from coworkd.services.audit import AuditLog
 from coworkd.services.bridges import Bridges
 from coworkd.services.bridges_ends import Ends
 from coworkd.services.egress import Egress
+from coworkd.services.files import Files
 from coworkd.services.folders import Folders
 from coworkd.services.folders_journals import Journals
 from coworkd.services.folders_judging import FolderRules
@@ -144,6 +146,7 @@ class App:
         self.folders.attach(self.sessions)
         self.processes = self._make_processes()
         self.streams = Streams(encode=encode_stream_data)
+        self.files = Files(sessions=self.sessions, launcher=self.launcher, audit=self.audit, streams=self.streams)
         self.forwards = Forwards(sessions=self.sessions, launcher=self.launcher, audit=self.audit, streams=self.streams)
         self.bridges = self._make_bridges()
         self.sessions.attach(self.processes, on_turn=self._session_turned)
@@ -224,6 +227,7 @@ class App:
         self.bridges.look()
         if not is_open:
             self.forwards.end_session(session)
+            self.files.end_session(session)
 
     def _make_processes(self) -> Processes:
         limits = ProcessLimits(spool=self._config.spool, finished=self._config.finished)
@@ -282,6 +286,7 @@ class App:
             await self.egress.stop_others()
         with self.health.stage("bridges"):
             await nursery.start(self.streams.serve)
+            await nursery.start(self.files.serve)
             await nursery.start(self.bridges.serve, self._config.bridges)
         with self.health.stage("listen"):
             await nursery.start(self.server.run)
@@ -341,6 +346,7 @@ class App:
                 *folder_methods(self.folders),
                 *egress_methods(self.egress),
                 *trust_methods(self.trust),
+                *file_methods(self.files),
                 *stream_methods(self.streams, self.forwards),
                 *bridge_methods(self.bridges),
                 *process_methods(self.processes),

@@ -18,14 +18,15 @@ import msgspec
 import trio
 
 from coworkd.model import files as words
-from coworkd.model.errors import CoworkError, InternalError, LimitExceeded, Unavailable
+from coworkd.model.errors import CoworkError, InternalError, LimitExceeded, MountFailed, Unavailable
 from coworkd.model.ports import FolderLauncherPort, WorkerHandle
 from coworkd.services.files_faults import compose_error
 from coworkd.system.worker_link import WorkerLink
 
 IDLE_S = 30.0
 IDLE_LIMIT = 16
-LIMIT = 64
+LIMIT = 48
+"""The launcher has room for 64, those of other kinds included."""
 DEADLINE_S = 10.0
 _SWEEP_S = 5.0
 _UNCHANGING = (words.ReadSome, words.LookAt, words.ListSome)
@@ -172,7 +173,14 @@ class FileWorkers:
         self._make_room()
         # Not to be left half-way: the answer brings a socket and names a process.
         with trio.CancelScope(shield=True):
-            handle = await self._launcher.start_worker("files", session)
+            try:
+                handle = await self._launcher.start_worker("files", session)
+            except MountFailed as error:
+                raise Unavailable(
+                    f"the worker for files of session {session} could not be started ({error.message}): try again",
+                    session=session,
+                    errno=error.details.get("errno"),
+                ) from error
             worker = Worker(session, handle)
             await nursery.start(worker.link.serve)
         worker.idle_since = trio.current_time()
