@@ -23,15 +23,24 @@ def remove_tree(path: str) -> int:
 
     Nobody may be writing there meanwhile. Raises `OSError` for what cannot be removed; the next call goes on from there.
     """
+    return _remove(path, None)
+
+
+def remove_tree_at(directory_fd: int, name: bytes) -> int:
+    """The same for the directory `name` in an open one."""
+    return _remove(name, directory_fd)
+
+
+def _remove(name: str | bytes, directory_fd: int | None) -> int:
     try:
-        top = os.open(path, _DIRECTORY)
+        top = os.open(name, _DIRECTORY, dir_fd=directory_fd)
     except FileNotFoundError:
         return 0
     try:
         freed_bytes = _empty(top, top, _fresh_names(), 0)
     finally:
         os.close(top)
-    os.rmdir(path)
+    os.rmdir(name, dir_fd=directory_fd)
     return freed_bytes
 
 

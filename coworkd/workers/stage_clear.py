@@ -1,0 +1,161 @@
+"""Taking changes out of a stage's upper directory: those that the source has by now, and those that are given up.
+
+Rules
+- Nobody sees the overlay meanwhile.
+- What goes is renamed, whole, into `trash` beside `upper`, and removed there: at no moment is an opaque directory left half empty, which
+  would read as a deletion of what it hides.
+- A path below an opaque directory is given up by making that directory transparent first: a whiteout for each entry that it hid, and
+  its inner directories opaque in their turn. All of that changes nothing of what is seen, so it may end anywhere.
+
+Sources: kernel, filesystems/overlayfs, "whiteouts and opaque directories"; mknod(2): a device 0/0 needs no privilege since Linux 5.8.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+
+from coworkd.system.beneath import DIRECTORY, RENAME_EXCHANGE, renameat2
+from coworkd.system.remove_tree import remove_tree_at
+from coworkd.workers.stage_changes import Change
+from coworkd.workers.stage_entries import above, ident_of, is_same, join, name_of, parent_of
+from coworkd.workers.stage_room import Stage
+
+Step = Callable[[bytes], None]
+
+
+class Trash:
+    """Where upper entries go. `empty` it at the end; what a crash has left goes with the next one."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._fd = -1
+        self._count = 0
+
+    def take(self, path: bytes) -> bool:
+        """Take the upper entry `path` away, with all in it; whether it was there. Raises `OSError`."""
+        upper = self._stage.upper
+        found = upper.look(path)
+        if found is None:
+            return False
+        trash = self._open()
+        os.rename(name_of(path), self._fresh(), src_dir_fd=upper.directory(parent_of(path)), dst_dir_fd=trash)
+        if stat.S_ISDIR(found.st_mode):
+            upper.let_go()
+        return True
+
+    def take_all(self) -> None:
+        """Put an empty upper directory, with the same mode and owner, in the place of the one there is."""
+        stage = self._stage
+        found = os.fstat(stage.upper.root_fd)
+        fresh = self._fresh()
+        trash = self._open()
+        os.mkdir(fresh, 0o700, dir_fd=trash)
+        os.chown(fresh, found.st_uid, found.st_gid, dir_fd=trash, follow_symlinks=False)
+        os.chmod(fresh, stat.S_IMODE(found.st_mode), dir_fd=trash)
+        renameat2(stage.fd, b"upper", trash, fresh, RENAME_EXCHANGE)
+        os.fsync(stage.fd)
+
+    def empty(self) -> None:
+        """Raises `OSError`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        remove_tree_at(self._stage.fd, b"trash")
+
+    def _open(self) -> int:
+        if self._fd < 0:
+            # What an earlier one has left could have the same names.
+            remove_tree_at(self._stage.fd, b"trash")
+            os.mkdir("trash", 0o700, dir_fd=self._stage.fd)
+            self._fd = os.open("trash", DIRECTORY | os.O_CLOEXEC, dir_fd=self._stage.fd)
+        return self._fd
+
+    def _fresh(self) -> bytes:
+        self._count += 1
+        return b"%d" % self._count
+
+
+def clear_settled(stage: Stage, unsettled: Iterable[bytes], step: Step) -> None:
+    """Take out of `upper` all that the source has as well: everything but the paths of `unsettled`, and what those lie in.
+
+    What an opaque directory holds stays while anything below it is unsettled. Raises `OSError`.
+    """
+    keep = frozenset(unsettled)
+    leading = {top for path in keep for top in above(path)}
+    trash = Trash(stage)
+    waiting = [b""]
+    while waiting:
+        directory = waiting.pop()
+        for name in stage.upper.names(directory):
+            path = join(directory, name)
+            if path in leading:
+                if not stage.is_opaque(path):
+                    waiting.append(path)
+            elif path not in keep:
+                step(path)
+                _expect_as_is(stage, path)
+                trash.take(path)
+            elif _is_directory(stage, path) and not stage.is_opaque(path):
+                waiting.append(path)
+    stage.since.sync()
+    trash.empty()
+
+
+def _expect_as_is(stage: Stage, path: bytes) -> None:
+    """From now on the session sees the source's entries: what they are now is what it has seen."""
+    entries = [path]
+    found = stage.upper.look(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        entries += [below for below, _ in stage.upper.below(path)]
+    for each in entries:
+        now = stage.source.look(each)
+        was = stage.was(each)
+        ident = None if now is None else ident_of(now)
+        if isinstance(was, str) or (was is None) != (ident is None) or (was and ident and not is_same(was, ident)):
+            stage.since.note(each, ident)
+
+
+def _is_directory(stage: Stage, path: bytes) -> bool:
+    found = stage.upper.look(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def give_up(stage: Stage, changes: Iterable[Change], step: Step) -> int:
+    """Drop these changes, so that the session sees what the source has; how many. Raises `OSError`."""
+    trash = Trash(stage)
+    count = 0
+    for change in changes:
+        step(change.path)
+        for top in reversed(list(above(change.path))):
+            if stage.is_opaque(top) and _is_directory_of_source(stage, top):
+                _make_transparent(stage, top)
+        trash.take(change.path)
+        count += 1
+    trash.empty()
+    return count
+
+
+def give_up_all(stage: Stage) -> None:
+    """Drop whatever there is. Raises `OSError`."""
+    trash = Trash(stage)
+    trash.take_all()
+    trash.empty()
+
+
+def _is_directory_of_source(stage: Stage, path: bytes) -> bool:
+    found = stage.source.look(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _make_transparent(stage: Stage, path: bytes) -> None:
+    own = set(stage.upper.names(path))
+    for name in stage.source.names(path):
+        inner = join(path, name)
+        if name not in own:
+            directory = stage.upper.directory(path)
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+        elif _is_directory(stage, inner) and _is_directory_of_source(stage, inner):
+            stage.make_opaque(inner)
+    stage.forget_opaque(path)
