@@ -19,7 +19,7 @@ import stat
 
 from coworkd.archive.unpack import temporary_name
 from coworkd.model.files import Create
-from coworkd.system.rename import rename_noreplace
+from coworkd.system.file_calls import RENAME_NOREPLACE, renameat2
 from coworkd.workers.files_view import open_directory, open_target, refuse_kernel_files, refuse_special
 
 _NO_TMPFILE = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS])
@@ -149,7 +149,7 @@ class Replacement:
 
     def _rename_new(self, temporary: bytes) -> None:
         try:
-            rename_noreplace(self._parent, temporary, self._parent, self._name)
+            renameat2(self._parent, temporary, self._parent, self._name, RENAME_NOREPLACE)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise

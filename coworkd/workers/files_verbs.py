@@ -10,7 +10,7 @@ import heapq
 import os
 
 from coworkd.model import files as words
-from coworkd.system.rename import rename_noreplace
+from coworkd.system.file_calls import RENAME_NOREPLACE, renameat2
 from coworkd.workers import files_view as view
 from coworkd.workers.files_replace import Replacement
 
@@ -123,7 +123,7 @@ def move_entry(request: words.MoveEntry) -> words.FileDone:
 
 def _move_new(source: int, name: bytes, target: int, to: bytes) -> None:
     try:
-        rename_noreplace(source, name, target, to)
+        renameat2(source, name, target, to, RENAME_NOREPLACE)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
             raise
