@@ -49,9 +49,10 @@ class LiveProcess:
         later: Callable[..., None],
         ended: Callable[[LiveProcess, ExitRecord], None],
         failed: Callable[[LiveProcess, OSError], None],
+        began: Callable[[LiveProcess], None] = lambda process: None,
     ) -> None:
-        """`later` starts a task that outlives the caller; `ended` is called once, with the exit record; `failed` where a stream
-        can no longer be kept, so that the command would wait for ever.
+        """`later` starts a task that outlives the caller; `began` is called when its exec is known; `ended` once, with the exit record;
+        `failed` where a stream can no longer be kept, so that the command would wait for ever.
         """
         self.id = id
         self.session = session
@@ -59,6 +60,8 @@ class LiveProcess:
         self.one_shot = one_shot
         self.started_at = clock()
         self.pid: int | None = None
+        self.init_pid: int | None = None
+        """The first process of its sandbox, while that may be there."""
         self.streams: dict[StreamName, Spool] = {}
         self.readers: list[ProcessReader] = []
         self.stdin: Stdin | None = None
@@ -84,6 +87,7 @@ class LiveProcess:
         self._later = later
         self._ended = ended
         self._failed = failed
+        self._began = began
         self._drained = trio.Event()
         self._ending = False
 
@@ -189,6 +193,8 @@ class LiveProcess:
             return
         if isinstance(notice, Started):
             self.started, self.pid, self.started_at = True, notice.payload_pid, notice.at
+            self.init_pid = notice.init_pid
+            self._began(self)
             self.settled.set()
         elif isinstance(notice, StartError):
             self.start_error = notice
@@ -225,6 +231,7 @@ class LiveProcess:
 
     def _learn_end(self, exited: Exited | None) -> None:
         self._ending = True
+        self.init_pid = None
         self.exited = exited
         self.lost = exited is None
         self.settled.set()

@@ -41,6 +41,10 @@ class ProcessTable:
         """Those that are wanted, in the order of their ids' making."""
         return [process for process in self._processes.values() if wanted(process)]
 
+    def find_by_init(self, init_pid: int) -> LiveProcess | None:
+        """The one whose sandbox has this init."""
+        return next((process for process in self._processes.values() if process.init_pid == init_pid), None)
+
     def reserve(self, id: str | None, *, one_shot: bool) -> str:
         """An id that is free, `id` if that is given. Raises `AlreadyExists`, or `LimitExceeded` where too many run."""
         if id is not None and id in self._processes:

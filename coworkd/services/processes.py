@@ -39,9 +39,10 @@ from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
 from coworkd.services.process_callers import Callers
 from coworkd.services.process_ending import Ender
-from coworkd.services.process_list import compose_list
+from coworkd.services.process_list import compose_list, compose_start
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_reader import EncodeNotification, EncodeOutput
+from coworkd.services.process_recent import RecentProcesses
 from coworkd.services.process_request import (
     ONE_SHOT_PREFIX,
     StartRequest,
@@ -87,7 +88,7 @@ def fit_descriptors(limits: ProcessLimits, nofile: int) -> ProcessLimits:
 
 
 class Processes:
-    """All processes of this guest. `serve` runs it; it implements `ports.ProcessDirectory`."""
+    """All processes of this guest. `serve` runs it; it implements `ports.ProcessDirectory` and `ports.CallerDirectory`."""
 
     def __init__(
         self,
@@ -116,6 +117,7 @@ class Processes:
         self._attacher = Attacher(encode_output=encode_output, encode_notification=encode_notification)
         self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
         self._callers = Callers(self._caller_vanished)
+        self._recent = RecentProcesses()
         self._nursery: trio.Nursery | None = None
         self.started_total = 0
         self.start_errors_total = 0
@@ -219,7 +221,9 @@ class Processes:
         id = self._table.reserve(request.id, one_shot=request.one_shot)
         return self._add(id, request.session, request.argv, one_shot=request.one_shot)
 
-    def _add(self, id: str, session: str, argv: tuple[bytes, ...], *, one_shot: bool) -> LiveProcess:
+    def _add(
+        self, id: str, session: str, argv: tuple[bytes, ...], *, one_shot: bool, adopted: bool = False
+    ) -> LiveProcess:
         process = LiveProcess(
             id,
             session,
@@ -230,6 +234,7 @@ class Processes:
             later=self._later,
             ended=self._process_ended,
             failed=self._stream_failed,
+            began=_say_nothing if adopted else self._process_began,
         )
         self._table.add(process)
         return process
@@ -396,6 +401,16 @@ class Processes:
         """How many processes of `session` run or are being started."""
         return len(self._table.where(lambda process: process.session == session and process.running))
 
+    def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
+        """See `ports.CallerDirectory`."""
+        process = self._table.find_by_init(init_pid)
+        return None if process is None else (process.session, process.id)
+
+    def only_one_at(self, session: str, at: float, /) -> str | None:
+        """See `ports.CallerDirectory`."""
+        ours = self._table.where(lambda process: process.session == session and process.init_pid is not None)
+        return self._recent.only_one_at(session, at, [(process.id, process.started_at) for process in ours])
+
     async def end_session(self, session: str, /) -> None:
         """Kill every process of the session; returns when each is gone and recorded. Ended ones stay kept."""
         await self._end_where(lambda process: process.session == session)
@@ -420,10 +435,14 @@ class Processes:
         """What all spools keep."""
         return sum(process.kept_bytes for process in self._table.where())
 
-    # -- the end of a process -----------------------------------------------------------------------------------
+    # -- the beginning and the end of a process -----------------------------------------------------------------------------------
+
+    def _process_began(self, process: LiveProcess) -> None:
+        self._events.publish("process.start", compose_start(process.info(), one_shot=process.one_shot))
 
     def _process_ended(self, process: LiveProcess, record: ExitRecord) -> None:
         self._later(self._ender.record_exit, process)
+        self._recent.add(record)
         self._events.publish("process.exit", process.exit_params())
         for listener in self._listeners:
             listener.exited(record)
@@ -453,7 +472,7 @@ class Processes:
                 await self._ender.kill_lost(self._table.find(adopted.process))
                 continue
             one_shot = adopted.process.startswith(ONE_SHOT_PREFIX)
-            process = self._add(adopted.process, adopted.session, adopted.argv, one_shot=one_shot)
+            process = self._add(adopted.process, adopted.session, adopted.argv, one_shot=one_shot, adopted=True)
             self._launcher.watch(process.id, process.learn)
             self._builder.adopt(process, adopted, fds)
             await self._ender.record("process.adopt", process, argv=process.argv, state=process.state)
@@ -464,3 +483,7 @@ class Processes:
         """Start a task of this service. Once it has stopped there is none to start: commands are the launcher's then."""
         if self._nursery is not None:
             self._nursery.start_soon(task, *arguments)
+
+
+def _say_nothing(process: LiveProcess) -> None:
+    """The start of what was adopted was told by the coworkd before us."""

@@ -7,7 +7,7 @@ import pytest
 from coworkd.model.calls import ProcessList
 from coworkd.model.names import OsBytes
 from coworkd.model.process import Exit, ExitRecord, ProcessInfo, Rusage
-from coworkd.services.process_list import compose_list
+from coworkd.services.process_list import compose_list, compose_start
 from coworkd.wire.connection import Connection, Request
 from coworkd.wire.convert import compose_answer
 
@@ -76,3 +76,12 @@ def test_what_runs_is_left_out_last() -> None:
     answer = compose_list([process(1, ended=False), *ended])
     assert answer.processes[0].state == "running"
     assert answer.omitted > 0
+
+
+def test_the_event_of_a_start_has_the_beginning_of_a_long_command_line() -> None:
+    told = compose_start(process(1, ended=False, argv=(b"echo", b"\xff", b"x" * 100_000, b"y")), one_shot=True)
+    assert told["argv"][:2] == [b"echo", b"\xff"]
+    assert len(told["argv"]) == 3
+    assert told["argv"][2].endswith(b"...")
+    assert sum(map(len, told["argv"])) < 5000
+    assert (told["process"], told["one_shot"]) == (f"{1:064}", True)

@@ -538,6 +538,17 @@ async def test_ended_processes_go_with_age() -> None:
         assert (await house.processes.list(calls.ProcessListParams())).processes == ()
 
 
+@in_trio
+async def test_a_command_is_found_by_the_init_of_its_sandbox_while_that_is_there() -> None:
+    async with open_house() as house:
+        await house.start()
+        assert house.processes.find_by_init(11) == ("work", "one")
+        assert house.processes.find_by_init(12) is None
+        house.command.exit(code=0)
+        await settle()
+        assert house.processes.find_by_init(11) is None
+
+
 # -- ends
 
 
@@ -547,7 +558,8 @@ async def test_exit_is_published_and_recorded_once() -> None:
         await house.start()
         house.command.exit(signal=signal.SIGSEGV)
         await settle()
-        (event,) = house.events.published
+        start, event = house.events.published
+        assert (start.name, start.params["process"], start.params["pid"]) == ("process.start", "one", 12)
         assert event.name == "process.exit"
         assert event.params["exit"] == {"code": None, "signal": "SEGV", "reason": "signaled"}
         fields = house.audit.fields("process.exit")

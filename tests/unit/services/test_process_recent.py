@@ -1,0 +1,45 @@
+"""`services.process_recent`: which command it was that is gone."""
+
+from __future__ import annotations
+
+from coworkd.model.process import Exit, ExitRecord
+from coworkd.services.process_recent import RecentProcesses
+
+
+def _record(process: str, began: float, ended: float, session: str = "bob") -> ExitRecord:
+    return ExitRecord(
+        process=process,
+        session=session,
+        exit=Exit(code=0, signal=None, reason="exited"),
+        output="complete",
+        bytes={},
+        rusage=None,
+        started_at=began,
+        ended_at=ended,
+    )
+
+
+def test_the_only_one_that_ran_then_is_named() -> None:
+    recent = RecentProcesses()
+    recent.add(_record("one", 10, 20))
+    recent.add(_record("other", 30, 40))
+    recent.add(_record("foreign", 10, 40, "alice"))
+    assert recent.only_one_at("bob", 15, []) == "one"
+    assert recent.only_one_at("bob", 25, []) is None
+    assert recent.only_one_at("bob", 35, []) == "other"
+
+
+def test_of_two_that_ran_then_none_is_named() -> None:
+    recent = RecentProcesses()
+    recent.add(_record("one", 10, 20))
+    assert recent.only_one_at("bob", 15, [("agent", 5.0)]) is None
+    assert recent.only_one_at("bob", 25, [("agent", 5.0)]) == "agent"
+    assert recent.only_one_at("bob", 15, [("later", 16.0)]) == "one"
+
+
+def test_a_time_before_what_is_remembered_is_not_answered() -> None:
+    recent = RecentProcesses(kept=1)
+    recent.add(_record("forgotten", 10, 20))
+    recent.add(_record("kept", 30, 40))
+    assert recent.only_one_at("bob", 15, [("agent", 5.0)]) is None
+    assert recent.only_one_at("bob", 35, []) == "kept"
