@@ -146,7 +146,9 @@ class App:
         self.folders.attach(self.sessions)
         self.processes = self._make_processes()
         self.streams = Streams(encode=encode_stream_data)
-        self.files = Files(sessions=self.sessions, launcher=self.launcher, audit=self.audit, streams=self.streams)
+        self.files = Files(
+            sessions=self.sessions, launcher=self.launcher.folders, audit=self.audit, streams=self.streams
+        )
         self.forwards = Forwards(sessions=self.sessions, launcher=self.launcher, audit=self.audit, streams=self.streams)
         self.bridges = self._make_bridges()
         self.sessions.attach(self.processes, on_turn=self._session_turned)
@@ -189,7 +191,7 @@ class App:
     def _make_folders(self) -> Folders:
         config = self._config
         return Folders(
-            launcher=self.launcher,
+            launcher=self.launcher.folders,
             stages=_NoStages(),
             guard=_NoGuard(),
             rules=FolderRules(share_root=config.share_root, own_directories=(config.state_dir, config.sessions_dir)),

@@ -95,7 +95,7 @@ class Ground:
             config.storage,
             sessions_dir=config.sessions_dir,
             state_dir=config.state_dir,
-            worker=DiskWorker(self.launcher),
+            worker=DiskWorker(self.launcher.folders),
             events=self.events,
             on_state=lambda reason: self.health.degrade("storage", reason),
         )

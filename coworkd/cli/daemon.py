@@ -26,10 +26,13 @@ from coworkd.cli.program_start import LINGER_S
 from coworkd.config import Config, StorageConfig, load_config
 from coworkd.model.errors import CoworkError
 from coworkd.services.logs import LogService
+from coworkd.settings import BadValue
+from coworkd.settings.values import size
 from coworkd.system.cgroup import choose_own
 from coworkd.system.descriptors import raise_descriptor_limit
 from coworkd.system.guest import read_bwrap_features
 
+LEAST_LOOP_BYTES = 16 * 1024 * 1024
 _PRIORITY = -5
 """coworkd's nice value: it answers while commands burn every core. The launcher takes the same; a command has 0."""
 
@@ -59,6 +62,12 @@ def build_parser() -> argparse.ArgumentParser:
     local = commands.add_parser("local", help="serve one directory of this machine, in the foreground")
     local.add_argument("--state", metavar="DIR", required=True, help="homes, records and the audit log")
     local.add_argument("--socket", metavar="PATH", required=True, help="the socket to listen on")
+    local.add_argument(
+        "--disk",
+        metavar="FILE[:SIZE]",
+        type=parse_disk,
+        help="keep it all on an ext4 in FILE, made and grown to SIZE (10G)",
+    )
     local.add_argument("--keep", action="store_true", help="the launcher waits for ever for a supervisor to come back")
     local.add_argument("--policies", metavar="DIR", help="the admin's policies, above those that came with coworkd")
     local.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -77,24 +86,57 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _local(arguments: argparse.Namespace) -> int:
     config = compose_local_config(
-        state=arguments.state, socket=arguments.socket, policies=arguments.policies, log_level=arguments.log_level
+        state=arguments.state,
+        socket=arguments.socket,
+        policies=arguments.policies,
+        log_level=arguments.log_level,
+        disk=arguments.disk,
     )
     linger_s = None if arguments.keep else LINGER_S
     return run_local(config, linger_s=linger_s, ready=lambda: print(f"ready {config.endpoints[0]}", flush=True))
 
 
-def compose_local_config(*, state: str, socket: str, policies: str | None = None, log_level: str = "info") -> Config:
-    """The configuration of an embedded coworkd on the directory `state`."""
+def parse_disk(text: str) -> StorageConfig:
+    """The loop disk that `--disk` means; a colon without a size behind it belongs to the file's name. Raises `ArgumentTypeError`."""
+    path, colon, size_text = text.rpartition(":")
+    if not colon or "/" in size_text:
+        path, size_text = text, ""
+    if not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FILE or FILE:SIZE")
+    chosen = StorageConfig(kind="loop", loop_file=os.path.abspath(path))
+    if not size_text:
+        return chosen
+    try:
+        return structs.replace(chosen, loop_size=size(LEAST_LOOP_BYTES)(size_text))
+    except BadValue as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def compose_local_config(
+    *,
+    state: str,
+    socket: str,
+    policies: str | None = None,
+    log_level: str = "info",
+    disk: StorageConfig | None = None,
+) -> Config:
+    """The configuration of an embedded coworkd on the directory `state`.
+
+    All of it lies in there, below `.coworkd` what is no home. With a disk that is mounted on `state`/sessions, and what must be there
+    before it is (`run`, `cache`) lies beside.
+    """
     state = os.path.realpath(state)
-    own = os.path.join(state, ".coworkd")
+    sessions_dir = state if disk is None else os.path.join(state, "sessions")
+    own = os.path.join(sessions_dir, ".coworkd")
+    beside = own if disk is None else state
     config = Config(
         state_dir=own,
-        sessions_dir=state,
+        sessions_dir=sessions_dir,
         endpoints=(f"unix://{os.path.abspath(socket)}",),
-        launcher_socket=os.path.join(own, "run", "launcher.sock"),
-        egress_socket=os.path.join(own, "run", "egress.sock"),
-        cache_dir=os.path.join(own, "cache"),
-        storage=StorageConfig(kind="directory"),
+        launcher_socket=os.path.join(beside, "run", "launcher.sock"),
+        egress_socket=os.path.join(beside, "run", "egress.sock"),
+        cache_dir=os.path.join(beside, "cache"),
+        storage=disk or StorageConfig(kind="directory"),
     )
     config = structs.replace(config, log=structs.replace(config.log, level=log_level))
     return structs.replace(config, admin_policies=os.path.abspath(policies)) if policies else config
@@ -103,7 +145,7 @@ def compose_local_config(*, state: str, socket: str, policies: str | None = None
 def run_local(config: Config, *, linger_s: float | None, ready: Callable[[], None]) -> int:
     """Serve in the foreground with a launcher and a coworkd-egress of one's own."""
     runtime_dir = os.path.dirname(config.launcher_socket)
-    for directory in (config.sessions_dir, config.state_dir, runtime_dir):
+    for directory in (config.sessions_dir, runtime_dir):
         os.makedirs(directory, mode=0o700, exist_ok=True)
     bubblewrap = read_bwrap_features().path
     cgroup = choose_own(f"coworkd-{os.stat(runtime_dir).st_ino:x}")
