@@ -14,7 +14,8 @@ from coworkd.system.process_command import COMMAND_LINE_BYTES, read_command, rea
 def test_command_has_words_name_and_directory(tmp_path: Path) -> None:
     argv = ["sh", "-c", "echo; read wait; :", "a b", "", "\udcff\n"]
     with subprocess.Popen(argv, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         child.stdout.readline()
         found = read_command(child.pid)
         child.stdin.close()
@@ -28,12 +29,14 @@ def test_command_has_words_name_and_directory(tmp_path: Path) -> None:
 def test_a_long_command_line_is_cut() -> None:
     argv = [sys.executable, "-c", "print(flush=True); input()", *(["x" * 1000] * 400)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         child.stdout.readline()
         found = read_command(child.pid)
         child.stdin.write(b"\n")
         child.stdin.close()
-    assert found is not None and found.is_cut
+    assert found is not None
+    assert found.is_cut
     assert sum(len(word) + 1 for word in found.argv) <= COMMAND_LINE_BYTES
     assert set(found.argv[3:]) == {b"x" * 1000}
 
@@ -44,13 +47,16 @@ def test_a_thread_is_its_process() -> None:
     thread.start()
     thread.join()
     assert found == [read_identity(os.getpid())]
-    assert found[0] is not None and found[0].pid == os.getpid()
+    assert found[0] is not None
+    assert found[0].pid == os.getpid()
 
 
 def test_two_processes_are_never_the_same() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
         one, other = read_identity(child.pid), read_identity(os.getpid())
-    assert one is not None and other is not None and one != other
+    assert one is not None
+    assert other is not None
+    assert one != other
 
 
 def test_what_is_gone_is_nothing() -> None:

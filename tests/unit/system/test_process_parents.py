@@ -11,7 +11,8 @@ from coworkd.system.process_parents import read_ancestry
 
 def test_the_way_up_begins_with_the_process_and_its_parents() -> None:
     with subprocess.Popen(["sh", "-c", "echo; read wait; :"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         child.stdout.readline()
         found = read_ancestry(child.pid)
         child.stdin.close()
@@ -38,7 +39,8 @@ def test_a_name_of_brackets_and_spaces_is_no_trap() -> None:
     name = ") R 1 ("
     script = f"open('/proc/self/comm','w').write({name!r}); print(flush=True); input()"
     with subprocess.Popen(["python3", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         child.stdout.readline()
         found = read_ancestry(child.pid)
         child.stdin.write(b"\n")
