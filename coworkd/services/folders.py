@@ -112,14 +112,7 @@ class Folders:
 
     async def unmount_all(self, session: str, /) -> None:
         """See `ports.FoldersPort`."""
-        self._mounter.let_go_of_stale(session)
-        for name, folder in reversed(tuple(self._live.look(session).items())):
-            if isinstance(folder, Standing):
-                try:
-                    await self._mounter.take_away(session, name)
-                except CoworkError as error:
-                    _log.error("folder %s of session %s is not unmounted: %s", name, session, error.message)
-        self._live.drop(session)
+        self._mounter.let_go(session)
 
     async def forget(self, session: str, /) -> None:
         """See `ports.FoldersPort`."""

@@ -66,7 +66,7 @@ class LiveFolders:
         return found if isinstance(found, Standing) else None
 
     def arrange(self, session: str, names: Sequence[str]) -> None:
-        """Put them in this order, which is the reverse of that in which they go."""
+        """Put them in this order."""
         folders = self.of(session)
         for name in names:
             if name in folders:

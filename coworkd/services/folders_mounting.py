@@ -25,7 +25,7 @@ from coworkd.model.errors import (
 from coworkd.model.folder import DeleteRule
 from coworkd.model.launch import MountFolder
 from coworkd.model.policy import Profile
-from coworkd.model.ports import EventPort, FolderLauncherPort, GuardPort, StagePort, UnmountedFolder
+from coworkd.model.ports import EventPort, FolderLauncherPort, GuardPort, MountedFolder, StagePort, UnmountedFolder
 from coworkd.model.session import FolderGrant
 from coworkd.services.folders_journals import Journals
 from coworkd.services.folders_judging import FolderRules, Place, judge_mode
@@ -33,6 +33,9 @@ from coworkd.services.folders_live import Failing, LiveFolders, Standing
 from coworkd.services.folders_words import describe_failure
 
 DEADLINE_S = 5.0
+_TRIES = 24
+_PAUSE_S = 0.25
+"""For as long as the launcher's own deadlines, which end whatever is under way."""
 _log = logging.getLogger("coworkd.folder")
 
 
@@ -62,6 +65,12 @@ class Mounter:
         for name in self.live.stale(session):
             self._guard.unwatch(session, name)
         self.live.of(session)
+
+    def let_go(self, session: str) -> None:
+        """The session is about to be closed, and with it the launcher takes away all that is mounted in it."""
+        for name in (*self.live.stale(session), *self.live.look(session)):
+            self._guard.unwatch(session, name)
+        self.live.drop(session)
 
     async def mount(self, session: str, grant: FolderGrant, profile: Profile) -> Standing | Failing:
         """Let it stand as `grant` says. Raises `Unavailable` where the launcher is away."""
@@ -113,12 +122,29 @@ class Mounter:
         stage = b""
         if grant.mode == "staged":
             stage = await self._stages.prepare(session, grant.name, (place.root, place.source))
-        mounted = await self._launcher.mount_folder(self._request(session, grant, place, stage, asks))
+        mounted = await self._ask(self._request(session, grant, place, stage, asks))
         await self._guard.watch(session, grant.name, mounted, place.path, grant.mode)
         if mounted.mounted_as == "guarded":
             # One that stood already, from before a restart, may have another rule than was asked for now.
             await self._rule(session, grant, asks)
         return Standing(grant, mounted.mounted_as, mounted.degraded, asks)
+
+    async def _ask(self, request: MountFolder) -> MountedFolder:
+        """What an earlier coworkd had mounted there in another way goes first; what it had begun comes to its end first."""
+        for _ in range(_TRIES):
+            try:
+                return await self._launcher.mount_folder(request)
+            except MountFailed as error:
+                if error.details.get("stage") != "folder":
+                    raise
+                number = error.details.get("errno")
+                if number == errno.EEXIST:
+                    await self._launcher.unmount_folder(request.session, request.name)
+                elif number == errno.EBUSY:
+                    await trio.sleep(_PAUSE_S)
+                else:
+                    raise
+        return await self._launcher.mount_folder(request)
 
     async def _rule(self, session: str, grant: FolderGrant, asks: bool) -> None:
         """Fails closed: a file system that does not take its rule is taken away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import trio
@@ -24,6 +25,7 @@ class FakeMounts:
         self.trace = trace
         self._generation = generation
         self.there: dict[tuple[str, str], MountFolder] = {}
+        self.stand_as: dict[tuple[str, str], MountedAs] = {}
         self.fails: dict[str, CoworkError] = {}
         self.unmount_fails: CoworkError | None = None
         self.busy: set[str] = set()
@@ -53,13 +55,17 @@ class FakeMounts:
         held = self.there.get(key)
         if held is None:
             self.trace.append(f"mount {request.name} {request.mode}")
-            self.there[key] = request
-        elif (held.root, held.source, held.mode) != (request.root, request.source, request.mode):
-            raise MountFailed("it is mounted already, in another way", errno=17, stage="folder")
-        return MountedFolder(mounted_as=self.mounted_as(request), degraded=self.degraded, socket=None)
+            self.stand_as[key] = self.rwd_as if request.mode == "rwd" else AS_MODE[request.mode]
+        elif not self._is_like(held, request):
+            raise MountFailed("it is mounted in another way", errno=errno.EEXIST, stage="folder")
+        self.there[key] = request
+        return MountedFolder(mounted_as=self.stand_as[key], degraded=self.degraded, socket=None)
 
-    def mounted_as(self, request: MountFolder) -> MountedAs:
-        return self.rwd_as if request.mode == "rwd" else AS_MODE[request.mode]
+    def _is_like(self, held: MountFolder, request: MountFolder) -> bool:
+        """In a guarded one `rw` and `rwd` differ by a rule that its file system is told."""
+        guarded = self.stand_as[request.session, request.name] == "guarded"
+        same_mode = held.mode == request.mode or (guarded and {held.mode, request.mode} == {"rw", "rwd"})
+        return same_mode and (held.root, held.source) == (request.root, request.source)
 
     async def unmount_folder(self, session: str, name: str, /) -> UnmountedFolder:
         await trio.lowlevel.checkpoint()
