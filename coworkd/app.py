@@ -202,7 +202,7 @@ class App:
 
     def _make_sessions(self) -> Sessions:
         return Sessions(
-            records=RecordStore(self._config.state_dir),
+            records=RecordStore(self._config.state_dir, reserve=self.storage.reserve),
             homes=Homes(self._config.sessions_dir, with_accounts=self._mode == "serve"),
             layout=self.layout,
             launcher=self.launcher,
@@ -212,6 +212,7 @@ class App:
             trust=self.trust,
             audit=self.audit,
             events=self.events,
+            storage=self.storage,
         )
 
     def _make_bridges(self) -> Bridges:
