@@ -174,6 +174,8 @@ class UnmountFolder(Struct, frozen=True, kw_only=True, tag="unmount_folder"):
     id: int
     session: str
     name: str
+    lazy: bool = True
+    """With false, one that is in use stays as it is, and is answered as `busy`."""
 
 
 WorkerKind = Literal["files", "stage", "measure", "watch", "disk"]

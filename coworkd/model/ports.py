@@ -167,7 +167,8 @@ class FolderLauncherPort(Protocol):
 
     async def mount_folder(self, request: MountFolder, /) -> MountedFolder: ...
 
-    async def unmount_folder(self, session: str, name: str, /) -> UnmountedFolder: ...
+    async def unmount_folder(self, session: str, name: str, /, *, lazy: bool = True) -> UnmountedFolder:
+        """With `lazy` false one that is in use stays as it is, and is told as `busy`."""
 
     async def start_worker(self, kind: WorkerKind, session: str | None = None, /) -> WorkerHandle: ...
 
@@ -296,6 +297,9 @@ class AwayFolder(NamedTuple):
 class FolderHolds(Protocol):
     """Folders, for whoever works on what lies below one while the session does not see it (commit, discard)."""
 
+    def find(self, session: str, name: str, /) -> AwayFolder:
+        """Where a folder lies, mounted or not. Raises `NotFound`."""
+
     def away(self, session: str, name: str, /) -> AbstractAsyncContextManager[AwayFolder]:
         """In the session's turn: the folder is taken away, and mounted again at the end, whatever happens in between.
 
@@ -369,6 +373,9 @@ class StorageGuard(Protocol):
 
     def refuse_if_unusable(self) -> None:
         """Raises `Unavailable` with the reason while the session disk is degraded or absent."""
+
+    def freed(self, freed_bytes: int, /) -> None:
+        """So much was deleted: the device is told before long."""
 
 
 class ReservePort(Protocol):
