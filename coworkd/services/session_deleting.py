@@ -12,7 +12,7 @@ import trio
 from msgspec import structs
 
 from coworkd.model.errors import CoworkError, InvalidState
-from coworkd.model.ports import AuditPort, EventPort, FoldersPort
+from coworkd.model.ports import AuditPort, EventPort, FoldersPort, StorageGuard
 from coworkd.model.session import RemovedSession
 from coworkd.services.session_home import Homes
 from coworkd.services.session_opening import Openings
@@ -33,6 +33,7 @@ class Deleting:
         folders: FoldersPort,
         audit: AuditPort,
         events: EventPort,
+        storage: StorageGuard,
     ) -> None:
         self._table = table
         self._homes = homes
@@ -40,6 +41,7 @@ class Deleting:
         self._folders = folders
         self._audit = audit
         self._events = events
+        self._storage = storage
         self._nursery: trio.Nursery | None = None
         self.ephemeral: set[str] = set()
         """Those whose link is there."""
@@ -72,6 +74,7 @@ class Deleting:
             freed_bytes = await in_thread(self._homes.remove, name)
             await self._table.drop(name)
             self.ephemeral.discard(name)
+        self._storage.freed(freed_bytes)
         self._events.publish("session.deleted", {"session": name, "freed_bytes": freed_bytes})
         return RemovedSession(name=name, freed_bytes=freed_bytes)
 

@@ -35,6 +35,7 @@ from coworkd.model.ports import (
     PolicyPort,
     ProcessDirectory,
     SessionPolicyPort,
+    StorageGuard,
     TrustPort,
 )
 from coworkd.model.session import RemovedSession, SessionRecord, SessionView
@@ -67,12 +68,14 @@ class Sessions:
         trust: TrustPort,
         audit: AuditPort,
         events: EventPort,
+        storage: StorageGuard,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._homes = homes
         self._folders = folders
         self._policies = policies
         self._events = events
+        self._storage = storage
         self._table = table = SessionTable(records)
         self._openings = openings = Openings(
             launcher=launcher,
@@ -87,7 +90,7 @@ class Sessions:
             table=table, homes=homes, openings=openings, folders=folders, policies=policies, audit=audit, clock=clock
         )
         self._deleting = Deleting(
-            table=table, homes=homes, openings=openings, folders=folders, audit=audit, events=events
+            table=table, homes=homes, openings=openings, folders=folders, audit=audit, events=events, storage=storage
         )
         self._policy_changes = PolicyChanges(
             table=table,
@@ -124,8 +127,9 @@ class Sessions:
 
     async def ensure(self, params: calls.SessionEnsure, link: LinkPort) -> calls.SessionEnsured:
         """Make the session as asked, or find it so. Raises `AlreadyExists` (`resume: new`), `NotFound` (`existing`), `InvalidState`
-        where commands run on what is to change, and what judging and mounting raise.
+        where commands run on what is to change, `Unavailable` where the disk cannot be used, and what judging and mounting raise.
         """
+        self._storage.refuse_if_unusable()
         name = parse_session_name(params.name)
         async with self._table.in_turn(name):
             done = await self._ensuring.ensure(params)
@@ -160,6 +164,7 @@ class Sessions:
     async def open(self, name: str, /) -> SessionView:
         """See `ports.SessionDirectory`."""
         record = self._table.find_ready(name)
+        self._storage.refuse_if_unusable()
         if not self._openings.is_open(name) or self._folders.lacks(name):
             async with self._table.in_turn(name):
                 record = await self._opened(name)

@@ -30,6 +30,7 @@ from coworkd.model.errors import CoworkError, DiskFailed, InvalidState, Unavaila
 from coworkd.model.ports import AuditPort, EventPort
 from coworkd.services.storage_disk import DiskPort
 from coworkd.services.storage_mount import Facts, Problem, judge, look
+from coworkd.services.storage_quota import ProjectQuota
 from coworkd.services.storage_reserve import Reserve
 from coworkd.services.storage_room import Room, next_mark, read_room
 
@@ -77,6 +78,7 @@ class Storage:
         self._freed_bytes = 0
         self._look_soon = trio.Event()
         self.reserve = Reserve(state_dir)
+        self.quota = ProjectQuota(sessions_dir, is_counted=lambda: self.project_quota)
         self.kind: calls.StorageKind = "directory"
         self.state: calls.StorageState = "ok"
         self.notes: tuple[str, ...] = ()
@@ -172,8 +174,8 @@ class Storage:
         """Something suggests that the disk is not as it was: look now."""
         self._look_soon.set()
 
-    def freed(self, freed_bytes: int) -> None:
-        """So much was deleted: the device hears of it soon where it is much."""
+    def freed(self, freed_bytes: int, /) -> None:
+        """See `ports.StorageGuard`: soon where it is much."""
         self._freed_bytes += freed_bytes
         self.look_soon()
 

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from coworkd.model import calls
 from coworkd.model.egress import Allowance, EgressSettings, SessionEgress
-from coworkd.model.errors import CoworkError, InvalidParams
+from coworkd.model.errors import CoworkError, InvalidParams, Unavailable
 from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
 from coworkd.model.policy import (
@@ -245,6 +245,21 @@ class OwnHomes(Homes):
         return super().remove(name)
 
 
+class FakeStorage:
+    """Implements `ports.StorageGuard`."""
+
+    def __init__(self) -> None:
+        self.unusable: str | None = None
+        self.freed_bytes: list[int] = []
+
+    def refuse_if_unusable(self) -> None:
+        if self.unusable is not None:
+            raise Unavailable(self.unusable)
+
+    def freed(self, freed_bytes: int, /) -> None:
+        self.freed_bytes.append(freed_bytes)
+
+
 class SessionHouse:
     """The service and everything around it. `trace` is the order of effects."""
 
@@ -258,6 +273,7 @@ class SessionHouse:
         self.trust = FakeTrust()
         self.audit = FakeAudit()
         self.events = FakeEvents()
+        self.storage = FakeStorage()
         self.homes = OwnHomes(str(directory / "homes"), self.trace)
         self.records = RecordStore(str(directory / "state"))
         self.link = FakeLink()
@@ -286,6 +302,7 @@ class SessionHouse:
             trust=self.trust,
             audit=self.audit,
             events=self.events,
+            storage=self.storage,
             clock=lambda: NOW,
         )
         made.attach(self.processes)

@@ -7,10 +7,11 @@ import pytest
 import trio
 import trio.testing
 
-from coworkd.model.calls import SessionName
+from coworkd.model.calls import SessionDelete, SessionName
 from coworkd.model.errors import (
     InvalidParams,
     NotFound,
+    Unavailable,
 )
 from tests.unit.services.process_house import in_trio
 from tests.unit.services.session_house import open_house
@@ -59,3 +60,17 @@ async def test_list_and_get_tell_sessions_by_name_with_their_commands(tmp_path: 
         assert (await house.sessions.get(SessionName(session="eve"))).session == listed[1]
         with pytest.raises(InvalidParams):
             await house.sessions.get(SessionName(session="../eve"))
+
+
+@in_trio
+async def test_a_disk_that_cannot_be_used_lets_nothing_begin_but_a_session_be_deleted(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure("bob")
+        house.storage.unusable = "the session disk is read-only"
+        with pytest.raises(Unavailable, match="read-only"):
+            await house.ensure("eve")
+        with pytest.raises(Unavailable, match="read-only"):
+            await house.sessions.open("bob")
+        assert [info.name for info in (await house.sessions.list()).sessions] == ["bob"]
+        await house.sessions.delete(SessionDelete(session="bob"))
+        assert len(house.storage.freed_bytes) == 1
