@@ -28,7 +28,8 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 REMEMBERED = 100_000
 """Files that a hard link can lead to, and directories that get their mode and time: the first so many of an archive."""
 _HOLE_BYTES = 64 * 1024
-_ZEROS = bytes(_HOLE_BYTES)
+_PAGE_BYTES = 4096
+_ZEROS = memoryview(bytes(_HOLE_BYTES))
 TEMPORARY = b".coworkd-"
 """How the names begin that files have while they are written."""
 
@@ -227,9 +228,9 @@ def write_sparsely(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         piece = view[:_HOLE_BYTES]
-        if len(piece) == _HOLE_BYTES and piece == _ZEROS:
+        if len(piece) >= _PAGE_BYTES and piece == _ZEROS[: len(piece)]:
             os.lseek(fd, len(piece), os.SEEK_CUR)
-            view = view[_HOLE_BYTES:]
+            view = view[len(piece) :]
         else:
             view = view[os.write(fd, piece) :]
 

@@ -21,6 +21,8 @@ from coworkd.model import files as words
 from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.services.files_faults import compose_error, left_out
 
+_WORDS_BYTES = 128 * 1024
+"""More than any end has: the paths that are named are few, and bounded."""
 _SIOCOUTQ = termios.TIOCOUTQ
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[words.TransferEnd] = msgspec.msgpack.Decoder(words.TransferEnd)
@@ -102,7 +104,7 @@ class FileEnd:
     def _take_outcome(self) -> None:
         """What the worker says of the end. Raises `CoworkError` unless it is a good one."""
         try:
-            said = self._control.recv(64 * 1024)
+            said = _receive_last(self._control)
         except (BlockingIOError, ConnectionResetError):
             said = b""
         if not said:
@@ -124,6 +126,14 @@ class FileEnd:
     def _check_open(self) -> None:
         if self.closed.is_set():
             raise trio.ClosedResourceError("this end was closed here")
+
+
+def _receive_last(control: socket.socket) -> bytes:
+    try:
+        return control.recv(_WORDS_BYTES)
+    except ConnectionResetError:
+        # It closed with our `Finish` unread: that is told first, and what it has said comes after.
+        return control.recv(_WORDS_BYTES)
 
 
 async def watch_for_stall(end: FileEnd, stalled: Callable[[], None], *, stall_s: float, every_s: float) -> None:
