@@ -17,7 +17,7 @@ from msgspec import structs
 
 from coworkd.cli.launcher_start import launcher_command
 from coworkd.model import launch
-from coworkd.model.policy import LimitsRequest
+from coworkd.model.policy import FolderMode, LimitsRequest
 from coworkd.model.process import ProcessSpec, TtySize
 from coworkd.model.session import FolderGrant, SessionView
 from coworkd.sandbox.compose import compose
@@ -75,6 +75,19 @@ class Talk:
                 return reply
             self.heard.append(reply)
 
+    @property
+    def last_id(self) -> int:
+        """The newest request's."""
+        return self._id
+
+    def heard_of(self, number: int) -> Any:
+        """The answer of a request that was told before."""
+        while True:
+            for position, reply in enumerate(self.heard):
+                if getattr(reply, "id", None) == number:
+                    return self.heard.pop(position)
+            self.heard.append(self.next())
+
     def wait(self, *kinds: type) -> Any:
         """The first notice of these kinds, heard already or still to come; it is taken."""
         while True:
@@ -106,11 +119,14 @@ class Talk:
             os.close(fd)
         return wanted
 
-    def close(self) -> None:
-        self.link.close()
+    def drop_fds(self) -> None:
         for fd in self.fds:
             os.close(fd)
         self.fds = []
+
+    def close(self) -> None:
+        self.link.close()
+        self.drop_fds()
 
 
 def own_cgroup(directory: Path) -> str | None:
@@ -121,7 +137,8 @@ def own_cgroup(directory: Path) -> str | None:
 class Started:
     """A launcher that was started; `talk` is a new supervisor."""
 
-    def __init__(self, directory: Path, linger_s: float) -> None:
+    def __init__(self, directory: Path, linger_s: float, *, below: Sequence[str] = ()) -> None:
+        """`below` is a command that executes what follows it (unshare)."""
         self.directory = directory
         self.path = str(directory / "launcher.sock")
         self.cgroup = own_cgroup(directory)
@@ -131,7 +148,7 @@ class Started:
         if self.cgroup is not None:
             words += ["--cgroup", self.cgroup]
         self.child = subprocess.Popen(
-            launcher_command(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+            [*below, *launcher_command(words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
         )
         while not os.path.exists(self.path):
             assert self.child.poll() is None
@@ -160,13 +177,27 @@ class Started:
 
 
 @contextlib.contextmanager
-def open_launcher(directory: Path, *, linger_s: float = 20.0) -> Iterator[Started]:
+def open_launcher(directory: Path, *, linger_s: float = 20.0, below: Sequence[str] = ()) -> Iterator[Started]:
     """A launcher that is gone, with all it held, at the end of the `with`."""
-    started = Started(directory, linger_s)
+    started = Started(directory, linger_s, below=below)
     try:
         yield started
     finally:
         started.close()
+
+
+def folder_request(source: Path, mode: FolderMode = "rwd", *, name: str = "work", **fields: Any) -> launch.MountFolder:
+    """What coworkd asks for, in the session `bob`."""
+    known = {"root": b"/", "source": bytes(source)[1:], "mode": mode, "name": name, "session": "bob", **fields}
+    return launch.MountFolder(id=0, **known)
+
+
+def make_stage(directory: Path, uid: int = UID) -> Path:
+    """A stage as coworkd makes it."""
+    for name in ("upper", "work"):
+        (directory / name).mkdir(parents=True)
+    os.chown(directory / "upper", uid, uid)
+    return directory
 
 
 def session_request(
