@@ -38,21 +38,26 @@ class Server:
 class Folder:
     """One folder of an open session, from `MountFolder` to the answer of `UnmountFolder`."""
 
-    def __init__(self, request: MountFolder) -> None:
+    def __init__(self, request: MountFolder, state: FolderState = FolderState.MOUNTING) -> None:
         self.request = request
-        self.state = FolderState.MOUNTING
+        self.state = state
         self.waiter: int | None = request.id
         """The request that is to be answered; None once nobody waits."""
         self.errand: Errand | None = None
         self.server: Server | None = None
         self.mounted_as: MountedAs = "bind"
         self.degraded: tuple[str, ...] = ()
-        self.then: MountFolder | None = None
-        """To be mounted once this one is away."""
+        self.news: tuple[str, ...] = ()
+        """To be told once, with the next answer."""
 
     @property
     def key(self) -> tuple[str, str]:
         return self.request.session, self.request.name
+
+    @property
+    def server_pid(self) -> int | None:
+        """Who serves it, while it lives."""
+        return self.server.errand.pid if self.server is not None and self.server.alive else None
 
     @property
     def dead(self) -> bool:

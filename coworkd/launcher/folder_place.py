@@ -6,9 +6,10 @@ Rules
 - The tree is shared with running sandboxes: what is attached or taken away here is so in them at once.
 - Nothing here waits for a source: a directory made on a tmpfs, a mount moved. An overlay looks at its layers while it is made, so that
   is a step of its own, with a deadline.
-- What cannot be unmounted because it is in use goes lazily: at once from sight, for good with its last user.
+- What cannot be unmounted because it is in use goes lazily: at once from sight, for good with its last user. Only where our own file
+  system hangs in its source is it cut off from its users, who could not even be killed otherwise.
 
-Sources: move_mount(2), umount2(2), Documentation/filesystems/overlayfs.rst, mount_namespaces(7).
+Sources: move_mount(2), umount2(2), Documentation/filesystems/overlayfs.rst, mount_namespaces(7), proc(5).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import contextlib
 import errno
 import os
 import stat
+import time
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -28,7 +31,18 @@ from coworkd.system.openat2 import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_
 _LOOKUP = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+_HANG_S = 1.0
+_LOOK_AGAIN_S = 0.05
+_WAITS_FOR_REQUESTS = {"x86_64": (232, 281), "aarch64": (22,)}[os.uname().machine]
+"""epoll_wait, epoll_pwait."""
 _ATTRIBUTES = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
+
+
+class _Standing(NamedTuple):
+    """Where a process is: the number of its call, and how often it was put to sleep or aside so far."""
+
+    call: int
+    switches: tuple[int, ...]
 
 
 class FolderOverlay(Struct, frozen=True, kw_only=True):
@@ -82,6 +96,8 @@ class FolderPlace(Struct, frozen=True, kw_only=True):
     uid: int
     name: str
     mount_namespace: int
+    server_pid: int | None = None
+    """Of a guarded folder: who serves it."""
 
     def attach(self, teller: Teller, mount: int, *, is_directory: bool) -> None:
         """Put the detached `mount` there; what stood there goes. Raises `ErrandError`, `OSError`."""
@@ -105,17 +121,23 @@ class FolderPlace(Struct, frozen=True, kw_only=True):
         busy = not _umount(name)
         leftovers = find_users(self.session, self.uid, self.name) if busy else ()
         if busy:
-            mounts.umount(name, mounts.UMOUNT_NOFOLLOW | mounts.MNT_DETACH)
+            if self.server_pid is not None and _hangs(self.server_pid):
+                _cut_off(name)
+                leftovers = (*leftovers, "its source does not answer: whoever waited for it was told ECONNABORTED")
+            _umount_lazily(name)
         self._remove(above, name)
         teller.tell(Report(busy=busy, leftovers=leftovers))
 
-    def detach_all(self, teller: Teller, names: tuple[str, ...]) -> None:
-        """Take those away, in this order, whatever uses them. Raises `ErrandError`, `OSError`."""
+    def detach_all(self, teller: Teller, folders: tuple[tuple[str, int | None], ...]) -> None:
+        """Take those away, each a name and who serves it, in this order. Raises `ErrandError`, `OSError`."""
         above = self._enter()
         os.fchdir(above)
-        for name in names:
-            if not _umount(os.fsencode(name)):
-                mounts.umount(os.fsencode(name), mounts.UMOUNT_NOFOLLOW | mounts.MNT_DETACH)
+        for folder, server_pid in folders:
+            name = os.fsencode(folder)
+            if not _umount(name):
+                if server_pid is not None and _hangs(server_pid):
+                    _cut_off(name)
+                _umount_lazily(name)
         teller.tell(Report())
 
     def _enter(self) -> int:
@@ -134,7 +156,7 @@ class FolderPlace(Struct, frozen=True, kw_only=True):
         os.fchdir(above)
         with contextlib.suppress(OSError):
             while True:
-                mounts.umount(name, mounts.UMOUNT_NOFOLLOW | mounts.MNT_DETACH)
+                _umount_lazily(name)
         self._remove(above, name)
 
     def _remove(self, above: int, name: bytes) -> None:
@@ -156,3 +178,37 @@ def _umount(name: bytes) -> bool:
         if error.errno not in (errno.EINVAL, errno.ENOENT):
             raise
     return True
+
+
+def _umount_lazily(name: bytes) -> None:
+    mounts.umount(name, mounts.UMOUNT_NOFOLLOW | mounts.MNT_DETACH)
+
+
+def _cut_off(name: bytes) -> None:
+    """End the connection of our own file system. Never for another's: a share's is the whole machine's."""
+    with contextlib.suppress(OSError):
+        mounts.umount(name, mounts.UMOUNT_NOFOLLOW | mounts.MNT_FORCE)
+
+
+def _hangs(pid: int) -> bool:
+    """Whether it stands still within one call to the kernel, which is not the wait for requests: its source does not answer."""
+    before = _standing(pid)
+    if before is None or before.call in _WAITS_FOR_REQUESTS:
+        return False
+    deadline = time.monotonic() + _HANG_S
+    while time.monotonic() < deadline:
+        time.sleep(_LOOK_AGAIN_S)
+        if _standing(pid) != before:
+            return False
+    return True
+
+
+def _standing(pid: int) -> _Standing | None:
+    try:
+        with open(f"/proc/{pid}/syscall", "rb") as file:
+            words = file.read().split()
+        with open(f"/proc/{pid}/status", "rb") as file:
+            switches = tuple(int(line.split()[1]) for line in file if b"ctxt_switches" in line)
+        return _Standing(int(words[0]), switches)
+    except (OSError, ValueError, IndexError):  # it is gone, or runs, or the kernel does not say
+        return None

@@ -24,7 +24,7 @@ from coworkd.model.folder import DeleteRule
 from coworkd.system import capabilities, mounts, prctl
 
 _NOFILE = 4096
-_ADDRESS_SPACE_BYTES = 1 << 30
+_ADDRESS_SPACE_BYTES = 2 << 30
 _OOM_SCORE_ADJ = b"-1000"
 _OWNER_RIGHTS = (
     capabilities.CAP_CHOWN,
@@ -58,6 +58,7 @@ class FolderServer(Struct, frozen=True, kw_only=True):
         mount = mounts.make_file_system(fuse_mount.FILE_SYSTEM, options, attributes=attributes)
         journal_fd = self._open_journal()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        prctl.set_name("coworkd-fs")
         self._become_owner(teller)
         teller.tell(Report(mounted_as="guarded"), (mount, theirs.fileno()))
         os.close(mount)

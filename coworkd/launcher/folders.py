@@ -33,6 +33,8 @@ from coworkd.model.errors import InvalidParams
 from coworkd.model.names import parse_folder_name
 
 FOLDER_LIMIT = 512
+HUNG_LIMIT = 64
+"""So many children may hang in the kernel, killed and not to be reaped, before another is made."""
 _PLACE_DEADLINE_S = 10.0
 _DEADLINES_S = (0.05, 60.0)
 """The least and the most that a supervisor may ask for."""
@@ -70,6 +72,8 @@ class Folders:
         self._unreaped: dict[int, Errand] = {}
         self._under_way: dict[int, Folder] = {}
         """Folders that something is being done to, by the pid of the child that does it."""
+        self._hung: set[int] = set()
+        """Steps that were killed and live still: they hang in the kernel."""
         self._closings: dict[int, Closing] = {}
 
     def handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:
@@ -88,6 +92,7 @@ class Folders:
         now = time.monotonic()
         for folder in list(self._under_way.values()):
             if folder.errand is not None and now > folder.errand.deadline:
+                self._hung.add(folder.errand.pid)
                 self._drop_errand(folder, kill=True)
                 self._fail(folder, Report(failed="probe", errno=errno.ETIMEDOUT, message="it did not answer in time"))
         for closing in list(self._closings.values()):
@@ -101,6 +106,7 @@ class Folders:
         if errand is None:
             return
         errand.reaped()
+        self._hung.discard(pid)
         leaving = self._leaving.pop(pid, None)
         if leaving is not None:
             leaving[1].close()
@@ -124,13 +130,14 @@ class Folders:
         """Take away all there is of a session that closes, the last one first, and call `done`: at once where there is nothing,
         and in any case after `_PLACE_DEADLINE_S`. Raises `OSError` where no child can be had, and then everything stands.
         """
-        names = [name for of, name in self._folders if of == session.name]
-        if not names:
+        folders = [folder for folder in self._folders.values() if folder.request.session == session.name]
+        if not folders:
             self._drop_session(session.name)
             done()
             return
         place = FolderPlace(session=session.name, uid=session.uid, name="", mount_namespace=session.mount_namespace)
-        work = partial(place.detach_all, names=tuple(reversed(names)))
+        away = tuple((folder.request.name, folder.server_pid) for folder in reversed(folders))
+        work = partial(place.detach_all, folders=away)
         keep = (session.mount_namespace,)
         errand = Errand(work, name="coworkd-folder", keep=keep, deadline_s=_PLACE_DEADLINE_S)
         closing = Closing(session.name, errand, done)
@@ -177,6 +184,10 @@ class Folders:
             self._mount_known(known, request)
         elif len(self._folders) + len(self._leaving) >= FOLDER_LIMIT:
             self._supervisor.refuse(request.id, "folder", errno.EMFILE, f"{FOLDER_LIMIT} folders are mounted already")
+        elif len(self._hung) >= HUNG_LIMIT:
+            self._supervisor.refuse(
+                request.id, "folder", errno.EBUSY, f"{HUNG_LIMIT} mounts hang in their sources already"
+            )
         else:
             self._begin(request, session)
 
@@ -194,16 +205,16 @@ class Folders:
             self._folders.pop(known.key)
             self._let_go_of_server(known, end=True)
             self._begin(
-                request, self._sessions[request.session], degraded=("its file system had ended; it was mounted anew",)
+                request, self._sessions[request.session], news=("its file system had ended; it was mounted anew",)
             )
         else:
             known.request = request
             known.waiter = request.id
             self._tell_mounted(known)
 
-    def _begin(self, request: launch.MountFolder, session: Session, *, degraded: tuple[str, ...] = ()) -> None:
+    def _begin(self, request: launch.MountFolder, session: Session, *, news: tuple[str, ...] = ()) -> None:
         folder = Folder(request)
-        folder.degraded = degraded
+        folder.news = news
         source = FolderSource(request=request, uid=session.uid, gid=session.gid, cgroup=self._own_cgroup(session.name))
         self._start(folder, source.run, self._source_made, deadline_s=request.deadline_s)
         self._folders[folder.key] = folder
@@ -237,17 +248,23 @@ class Folders:
     def _tell_mounted(self, folder: Folder) -> None:
         if folder.waiter is not None:
             sent = () if folder.server is None or folder.mounted_as != "guarded" else (folder.server.socket_fd,)
-            answer = launch.FolderMounted(id=folder.waiter, mounted_as=folder.mounted_as, degraded=folder.degraded)
+            degraded = (*folder.news, *folder.degraded)
+            answer = launch.FolderMounted(id=folder.waiter, mounted_as=folder.mounted_as, degraded=degraded)
             self._supervisor.send(answer, sent)
             folder.waiter = None
+            folder.news = ()
 
     # -- unmounting -----------------------------------------------------------------------------------------------
 
     def _unmount(self, request: launch.UnmountFolder, _: list[int]) -> None:
-        folder = self._folders.get((request.session, request.name))
-        if folder is None or request.session not in self._sessions:
+        if request.session not in self._sessions or _judge_name(request.name) is not None:
             self._supervisor.send(launch.FolderUnmounted(id=request.id))
             return
+        # Unknown or not, its place is looked at: the mount of a file system that has died may be left there.
+        unknown = launch.MountFolder(
+            id=request.id, session=request.session, name=request.name, root=b"/", source=b".", mode="ro"
+        )
+        folder = self._folders.get((request.session, request.name)) or Folder(unknown, FolderState.MOUNTED)
         if folder.state is not FolderState.MOUNTED:
             self._supervisor.refuse(request.id, "folder", errno.EBUSY, f"{folder.state.value}; ask again")
             return
@@ -255,6 +272,7 @@ class Folders:
         self._start(folder, place.detach, self._detached, place.mount_namespace, deadline_s=_PLACE_DEADLINE_S)
         folder.state = FolderState.UNMOUNTING
         folder.waiter = request.id
+        self._folders[folder.key] = folder
 
     def _detached(self, folder: Folder, errand: Errand, report: Report, fds: list[int]) -> None:
         self._folders.pop(folder.key)
@@ -269,7 +287,11 @@ class Folders:
     def _place(self, folder: Folder) -> FolderPlace:
         session = self._sessions[folder.request.session]
         return FolderPlace(
-            session=session.name, uid=session.uid, name=folder.request.name, mount_namespace=session.mount_namespace
+            session=session.name,
+            uid=session.uid,
+            name=folder.request.name,
+            mount_namespace=session.mount_namespace,
+            server_pid=folder.server_pid,
         )
 
     def _start(
@@ -352,10 +374,9 @@ class Folders:
 
 def _judge(request: launch.MountFolder) -> str | None:
     """Why it cannot be asked for, or None."""
-    try:
-        parse_folder_name(request.name)
-    except InvalidParams as error:
-        return error.message
+    problem = _judge_name(request.name)
+    if problem is not None:
+        return problem
     if not _is_absolute(request.root):
         return "the root of folders is an absolute path"
     if request.source != b"." and not _is_relative(request.source):
@@ -366,6 +387,14 @@ def _judge(request: launch.MountFolder) -> str | None:
         return "a journal has an absolute path"
     if not _DEADLINES_S[0] <= request.deadline_s <= _DEADLINES_S[1]:
         return f"a deadline is {_DEADLINES_S[0]} to {_DEADLINES_S[1]} s"
+    return None
+
+
+def _judge_name(name: str) -> str | None:
+    try:
+        parse_folder_name(name)
+    except InvalidParams as error:
+        return error.message
     return None
 
 

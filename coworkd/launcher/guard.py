@@ -13,8 +13,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 
 from coworkd.system import prctl
+
+_LOOK_AGAIN_S = 0.002
 
 
 def stand_guard() -> int | None:
@@ -43,14 +46,18 @@ def stand_guard() -> int | None:
     return code if code >= 0 else 128 - code
 
 
-def end_orphans() -> None:
-    """Kill and reap every child there is, and those that come to us meanwhile."""
+def end_orphans(*, limit_s: float = 10.0) -> None:
+    """Kill and reap every child there is, and those that come to us meanwhile. One that hangs in the kernel (a share that does not
+    answer) is left to who comes after us, once `limit_s` have passed.
+    """
+    deadline = time.monotonic() + limit_s
     with contextlib.suppress(ChildProcessError):
-        while True:
+        while time.monotonic() < deadline:
             # Who dies hands its children to us before it can be reaped: so none comes after the look that is not looked for again.
             for pid in _children():
                 _send(pid, signal.SIGKILL)
-            os.waitpid(-1, 0)
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(_LOOK_AGAIN_S)
 
 
 def _children() -> list[int]:
