@@ -122,7 +122,7 @@ def _mount(ask: disk.BringUp, kind: disk.DiskKind, target: Target, steps: Steps)
             steps=steps,
         )
     else:
-        check_device(target.path, backup=target.plan.backup, steps=steps)
+        check_device(target.fd, target.path, backup=target.plan.backup, steps=steps)
     notes = list(target.notes)
     if not fresh and not may_grow_mounted():
         notes += _tell_failure(target, partial(grow_unmounted, target.fd, target.path, steps))

@@ -1,8 +1,9 @@
 """What is done to a device, step by step, each timed: format, check, repair, mount, grow.
 
 A format ends in one of two states after a power cut at any moment: blank or begun (it is made again), or done; see `disk_marker`. A
-check that cannot mend by itself is followed by one that answers yes to everything, whose words are kept. It grows on line, by the kernel,
-which is safe by its journal, where that lets us. Every failure is `OSError`, or `Refused` where the disk stays as it is.
+check that cannot mend by itself is followed by one that answers yes to everything, whose words are kept: but only after one that changes
+nothing has said what that would cost, and by a copy of the superblock and its table where that costs less. It grows on line, by the
+kernel, which is safe by its journal, where that lets us. Every failure is `OSError`, or `Refused` where the disk stays as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from coworkd.model.disk import REPORT_LIMIT_BYTES, RESERVE_UID, DiskStep
 from coworkd.system import capabilities, disk_tools, mounts
@@ -19,9 +20,29 @@ from coworkd.system.block_devices import size_of
 from coworkd.system.quota import kernel_has_quota
 from coworkd.workers.disk_choice import Refused
 from coworkd.workers.disk_marker import SECTOR_BYTES, compose_marker, file_system_bytes, marker_offset
-from coworkd.workers.disk_superblock import BLOCK_BYTES, PRIMARY_OFFSET, SUPERBLOCK_BYTES, Superblock, parse_superblock
+from coworkd.workers.disk_superblock import (
+    BLOCK_BYTES,
+    PRIMARY_OFFSET,
+    SUPERBLOCK_BYTES,
+    Superblock,
+    backup_offsets,
+    describes_groups,
+    parse_superblock,
+    table_bytes,
+)
 
 _UNMENDED = ~3
+_COULD_NOT = ~7
+_COSTLY = (
+    "SEVERE DATA LOSS POSSIBLE",
+    "Root inode is not a directory",
+    "Root inode not allocated",
+    "root inode isn't a directory",
+    "aborted",
+)
+"""What e2fsck says before it empties tables, or makes a new root. It answers itself with yes there, and we do not."""
+_BY_HAND = "docs/storage.md says what can be done by hand"
+_TABLE_LIMIT_BYTES = 64 * 1024 * 1024
 GROW_BYTES = 8 * 1024 * 1024
 """A device that is larger by less is as large as its file system."""
 
@@ -76,23 +97,54 @@ def end_format(fd: int, size_bytes: int) -> None:
     os.fsync(fd)
 
 
-def check_device(path: str, *, backup: int, steps: Steps) -> None:
-    """Have e2fsck look at it, and repair what it must; what it said then is `steps.report`. Raises `Refused` for what cannot be mended."""
-    if not backup:
+def check_device(fd: int, path: str, *, backup: int, steps: Steps) -> None:
+    """Have e2fsck look at it, and repair what it must; what it said then is `steps.report`. Raises `Refused` for what cannot be mended,
+    or only at the cost of what is on it.
+    """
+    copies = backup_offsets(size_of(fd))
+    if backup:
+        _repair(path, [backup, *(offset for offset in copies if offset != backup)], steps)
+    elif not has_sound_table(fd):
+        _repair(path, copies, steps)
+    else:
         with steps.step("e2fsck -p") as words:
             done = disk_tools.e2fsck(path, "-p")
             words.append(f"ended with {done.code}")
+        if done.code & _UNMENDED:
+            _repair(path, [0, *copies], steps)
+
+
+def has_sound_table(fd: int) -> bool:
+    """Whether the first superblock's table of groups can be shown to e2fsck -p."""
+    superblock = os.pread(fd, SUPERBLOCK_BYTES, PRIMARY_OFFSET)
+    parsed = parse_superblock(superblock)
+    if parsed is None:
+        return False
+    begin = max(parsed.block_bytes, PRIMARY_OFFSET + SUPERBLOCK_BYTES)
+    return describes_groups(superblock, os.pread(fd, min(table_bytes(superblock), _TABLE_LIMIT_BYTES), begin))
+
+
+def _repair(path: str, superblocks: Sequence[int], steps: Steps) -> None:
+    """By the first superblock by which e2fsck, asked to change nothing, would not give up the root directory or a table of inodes."""
+    for offset in superblocks:
+        options = ("-b", str(offset // BLOCK_BYTES), "-B", str(BLOCK_BYTES)) if offset else ()
+        with steps.step("e2fsck -fn") as words:
+            tried = disk_tools.e2fsck(path, "-f", "-n", *options)
+            costly = [sign for sign in _COSTLY if sign in tried.output]
+            words.append(f"superblock {offset // BLOCK_BYTES}: {costly[0] if costly else f'ended with {tried.code}'}")
+        steps.report = _bounded(tried.output)
+        if costly or tried.code & _COULD_NOT:
+            continue
+        with steps.step("e2fsck -fy", changed=True) as words:
+            done = disk_tools.e2fsck(path, "-f", "-y", *options)
+            words.append(f"ended with {done.code}")
+        steps.report = _bounded(done.output)
         if not done.code & _UNMENDED:
             return
-    options = ("-b", str(backup // BLOCK_BYTES), "-B", str(BLOCK_BYTES)) if backup else ()
-    with steps.step("e2fsck -fy", changed=True) as words:
-        done = disk_tools.e2fsck(path, "-f", "-y", *options)
-        words.append(f"ended with {done.code}")
-    steps.report = _bounded(done.output)
-    if done.code & _UNMENDED:
-        raise Refused(
-            f"{path} cannot be repaired: e2fsck -fy ended with {done.code}; see docs/storage.md for what can be done by hand"
-        )
+        raise Refused(f"{path} could not be repaired: e2fsck -fy ended with {done.code}; {_BY_HAND}")
+    raise Refused(
+        f"{path} is damaged, and e2fsck would repair it at the cost of what is on it: it is left as it is; {_BY_HAND}"
+    )
 
 
 def mount_device(path: str, mount_point: bytes, superblock: Superblock, steps: Steps) -> bool:

@@ -41,14 +41,11 @@ def parse_superblock(data: bytes) -> Superblock | None:
     if log_block > 6:  # 64 KiB is the largest block there is
         return None
     block_bytes = 1024 << log_block
-    blocks = _u32(data, 0x4)
-    if _u32(data, 0x60) & _INCOMPAT_64BIT:
-        blocks |= _u32(data, 0x150) << 32
     read_only = _u32(data, 0x64)
     return Superblock(
         label=data[0x78:0x88].partition(b"\0")[0].decode("utf-8", "replace"),
         uuid=data[0x68:0x78].hex(),
-        size_bytes=blocks * block_bytes,
+        size_bytes=_blocks(data) * block_bytes,
         block_bytes=block_bytes,
         mounted_at=_u32(data, 0x2C),
         group=_u16(data, 0x5A),
@@ -57,10 +54,44 @@ def parse_superblock(data: bytes) -> Superblock | None:
     )
 
 
+def describes_groups(superblock: bytes, table: bytes) -> bool:
+    """Whether the table of group descriptors points into the file system everywhere. One that does not must not be shown to e2fsck -p:
+    it gives up on it only after it has copied parts of it over the copies.
+    """
+    size = _u16(superblock, 0xFE) if _u32(superblock, 0x60) & _INCOMPAT_64BIT else 32
+    blocks = _blocks(superblock)
+    if size < 32 or len(table) < size * groups(superblock):
+        return False
+    for group in range(groups(superblock)):
+        for place in (0x0, 0x4, 0x8):  # the bitmaps of blocks and of inodes, and the inodes
+            block = _u32(table, group * size + place)
+            if size >= 64:
+                block |= _u32(table, group * size + place + 0x20) << 32
+            if not 0 < block < blocks:
+                return False
+    return True
+
+
+def groups(superblock: bytes) -> int:
+    """How many groups of blocks there are; 0 in a superblock that makes no sense."""
+    in_group = _u32(superblock, 0x20)
+    return -(-(_blocks(superblock) - _u32(superblock, 0x14)) // in_group) if in_group else 0
+
+
+def table_bytes(superblock: bytes) -> int:
+    """How long the table of group descriptors is at most."""
+    return 64 * groups(superblock)
+
+
 def backup_offsets(size_bytes: int) -> list[int]:
     """Where our own file systems keep copies, on a device of this size."""
     offsets = (group * BLOCKS_A_GROUP * BLOCK_BYTES for group in BACKUP_GROUPS)
     return [offset for offset in offsets if offset + SUPERBLOCK_BYTES <= size_bytes]
+
+
+def _blocks(data: bytes) -> int:
+    high = _u32(data, 0x150) if _u32(data, 0x60) & _INCOMPAT_64BIT else 0
+    return high << 32 | _u32(data, 0x4)
 
 
 def _u16(data: bytes, offset: int) -> int:
