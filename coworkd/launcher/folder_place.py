@@ -113,19 +113,20 @@ class FolderPlace(Struct, frozen=True, kw_only=True):
         mounts.move_mount(mount, target)
         teller.tell(Report())
 
-    def detach(self, teller: Teller) -> None:
-        """Take it away; nothing there is as good. Raises `ErrandError`, `OSError`."""
+    def detach(self, teller: Teller, *, lazy: bool) -> None:
+        """Take it away; nothing there is as good. One in use stays, unless it may go lazily. Raises `ErrandError`, `OSError`."""
         above = self._enter()
         name = os.fsencode(self.name)
         os.fchdir(above)
         busy = not _umount(name)
         leftovers = find_users(self.session, self.uid, self.name) if busy else ()
-        if busy:
+        if busy and lazy:
             if self.server_pid is not None and _hangs(self.server_pid):
                 _cut_off(name)
                 leftovers = (*leftovers, "its source does not answer: whoever waited for it was told ECONNABORTED")
             _umount_lazily(name)
-        self._remove(above, name)
+        if not busy or lazy:
+            self._remove(above, name)
         teller.tell(Report(busy=busy, leftovers=leftovers))
 
     def detach_all(self, teller: Teller, folders: tuple[tuple[str, int | None], ...]) -> None:

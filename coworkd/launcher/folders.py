@@ -269,7 +269,13 @@ class Folders:
             self._supervisor.refuse(request.id, "folder", errno.EBUSY, f"{folder.state.value}; ask again")
             return
         place = self._place(folder)
-        self._start(folder, place.detach, self._detached, place.mount_namespace, deadline_s=_PLACE_DEADLINE_S)
+        self._start(
+            folder,
+            partial(place.detach, lazy=request.lazy),
+            self._detached if request.lazy else self._detached_unless_busy,
+            place.mount_namespace,
+            deadline_s=_PLACE_DEADLINE_S,
+        )
         folder.state = FolderState.UNMOUNTING
         folder.waiter = request.id
         self._folders[folder.key] = folder
@@ -281,6 +287,15 @@ class Folders:
             self._supervisor.send(
                 launch.FolderUnmounted(id=folder.waiter, busy=report.busy, leftovers=report.leftovers)
             )
+
+    def _detached_unless_busy(self, folder: Folder, errand: Errand, report: Report, fds: list[int]) -> None:
+        if not report.busy:
+            self._detached(folder, errand, report, fds)
+            return
+        folder.state = FolderState.MOUNTED
+        waiter, folder.waiter = folder.waiter, None
+        if waiter is not None:
+            self._supervisor.send(launch.FolderUnmounted(id=waiter, busy=True, leftovers=report.leftovers))
 
     # -- steps ----------------------------------------------------------------------------------------------------
 

@@ -48,9 +48,9 @@ class LauncherFolders:
         socket = taken[0] if taken else None
         return MountedFolder(mounted_as=mounted.mounted_as, degraded=mounted.degraded, socket=socket)
 
-    async def unmount_folder(self, session: str, name: str, /) -> UnmountedFolder:
+    async def unmount_folder(self, session: str, name: str, /, *, lazy: bool = True) -> UnmountedFolder:
         """See `ports.FolderLauncherPort`. Raises `MountFailed`, `Unavailable`."""
-        request = launch.UnmountFolder(id=0, session=session, name=name)
+        request = launch.UnmountFolder(id=0, session=session, name=name, lazy=lazy)
         gone, fds = await self._ask_for_fds(request, launch.FolderUnmounted, (), raise_folder_refusal)
         _take(fds, 0)
         return UnmountedFolder(busy=gone.busy, leftovers=gone.leftovers)

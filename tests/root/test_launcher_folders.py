@@ -75,8 +75,8 @@ def refused(talk: Talk, request: launch.Request) -> launch.Refused:
     return answer
 
 
-def unmounted(talk: Talk, name: str = "work") -> launch.FolderUnmounted:
-    answer = talk.ask(launch.UnmountFolder(id=0, session="bob", name=name))
+def unmounted(talk: Talk, name: str = "work", *, lazy: bool = True) -> launch.FolderUnmounted:
+    answer = talk.ask(launch.UnmountFolder(id=0, session="bob", name=name, lazy=lazy))
     assert isinstance(answer, launch.FolderUnmounted), answer
     return answer
 
@@ -352,6 +352,17 @@ def test_a_busy_folder_goes_from_sight_and_says_who_has_it(launcher: Started, ta
         assert shell.ask("ls work") == "kept"
         assert len(servers(launcher)) == 1
     wait_until(lambda: not servers(launcher), "its file system ends with its last user")
+
+
+def test_a_busy_folder_that_must_not_go_lazily_stays(talk: Talk, source: Path) -> None:
+    mounted(talk, folder_request(source, "rw"))
+    with shell_in(talk) as shell:
+        shell.ask("cd work")
+        assert unmounted(talk, lazy=False).busy
+        assert shell.ask("ls; ls ..") == "kept\nwork"
+        shell.ask("cd ..")
+        assert not unmounted(talk, lazy=False).busy
+        assert shell.ask("ls") == ""
 
 
 def test_what_is_mounted_is_answered_as_it_stands(talk: Talk, source: Path, tmp_path: Path) -> None:
