@@ -111,7 +111,7 @@ class Files:
         if not 1 <= params.limit <= words.LIST_LIMIT:
             raise InvalidParams(f"a page has 1 to {words.LIST_LIMIT} entries, not {params.limit}", key="limit")
         view, path = await self._open(params.session, params.path)
-        request = words.ListSome(id=0, path=path, after=params.after, limit=params.limit)
+        request = words.ListSome(id=0, path=path, after=bytes(params.after), limit=params.limit)
         answer = expect(await self._workers.ask(view.name, request), words.SomeListed)
         return calls.FileListed(
             entries=tuple(_stat(each, OsBytes(each.name)) for each in answer.entries), more=answer.more

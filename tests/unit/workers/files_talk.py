@@ -157,14 +157,14 @@ def write(
 
 
 @contextmanager
-def talking(*through: str) -> Iterator[Talk]:
-    """A worker that ends with the `with`; `through` is an argv that becomes it."""
+def talking(*through: str, status: int = 0) -> Iterator[Talk]:
+    """A worker that ends with the `with`, and with that status; `through` is an argv that becomes it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         number = theirs.fileno()
         command = [*through, sys.executable, "-c", _PROGRAM, str(number)]
-        with subprocess.Popen(command, pass_fds=(number,), cwd=REPO) as child:
+        with subprocess.Popen(command, pass_fds=(number,), cwd=REPO, stderr=subprocess.DEVNULL) as child:
             theirs.close()
             yield Talk(ours, child.pid)
             ours.close()
-            assert child.wait(PATIENCE_S) == 0
+            assert child.wait(PATIENCE_S) == status
