@@ -7,20 +7,16 @@ bring their own parsers, and are imported only where the word stands in the comm
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from coworkd import __version__
+from coworkd.cli.control_args_folders import add_folders
+from coworkd.cli.control_parser import RUN_FAILURE_STATUS, Parser
+from coworkd.cli.control_parser import add_command as _add
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[Any]
-
-USAGE_STATUS = 2
-RUN_FAILURE_STATUS = 125
-_CHOICE = re.compile(r"invalid choice: '(?P<word>.*?)' \(choose from (?P<known>.*)\)")
+    from coworkd.cli.control_parser import Subparsers
 
 EPILOG = """\
 without --to and COWORKD_URI the system's coworkd is used (/run/coworkd/coworkd.sock), and where there is none one is
@@ -35,47 +31,6 @@ RUN_EPILOG = """\
 exit status: the command's own; 128+n if signal n ended it; 124 if --timeout did; 127 if there is no such command, 126 if
 it cannot be executed, 125 if anything else of ours failed (the reason is on standard error).
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with the nearest right spelling of a wrong word, and a status of its own for `run` and its like."""
-
-    failure_status = USAGE_STATUS
-
-    def __init__(self, **options: Any) -> None:
-        # No abbreviations: an option that is added later must not change what a script means.
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(self.failure_status, f"{self.prog}: {self._with_spelling(message)}\n")
-
-    def _with_spelling(self, message: str) -> str:
-        unknown = re.match(r"unrecognized arguments: (\S+)", message)
-        choice = _CHOICE.search(message)
-        if unknown:
-            near = spelled_like(unknown[1], self.options())
-        elif choice:
-            near = spelled_like(choice["word"], re.findall(r"[\w.-]+", choice["known"]))
-        else:
-            near = None
-        return f"{message}; did you mean {near!r}?" if near else message
-
-    def options(self) -> list[str]:
-        """Every option this parser knows, and those of its commands."""
-        known: list[str] = []
-        for action in self._actions:
-            known.extend(action.option_strings)
-            if isinstance(action, argparse._SubParsersAction):
-                for parser in action.choices.values():
-                    known.extend(parser.options())
-        return known
-
-
-def spelled_like(word: str, known: Sequence[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
-    near = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.5)
-    return near[0] if near else None
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -123,21 +78,13 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_run(commands)
     _add_processes(commands)
     _add_sessions(commands)
+    add_folders(commands)
     _add_egress(commands)
     _add_forward(commands)
     _add_policy(commands, words)
     _add_ca(commands)
     _add_audit(commands)
     _add_daemon(commands)
-    return parser
-
-
-def _add(commands: Subparsers, name: str, handler: str | None, what: str, **options: Any) -> Any:
-    parser = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", **options)
-    # SUPPRESS: a default here would overwrite a --json that stood before the command.
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    if handler is not None:
-        parser.set_defaults(handler=handler)
     return parser
 
 
@@ -168,8 +115,8 @@ def _add_session_options(parser: Any) -> None:
     parser.add_argument(
         "--folder",
         action="append",
-        metavar="HOST_DIR:NAME:MODE",
-        help="share a directory as ~/mnt/NAME; MODE is ro or rwd (rw and staged are not there yet); may be repeated",
+        metavar="HOST_DIR:NAME:MODE[:optional]",
+        help="share a directory as ~/mnt/NAME; MODE is ro, rw (write, no delete), rwd or staged; may be repeated",
     )
     parser.add_argument("--env", "-e", action="append", metavar="K=V", help="set a variable; may be repeated")
     parser.add_argument("--cwd", metavar="D", help="the directory to start in, as the command sees it (default: home)")
@@ -197,7 +144,9 @@ def _add_sessions(commands: Subparsers) -> None:
     ensure = _add(verbs, "ensure", "control_sessions:ensure", "make a session, or bring it up to what is said here")
     ensure.add_argument("name", metavar="NAME")
     ensure.add_argument("--profile", metavar="P", help="the policy profile")
-    ensure.add_argument("--folder", action="append", metavar="HOST_DIR:NAME:MODE", help="as in: coworkctl run --help")
+    ensure.add_argument(
+        "--folder", action="append", metavar="HOST_DIR:NAME:MODE[:optional]", help="as in: coworkctl run --help"
+    )
     ensure.add_argument(
         "--env", "-e", action="append", metavar="K=V", help="a variable of all its commands; may be repeated"
     )

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
-from typing import get_args
 
+from coworkd.cli.control_folders import parse_folder
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import is_local, open_client
 from coworkd.cli.control_tables import clock, print_fields, print_table
 from coworkd.client.sync import Client
 from coworkd.model.calls import SessionEnsured
 from coworkd.model.errors import InvalidParams
-from coworkd.model.policy import FolderMode
 from coworkd.model.session import FolderGrant, SessionInfo
 
 THROW_AWAY_PREFIX = "run-"
-
-
-def parse_folder(text: str, *, local: bool) -> FolderGrant:
-    """`HOST_DIR:NAME:MODE`; the directory may hold colons, and is made absolute where it is one of this machine."""
-    parts = text.rsplit(":", 2)
-    modes: tuple[FolderMode, ...] = get_args(FolderMode)
-    if len(parts) != 3 or not parts[0] or not parts[1]:
-        raise InvalidParams(f"--folder {text!r}: write HOST_DIR:NAME:MODE, such as ~/src:src:ro", key="folder")
-    source, name, spelled = parts
-    mode = next((each for each in modes if each == spelled), None)
-    if mode is None:
-        raise InvalidParams(f"--folder {text!r}: the mode {spelled!r} is none of {', '.join(modes)}", key="folder")
-    return FolderGrant(name=name, source=os.path.abspath(source) if local else source, mode=mode)
 
 
 def parse_env(words: list[str] | None) -> dict[str, str] | None:

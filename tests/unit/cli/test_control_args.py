@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from coworkd.cli.control_args import RUN_FAILURE_STATUS, USAGE_STATUS, parse, spelled_like
+from coworkd.cli.control_args import parse
+from coworkd.cli.control_parser import RUN_FAILURE_STATUS, USAGE_STATUS
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -101,11 +102,6 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         parse([command, "--help"])
     assert caught.value.code == 0
     assert f"coworkctl {command}" in capsys.readouterr().out
-
-
-def test_spelled_like_looks_past_a_value() -> None:
-    assert spelled_like("--timeuot=5", ["--timeout", "--tty"]) == "--timeout"
-    assert spelled_like("zzz", ["--timeout"]) is None
 
 
 def test_parsing_imports_neither_the_client_nor_the_policies() -> None:

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
-from coworkd.cli.control_sessions import parse_env, parse_folder
+from coworkd.cli.control_sessions import parse_env
 from coworkd.model.errors import InvalidParams
 from tests.unit.cli.conftest import SESSION, Ctl
 from tests.unit.client.conftest import FakeGuest
-
-
-def test_a_folder_is_split_at_its_last_colons() -> None:
-    grant = parse_folder("/a:b:name:rwd", local=True)
-    assert (grant.source, grant.name, grant.mode) == ("/a:b", "name", "rwd")
-
-
-def test_a_local_folder_is_made_absolute_and_one_of_a_vm_is_not() -> None:
-    assert parse_folder("src:s:ro", local=True).source == os.path.join(os.getcwd(), "src")
-    assert parse_folder("src:s:ro", local=False).source == "src"
-
-
-@pytest.mark.parametrize("text", ["/a", "/a:b", ":b:ro", "/a::ro", "/a:b:rwx"])
-def test_a_folder_that_cannot_be_meant_is_refused(text: str) -> None:
-    with pytest.raises(InvalidParams, match="--folder"):
-        parse_folder(text, local=True)
 
 
 def test_env_words() -> None:
