@@ -33,8 +33,8 @@ _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _HANG_S = 1.0
 _LOOK_AGAIN_S = 0.05
-_WAITS_FOR_REQUESTS = {"x86_64": (232, 281), "aarch64": (22,)}[os.uname().machine]
-"""epoll_wait, epoll_pwait."""
+_WAITS_FOR_REQUESTS = {"x86_64": (7, 271, 232, 281), "aarch64": (73, 22)}[os.uname().machine]
+"""poll, ppoll, epoll_wait, epoll_pwait; the newer machine has only those with a mask."""
 _ATTRIBUTES = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
 
 
