@@ -61,6 +61,7 @@ from coworkd.services.network import Network
 from coworkd.services.policies import PolicyStore
 from coworkd.services.processes import Processes, ProcessLimits, fit_descriptors
 from coworkd.services.session_home import Homes
+from coworkd.services.session_measuring import Measuring
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
 from coworkd.services.streams import Streams
@@ -142,6 +143,7 @@ class App:
             on_state=lambda reason: self.health.degrade("network", reason),
         )
         self.folders = self._make_folders()
+        self.measuring = Measuring(self.launcher.folders)
         self.sessions = self._make_sessions()
         self.folders.attach(self.sessions)
         self.processes = self._make_processes()
@@ -203,9 +205,15 @@ class App:
     def _make_sessions(self) -> Sessions:
         return Sessions(
             records=RecordStore(self._config.state_dir, reserve=self.storage.reserve),
-            homes=Homes(self._config.sessions_dir, with_accounts=self._mode == "serve"),
+            homes=Homes(
+                self._config.sessions_dir,
+                with_accounts=self._mode == "serve",
+                skeleton=self._config.skeleton,
+                on_accounts=lambda reason: self.health.degrade("accounts", reason),
+            ),
             layout=self.layout,
             launcher=self.launcher,
+            reowner=self.measuring,
             folders=self.folders,
             policies=self.policies,
             egress=self.egress,
@@ -213,6 +221,7 @@ class App:
             audit=self.audit,
             events=self.events,
             storage=self.storage,
+            stages_dir=os.path.join(self._config.state_dir, "stages"),
         )
 
     def _make_bridges(self) -> Bridges:
@@ -280,6 +289,7 @@ class App:
         with self.health.stage("egress"):
             await nursery.start(self.egress.serve)
         with self.health.stage("sessions"):
+            await nursery.start(self.measuring.serve)
             await self.sessions.load()
         with self.health.stage("processes"):
             await nursery.start(self.processes.serve)

@@ -105,6 +105,8 @@ class Config(Struct, frozen=True, kw_only=True):
 
     state_dir: str = "/sessions/.coworkd"
     sessions_dir: str = "/sessions"
+    skeleton: str = ""
+    """A directory that new homes begin with a copy of; empty for none."""
     endpoints: tuple[str, ...] = ("unix:///run/coworkd/coworkd.sock",)
     """`unix:///PATH` and `vsock://:PORT` are listened on, `vsock://2:PORT` is dialled, `virtio:///PATH` is opened."""
     share_root: str = ""
@@ -297,6 +299,7 @@ def _with_port(uri: str, port: int) -> str:
 _SCHEMA: dict[str, Parser] = {
     "state_dir": absolute_path,
     "sessions_dir": absolute_path,
+    "skeleton": absolute_path,
     "share_root": absolute_path,
     "endpoints": listed(_endpoint),
     "token_file": absolute_path,

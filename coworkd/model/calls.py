@@ -204,6 +204,8 @@ class SessionEnsure(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=T
     env: dict[str, str] | None = None
     ephemeral: bool = False
     """Deleted with all it holds when the link that made it goes, or coworkd stops (coworkctl run without --session)."""
+    skeleton: bool | None = None
+    """Whether a new home begins with the configured skeleton; None: where there is one."""
 
 
 class SessionEnsured(Answer, frozen=True, kw_only=True):

@@ -405,6 +405,9 @@ class SessionDirectory(Protocol):
     async def open(self, name: str, /) -> SessionView:
         """A ready session whose namespaces are open in the launcher; raises `NotFound` or `InvalidState`."""
 
+    async def open_for_command(self, name: str, /) -> SessionView:
+        """The same, and a command begins in it; raises `LimitExceeded` where it has used up its part of the disk."""
+
 
 class PolicyPort(Protocol):
     """What sessions and processes need of policy."""

@@ -62,7 +62,7 @@ class Starter:
     async def launch(self, process: LiveProcess, request: StartRequest, link: str) -> Launched:
         """Spawn `request` as `process`, which learns every notice from here on. Raises any `CoworkError`; nothing runs then."""
         try:
-            session = await self._sessions.open(request.session)
+            session = await self._sessions.open_for_command(request.session)
             limits, cut = narrow_limits(session.limits, request.limits)
             policy = await self._policies.effective(request.profile or session.profile, limits)
             spawn = self._compose(request.spec(process.id), session, policy)

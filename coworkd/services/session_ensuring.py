@@ -18,13 +18,14 @@ import trio
 from msgspec import structs
 
 from coworkd.model import calls
-from coworkd.model.errors import AlreadyExists, CoworkError, InvalidState, LimitExceeded, NotFound
+from coworkd.model.errors import AlreadyExists, CoworkError, InvalidParams, InvalidState, LimitExceeded, NotFound
 from coworkd.model.names import parse_session_name
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.ports import AuditPort, FoldersPort, PolicyPort
 from coworkd.model.session import RECORD_FORMAT, FailedFolder, FolderGrant, SessionRecord
 from coworkd.services.session_home import Homes
 from coworkd.services.session_opening import Opened, Openings
+from coworkd.services.session_recovering import Recovering
 from coworkd.services.session_table import SessionTable, in_thread
 
 SESSION_LIMIT = 10_000
@@ -49,6 +50,7 @@ class Ensuring:
         table: SessionTable,
         homes: Homes,
         openings: Openings,
+        recovering: Recovering,
         folders: FoldersPort,
         policies: PolicyPort,
         audit: AuditPort,
@@ -57,6 +59,7 @@ class Ensuring:
         self._table = table
         self._homes = homes
         self._openings = openings
+        self._recovering = recovering
         self._folders = folders
         self._policies = policies
         self._audit = audit
@@ -66,18 +69,21 @@ class Ensuring:
     async def ensure(self, params: calls.SessionEnsure) -> Ensured:
         """See `Sessions.ensure`."""
         name = parse_session_name(params.name)
+        self._table.refuse_reserved(name)
         known = self._table.records.get(name)
         _judge_resume(params, known)
         policy = await self._judge(params, known)
-        home_found = await in_thread(self._homes.exists, name)
+        if known is not None and known.reown_from:
+            known = await self._recovering.resolve(known)
+        home_found = known is not None or await in_thread(self._homes.exists, name)
         wanted, created = await self._claim(name, params, known, policy)
         try:
-            opened = await self._realise(wanted, policy, known)
+            opened = await self._realise(wanted, policy, known, skeleton=params.skeleton is not False)
         except BaseException:
             with trio.CancelScope(shield=True):
                 if known is not None:
                     await self._restore(known, wanted, policy)
-                else:
+                elif not self._table.records[name].reown_from:  # else its home is half another's: the next one goes on
                     await self._take_back(wanted, keep_home=home_found)
             raise
         return Ensured(self._table.records[name], created, opened.failed, (*policy.narrowed, *opened.told))
@@ -88,7 +94,12 @@ class Ensuring:
         policy = await self._policies.effective(profile, limits)
         folders = tuple(params.folders) if params.folders is not None else (known.folders if known else ())
         await self._folders.judge(folders, policy)
-        await in_thread(self._homes.refuse_system_name, params.name, known.uid if known else None)
+        if params.skeleton and not self._homes.skeleton:
+            raise InvalidParams(
+                "no skeleton is configured; set skeleton in coworkd.toml, or leave it out", key="skeleton"
+            )
+        if known is None:  # one that is known does without an account where its name is another's by now
+            await in_thread(self._homes.refuse_system_name, params.name, None)
         return policy
 
     async def _claim(
@@ -100,8 +111,8 @@ class Ensuring:
         if len(self._table.records) >= SESSION_LIMIT:
             raise LimitExceeded(f"there are {SESSION_LIMIT} sessions; delete some", limit=SESSION_LIMIT)
         async with self._claiming:
-            recorded = [record.uid for record in self._table.records.values()]
-            uid = await in_thread(self._homes.choose_uid, name, recorded)
+            uid = await in_thread(self._homes.choose_uid, name, self._table.uids)
+            owner = await in_thread(self._homes.owner, name)
             fresh = SessionRecord(
                 format=RECORD_FORMAT,
                 name=name,
@@ -111,6 +122,7 @@ class Ensuring:
                 created_at=self._clock(),
                 state="incomplete",
                 ephemeral=params.ephemeral,
+                reown_from=() if owner in (None, uid) else (owner,),
             )
             record = _updated(fresh, params)
             await self._audit.record("session.create", _audited(record, params))
@@ -118,8 +130,10 @@ class Ensuring:
         return record, True
 
     async def _realise(
-        self, wanted: SessionRecord, policy: EffectivePolicy, known: SessionRecord | None
-    ) -> Opened:  # fmt: skip
+        self, wanted: SessionRecord, policy: EffectivePolicy, known: SessionRecord | None, *, skeleton: bool
+    ) -> Opened:
+        if wanted.reown_from:
+            wanted = await self._recovering.resolve(wanted)
         if known is not None and _is_rebuilt(known, wanted):
             await self._rebuild(wanted)
         elif known is not None and known.folders != wanted.folders:
@@ -127,13 +141,17 @@ class Ensuring:
             if self._openings.is_open(wanted.name):
                 await self._folders.shrink(wanted)
             await self._table.keep(wanted)
-        await in_thread(self._homes.make, wanted.name, wanted.uid)
+        await in_thread(self._make_home, wanted, policy, skeleton)
         # One that is open already is answered with what was told at its opening.
         opened = await self._openings.open(wanted, policy)
         ready = structs.replace(wanted, state="ready")
         if ready != self._table.records.get(wanted.name):
             await self._table.keep(ready)
         return opened
+
+    def _make_home(self, wanted: SessionRecord, policy: EffectivePolicy, skeleton: bool) -> None:  # for a thread
+        self._homes.make(wanted.name, wanted.uid, skeleton)
+        self._homes.limit(wanted.name, wanted.uid, policy.profile.limits.disk_max_bytes)
 
     async def _rebuild(self, wanted: SessionRecord) -> None:
         name = wanted.name

@@ -85,6 +85,14 @@ class Homes:
         """Whether there is a home, of an earlier session of this name perhaps."""
         return os.path.lexists(self.path(name))
 
+    def other_owners(self) -> dict[int, str]:
+        """Who has which number on this root file system: accounts and groups."""
+        return accounts.owners_by_id()
+
+    def other_ranges(self) -> list[range]:
+        """The numbers that are given away as ranges."""
+        return accounts.subordinate_ranges()
+
     # -- uids ---------------------------------------------------------------------------------------------------
 
     def refuse_system_name(self, name: str, own_uid: int | None) -> None:
@@ -136,6 +144,11 @@ class Homes:
             raise DiskFailed(f"the home of session {name}: {error.strerror}", errno=error.errno, path=path) from error
         if self.with_accounts:
             self._write_account(name, uid)
+
+    @property
+    def limits_disk(self) -> bool:
+        """Whether the kernel keeps sessions to their part of the disk."""
+        return self._quota is not None
 
     def limit(self, name: str, uid: int, limit_bytes: int) -> None:
         """Have the kernel keep the session to its part of the disk, where it can. Raises `DiskFailed`."""

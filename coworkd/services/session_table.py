@@ -18,7 +18,9 @@ from coworkd.model.names import parse_session_name
 from coworkd.model.ports import ProcessDirectory
 from coworkd.model.session import SessionInfo, SessionRecord
 from coworkd.sandbox.tree import sandbox_home
-from coworkd.services.session_records import RecordStore
+from coworkd.services.session_home import Homes
+from coworkd.services.session_records import RecordStore, refusal_of_reserved
+from coworkd.services.session_recovery import Finding, Found, Recovery, plan_recovery
 
 _T = TypeVar("_T")
 
@@ -32,10 +34,27 @@ class SessionTable:
         self.locks: dict[str, trio.Lock] = {}
         self.processes: ProcessDirectory | None = None
         """Who knows the commands; None for nobody yet."""
+        self.findings: tuple[Finding, ...] = ()
+        """What was not as it was left, at the last `load`."""
 
-    async def load(self) -> None:
-        """Read every record. Raises `DiskFailed`."""
-        self.records = await in_thread(self._store.load)
+    async def load(self, homes: Homes, now: float) -> None:
+        """Find out which sessions there are. Raises `DiskFailed`."""
+        recovery = await in_thread(_recover, self._store, homes, now)
+        self.records, self.findings = recovery.records, recovery.findings
+
+    @property
+    def uids(self) -> set[int]:
+        """Every number that is a session's, or was until its home has gone over."""
+        taken = {uid for uid in self._store.reserved.values() if uid is not None}
+        for record in self.records.values():
+            taken.add(record.uid)
+            taken.update(record.reown_from)
+        return taken
+
+    def refuse_reserved(self, name: str) -> None:
+        """Raises `InvalidState` for a session whose record is a later coworkd's."""
+        if name in self._store.reserved:
+            raise InvalidState(refusal_of_reserved(name), session=name)
 
     async def keep(self, record: SessionRecord) -> None:
         """Make it durable, and count it. Raises `DiskFailed`; the old one then stands."""
@@ -48,8 +67,9 @@ class SessionTable:
         self.records.pop(name, None)
 
     def find(self, name: str) -> SessionRecord:
-        """Raises `InvalidParams`, `NotFound`."""
+        """Raises `InvalidParams`, `NotFound`, `InvalidState` for one that is a later coworkd's."""
         record = self.records.get(parse_session_name(name))
+        self.refuse_reserved(name)
         if record is None:
             raise NotFound(f"there is no session {name!r}; make it with session.ensure", session=name)
         return record
@@ -59,8 +79,8 @@ class SessionTable:
         record = self.find(name)
         if record.state == "deleting":
             raise InvalidState(f"session {name} is being deleted; where that failed, delete it again", session=name)
-        if record.state != "ready":
-            raise InvalidState(f"session {name} is {record.state}: call session.ensure again", session=name)
+        if record.state != "ready" or record.reown_from:
+            raise InvalidState(f"session {name} is {told_state(record)}: call session.ensure again", session=name)
         return record
 
     @asynccontextmanager
@@ -90,12 +110,32 @@ class SessionTable:
             uid=record.uid,
             gid=record.gid,
             home=sandbox_home(record.name).decode(),
-            state=record.state,
+            state=told_state(record),
             profile=record.profile,
             created_at=record.created_at,
             folders=record.folders,
             processes=self.count(record.name),
         )
+
+
+def told_state(record: SessionRecord) -> str:
+    """A session whose home still goes over to it is not ready, whatever it was before."""
+    return "incomplete" if record.reown_from and record.state == "ready" else record.state
+
+
+def _recover(store: RecordStore, homes: Homes, now: float) -> Recovery:
+    homes.prepare()
+    records = store.load()
+    return plan_recovery(
+        Found(
+            records=records,
+            reserved=store.reserved,
+            homes=homes.scan(),
+            owners=homes.other_owners(),
+            ranges=homes.other_ranges(),
+            now=now,
+        )
+    )
 
 
 async def in_thread(call: Callable[..., _T], *arguments: object) -> _T:

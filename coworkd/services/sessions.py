@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -42,12 +43,22 @@ from coworkd.model.session import RemovedSession, SessionRecord, SessionView
 from coworkd.services.session_deleting import Deleting
 from coworkd.services.session_ensuring import Ensuring
 from coworkd.services.session_home import Homes
+from coworkd.services.session_measuring import Place
 from coworkd.services.session_opening import OnTurn, Openings
 from coworkd.services.session_policy_changes import PolicyChanges
 from coworkd.services.session_records import RecordStore
+from coworkd.services.session_recovering import Recovering, Reowner
 from coworkd.services.session_table import SessionTable, in_thread
+from coworkd.services.session_uses import Uses
 
 _log = logging.getLogger("coworkd.session")
+
+
+class CommandGate(Protocol):
+    """Who may refuse a session another command."""
+
+    async def refuse_command(self, session: str, /) -> None:
+        """Raises `LimitExceeded` with what to do."""
 
 
 class Sessions:
@@ -62,6 +73,7 @@ class Sessions:
         homes: Homes,
         layout: GuestLayout,
         launcher: LauncherPort,
+        reowner: Reowner,
         folders: FoldersPort,
         policies: SessionPolicyPort,
         egress: EgressPort,
@@ -69,14 +81,20 @@ class Sessions:
         audit: AuditPort,
         events: EventPort,
         storage: StorageGuard,
+        stages_dir: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`stages_dir`: where staged folders keep their changes, a directory for each session."""
         self._homes = homes
+        self._clock = clock
+        self._stages_dir = stages_dir
+        self._gate: CommandGate | None = None
         self._folders = folders
         self._policies = policies
         self._events = events
         self._storage = storage
-        self._table = table = SessionTable(records)
+        self.table = self._table = table = SessionTable(records)
+        self.uses = Uses(table, clock)
         self._openings = openings = Openings(
             launcher=launcher,
             folders=folders,
@@ -86,8 +104,18 @@ class Sessions:
             home_path=homes.path,
             layout=layout,
         )
+        self._recovering = Recovering(
+            table=table, openings=openings, reowner=reowner, places=self.places, audit=audit, events=events
+        )
         self._ensuring = Ensuring(
-            table=table, homes=homes, openings=openings, folders=folders, policies=policies, audit=audit, clock=clock
+            table=table,
+            homes=homes,
+            openings=openings,
+            recovering=self._recovering,
+            folders=folders,
+            policies=policies,
+            audit=audit,
+            clock=clock,
         )
         self._deleting = Deleting(
             table=table, homes=homes, openings=openings, folders=folders, audit=audit, events=events, storage=storage
@@ -108,16 +136,29 @@ class Sessions:
         if on_turn is not None:
             self._openings.on_turn = on_turn
 
+    def guard(self, gate: CommandGate) -> None:
+        """Say who may refuse commands; before `serve`."""
+        self._gate = gate
+
+    def places(self, name: str) -> tuple[Place, ...]:
+        """What a session has on the disk, its home first."""
+        home = (self._homes.directory, name)
+        return (home, (self._stages_dir, name)) if self._stages_dir else (home,)
+
     async def load(self) -> None:
-        """Read every record. Raises `DiskFailed`."""
-        await in_thread(self._homes.prepare)
-        await self._table.load()
-        for record in self._table.records.values():
-            _log.info("recovered %s uid=%d gid=%d state=%s", record.name, record.uid, record.gid, record.state)
+        """Find out which sessions there are. Raises `DiskFailed`."""
+        await self._table.load(self._homes, self._clock())
+        if self._table.records:
+            _log.info("recovered %d sessions, %d not as they were left", self.count, len(self._table.findings))
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own background deletions; finish those a crash interrupted. Never returns."""
-        await self._deleting.serve(task_status=task_status)
+        """Own background work; finish what a crash interrupted, and put right what was found. Never returns."""
+        self._recovering.settle()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._deleting.serve)
+            nursery.start_soon(self._recovering.serve)
+            nursery.start_soon(self.uses.serve)
+            task_status.started()
 
     @property
     def count(self) -> int:
@@ -169,6 +210,14 @@ class Sessions:
             async with self._table.in_turn(name):
                 record = await self._opened(name)
         return self._openings.view(record)
+
+    async def open_for_command(self, name: str, /) -> SessionView:
+        """See `ports.SessionDirectory`."""
+        view = await self.open(name)
+        if self._gate is not None:
+            await self._gate.refuse_command(name)
+        self.uses.touch(name)
+        return view
 
     async def set_policy(self, params: calls.SetPolicy) -> calls.PolicySet:
         """Another profile, other limits, another way out. Raises `NotFound`, `InvalidState` where commands run on profile or limits,
@@ -224,6 +273,8 @@ class Sessions:
         record = self._table.find_ready(name)
         policy = await self._policies.effective(record.profile, record.limits)
         if not self._openings.is_open(name):
+            if self._homes.limits_disk:
+                await in_thread(self._homes.limit, name, record.uid, policy.profile.limits.disk_max_bytes)
             await self._openings.open(record, policy)
         elif self._folders.lacks(name):
             await self._folders.mount_all(record, policy)

@@ -26,6 +26,8 @@ def test_every_key_reaches_its_field() -> None:
     text = """
 state_dir = "/s"
 sessions_dir = "/h"
+skeleton = "/k"
+share_root = "/r"
 endpoints = ["unix:///a/b.sock", "vsock://:5005", "vsock://2:5007", "virtio:///dev/virtio-ports/x"]
 token_file = "/t"
 launcher_socket = "/l"
@@ -77,6 +79,7 @@ host = "unix:///x/host.sock"
     assert (read.presets_file, read.network.probe) == ("/p", "example.org:443")
     assert (read.egress_socket, read.egress.host) == ("/e", "unix:///x/host.sock")
     assert read.allow_bridges
+    assert (read.skeleton, read.share_root) == ("/k", "/r")
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]
     # Every key of the schema stands in the text above, so none can be forgotten here.
     assert all(f"{key.rpartition('.')[2]} = " in text for key in config._SCHEMA if key != "storage.device")

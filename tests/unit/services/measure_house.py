@@ -56,7 +56,7 @@ class WorkerLauncher:
     async def mount_folder(self, request: MountFolder, /) -> MountedFolder:
         raise NotImplementedError
 
-    async def unmount_folder(self, session: str, name: str, /) -> UnmountedFolder:
+    async def unmount_folder(self, session: str, name: str, /, *, lazy: bool = True) -> UnmountedFolder:
         raise NotImplementedError
 
     async def own_mount(self, path: str, *, owned: bool) -> None:

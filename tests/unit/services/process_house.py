@@ -132,6 +132,9 @@ class FakeSessions:
         self.error: CoworkError | None = None
         self.limits = LimitsRequest()
 
+    async def open_for_command(self, name: str, /) -> SessionView:
+        return await self.open(name)
+
     async def open(self, name: str, /) -> SessionView:
         await trio.lowlevel.checkpoint()
         if self.error is not None:

@@ -33,6 +33,7 @@ from coworkd.services.folders import Folders
 from coworkd.services.folders_journals import Journals
 from coworkd.services.folders_judging import FolderRules
 from coworkd.services.session_home import Homes
+from coworkd.services.session_measuring import Place
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
 from tests.unit.services.fake_launcher import FakeLauncher
@@ -232,7 +233,16 @@ class OwnHomes(Homes):
     def choose_uid(self, name: str, recorded: Iterable[int]) -> int:
         return self.uids.get(name) or max([1000, *recorded]) + 1
 
-    def make(self, name: str, uid: int) -> None:
+    def scan(self) -> dict[str, int]:
+        return {name: uid for name, uid in self.uids.items() if self.exists(name)}
+
+    def owner(self, name: str) -> int | None:
+        return self.uids.get(name) if self.exists(name) else None
+
+    def other_owners(self) -> dict[int, str]:
+        return {}
+
+    def make(self, name: str, uid: int, skeleton: bool = True) -> None:
         if "make" in self.fails:
             raise self.fails["make"]
         os.makedirs(self.path(name), exist_ok=True)
@@ -260,6 +270,25 @@ class FakeStorage:
         self.freed_bytes.append(freed_bytes)
 
 
+class FakeReowner:
+    """Implements `session_recovering.Reowner`."""
+
+    def __init__(self, trace: list[str], homes: OwnHomes) -> None:
+        self.trace = trace
+        self.homes = homes
+        self.error: CoworkError | None = None
+
+    async def reown(self, place: Place, uid_from: int, uid_to: int) -> int:
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        _, name = place
+        self.trace.append(f"reown {name} {uid_from} {uid_to}")
+        if self.homes.uids.get(name) == uid_from:
+            self.homes.uids[name] = uid_to
+        return 1
+
+
 class SessionHouse:
     """The service and everything around it. `trace` is the order of effects."""
 
@@ -276,6 +305,7 @@ class SessionHouse:
         self.storage = FakeStorage()
         self.homes = OwnHomes(str(directory / "homes"), self.trace)
         self.records = RecordStore(str(directory / "state"))
+        self.reowner = FakeReowner(self.trace, self.homes)
         self.link = FakeLink()
         self.stages = FakeStages()
         self.guard = FakeGuard(self.trace)
@@ -296,6 +326,7 @@ class SessionHouse:
             homes=self.homes,
             layout=LAYOUT,
             launcher=self.launcher,
+            reowner=self.reowner,
             folders=self.folders,
             policies=self.policies,
             egress=self.egress,

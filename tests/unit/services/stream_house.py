@@ -62,6 +62,9 @@ class Directory:
     def __init__(self) -> None:
         self.names = {"work"}
 
+    async def open_for_command(self, name: str, /) -> SessionView:
+        return await self.open(name)
+
     async def open(self, name: str, /) -> SessionView:
         await trio.lowlevel.checkpoint()
         if name not in self.names:
