@@ -170,6 +170,13 @@ class Folders:
 
     # -- for stages: ports.FolderHolds --------------------------------------------------------------------------
 
+    def find(self, session: str, name: str, /) -> AwayFolder:
+        """See `ports.FolderHolds`."""
+        record = self._sessions.record(session)
+        grant = _known(record, name)
+        place = self._rules.place(grant)
+        return AwayFolder(record=record, grant=grant, root=place.root, source=place.source)
+
     @asynccontextmanager
     async def away(self, session: str, name: str, /) -> AsyncIterator[AwayFolder]:
         """See `ports.FolderHolds`."""
@@ -178,17 +185,22 @@ class Folders:
             place = self._rules.place(grant)
             policy = await turn.effective()
             stood = turn.is_open and self._live.standing(turn.record.name, name) is not None
+            if stood:
+                await self._take_away_idle(turn.record.name, name)
             try:
-                if stood and (await self._mounter.take_away(turn.record.name, name)).busy:
-                    raise InvalidState(
-                        f"folder {name!r} of session {turn.record.name} is in use; end the commands that use it",
-                        folder=name,
-                    )
                 yield AwayFolder(record=turn.record, grant=grant, root=place.root, source=place.source)
             finally:
                 if stood:
                     with trio.CancelScope(shield=True):
                         await self._mount(turn.record.name, (grant,), policy.profile)
+
+    async def _take_away_idle(self, session: str, name: str) -> None:
+        gone = await self._mounter.take_away(session, name, lazy=False)
+        if gone.busy:
+            used = f" ({'; '.join(gone.leftovers)})" if gone.leftovers else ""
+            raise InvalidState(
+                f"folder {name!r} of session {session} is in use{used}; end the commands that use it", folder=name
+            )
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -90,23 +90,33 @@ class Mounter:
         self.live.of(session)[grant.name] = found
         return found
 
-    async def take_away(self, session: str, name: str) -> UnmountedFolder:
-        """It is not seen any more. Raises `MountFailed`, and `Unavailable` where it may still be there."""
+    async def take_away(self, session: str, name: str, *, lazy: bool = True) -> UnmountedFolder:
+        """It is not seen any more; with `lazy` false one that is in use stays as it is, and is told as `busy`.
+
+        Raises `MountFailed`, and `Unavailable` where it may still be there.
+        """
+        if lazy:  # a guard that still listened would take the end of its file system for a failure
+            self._let_go_of(session, name)
         generation = self._launcher.generation
-        self._guard.unwatch(session, name)
-        self.live.of(session).pop(name, None)
         try:
-            gone = await self._launcher.unmount_folder(session, name)
+            gone = await self._launcher.unmount_folder(session, name, lazy=lazy)
         except Unavailable:  # a launcher that has gone has taken all it mounted along
             if self._launcher.generation == generation:
                 raise
             gone = UnmountedFolder(busy=False, leftovers=())
+        if gone.busy and not lazy:
+            return gone
+        self._let_go_of(session, name)
         if gone.leftovers:
             _log.warning("folder %s of session %s: %s", name, session, "; ".join(gone.leftovers))
         self._events.publish(
             "folder.unmounted", {"session": session, "name": name, "busy": gone.busy, "leftovers": gone.leftovers}
         )
         return gone
+
+    def _let_go_of(self, session: str, name: str) -> None:
+        self._guard.unwatch(session, name)
+        self.live.of(session).pop(name, None)
 
     def fail(self, session: str, name: str, reason: str) -> None:
         """What served it has ended."""

@@ -67,15 +67,19 @@ class FakeMounts:
         same_mode = held.mode == request.mode or (guarded and {held.mode, request.mode} == {"rw", "rwd"})
         return same_mode and (held.root, held.source) == (request.root, request.source)
 
-    async def unmount_folder(self, session: str, name: str, /) -> UnmountedFolder:
+    async def unmount_folder(self, session: str, name: str, /, *, lazy: bool = True) -> UnmountedFolder:
         await trio.lowlevel.checkpoint()
         if self.is_away:
             raise Unavailable("the launcher is away; it is being started again")
         if self.unmount_fails is not None:
             raise self.unmount_fails
+        if name in self.busy and not lazy:
+            return UnmountedFolder(busy=True, leftovers=())
+        busy = name in self.busy
+        if busy and not lazy:
+            return UnmountedFolder(busy=True, leftovers=("2 commands use it",))
         if self.there.pop((session, name), None) is not None:
             self.trace.append(f"unmount {name}")
-        busy = name in self.busy
         return UnmountedFolder(busy=busy, leftovers=("2 commands use it",) if busy else ())
 
     async def start_worker(self, kind: WorkerKind, session: str | None = None, /) -> WorkerHandle:

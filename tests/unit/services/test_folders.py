@@ -469,3 +469,27 @@ async def test_a_folder_is_away_while_its_stage_is_worked_on(tmp_path: Path) -> 
         with pytest.raises(NotFound):
             async with house.folders.away("bob", "none"):
                 pytest.fail("there is none")
+
+
+@in_trio
+async def test_a_folder_in_use_is_not_taken_away_from_under_its_users(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("src", mode="staged")])
+        house.launcher.mounts.busy.add("src")
+        before = list(house.trace)
+        with pytest.raises(InvalidState, match=r"is in use \(2 commands use it\)"):
+            async with house.folders.away("bob", "src"):
+                pytest.fail("somebody uses it")
+        assert (house.trace, await states(house)) == (before, {"src": "mounted"})
+        assert ("bob", "src") in house.guard.watched
+
+
+@in_trio
+async def test_a_folder_is_found_mounted_or_not(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("src", mode="staged")])
+        house.launcher.restart()
+        found = house.folders.find("bob", "src")
+        assert (found.root, found.source, found.record.name) == (b"/", b"srv/src", "bob")
+        with pytest.raises(NotFound):
+            house.folders.find("bob", "none")

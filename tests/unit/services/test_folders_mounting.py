@@ -48,9 +48,9 @@ def crash_at(house: SessionHouse, step: int, monkeypatch: pytest.MonkeyPatch) ->
             if count > step:
                 raise Crash
 
-        async def call(*args: Any) -> Any:
+        async def call(*args: Any, **words: Any) -> Any:
             check()
-            return await done(*args)
+            return await done(*args, **words)
 
         def call_now(*args: Any) -> Any:
             check()
@@ -194,11 +194,23 @@ async def test_what_another_launcher_had_is_let_go_of(tmp_path: Path) -> None:
 
 
 @in_trio
+async def test_a_folder_in_use_is_not_set_aside(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("src", mode="staged")])
+        house.launcher.mounts.busy.add("src")
+        with pytest.raises(InvalidState, match="in use"):
+            async with house.folders.away("bob", "src"):
+                pytest.fail("it is in use")
+        assert house.launcher.mounts.of() == {"src": "staged"}
+        assert house.trace.count("mount src staged") == 1
+
+
+@in_trio
 async def test_a_launcher_that_goes_while_it_unmounts_has_unmounted(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await house.ensure(folders=[folder("src")])
 
-        async def go(session: str, name: str, /) -> UnmountedFolder:
+        async def go(session: str, name: str, /, *, lazy: bool = True) -> UnmountedFolder:
             house.launcher.restart()
             raise Unavailable("the launcher went away during the call")
 
