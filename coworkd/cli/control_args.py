@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from coworkd import __version__
+from coworkd.cli.control_args_copy import add_copy
 from coworkd.cli.control_args_folders import add_folders
 from coworkd.cli.control_parser import RUN_FAILURE_STATUS, Parser
 from coworkd.cli.control_parser import add_command as _add
@@ -79,6 +80,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_processes(commands)
     _add_sessions(commands)
     add_folders(commands)
+    add_copy(commands)
     _add_egress(commands)
     _add_forward(commands)
     _add_policy(commands, words)

@@ -31,7 +31,7 @@ from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
 from coworkd.client.methods import Method, P
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
-from coworkd.model.calls import HelloAnswer, ProcessStarted
+from coworkd.model.calls import FileDownloadOpened, HelloAnswer, ProcessStarted
 from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
 from coworkd.wire.convert import compose_answer
@@ -222,14 +222,17 @@ class AsyncClient:
         *,
         tar: bool = False,
         mode: int = 0o644,
+        mtime_ns: int | None = None,
         size: int | None = None,
     ) -> int:
         """Make `path` of a session a file with these bytes, or with `tar` the tree that they are an archive of; how many there were.
 
         `size` is what is to come, where it is known. Raises what the guest says, `LimitExceeded` for a full disk among it.
         """
-        params = {"session": session, "path": path, "tar": tar, "mode": mode}
-        stream, _ = await self._open_stream("file.upload", params if size is None else {**params, "size": size})
+        params = {"session": session, "path": path, "tar": tar, "mode": mode, "mtime_ns": mtime_ns, "size": size}
+        stream, _ = await self._open_stream(
+            "file.upload", {name: value for name, value in params.items() if value is not None}
+        )
         return await send_upload(stream, data)
 
     async def download(
@@ -238,7 +241,7 @@ class AsyncClient:
         """The bytes of a file of a session, or with `tar` an archive of what is there."""
         params = {"session": session, "path": path, "tar": tar, "window": window}
         stream, answer = await self._open_stream("file.download", params)
-        return AsyncDownload(stream, answer.get("size"))
+        return AsyncDownload(stream, read_answer("file.download", answer, FileDownloadOpened))
 
     async def _open_stream(self, method: str, params: Mapping[str, Any]) -> tuple[AsyncStream, dict[str, Any]]:
         pending, frame, made = self._core.open_stream(method, params)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 
 from coworkd.client.aio_stream import AsyncStream
+from coworkd.model.calls import FileDownloadOpened
 from coworkd.model.errors import CoworkError, InvalidState
 
 Pieces = bytes | Iterable[bytes] | AsyncIterable[bytes]
@@ -50,10 +51,15 @@ async def _pieces(data: Pieces) -> AsyncIterator[bytes]:
 
 
 class AsyncDownload:
-    """The bytes of a file, or of an archive, as they come; `size` is the file's, None of an archive. Use it in an `async with`."""
+    """The bytes of a file, or of an archive, as they come. Use it in an `async with`.
 
-    def __init__(self, stream: AsyncStream, size: int | None) -> None:
-        self.size = size
+    `size`, `mode` and `mtime_ns` are the file's, None of an archive.
+    """
+
+    def __init__(self, stream: AsyncStream, opened: FileDownloadOpened) -> None:
+        self.size = opened.size
+        self.mode = opened.mode
+        self.mtime_ns = opened.mtime_ns
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

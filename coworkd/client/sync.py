@@ -37,7 +37,7 @@ from coworkd.client.process import Process
 from coworkd.client.stream import Stream
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.client.transfer import Download, send_upload
-from coworkd.model.calls import HelloAnswer, ProcessStarted
+from coworkd.model.calls import FileDownloadOpened, HelloAnswer, ProcessStarted
 from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
 from coworkd.wire.convert import compose_answer
@@ -233,21 +233,24 @@ class Client:
         *,
         tar: bool = False,
         mode: int = 0o644,
+        mtime_ns: int | None = None,
         size: int | None = None,
     ) -> int:
         """Make `path` of a session a file with these bytes, or with `tar` the tree that they are an archive of; how many there were.
 
         `size` is what is to come, where it is known. Raises what the guest says, `LimitExceeded` for a full disk among it.
         """
-        params = {"session": session, "path": path, "tar": tar, "mode": mode}
-        stream, _ = self._open_stream("file.upload", params if size is None else {**params, "size": size})
+        params = {"session": session, "path": path, "tar": tar, "mode": mode, "mtime_ns": mtime_ns, "size": size}
+        stream, _ = self._open_stream(
+            "file.upload", {name: value for name, value in params.items() if value is not None}
+        )
         return send_upload(stream, data)
 
     def download(self, session: str, path: str | bytes, *, tar: bool = False, window: int = WINDOW_BYTES) -> Download:
         """The bytes of a file of a session, or with `tar` an archive of what is there."""
         params = {"session": session, "path": path, "tar": tar, "window": window}
         stream, answer = self._open_stream("file.download", params)
-        return Download(stream, answer.get("size"))
+        return Download(stream, read_answer("file.download", answer, FileDownloadOpened))
 
     def _open_stream(self, method: str, params: Mapping[str, Any]) -> tuple[Stream, dict[str, Any]]:
         with self._changed:

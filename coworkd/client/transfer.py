@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from coworkd.client.stream import Stream
+from coworkd.model.calls import FileDownloadOpened
 from coworkd.model.errors import CoworkError, InvalidState
 
 
@@ -40,10 +41,15 @@ def send_upload(stream: Stream, data: bytes | Iterable[bytes]) -> int:
 
 
 class Download:
-    """The bytes of a file, or of an archive, as they come; `size` is the file's, None of an archive. Use it in a `with`."""
+    """The bytes of a file, or of an archive, as they come. Use it in a `with`.
 
-    def __init__(self, stream: Stream, size: int | None) -> None:
-        self.size = size
+    `size`, `mode` and `mtime_ns` are the file's, None of an archive.
+    """
+
+    def __init__(self, stream: Stream, opened: FileDownloadOpened) -> None:
+        self.size = opened.size
+        self.mode = opened.mode
+        self.mtime_ns = opened.mtime_ns
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:

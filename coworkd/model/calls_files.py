@@ -115,6 +115,8 @@ class FileUpload(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     path: OsBytes
     tar: bool = False
     mode: int = 0o644
+    mtime_ns: int | None = None
+    """The file's time of change; None is now."""
     size: int | None = None
     """What is to come, where it is known: a disk that is too small is told before the first byte."""
 
@@ -135,4 +137,6 @@ class FileDownload(Params, frozen=True, kw_only=True, forbid_unknown_fields=True
 class FileDownloadOpened(Answer, frozen=True, kw_only=True):
     stream: str
     size: int | None
-    """In bytes; None of an archive."""
+    """In bytes; None of an archive, as the others are."""
+    mode: int | None = None
+    mtime_ns: int | None = None

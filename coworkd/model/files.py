@@ -148,6 +148,7 @@ class Upload(Struct, frozen=True, kw_only=True, tag="upload"):
     path: bytes
     tar: bool
     mode: int
+    mtime_ns: int | None
     size: int | None
     home: bytes
 
@@ -161,8 +162,12 @@ class Download(Struct, frozen=True, kw_only=True, tag="download"):
 
 
 class DownloadBegun(Struct, frozen=True, kw_only=True, tag="begun"):
+    """Of an archive nothing is known beforehand."""
+
     id: int
-    size: int | None
+    size: int | None = None
+    mode: int | None = None
+    mtime_ns: int | None = None
 
 
 class FileFault(Struct, frozen=True, kw_only=True, tag="fault"):
@@ -187,7 +192,7 @@ class Moved(Struct, frozen=True, kw_only=True, tag="moved"):
     """The transfer is over: of an upload, all of it stands. `left_out` names some of the `omitted` entries that a download has not."""
 
     entries: int
-    bytes: int
+    size: int
     atomic: bool = True
     omitted: int = 0
     left_out: tuple[bytes, ...] = ()

@@ -181,9 +181,19 @@ class Files:
         _check_mode(params.mode)
         if params.size is not None:
             _check_number("size", params.size, _OFFSET_LIMIT)
+        if params.mtime_ns is not None:
+            _check_number("mtime_ns", params.mtime_ns, _OFFSET_LIMIT)
         with self._streams.reserve(link) as place:
             view, path = await self._open(params.session, params.path)
-            request = words.Upload(id=0, path=path, tar=params.tar, mode=params.mode, size=params.size, home=view.home)
+            request = words.Upload(
+                id=0,
+                path=path,
+                tar=params.tar,
+                mode=params.mode,
+                mtime_ns=params.mtime_ns,
+                size=params.size,
+                home=view.home,
+            )
             about = {"tar": params.tar, "size": params.size, "stream": place.name}
             await self._transfer("file.upload", request, view, link, place, about)
             return calls.FileUploadOpened(stream=place.name)
@@ -195,7 +205,10 @@ class Files:
             request = words.Download(id=0, path=path, tar=params.tar)
             about = {"tar": params.tar, "stream": place.name}
             answer = await self._transfer("file.download", request, view, link, place, about, params.window)
-            return calls.FileDownloadOpened(stream=place.name, size=expect(answer, words.DownloadBegun).size)
+            begun = expect(answer, words.DownloadBegun)
+            return calls.FileDownloadOpened(
+                stream=place.name, size=begun.size, mode=begun.mode, mtime_ns=begun.mtime_ns
+            )
 
     async def _transfer(
         self,

@@ -88,9 +88,7 @@ class _Worker:
         sockets = files_transfer.Sockets(socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]))
         try:
             if not self._transfers.acquire(blocking=False):
-                raise Refused(
-                    "transfers", f"the session has {words.TRANSFERS_PER_WORKER} transfers under way"
-                )
+                raise Refused("transfers", f"the session has {words.TRANSFERS_PER_WORKER} transfers under way")
             try:
                 transfer = files_transfer.begin(request)
             except BaseException:
@@ -107,7 +105,7 @@ class _Worker:
                 self._transfers.release()
 
         if isinstance(transfer, (files_transfer.DownloadFile, files_transfer.DownloadTree)):
-            return words.DownloadBegun(id=request.id, size=transfer.size), run
+            return transfer.begun, run
         return words.FileDone(id=request.id), run
 
     def _answer(self, answer: words.FromWorker) -> None:

@@ -68,6 +68,7 @@ class UploadFile:
 
     def __init__(self, request: words.Upload) -> None:
         """Raises `OSError`, `Refused`."""
+        self._mtime_ns = request.mtime_ns
         self._file = Replacement(request.path, mode=request.mode, create="auto", home=request.home)
         try:
             _refuse_too_big(self._file.fd, request.size)
@@ -84,8 +85,10 @@ class UploadFile:
                 received += count
             sockets.finish_of(received)
             os.ftruncate(file.fd, received)
+            if self._mtime_ns is not None:
+                os.utime(file.fd, ns=(self._mtime_ns, self._mtime_ns))
             file.commit()
-            return words.Moved(entries=1, bytes=received, atomic=file.atomic)
+            return words.Moved(entries=1, size=received, atomic=file.atomic)
 
     def close(self) -> None:
         self._file.close()
@@ -120,7 +123,7 @@ class UploadTree:
                     received += count
                 sockets.finish_of(received)
                 unpack.finish()
-                return words.Moved(entries=unpack.entries, bytes=unpack.bytes)
+                return words.Moved(entries=unpack.entries, size=unpack.bytes)
         finally:
             self.close()
 
@@ -136,19 +139,22 @@ class DownloadFile:
     def __init__(self, request: words.Download) -> None:
         """Raises `OSError`, `Refused`."""
         self._fd = view.open_file(request.path, os.O_RDONLY)
-        self.size: int | None = os.fstat(self._fd).st_size
+        seen = os.fstat(self._fd)
+        self._size = seen.st_size
+        self.begun = words.DownloadBegun(
+            id=request.id, size=seen.st_size, mode=seen.st_mode & 0o777, mtime_ns=seen.st_mtime_ns
+        )
 
     def run(self, sockets: Sockets) -> words.Moved:
-        assert self.size is not None
         try:
-            sent = _send_file(sockets.stream, self._fd, self.size)
+            sent = _send_file(sockets.stream, self._fd, self._size)
         finally:
             self.close()
-        if sent < self.size:
+        if sent < self._size:
             raise Refused(
-                "shrunk", f"the file has become shorter while it was read: {sent} of {self.size} bytes were sent"
+                "shrunk", f"the file has become shorter while it was read: {sent} of {self._size} bytes were sent"
             )
-        return words.Moved(entries=1, bytes=sent)
+        return words.Moved(entries=1, size=sent)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -159,10 +165,9 @@ class DownloadFile:
 class DownloadTree:
     """A file or a tree becomes an archive, and that a stream."""
 
-    size: int | None = None
-
     def __init__(self, request: words.Download) -> None:
         """Raises `OSError`, `Refused`."""
+        self.begun = words.DownloadBegun(id=request.id)
         seen = view.open_path(request.path, os.O_PATH)
         try:
             is_directory = stat.S_ISDIR(os.fstat(seen).st_mode)
@@ -184,7 +189,7 @@ class DownloadTree:
         finally:
             self.close()
         told = tuple(b"%s: %s" % (path, why.encode()) for path, why in pack.left_out[: words.TOLD_LIMIT])
-        return words.Moved(entries=pack.entries, bytes=sent, omitted=pack.omitted, left_out=told)
+        return words.Moved(entries=pack.entries, size=sent, omitted=pack.omitted, left_out=told)
 
     def close(self) -> None:
         if self._directory >= 0:

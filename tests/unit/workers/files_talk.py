@@ -129,9 +129,17 @@ class Talk:
 
 
 def upload(
-    path: Path | bytes, *, tar: bool = False, mode: int = 0o644, size: int | None = None, home: Path = Path("/tmp")
+    path: Path | bytes,
+    *,
+    tar: bool = False,
+    mode: int = 0o644,
+    mtime_ns: int | None = None,
+    size: int | None = None,
+    home: Path = Path("/tmp"),
 ) -> words.Upload:
-    return words.Upload(id=0, path=os.fsencode(path), tar=tar, mode=mode, size=size, home=os.fsencode(home))
+    return words.Upload(
+        id=0, path=os.fsencode(path), tar=tar, mode=mode, mtime_ns=mtime_ns, size=size, home=os.fsencode(home)
+    )
 
 
 def write(
