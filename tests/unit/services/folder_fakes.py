@@ -73,8 +73,6 @@ class FakeMounts:
             raise Unavailable("the launcher is away; it is being started again")
         if self.unmount_fails is not None:
             raise self.unmount_fails
-        if name in self.busy and not lazy:
-            return UnmountedFolder(busy=True, leftovers=())
         busy = name in self.busy
         if busy and not lazy:
             return UnmountedFolder(busy=True, leftovers=("2 commands use it",))
