@@ -27,7 +27,6 @@ from coworkd.model.errors import (
     InvalidState,
     NotFound,
     PolicyDenied,
-    Unimplemented,
 )
 from coworkd.system import packet
 from tests.root.conftest import Daemon, running_daemon
@@ -408,8 +407,8 @@ BAD_FOLDERS: list[tuple[dict[str, Any], type[CoworkError]]] = [
     (folder("//tmp"), InvalidParams),
     (folder(""), InvalidParams),
     (folder("/tmp/a\0b"), InvalidParams),
-    (folder("/tmp", "rw"), Unimplemented),
-    (folder("/tmp", "staged"), Unimplemented),
+    (folder("/tmp", "rw"), PolicyDenied),  # coworkd's own directories lie in it here
+    ({**folder("/usr/bin/env", "staged"), "required": True}, InvalidState),
     (folder("/tmp", "wx"), InvalidParams),
     ({**folder("/tmp"), "name": "../x"}, InvalidParams),
     ({**folder("/tmp"), "name": ".."}, InvalidParams),

@@ -15,8 +15,8 @@ from coworkd.model.errors import (
 )
 from coworkd.services.session_records import RecordStore
 from coworkd.services.session_table import SessionTable
-from tests.unit.services.process_house import in_trio, settle
-from tests.unit.services.session_house import open_house, record
+from tests.unit.services.process_house import NOW, in_trio, settle
+from tests.unit.services.session_house import OwnHomes, open_house, record
 
 
 @in_trio
@@ -35,7 +35,7 @@ async def test_names_that_nobody_works_on_are_not_kept(tmp_path: Path) -> None:
 @in_trio
 async def test_what_is_on_disk_comes_first(tmp_path: Path) -> None:
     table = SessionTable(RecordStore(str(tmp_path / "state")))
-    await table.load()
+    await table.load(OwnHomes(str(tmp_path / "homes"), []), NOW)
     await table.keep(record())
     assert table.find("bob") == record()
     (tmp_path / "state" / "sessions").rename(tmp_path / "away")
@@ -47,7 +47,7 @@ async def test_what_is_on_disk_comes_first(tmp_path: Path) -> None:
 @in_trio
 async def test_a_session_that_is_half_made_or_half_gone_is_not_ready(tmp_path: Path) -> None:
     table = SessionTable(RecordStore(str(tmp_path / "state")))
-    await table.load()
+    await table.load(OwnHomes(str(tmp_path / "homes"), []), NOW)
     with pytest.raises(InvalidParams):
         table.find("../eve")
     with pytest.raises(NotFound):
