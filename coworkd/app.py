@@ -25,7 +25,7 @@ from coworkd.auditlog.rotation import RotationLimits
 from coworkd.bring_up import Connects, Ground, Mode
 from coworkd.config import Config
 from coworkd.model import calls
-from coworkd.model.errors import CoworkError, InvalidState
+from coworkd.model.errors import CoworkError
 from coworkd.model.ports import MountedFolder
 from coworkd.model.process import StreamName
 from coworkd.rpc.handlers.admin import admin_methods
@@ -64,6 +64,7 @@ from coworkd.services.session_home import Homes
 from coworkd.services.session_measuring import Measuring
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
+from coworkd.services.stages import Stages
 from coworkd.services.streams import Streams
 from coworkd.services.trust import Trust
 from coworkd.system.guest import read_bwrap_features, read_layout
@@ -142,10 +143,12 @@ class App:
             probe=config.network.probe,
             on_state=lambda reason: self.health.degrade("network", reason),
         )
+        self.stages = Stages(config.state_dir, launcher=self.launcher.folders, audit=self.audit, events=self.events)
         self.folders = self._make_folders()
         self.measuring = Measuring(self.launcher.folders)
         self.sessions = self._make_sessions()
         self.folders.attach(self.sessions)
+        self.stages.attach(self.folders, self.sessions)
         self.processes = self._make_processes()
         self.streams = Streams(encode=encode_stream_data)
         self.files = Files(
@@ -194,7 +197,7 @@ class App:
         config = self._config
         return Folders(
             launcher=self.launcher.folders,
-            stages=_NoStages(),
+            stages=self.stages,
             guard=_NoGuard(),
             rules=FolderRules(share_root=config.share_root, own_directories=(config.state_dir, config.sessions_dir)),
             journals=Journals(config.state_dir),
@@ -290,6 +293,7 @@ class App:
             await nursery.start(self.egress.serve)
         with self.health.stage("sessions"):
             await nursery.start(self.measuring.serve)
+            await nursery.start(self.stages.serve)
             await self.sessions.load()
         with self.health.stage("processes"):
             await nursery.start(self.processes.serve)
@@ -356,7 +360,7 @@ class App:
                 *link_methods(self.health, token=read_token(self._config.token_file)),
                 *admin_methods(self.health, self),
                 *session_methods(self.sessions),
-                *folder_methods(self.folders),
+                *folder_methods(self.folders, self.stages),
                 *egress_methods(self.egress),
                 *trust_methods(self.trust),
                 *file_methods(self.files),
@@ -420,16 +424,6 @@ class App:
 
     def _upstream(self) -> str:
         return self.policies.effective_nowait(None).profile.egress.upstream
-
-
-class _NoStages:
-    """Until there are stages: implements `ports.StagePort`."""
-
-    async def prepare(self, session: str, folder: str, source: tuple[bytes, bytes], /) -> bytes:
-        raise InvalidState("staged folders cannot be mounted yet")
-
-    async def forget(self, session: str, folder: str | None, /) -> None:
-        """There is none."""
 
 
 class _NoGuard:

@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from msgspec import Struct
 
 from coworkd.client.requests import run_request, start_request
-from coworkd.model import calls
+from coworkd.model import calls, calls_storage
 from coworkd.model.policy import Profile
 from coworkd.model.process import ExitRecord, ProcessInfo
 from coworkd.model.session import RemovedSession
@@ -51,6 +51,9 @@ FOLDER_MOUNT = Method("folder.mount", calls.FolderMount, calls.FolderAnswer)
 FOLDER_UNMOUNT = Method("folder.unmount", calls.FolderUnmount, calls.FolderUnmounted)
 FOLDER_SET_MODE = Method("folder.set_mode", calls.FolderSetMode, calls.FolderAnswer)
 FOLDER_LIST = Method("folder.list", calls.FolderList, calls.Folders)
+FOLDER_CHANGES = Method("folder.changes", calls.FolderChanges, calls.StagedChanges)
+FOLDER_COMMIT = Method("folder.commit", calls.FolderCommit, calls.FolderCommitted)
+FOLDER_DISCARD = Method("folder.discard", calls.FolderDiscard, calls.FolderDiscarded)
 
 PROCESS_RUN = Method("process.run", run_request, calls.ProcessRan)
 PROCESS_START = Method("process.start", start_request, calls.ProcessStarted)
@@ -101,6 +104,10 @@ STREAM_CLOSE = Method("stream.close", calls.StreamClose, calls.Empty)
 BRIDGE_OPEN = Method("bridge.open", calls.BridgeOpen, calls.BridgeOpened)
 BRIDGE_LIST = Method("bridge.list", calls.NoParams, calls.BridgeList)
 BRIDGE_CLOSE = Method("bridge.close", calls.BridgeClose, calls.Empty)
+
+STORAGE_USAGE = Method("storage.usage", calls.NoParams, calls_storage.StorageUsage)
+STORAGE_TRIM = Method("storage.trim", calls_storage.StorageTrim, calls_storage.StorageTrimmed)
+STORAGE_GROW = Method("storage.grow", calls_storage.StorageGrow, calls_storage.StorageGrown)
 
 
 def all_methods() -> dict[str, Method[..., Any]]:

@@ -149,6 +149,9 @@ class Client:
     folder_unmount = _Verb(methods.FOLDER_UNMOUNT)
     folder_set_mode = _Verb(methods.FOLDER_SET_MODE)
     folder_list = _Verb(methods.FOLDER_LIST)
+    folder_changes = _Verb(methods.FOLDER_CHANGES)
+    folder_commit = _Verb(methods.FOLDER_COMMIT)
+    folder_discard = _Verb(methods.FOLDER_DISCARD)
     process_detach = _Verb(methods.PROCESS_DETACH)
     process_write_stdin = _Verb(methods.PROCESS_WRITE_STDIN)
     process_close_stdin = _Verb(methods.PROCESS_CLOSE_STDIN)
@@ -186,6 +189,9 @@ class Client:
     bridge_open = _Verb(methods.BRIDGE_OPEN)
     bridge_list = _Verb(methods.BRIDGE_LIST)
     bridge_close = _Verb(methods.BRIDGE_CLOSE)
+    storage_usage = _Verb(methods.STORAGE_USAGE)
+    storage_trim = _Verb(methods.STORAGE_TRIM)
+    storage_grow = _Verb(methods.STORAGE_GROW)
 
     # -- commands
 

@@ -57,7 +57,9 @@ def take_baseline(
 
 def _write(stage_fd: int, records: list[bytes], complete: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open("baseline.new", flags, 0o600, dir_fd=stage_fd)
+    # A name of its own: an earlier worker that was given up may still be writing.
+    fresh = f"baseline.{os.getpid()}"
+    fd = os.open(fresh, flags, 0o600, dir_fd=stage_fd)
     with open(fd, "wb", buffering=1 << 20) as file:
         file.write(_MAGIC + _HEAD.pack(complete, len(records)))
         offset = len(_MAGIC) + _HEAD.size + len(records) * _OFFSET.size
@@ -67,7 +69,7 @@ def _write(stage_fd: int, records: list[bytes], complete: bool) -> None:
         file.writelines(records)
         file.flush()
         os.fsync(fd)
-    os.rename("baseline.new", "baseline", src_dir_fd=stage_fd, dst_dir_fd=stage_fd)
+    os.rename(fresh, "baseline", src_dir_fd=stage_fd, dst_dir_fd=stage_fd)
     os.fsync(stage_fd)
 
 

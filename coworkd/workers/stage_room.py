@@ -61,8 +61,8 @@ def make_stage(place: StagePlace, *, uid: int, gid: int, now: Callable[[], int])
         fresh = not _holds(stage, "upper")
         about = _read_about(stage)
         if fresh or about is None:
-            for name in ("baseline", "since"):
-                if _is_there(stage, name):
+            for name in os.listdir(stage):
+                if name == "since" or name.startswith("baseline"):
                     os.unlink(name, dir_fd=stage)
             about = About(format=1, id=about.id if about else secrets.token_hex(8), began_ns=now())
             _replace(stage, "about", msgspec.json.encode(about))
@@ -89,6 +89,15 @@ def open_source(place: StagePlace) -> int:
         return open_beneath(root, b"" if place.source == b"." else place.source, DIRECTORY)
     finally:
         os.close(root)
+
+
+def is_made(stage: bytes) -> bool:
+    """Whether there is a stage that an overlay may have been laid over. Raises `OSError`."""
+    try:
+        os.stat(os.path.join(stage, b"about"))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def has_intent(stage: bytes) -> bool:

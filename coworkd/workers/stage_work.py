@@ -42,7 +42,7 @@ from coworkd.workers.stage_conflicts import conflict_of
 from coworkd.workers.stage_diff import NoDiff, make_diff
 from coworkd.workers.stage_entries import kind_of, walk_key
 from coworkd.workers.stage_renames import find_renames
-from coworkd.workers.stage_room import Stage, has_intent, make_stage, wait_for_tick
+from coworkd.workers.stage_room import Stage, has_intent, is_made, make_stage, wait_for_tick
 
 PAGE_LIMIT = 2000
 RESULT_LIMIT = 2000
@@ -69,6 +69,8 @@ class _Work:
         self._prefix = xattr_prefix
 
     def answer(self, request: ToStage) -> StageAnswer:
+        if isinstance(request, (ListStaged, CommitStaged, DiscardStaged)) and not is_made(request.place.stage):
+            return self._answer_nothing(request)
         if isinstance(request, PrepareStage):
             return self._prepare(request)
         if isinstance(request, TakeBaseline):
@@ -82,6 +84,14 @@ class _Work:
         if isinstance(request, DiscardStaged):
             return self._discard(request)
         return self._forget(request)
+
+    def _answer_nothing(self, request: ListStaged | CommitStaged | DiscardStaged) -> StageAnswer:
+        """Of a folder that no session has seen yet."""
+        if isinstance(request, ListStaged):
+            return StagedListed(id=request.id, changes=(), total=0, more=False)
+        if isinstance(request, DiscardStaged):
+            return StageDiscarded(id=request.id, discarded=0)
+        return _tell(request.id, [_idle(path) for path in request.paths or ()])
 
     def _open(self, place: StagePlace) -> Stage:
         return Stage(place, xattr_prefix=self._prefix)
@@ -170,7 +180,7 @@ class _Work:
             else:
                 unsettled = [change.path for change in find_changes(stage, Selection(None), self._step)]
             clear_settled(stage, unsettled, self._step)
-        results += [PathResult(path=path, state="skipped", reason="nothing has changed there") for path in asked]
+        results += [_idle(path) for path in asked]
         return _tell(request.id, results)
 
     def _chosen(self, stage: Stage, paths: Sequence[bytes] | None) -> tuple[list[Change], list[bytes]]:
@@ -205,6 +215,10 @@ class _Work:
 
     def _forget(self, request: ForgetStage) -> StageForgotten:
         return StageForgotten(id=request.id, freed_bytes=remove_tree(os.fsdecode(request.path)))
+
+
+def _idle(path: bytes) -> PathResult:
+    return PathResult(path=path, state="skipped", reason="nothing has changed there")
 
 
 def _tell(number: int, results: Iterable[PathResult]) -> StageCommitted:

@@ -69,6 +69,16 @@ class FoldersApi(Protocol):
     async def list(self, params: calls.FolderList, /) -> calls.Folders: ...
 
 
+class StagesApi(Protocol):
+    """What staged folders hold back."""
+
+    async def changes(self, params: calls.FolderChanges, /) -> calls.StagedChanges: ...
+
+    async def commit(self, params: calls.FolderCommit, /) -> calls.FolderCommitted: ...
+
+    async def discard(self, params: calls.FolderDiscard, /) -> calls.FolderDiscarded: ...
+
+
 class ProcessesApi(Protocol):
     """Processes."""
 
