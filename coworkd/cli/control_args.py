@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from coworkd import __version__
 from coworkd.cli.control_args_copy import add_copy
 from coworkd.cli.control_args_folders import add_folders
+from coworkd.cli.control_args_storage import add_storage
 from coworkd.cli.control_parser import RUN_FAILURE_STATUS, Parser
 from coworkd.cli.control_parser import add_command as _add
 
@@ -80,6 +81,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_processes(commands)
     _add_sessions(commands)
     add_folders(commands)
+    add_storage(commands)
     add_copy(commands)
     _add_egress(commands)
     _add_forward(commands)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from coworkd.model.ports import AuditPort, EventPort
 from coworkd.services.storage_disk import DiskPort
 from coworkd.services.storage_mount import Facts, Problem, judge, look
 from coworkd.services.storage_quota import ProjectQuota
+from coworkd.services.storage_reports import keep_report
 from coworkd.services.storage_reserve import Reserve
 from coworkd.services.storage_room import Room, next_mark, read_room
 
@@ -59,6 +61,7 @@ class Storage:
         events: EventPort,
         on_state: Callable[[str | None], None],
         look: Callable[..., Facts] = look,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_state` is told what is wrong, or what limits, or None."""
         self._config = config
@@ -68,6 +71,7 @@ class Storage:
         self._events = events
         self._on_state = on_state
         self._looking = look
+        self._clock = clock
         self._thread = trio.CapacityLimiter(1)
         self._audit: AuditPort | None = None
         self._on_back: Callable[[str], None] = lambda reason: None
@@ -76,6 +80,7 @@ class Storage:
         self._brought_up: disk.BroughtUp | None = None
         self._unrecorded: list[dict[str, Any]] = []
         self._freed_bytes = 0
+        self._was_away = False
         self._look_soon = trio.Event()
         self.reserve = Reserve(state_dir)
         self.quota = ProjectQuota(sessions_dir, is_counted=lambda: self.project_quota)
@@ -93,6 +98,7 @@ class Storage:
         if self._config.kind != "directory":
             await self._mount(self._ask())
         await trio.to_thread.run_sync(self._make_state_dir)
+        await self._keep_report()
         await trio.to_thread.run_sync(self.reserve.refill)
         self._tell()
 
@@ -131,6 +137,17 @@ class Storage:
         if up.reason:
             self.notes = (up.reason,)
         await self._disk.own(self._sessions_dir)
+
+    async def _keep_report(self) -> None:
+        up = self._brought_up
+        if up is None or not up.report:
+            return
+        _log.warning("what e2fsck said of %s:\n%s", self.device, up.report)
+        keep = partial(keep_report, self._state_dir, up.report, at=self._clock())
+        try:
+            _log.warning("kept in %s", await trio.to_thread.run_sync(keep))
+        except OSError as error:
+            _log.error("what e2fsck said cannot be kept: %s", error)
 
     def _make_state_dir(self) -> None:
         try:
@@ -251,7 +268,9 @@ class Storage:
         except CoworkError as error:
             _log.debug("whether the disk is back is not known: %s", error.message)
             return
-        if found.found:
+        self._was_away = self._was_away or not found.found
+        # What was refused when coworkd came up, and is no other since, would be refused again and again.
+        if found.found and (self._was_away or self.state == "degraded"):
             self._on_back(f"the session disk is back: {found.detail}")
 
     # -- verbs --------------------------------------------------------------------------------------------------
@@ -276,6 +295,7 @@ class Storage:
 
     async def usage(self) -> calls.StorageUsage:
         """What there is and what is left. Raises `DiskFailed` where the disk does not tell."""
+        self.look_soon()
         try:
             room = await trio.to_thread.run_sync(read_room, self._sessions_dir, abandon_on_cancel=True)
         except OSError as error:
