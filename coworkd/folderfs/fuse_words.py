@@ -3,8 +3,8 @@
 Rules
 - A request is one read: a header of 40 bytes, the opcode's fixed words, then names, each ended by a zero byte, or data.
 - Any bytes give a `Request` or raise `ProtocolError`; its `unique` is 0 where not even the header could be read.
-- Names of files are single components: no slash, neither `.` nor `..`, at most 255 bytes. What an extended attribute is called and where a
-  symbolic link points are strings that may be anything but empty.
+- Names of files are single components: no slash, neither `.` nor `..`; how long they may be the source says. What an extended attribute
+  is called and where a symbolic link points are strings that may be anything but empty.
 - Everything is in the machine's own byte order. Versions 7.31 and up, whose structures only grew at their ends.
 
 It does no input or output. Sources: the kernel's include/uapi/linux/fuse.h, Documentation/filesystems/fuse.rst.
@@ -158,9 +158,6 @@ _SHAPES: dict[int, tuple[struct.Struct, int, bool]] = {
     Op.TMPFILE: (struct.Struct("=IIII"), 0, False),
 }
 _STRINGS_OF_ANY_KIND = frozenset({Op.SETXATTR, Op.GETXATTR, Op.REMOVEXATTR})
-_NAMES = frozenset(
-    {Op.LOOKUP, Op.MKNOD, Op.MKDIR, Op.UNLINK, Op.RMDIR, Op.RENAME, Op.RENAME2, Op.LINK, Op.CREATE, Op.SYMLINK}
-)
 _FORGET_ONE = struct.Struct("=QQ")
 _NO_NAMES: tuple[bytes, ...] = ()
 _NO_DATA = memoryview(b"")
@@ -219,7 +216,7 @@ def _parse_strings(opcode: int, unique: int, data: memoryview, count: int, start
         if (opcode == Op.SYMLINK and number == 1) or opcode in _STRINGS_OF_ANY_KIND:
             if not name:
                 raise ProtocolError(unique, f"opcode {opcode} comes with an empty string")
-        elif name in _DOTS or len(name) > NAME_BYTES or b"/" in name:
+        elif name in _DOTS or b"/" in name:
             raise ProtocolError(unique, f"opcode {opcode} names {name!r}, which is no single name")
     return strings, start + sum(map(len, strings)) + count
 

@@ -167,7 +167,7 @@ class JournaledNames:
     def _load(self, fd: int) -> None:
         with contextlib.suppress(OSError):  # ENXIO: a file without data
             self._start = os.lseek(fd, 0, os.SEEK_DATA) // BLOCK_BYTES * BLOCK_BYTES
-            data = _read_from(fd, self._start)
+            data = _read_from(fd, self._start, os.stat(fd).st_size - self._start)
             self.names, read = parse_journal(data, self.names)
             self._end = self._start + read
         with contextlib.suppress(OSError):
@@ -222,9 +222,10 @@ class JournaledNames:
                 file_calls.fallocate(self._fd, mode, 0, begin)
 
 
-def _read_from(fd: int, offset: int) -> bytes:
+def _read_from(fd: int, offset: int, length: int) -> bytes:
     pieces = []
-    while piece := os.pread(fd, _READ_BYTES, offset):
+    while length > 0 and (piece := os.pread(fd, min(length, _READ_BYTES), offset)):
         pieces.append(piece)
         offset += len(piece)
+        length -= len(piece)
     return b"".join(pieces)
