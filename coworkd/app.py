@@ -26,9 +26,9 @@ from coworkd.bring_up import Connects, Ground, Mode
 from coworkd.config import Config
 from coworkd.model import calls
 from coworkd.model.errors import CoworkError
-from coworkd.model.ports import MountedFolder
 from coworkd.model.process import StreamName
 from coworkd.rpc.handlers.admin import admin_methods
+from coworkd.rpc.handlers.approvals import approval_methods
 from coworkd.rpc.handlers.audit import audit_methods
 from coworkd.rpc.handlers.egress import egress_methods
 from coworkd.rpc.handlers.events import event_methods
@@ -38,6 +38,7 @@ from coworkd.rpc.handlers.link import link_methods
 from coworkd.rpc.handlers.policy import policy_methods
 from coworkd.rpc.handlers.process import process_methods
 from coworkd.rpc.handlers.session import session_methods
+from coworkd.rpc.handlers.session_disk import session_disk_methods
 from coworkd.rpc.handlers.storage import storage_methods
 from coworkd.rpc.handlers.streams import bridge_methods, stream_methods
 from coworkd.rpc.handlers.trust import trust_methods
@@ -45,6 +46,8 @@ from coworkd.rpc.methods import MethodTable
 from coworkd.rpc.server import Server
 from coworkd.rpc.stream_data import encode_stream_data
 from coworkd.sandbox.compose import composer
+from coworkd.services.activity import Activity
+from coworkd.services.approvals import Approvals
 from coworkd.services.audit import AuditLog
 from coworkd.services.bridges import Bridges
 from coworkd.services.bridges_ends import Ends
@@ -54,14 +57,19 @@ from coworkd.services.folders import Folders
 from coworkd.services.folders_journals import Journals
 from coworkd.services.folders_judging import FolderRules
 from coworkd.services.forwards import Forwards
+from coworkd.services.guarding import Guarding
+from coworkd.services.guarding_callers import Callers
+from coworkd.services.guarding_trees import Trees
 from coworkd.services.health import Sources
 from coworkd.services.launching import Connect
 from coworkd.services.logs import LogService
 from coworkd.services.network import Network
 from coworkd.services.policies import PolicyStore
 from coworkd.services.processes import Processes, ProcessLimits, fit_descriptors
+from coworkd.services.session_disk import SessionDisk
 from coworkd.services.session_home import Homes
 from coworkd.services.session_measuring import Measuring
+from coworkd.services.session_quota import ProjectQuota
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
 from coworkd.services.stages import Stages
@@ -144,12 +152,27 @@ class App:
             on_state=lambda reason: self.health.degrade("network", reason),
         )
         self.stages = Stages(config.state_dir, launcher=self.launcher.folders, audit=self.audit, events=self.events)
+        self.approvals = Approvals(audit=self.audit, events=self.events, timeout_s=config.approvals.timeout_s)
+        self.guarding = self._make_guarding()
         self.folders = self._make_folders()
         self.measuring = Measuring(self.launcher.folders)
+        self.quota = ProjectQuota(config.sessions_dir, is_there=lambda: self.storage.project_quota)
         self.sessions = self._make_sessions()
+        self.session_disk = SessionDisk(
+            self.sessions,
+            retention=config.retention,
+            measuring=self.measuring,
+            policies=self.policies,
+            quota=self.quota,
+            stages=self.stages,
+            storage=self.storage,
+            audit=self.audit,
+            events=self.events,
+        )
         self.folders.attach(self.sessions)
         self.stages.attach(self.folders, self.sessions)
         self.processes = self._make_processes()
+        self.guarding.attach(self.processes, self.folders.failed)
         self.streams = Streams(encode=encode_stream_data)
         self.files = Files(
             sessions=self.sessions, launcher=self.launcher.folders, audit=self.audit, streams=self.streams
@@ -178,6 +201,7 @@ class App:
                 reserve_bytes=limits.reserve_bytes,
             ),
             on_degraded=lambda reason: self.health.degrade("audit", reason),
+            more_room=self.storage.reserve.release,
         )
 
     def _make_egress(self, connect: Connect) -> Egress:
@@ -193,12 +217,23 @@ class App:
             on_state=lambda reason: self.health.degrade("egress", reason),
         )
 
+    def _make_guarding(self) -> Guarding:
+        callers = Callers()
+        activity = Activity(audit=self.audit, events=self.events)
+        trees = Trees(
+            launcher=self.launcher.folders,
+            activity=activity,
+            callers=callers,
+            on_state=lambda reason: self.health.degrade("activity", reason),
+        )
+        return Guarding(approvals=self.approvals, activity=activity, trees=trees, callers=callers, events=self.events)
+
     def _make_folders(self) -> Folders:
         config = self._config
         return Folders(
             launcher=self.launcher.folders,
             stages=self.stages,
-            guard=_NoGuard(),
+            guard=self.guarding,
             rules=FolderRules(share_root=config.share_root, own_directories=(config.state_dir, config.sessions_dir)),
             journals=Journals(config.state_dir),
             audit=self.audit,
@@ -212,6 +247,7 @@ class App:
                 self._config.sessions_dir,
                 with_accounts=self._mode == "serve",
                 skeleton=self._config.skeleton,
+                quota=self.quota,
                 on_accounts=lambda reason: self.health.degrade("accounts", reason),
             ),
             layout=self.layout,
@@ -294,11 +330,13 @@ class App:
         with self.health.stage("sessions"):
             await nursery.start(self.measuring.serve)
             await nursery.start(self.stages.serve)
+            await nursery.start(self.guarding.serve)
             await self.sessions.load()
         with self.health.stage("processes"):
             await nursery.start(self.processes.serve)
             # After the processes: a deletion that goes on has to know the commands the launcher kept.
             await nursery.start(self.sessions.serve)
+            await nursery.start(self.session_disk.serve)
             await self.sessions.reopen()
             await self.egress.stop_others()
         with self.health.stage("bridges"):
@@ -337,8 +375,6 @@ class App:
         try:
             await self.audit.record("daemon.stop", {"reason": self._ending.reason, "processes": running})
         except CoworkError as error:
-            if not self._ending.again:
-                raise
             _log.error("the end of this coworkd is not recorded: %s", error.message)
 
     def _ends(self) -> tuple[Callable[[], Awaitable[None]], ...]:
@@ -360,7 +396,9 @@ class App:
                 *link_methods(self.health, token=read_token(self._config.token_file)),
                 *admin_methods(self.health, self),
                 *session_methods(self.sessions),
+                *session_disk_methods(self.session_disk.meter, self.session_disk.pruning, self.session_disk.retention),
                 *folder_methods(self.folders, self.stages),
+                *approval_methods(self.approvals),
                 *egress_methods(self.egress),
                 *trust_methods(self.trust),
                 *file_methods(self.files),
@@ -424,20 +462,6 @@ class App:
 
     def _upstream(self) -> str:
         return self.policies.effective_nowait(None).profile.egress.upstream
-
-
-class _NoGuard:
-    """Until there is a guard: implements `ports.GuardPort`; the rule of the mount holds."""
-
-    async def watch(self, session: str, folder: str, mounted: MountedFolder, source: bytes, mode: str, /) -> None:
-        if mounted.socket is not None:
-            os.close(mounted.socket)
-
-    async def set_mode(self, session: str, folder: str, mode: str, ask: bool, /) -> None:
-        """Nobody is there to be told."""
-
-    def unwatch(self, session: str, folder: str, /) -> None:
-        """Nobody watches."""
 
 
 def read_token(path: str) -> str | None:

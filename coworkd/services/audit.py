@@ -75,14 +75,17 @@ class AuditLog:
         clock: Callable[[], float] = time.time,
         on_degraded: Callable[[str | None], None] = lambda reason: None,
         disk: DiskCalls | None = None,
+        more_room: Callable[[], bool] = lambda: False,
     ) -> AuditLog:
         """Open or make the log in `directory` and record `audit.opened`. Blocking; a few milliseconds.
 
         `on_degraded` is called, in trio's thread, with a reason when recording goes on although something is wrong, and
         with None when that is over. Raises `InvalidState` when another process has the log, `DiskFailed` when the disk
-        refuses; nothing is left open then.
+        refuses; nothing is left open then. For `more_room`, called in a worker thread, see `AuditFiles`.
         """
-        files = AuditFiles(directory, boot_id=boot_id, limits=limits or RotationLimits(), disk=disk)
+        files = AuditFiles(
+            directory, boot_id=boot_id, limits=limits or RotationLimits(), disk=disk, more_room=more_room
+        )
         try:
             files.start(at=clock(), version=version)
         except BaseException:

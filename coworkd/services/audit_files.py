@@ -5,21 +5,23 @@ Layout and names: `auditlog.rotation`. Rules
   process, so nothing is left to clean up after kill -9.
 - `commit` returns only after fdatasync(2). Where a step fails, the file is cut back to what was durable before, so a
   record that was refused is not in the log; where the cut fails too, the next commit begins with it.
-- ENOSPC frees the reserve and tries once more; the reserve is taken back when there is room for `RESERVE_ROOM` of it.
+- Blocks for the records to come are allocated behind the end of the newest file: no full disk takes those. ENOSPC all the same frees
+  the reserve, then whatever `more_room` gives, and tries again; the reserve is taken back when there is room for `RESERVE_ROOM` of it.
 - At open a torn last line is cut off, and recorded. Complete lines that are no records are evidence: they stay, the log
   goes on in a new file that begins with `audit.damaged`, and `verify` goes on telling where.
 
 It does not judge records, and is not thread-safe: `services.audit` makes one call at a time.
 
-Sources: fsync(2), flock(2), posix_fallocate(3), open(2) O_NOFOLLOW.
+Sources: fsync(2), flock(2), posix_fallocate(3), fallocate(2) FALLOC_FL_KEEP_SIZE, open(2) O_NOFOLLOW.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from coworkd.auditlog.rotation import (
 )
 from coworkd.model.errors import DiskFailed, InvalidState
 from coworkd.services.audit_snapshot import Snapshot, find_end
+from coworkd.system import file_calls
 
 RESERVE_ROOM = 4
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -57,6 +60,10 @@ class DiskCalls:
     def posix_fallocate(self, fd: int, length: int) -> None:
         os.posix_fallocate(fd, 0, length)
 
+    def preallocate(self, fd: int, offset: int, length: int) -> None:
+        """Blocks behind the end of the file, which stays where it is."""
+        file_calls.fallocate(fd, file_calls.FALLOC_FL_KEEP_SIZE, offset, length)
+
     def free_bytes(self, fd: int) -> int:
         found = os.fstatvfs(fd)
         return found.f_bavail * found.f_frsize
@@ -73,8 +80,21 @@ class Entry(Struct, kw_only=True):
 class AuditFiles:
     """The open log. `head` is the newest durable record; `problems` says, part by part, what is wrong all the same."""
 
-    def __init__(self, directory: Path, *, boot_id: str, limits: RotationLimits, disk: DiskCalls | None = None) -> None:
-        """Lock `directory` (made where missing); `start` must follow. Raises `InvalidState`, `DiskFailed`."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        boot_id: str,
+        limits: RotationLimits,
+        disk: DiskCalls | None = None,
+        more_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Lock `directory` (made where missing); `start` must follow. Raises `InvalidState`, `DiskFailed`.
+
+        `more_room` gives up some of another reserve, and says whether there was any.
+        """
+        self._more_room = more_room
+        self._ahead = 0
         self._path = directory
         self._boot = boot_id
         self._limits = limits
@@ -141,17 +161,25 @@ class AuditFiles:
         try:
             self._append(entries)
         except OSError as error:
-            if error.errno not in _DISK_FULL or not self._free_reserve():
+            if error.errno not in _DISK_FULL or not (self._free_reserve() or self._more_room()):
                 raise self._failed("written", error) from error
             reason = f"the disk of {self._path} is full: recording goes on from a reserve; free some space"
             self.problems["reserve"] = reason
             note = admit("audit.degraded", {"reason": reason})
-            try:
-                self._append([*entries, Entry(at=at, kind="audit.degraded", fields=note)])
-            except OSError as again:
-                raise self._failed("written, nor on its reserve", again) from again
+            self._append_on_reserve([*entries, Entry(at=at, kind="audit.degraded", fields=note)])
         if self._limits.reserve_bytes and not self._reserved and self._room_again():
             self._take_reserve()
+
+    def _append_on_reserve(self, entries: Sequence[Entry]) -> None:
+        """Whoever filled the disk may take what was given up before we do: until it is written, or nothing is left to give."""
+        while True:
+            try:
+                self._append(entries)
+            except OSError as error:
+                if error.errno not in _DISK_FULL or not self._more_room():
+                    raise self._failed("written, nor on its reserve", error) from error
+            else:
+                return
 
     # -- the newest file ------------------------------------------------------------------------------------------
 
@@ -176,10 +204,21 @@ class AuditFiles:
         self._dirty = False
         self._size += len(data)
         self.head = head
+        self._allocate_ahead()
+
+    def _allocate_ahead(self) -> None:
+        step = self._limits.reserve_bytes
+        if step and self._size + step // 2 > self._ahead:
+            with contextlib.suppress(
+                OSError
+            ):  # the disk is full, or cannot do it; what is there already is used up first
+                self._disk.preallocate(self._fd, self._size, step)
+                self._ahead = self._size + step
 
     def _cut_back(self) -> None:
         """Undo a write that failed. The cut makes the last page dirty again, so a later fdatasync writes it anew."""
-        self._disk.ftruncate(self._fd, self._size)
+        self._disk.ftruncate(self._fd, self._size)  # which gives up what was allocated ahead
+        self._ahead = 0
         self._disk.fdatasync(self._fd)
         self._dirty = False
         self.problems.pop("write", None)
@@ -203,7 +242,7 @@ class AuditFiles:
         fd = self._open_file(name)
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._name, self._size = fd, name, os.fstat(fd).st_size
+        self._fd, self._name, self._size, self._ahead = fd, name, os.fstat(fd).st_size, 0
 
     def _names(self) -> list[str]:
         return log_files(os.listdir(self._directory))

@@ -189,10 +189,17 @@ class RecordStore:
             os.close(fd)
 
     def _write_with_reserve(self, new: str, data: bytes) -> None:
-        if self._reserve is None or not self._reserve.release():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        _log.warning("the session disk is full: its reserve was given up for a record")
-        _write_new(new, data)
+        """A step of it after the other: whoever filled the disk may be quicker to take one."""
+        while self._reserve is not None and self._reserve.release():
+            _log.warning("the session disk is full: some of its reserve was given up for a record")
+            try:
+                _write_new(new, data)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+            else:
+                return
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _make_spare(self) -> None:
         spare = self._path(_SPARE)

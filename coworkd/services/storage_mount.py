@@ -47,6 +47,7 @@ def look(mount_point: str, state_dir: str, *, is_mount: bool, sys: str = "/sys")
     """The facts of the disk at `mount_point`, or of the directory of that name; never raises."""
     mount: MountEntry | None = None
     size: int | None = None
+    room: Room | None = None
     try:
         if is_mount:
             mount = mounted_at(os.fsencode(mount_point), read_mounts())
@@ -60,7 +61,7 @@ def look(mount_point: str, state_dir: str, *, is_mount: bool, sys: str = "/sys")
             if error.errno not in FULL:  # that is told by the room there is
                 raise
     except OSError as error:
-        return Facts(mount=mount, device_bytes=size, room=None, error=error.strerror or str(error))
+        return Facts(mount=mount, device_bytes=size, room=room, error=error.strerror or str(error))
     return Facts(mount=mount, device_bytes=size, room=room)
 
 

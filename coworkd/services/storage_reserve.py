@@ -4,8 +4,9 @@ Layout: `STATE/reserve/`, 0700: `blocks` (allocated, never written) and empty fi
 as of bytes, and ext4 keeps none of those for anybody.
 
 Rules
-- `release` gives everything up at once; whoever met ENOSPC calls it, and tries again at once. `refill` takes it back when there is
-  room for several times as much, so that the two do not chase each other.
+- `release` gives up one small step; whoever met ENOSPC calls it and tries again, until it is written or nothing is left. All at once
+  would be a present to whoever fills the disk. `refill` takes it back when there is room for several times as much, so that the two
+  do not chase each other.
 - A reserve that cannot be had is told by `missing`, and is no error: the disk may be full already.
 
 Blocking, idempotent, and safe to call from several threads. Sources: posix_fallocate(3), statvfs(3).
@@ -22,6 +23,7 @@ from typing import TypeVar
 
 RESERVE_BYTES = 8 * 1024 * 1024
 RESERVE_INODES = 64
+STEP_BYTES = 16 * 1024
 ROOM = 4
 """How many times the reserve must be free before it is taken back."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -41,17 +43,28 @@ class Reserve:
         """Why there is no whole reserve; None while there is."""
 
     def release(self) -> bool:
-        """Give it up; whether there was anything to give. Raises nothing: a disk that fails gives nothing."""
+        """Give up a step of it: some blocks and an inode; whether there was anything to give. Raises nothing: a disk that fails
+        gives nothing.
+        """
         with self._lock:
-            given = False
-            for name in self._names:
+            given = self._shrink()
+            for name in self._names[1:]:
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(self._directory, name))
                     given = True
+                    break
             if given:
-                self.missing = "it was given up, because the disk is full"
-                self._sync()
+                self.missing = "some of it was given up, because the disk is full"
             return given
+
+    def _shrink(self) -> bool:
+        path = os.path.join(self._directory, _BLOCKS)
+        with contextlib.suppress(OSError):
+            held = os.stat(path, follow_symlinks=False).st_size
+            if held:
+                os.truncate(path, max(held - STEP_BYTES, 0))
+                return True
+        return False
 
     def refill(self) -> bool:
         """Take it, or take it back, where there is room for it; whether it is whole now. Raises nothing; see `missing`."""
@@ -73,13 +86,13 @@ class Reserve:
             return True
 
     def retry(self, call: Callable[[], _T]) -> _T:
-        """What `call` gives, tried once more without the reserve where the disk was full. Raises what `call` raises."""
-        try:
-            return call()
-        except OSError as error:
-            if error.errno not in FULL or not self.release():
-                raise
-            return call()
+        """What `call` gives, tried again with ever less of the reserve while the disk is full. Raises what `call` raises."""
+        while True:
+            try:
+                return call()
+            except OSError as error:
+                if error.errno not in FULL or not self.release():
+                    raise
 
     def _take(self, name: str) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

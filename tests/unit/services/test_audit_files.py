@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,14 @@ class FailingDisk(DiskCalls):
 
 
 @contextmanager
-def opened(directory: Path, *, limits: RotationLimits = SMALL, disk: DiskCalls | None = None) -> Iterator[AuditFiles]:
-    files = AuditFiles(directory, boot_id="boot", limits=limits, disk=disk or FailingDisk())
+def opened(
+    directory: Path,
+    *,
+    limits: RotationLimits = SMALL,
+    disk: DiskCalls | None = None,
+    more_room: Callable[[], bool] = lambda: False,
+) -> Iterator[AuditFiles]:
+    files = AuditFiles(directory, boot_id="boot", limits=limits, disk=disk or FailingDisk(), more_room=more_room)
     try:
         files.start(at=1.0, version="0")
         yield files
@@ -240,6 +246,43 @@ def test_a_disk_full_beyond_the_reserve_refuses_and_leaves_nothing(tmp_path: Pat
         commit(files, "d")
     assert judge(tmp_path).problem is None
     assert [record.get("session") for record in records(tmp_path)] == [None, "a", "d"]
+
+
+def test_what_is_given_up_is_asked_for_until_the_record_is_written(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    given: list[int] = []
+
+    def more_room() -> bool:
+        given.append(1)
+        disk.left += 100  # the rest of each step is taken by whoever filled the disk
+        return len(given) < 50
+
+    with opened(tmp_path, disk=disk, more_room=more_room) as files:
+        disk.left = 0
+        commit(files, "a")
+    assert 1 < len(given) < 50
+    assert kinds(tmp_path) == ["audit.opened", "session.pause", "audit.degraded"]
+    assert judge(tmp_path).problem is None
+
+
+def test_a_record_for_which_no_room_is_given_any_more_is_refused(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    steps = iter([True, True])
+    with opened(tmp_path, disk=disk, more_room=lambda: next(steps, False)) as files:
+        disk.left = 0
+        with pytest.raises(DiskFailed, match="nor on its reserve"):
+            commit(files, "a")
+    assert kinds(tmp_path) == ["audit.opened"]
+
+
+def test_blocks_for_the_records_to_come_are_there_before_them(tmp_path: Path) -> None:
+    limits = RotationLimits(reserve_bytes=256 * 1024)
+    with opened(tmp_path, limits=limits, disk=DiskCalls()) as files:
+        commit(files, "a")
+        (path,) = log_paths(tmp_path)
+        found = path.stat()
+        assert found.st_blocks * 512 >= 256 * 1024 > found.st_size
+    assert judge(tmp_path).problem is None
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])
