@@ -24,20 +24,17 @@ from typing import Any, NamedTuple
 from coworkd.launcher.errand import Errand, Report
 from coworkd.launcher.folder import Folder, FolderState, Server
 from coworkd.launcher.folder_place import FolderOverlay, FolderPlace
+from coworkd.launcher.folder_request import find_name_problem, find_problem
 from coworkd.launcher.folder_source import FolderSource
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.session import Session
 from coworkd.launcher.supervisor import Supervisor
 from coworkd.model import launch
-from coworkd.model.errors import InvalidParams
-from coworkd.model.names import parse_folder_name
 
 FOLDER_LIMIT = 512
 HUNG_LIMIT = 64
 """So many children may hang in the kernel, killed and not to be reaped, before another is made."""
 _PLACE_DEADLINE_S = 10.0
-_DEADLINES_S = (0.05, 60.0)
-"""The least and the most that a supervisor may ask for."""
 
 
 class Closing(NamedTuple):
@@ -172,7 +169,7 @@ class Folders:
 
     def _mount(self, request: launch.MountFolder, _: list[int]) -> None:
         session = self._sessions.get(request.session)
-        problem = _judge(request)
+        problem = find_problem(request)
         if session is None:
             self._supervisor.refuse(request.id, "session", errno.ESRCH, f"session {request.session!r} is not open")
             return
@@ -257,7 +254,7 @@ class Folders:
     # -- unmounting -----------------------------------------------------------------------------------------------
 
     def _unmount(self, request: launch.UnmountFolder, _: list[int]) -> None:
-        if request.session not in self._sessions or _judge_name(request.name) is not None:
+        if request.session not in self._sessions or find_name_problem(request.name) is not None:
             self._supervisor.send(launch.FolderUnmounted(id=request.id))
             return
         # Unknown or not, its place is looked at: the mount of a file system that has died may be left there.
@@ -385,40 +382,6 @@ class Folders:
         if end:
             server.end()
         self._leaving[server.errand.pid] = folder.request.session, server
-
-
-def _judge(request: launch.MountFolder) -> str | None:
-    """Why it cannot be asked for, or None."""
-    problem = _judge_name(request.name)
-    if problem is not None:
-        return problem
-    if not _is_absolute(request.root):
-        return "the root of folders is an absolute path"
-    if request.source != b"." and not _is_relative(request.source):
-        return "a source is relative to the root, without empty or dotted parts"
-    if request.mode == "staged" and not _is_absolute(request.stage):
-        return "a staged folder has the absolute path of its stage"
-    if request.journal and not _is_absolute(request.journal):
-        return "a journal has an absolute path"
-    if not _DEADLINES_S[0] <= request.deadline_s <= _DEADLINES_S[1]:
-        return f"a deadline is {_DEADLINES_S[0]} to {_DEADLINES_S[1]} s"
-    return None
-
-
-def _judge_name(name: str) -> str | None:
-    try:
-        parse_folder_name(name)
-    except InvalidParams as error:
-        return error.message
-    return None
-
-
-def _is_absolute(path: bytes) -> bool:
-    return path == b"/" or (path.startswith(b"/") and _is_relative(path[1:]))
-
-
-def _is_relative(path: bytes) -> bool:
-    return b"\0" not in path and all(part not in (b"", b".", b"..") for part in path.split(b"/"))
 
 
 def _close_all(fds: Iterable[int]) -> None:

@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coworkd.launcher import tree
+from coworkd.launcher.errand import ErrandError
+from coworkd.launcher.folder_request import find_problem
+from coworkd.launcher.folder_source import look_up
 from coworkd.launcher.link import SupervisorLink
 from coworkd.launcher.process import Process
 from coworkd.launcher.spawn import is_name
 from coworkd.launcher.status import StatusReader
 from coworkd.model.errors import START_STAGES, InvalidParams
-from coworkd.model.launch import Request, TreeFileBind
+from coworkd.model.launch import MountFolder, Request, TreeFileBind
 from coworkd.model.names import parse_folder_name, parse_process_id, parse_session_name
 from coworkd.services.folders_judging import parse_listening
 from coworkd.system.proc_connector import parse_event
@@ -31,7 +34,10 @@ plain = st.recursive(
     max_leaves=8,
 )
 tags = st.sampled_from(
-    ["spawn", "open_session", "make_socket", "close_session", "ping", "keep", "put_filter", "adopt", "signal"]
+    (
+        *("spawn", "open_session", "make_socket", "close_session", "ping", "keep", "put_filter", "adopt", "signal"),
+        *("mount_folder", "unmount_folder", "start_worker", "kill_worker", "own_mount"),
+    )
 )
 words = st.builds(
     lambda tag, rest: {**rest, "type": tag}, tags, st.dictionaries(st.text(max_size=9), plain, max_size=4)
@@ -132,6 +138,41 @@ def test_any_place_of_a_file_is_below_the_root_or_refused(parts: list[bytes], ma
         finally:
             os.close(root_fd)
         assert sorted(os.listdir(directory)) == ["file", "root"]
+
+
+@EXAMPLES
+@given(steps)
+def test_any_source_of_a_folder_is_below_its_root_or_refused(parts: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        root = os.path.join(directory, "root")
+        os.makedirs(os.path.join(root, "a", "a"))
+        for path in (os.path.join(directory, "file"), os.path.join(root, "file")):
+            os.close(os.open(path, os.O_CREAT))
+        os.symlink("../file", os.path.join(root, "link"))
+        os.symlink("..", os.path.join(root, "up"))
+        source = b"/".join(parts)
+        request = MountFolder(id=0, session="bob", name="x", root=os.fsencode(root), source=source, mode="ro")
+        try:
+            found, _ = look_up(request)
+        except (ErrandError, OSError, ValueError):
+            return
+        assert (os.readlink(f"/proc/self/fd/{found}") + "/").startswith(f"{root}/")
+        os.close(found)
+        if find_problem(request) is None:
+            assert parts == [b"."] or not {b"", b"..", b"."} & set(parts)
+
+
+@EXAMPLES
+@given(st.binary(max_size=60), texts, st.floats())
+def test_any_words_of_a_folder_are_a_request_or_a_problem(path: bytes, name: str, deadline_s: float) -> None:
+    request = MountFolder(
+        id=0, session="bob", name=name, root=b"/", source=path, mode="ro", journal=path, deadline_s=deadline_s
+    )
+    if find_problem(request) is None:
+        assert 0 < deadline_s <= 60
+        assert b"\0" not in path
+        assert b".." not in path.split(b"/")
+        assert "/" not in name
 
 
 @EXAMPLES

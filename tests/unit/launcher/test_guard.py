@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from coworkd.launcher import guard
 from coworkd.launcher.guard import end_orphans, stand_guard
 
 _WAIT_S = 10.0
@@ -56,6 +57,19 @@ def test_end_orphans_leaves_no_child() -> None:
         return sum(is_there(pid) for pid in pids)
 
     assert in_a_child(play) == 0
+
+
+def test_end_orphans_does_not_wait_for_ever_for_who_hangs_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_send", lambda pid, number: None)  # as good as unkillable
+
+    def play() -> int:
+        pid = sleeper()
+        end_orphans(limit_s=0.05)
+        left = is_there(pid)
+        os.kill(pid, signal.SIGKILL)
+        return 7 if left else 0
+
+    assert in_a_child(play) == 7
 
 
 @pytest.mark.parametrize(("how", "status"), [(lambda: os._exit(3), 3), (lambda: os.kill(os.getpid(), 9), 128 + 9)])

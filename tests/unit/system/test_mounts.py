@@ -38,6 +38,31 @@ def test_mount_setattr_maps_owners_by_a_namespace(monkeypatch: pytest.MonkeyPatc
     assert kernel.call == (442, (5, b"", 0x1000, struct.pack("=QQQQ", 0x100000, 0, 0, 8), 32))
 
 
+def test_a_file_system_is_made_word_by_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = os.memfd_create("context")
+    kernel = fake_syscalls(monkeypatch, context, 0, 0, 0, 12)
+    made = mounts.make_file_system("fuse", (("fd", "7"), ("allow_other", None)), attributes=mounts.MOUNT_ATTR_NOSUID)
+    assert made == 12
+    assert kernel.calls == [
+        (430, (b"fuse\0", 1)),
+        (431, (context, 1, b"fd\0", b"7\0", 0)),
+        (431, (context, 0, b"allow_other\0", None, 0)),
+        (431, (context, 6, None, None, 0)),
+        (432, (context, 1, 2)),
+    ]
+    assert not os.path.exists(f"/proc/self/fd/{context}")
+
+
+def test_a_file_system_that_cannot_be_made_says_so_in_the_kernels_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe2(os.O_NONBLOCK)
+    os.write(write, b"e overlay: no such layer\n")
+    fake_syscalls(monkeypatch, read, -errno.EINVAL)
+    with pytest.raises(OSError, match="overlay: no such layer") as caught:
+        mounts.make_file_system("overlay", (), attributes=0)
+    assert caught.value.errno == errno.EINVAL
+    os.close(write)
+
+
 def test_pivot_root_stacks_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = fake_syscalls(monkeypatch)
     mounts.pivot_root(b".", b".")

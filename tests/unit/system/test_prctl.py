@@ -34,7 +34,8 @@ def test_every_call_has_the_kernels_number(kernel: Prctl) -> None:
     prctl.set_pdeathsig(9)
     prctl.set_no_new_privs()
     prctl.set_child_subreaper()
-    assert kernel.calls == [(1, 9, 0, 0, 0), (38, 1, 0, 0, 0), (36, 1, 0, 0, 0)]
+    prctl.set_undumpable()
+    assert kernel.calls == [(1, 9, 0, 0, 0), (38, 1, 0, 0, 0), (36, 1, 0, 0, 0), (4, 0, 0, 0, 0)]
 
 
 def test_python_prctl_is_used_where_it_has_the_call(kernel: Prctl, monkeypatch: pytest.MonkeyPatch) -> None:
