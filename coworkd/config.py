@@ -81,6 +81,12 @@ class EgressConfig(Struct, frozen=True, kw_only=True):
     host: str = f"vsock://{_HOST_CID}:5006"
 
 
+class ApprovalsConfig(Struct, frozen=True, kw_only=True):
+    """`[approvals]`: how long a delete waits for somebody to answer; then it is refused."""
+
+    timeout_s: float = 120.0
+
+
 class StorageConfig(Struct, frozen=True, kw_only=True):
     """`[storage]`: where sessions live. `auto`: on the session disk if there is one, else in `sessions_dir` as it is, which is told."""
 
@@ -98,6 +104,18 @@ class StorageConfig(Struct, frozen=True, kw_only=True):
     """What sessions never get of a disk that is made new."""
     trim_s: float = 24 * 3600.0
     """How often the device is told what is free; 0: only when asked, and after deletes."""
+
+
+class RetentionConfig(Struct, frozen=True, kw_only=True):
+    """`[retention]`: sessions that go by themselves, the longest idle first; 0 turns a rule off. See `services.session_retention`."""
+
+    max_age_days: float = 0.0
+    max_sessions: int = 0
+    max_total_bytes: int = 0
+    announce_s: float = 3600.0
+    """How long before it goes it is said."""
+    dry_run: bool = False
+    """Nothing goes by itself, nothing is said; `session.retention` tells what would."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -126,8 +144,10 @@ class Config(Struct, frozen=True, kw_only=True):
     spool: SpoolConfig = SpoolConfig()
     finished: FinishedConfig = FinishedConfig()
     storage: StorageConfig = StorageConfig()
+    approvals: ApprovalsConfig = ApprovalsConfig()
     network: NetworkConfig = NetworkConfig()
     egress: EgressConfig = EgressConfig()
+    retention: RetentionConfig = RetentionConfig()
     bridges: tuple[BridgeSpec, ...] = ()
     allow_bridges: bool = False
     """Whether a link may open a bridge that listens inside a session: a way past its egress policy."""
@@ -173,8 +193,10 @@ def parse_config(data: bytes, *, file: str) -> Config:
         spool=SpoolConfig(**_section(values, "spool")),
         finished=FinishedConfig(**_section(values, "finished")),
         storage=StorageConfig(**_section(values, "storage")),
+        approvals=ApprovalsConfig(**_section(values, "approvals")),
         network=NetworkConfig(**_section(values, "network")),
         egress=EgressConfig(**_section(values, "egress")),
+        retention=RetentionConfig(**_section(values, "retention")),
         **{key: value for key, value in values.items() if "." not in key},
     )
     _check_audit_bounds(config.audit, given)
@@ -321,6 +343,7 @@ _SCHEMA: dict[str, Parser] = {
     "finished.keep_s": number(0, 10 * 365 * 24 * 3600),
     "finished.keep_count": integer(1, 1_000_000),
     "finished.keep_bytes": size(0, 1 << 40),
+    "approvals.timeout_s": number(1, 3600),
     "storage.kind": choice("auto", "disk", "loop", "directory"),
     "storage.label": _label,
     "storage.device": absolute_path,
@@ -331,4 +354,9 @@ _SCHEMA: dict[str, Parser] = {
     "storage.trim_s": number(0, 365 * 24 * 3600),
     "network.probe": _target,
     "egress.host": _host_uri,
+    "retention.max_age_days": number(0, 36500),
+    "retention.max_sessions": integer(0, 1_000_000),
+    "retention.max_total_bytes": size(0, 1 << 50),
+    "retention.announce_s": number(0, 30 * 24 * 3600),
+    "retention.dry_run": flag,
 }

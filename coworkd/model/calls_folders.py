@@ -158,7 +158,7 @@ class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One question that waits for a person: deletes of one command in one folder.
 
     `paths` are those that wait now and, of rm and its like, what the same command is about to delete; `count` is how many there are,
-    also those a message does not take.
+    also those a message does not take. The list may grow: `revision` says which state of it this is.
     """
 
     approval: str
@@ -171,6 +171,11 @@ class Approval(Struct, frozen=True, kw_only=True, omit_defaults=True):
     waiting: int
     asked_at: float
     expires_at: float
+    revision: int
+    more: bool = False
+    """There are more than were counted, below `trees`."""
+    trees: tuple[OsBytes, ...] = ()
+    """Directories that the command deletes with all that lies below them."""
     command: tuple[OsBytes, ...] = ()
 
 
@@ -183,6 +188,8 @@ class ApprovalAnswer(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=
 
     approval: str
     answer: Literal["once", "session", "deny"]
+    revision: int | None = None
+    """What was seen: `once` allows nothing that came later. Without it all that was told so far."""
 
 
 class ApprovalAnswered(Answer, frozen=True, kw_only=True):

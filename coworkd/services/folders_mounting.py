@@ -133,7 +133,8 @@ class Mounter:
         if grant.mode == "staged":
             stage = await self._stages.prepare(session, grant.name, (place.root, place.source))
         mounted = await self._ask(self._request(session, grant, place, stage, asks))
-        await self._guard.watch(session, grant.name, mounted, place.path, grant.mode)
+        changed_in = stage + b"/upper" if stage else place.path
+        await self._guard.watch(session, grant.name, mounted, changed_in, grant.mode)
         if mounted.mounted_as == "guarded":
             # One that stood already, from before a restart, may have another rule than was asked for now.
             await self._rule(session, grant, asks)

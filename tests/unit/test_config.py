@@ -60,6 +60,14 @@ loop_file = "/f"
 loop_size = "64M"
 reserve_percent = 2.5
 trim_s = 0
+[approvals]
+timeout_s = 30
+[retention]
+max_age_days = 30
+max_sessions = 100
+max_total_bytes = "1G"
+announce_s = 60
+dry_run = true
 [network]
 probe = "example.org:443"
 [egress]
@@ -78,6 +86,9 @@ host = "unix:///x/host.sock"
     assert (read.storage.reserve_percent, read.storage.trim_s) == (2.5, 0.0)
     assert (read.presets_file, read.network.probe) == ("/p", "example.org:443")
     assert (read.egress_socket, read.egress.host) == ("/e", "unix:///x/host.sock")
+    assert (read.retention.max_age_days, read.retention.max_sessions) == (30.0, 100)
+    assert (read.retention.max_total_bytes, read.retention.announce_s, read.retention.dry_run) == (1 << 30, 60.0, True)
+    assert read.approvals.timeout_s == 30.0
     assert read.allow_bridges
     assert (read.skeleton, read.share_root) == ("/k", "/r")
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]

@@ -79,6 +79,14 @@ class StagesApi(Protocol):
     async def discard(self, params: calls.FolderDiscard, /) -> calls.FolderDiscarded: ...
 
 
+class ApprovalsApi(Protocol):
+    """Deletes that wait for a person."""
+
+    async def list(self, params: calls.ApprovalList, /) -> calls.Approvals: ...
+
+    async def answer(self, params: calls.ApprovalAnswer, link: LinkPort, /) -> calls.ApprovalAnswered: ...
+
+
 class ProcessesApi(Protocol):
     """Processes."""
 
@@ -205,6 +213,24 @@ class BridgesApi(Protocol):
     async def list(self) -> calls.BridgeList: ...
 
     async def close(self, params: calls.BridgeClose, link: LinkPort, /) -> calls.Empty: ...
+
+
+class UsageApi(Protocol):
+    """What sessions take."""
+
+    async def usage(self, params: calls_storage.SessionUsageParams, /) -> calls_storage.SessionUsages: ...
+
+
+class PruneApi(Protocol):
+    """What can be had again."""
+
+    async def prune(self, params: calls_storage.SessionPrune, /) -> calls_storage.SessionPruned: ...
+
+
+class RetentionApi(Protocol):
+    """What goes by itself."""
+
+    async def retention(self, params: calls_storage.SessionRetention, /) -> calls_storage.SessionRetained: ...
 
 
 class StorageApi(Protocol):
