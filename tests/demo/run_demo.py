@@ -237,6 +237,50 @@ def refuse_writes(guest: Guest) -> None:
     )
 
 
+def guard_folder(guest: Guest) -> None:
+    """a folder with mode rw: the command saves and tidies up after itself, and cannot delete what was there before it"""
+    thesis = make_thesis(guest, "guarded")
+    guest.ctl("folder", "mount", SESSION, f"{thesis}:thesis:rw")
+    guest.run(
+        "sh",
+        "-c",
+        "cd mnt/thesis && cp thesis.txt .tmp && echo more >>.tmp && mv .tmp thesis.txt && touch lock && rm lock",
+    )
+    said = guest.run("rm", "-rf", "mnt/thesis/thesis.txt", "mnt/thesis/chapters", status=1)
+    check("Operation not permitted" in said, "rm failed for another reason than the rule")
+    check((thesis / "thesis.txt").read_text() == "one\nmore\n", "what was saved did not arrive")
+    check(sorted(os.listdir(thesis)) == ["chapters", "thesis.txt"], f"the folder holds {os.listdir(thesis)}")
+    guest.ctl("folder", "unmount", SESSION, "thesis")
+
+
+def stage_folder(guest: Guest) -> None:
+    """a folder with mode staged: every change is held back until its owner has looked at it and takes it"""
+    thesis = make_thesis(guest, "staged")
+    guest.ctl("folder", "mount", SESSION, f"{thesis}:draft:staged")
+    guest.run("sh", "-c", "cd mnt/draft && echo two >>thesis.txt && echo note >note && rm -r chapters")
+    check(
+        (thesis / "thesis.txt").read_text() == "one\n" and (thesis / "chapters").is_dir(),
+        "the folder itself has changed",
+    )
+    said = guest.ctl("changes", SESSION, "draft", "--diff", "thesis.txt")
+    check("+two" in said, "the difference is not shown")
+    guest.ctl("commit", SESSION, "draft", "thesis.txt", "note")
+    guest.ctl("discard", SESSION, "draft", "--yes")
+    check(
+        (thesis / "thesis.txt").read_text() == "one\ntwo\n" and (thesis / "note").exists(),
+        "what was committed did not arrive",
+    )
+    check((thesis / "chapters").is_dir(), "what was discarded was deleted")
+
+
+def make_thesis(guest: Guest, name: str) -> Path:
+    """A user's folder, the user being nobody's session."""
+    thesis = guest.files / name
+    (thesis / "chapters").mkdir(parents=True)
+    (thesis / "thesis.txt").write_text("one\n")
+    return thesis
+
+
 def leave_nothing(guest: Guest) -> None:
     """what a command leaves running ends with it, and a timeout ends the whole tree"""
     guest.run("sh", "-c", LEAVE_BEHIND)
@@ -275,6 +319,8 @@ STEPS: tuple[Callable[[Guest], None], ...] = (
     refuse_hosts,
     refuse_vsock,
     refuse_writes,
+    guard_folder,
+    stage_folder,
     leave_nothing,
     prove_log,
 )
