@@ -71,6 +71,8 @@ class Folders:
             launcher=launcher, stages=stages, guard=guard, rules=rules, journals=journals, events=events
         )
         self._live = self._mounter.live
+        self._away: set[str] = set()
+        """Sessions with a folder that is worked on, out of their sight, in their turn."""
         self._sessions: SessionFolders
 
     def attach(self, sessions: SessionFolders) -> None:
@@ -108,6 +110,8 @@ class Folders:
 
     def lacks(self, session: str, /) -> bool:
         """See `ports.FoldersPort`."""
+        if session in self._away:  # a command that starts now waits until its folder is back
+            return True
         return any(isinstance(each, Failing) and each.grant.required for each in self._live.look(session).values())
 
     async def unmount_all(self, session: str, /) -> None:
@@ -185,14 +189,18 @@ class Folders:
             place = self._rules.place(grant)
             policy = await turn.effective()
             stood = turn.is_open and self._live.standing(turn.record.name, name) is not None
-            if stood:
-                await self._take_away_idle(turn.record.name, name)
+            self._away.add(turn.record.name)
             try:
-                yield AwayFolder(record=turn.record, grant=grant, root=place.root, source=place.source)
-            finally:
                 if stood:
-                    with trio.CancelScope(shield=True):
-                        await self._mount(turn.record.name, (grant,), policy.profile)
+                    await self._take_away_idle(turn.record.name, name)
+                try:
+                    yield AwayFolder(record=turn.record, grant=grant, root=place.root, source=place.source)
+                finally:
+                    if stood:
+                        with trio.CancelScope(shield=True):
+                            await self._mount(turn.record.name, (grant,), policy.profile)
+            finally:
+                self._away.discard(turn.record.name)
 
     async def _take_away_idle(self, session: str, name: str) -> None:
         gone = await self._mounter.take_away(session, name, lazy=False)

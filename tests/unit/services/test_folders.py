@@ -451,6 +451,23 @@ async def test_a_launcher_that_is_away_is_no_folders_fault(tmp_path: Path) -> No
 
 
 @in_trio
+async def test_a_command_waits_for_a_folder_that_is_away(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("src", mode="staged")])
+        seen: list[dict[str, str]] = []
+
+        async def start() -> None:
+            await house.sessions.open("bob")
+            seen.append(house.launcher.mounts.of())
+
+        async with trio.open_nursery() as nursery, house.folders.away("bob", "src"):
+            nursery.start_soon(start)
+            await trio.testing.wait_all_tasks_blocked()
+            assert seen == []
+        assert seen == [{"src": "staged"}]
+
+
+@in_trio
 async def test_a_folder_is_away_while_its_stage_is_worked_on(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await house.ensure(folders=[folder("src", mode="staged")])
