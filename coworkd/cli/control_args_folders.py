@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from coworkd.cli.control_args_staged import add_staged
 from coworkd.cli.control_parser import Parser, add_command
 
 if TYPE_CHECKING:
@@ -35,3 +36,4 @@ def add_folders(commands: Subparsers) -> None:
         verbs, "list", "control_folders:list_all", "list the folders of a session, and how each stands"
     )
     listed.add_argument("session", metavar="SESSION")
+    add_staged(verbs)
