@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test unit root-test fuzz lint bench vectors man lock clean
+.PHONY: help setup setup-test demo test unit root-test soak fuzz lint bench vectors man lock clean
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -39,6 +39,10 @@ unit: setup-test ## run the tests that need no root: units and the house's rules
 
 root-test: setup-test root-or-sudo ## run the tests with real sandboxes, namespaces and mounts
 	@$(AS_ROOT) $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/root $(ARGS)
+
+soak: setup-test root-or-sudo ## cut the power 200 times and more, and come up again each time (COWORKD_POWER_CUTS, COWORKD_POWER_SEED)
+	@$(AS_ROOT) env COWORKD_POWER_CUTS=$${COWORKD_POWER_CUTS:-200} COWORKD_POWER_SEED=$${COWORKD_POWER_SEED:-0} \
+	    $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/root/test_power_cut.py $(ARGS)
 
 fuzz: setup-test ## run the property tests of every core
 	@$(PYTEST) tests/fuzz $(ARGS)
