@@ -1,6 +1,7 @@
 """The words between coworkd and its `stage` workers: what a staged folder holds back, and what becomes of it.
 
-A stage is one directory of the session disk, `STATE/stages/SESSION/FOLDER`, root's alone down to it:
+A stage is one directory of the session disk, `STATE/stages/SESSION/FOLDER/DIGEST`, root's alone down to it; the digest is of its source,
+and a folder that is unmounted keeps its stage for the next time:
 
     upper/      what the session changed, as overlayfs keeps it: the session's own files, whiteouts, opaque directories
     work/       overlayfs's own

@@ -47,6 +47,7 @@ from coworkd.model.stage import (
     TakeBaseline,
 )
 from coworkd.services.stages_workers import SourceSilent, StageWorkers
+from coworkd.system.sha256 import hex_digest
 
 PREPARE_S = 5.0
 QUIET_S = 60.0
@@ -165,7 +166,10 @@ class Stages:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _place(self, session: str, folder: str, root: bytes, source: bytes) -> StagePlace:
-        return StagePlace(stage=os.path.join(self._directory, session, folder).encode(), root=root, source=source)
+        """What was held back from one source says nothing about another that is mounted under the same name."""
+        of_source = hex_digest(os.path.join(root, source))[:16]
+        stage = os.path.join(self._directory, session, folder, of_source)
+        return StagePlace(stage=stage.encode(), root=root, source=source)
 
     def _look_up(self, session: str, name: str) -> StagePlace:
         return self._stage_of(self._folders.find(session, parse_folder_name(name)))
