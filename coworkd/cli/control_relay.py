@@ -2,7 +2,8 @@
 
 Rules
 - Output is written whole, also to a non-blocking terminal. A reader that is gone (EPIPE) ends the command.
-- Stdin is read in a thread and offered until it was taken; at its end the command's stdin is closed.
+- Stdin is read in a thread and offered until it was taken; at its end the command's stdin is closed. What is typed while it is diverted
+  is not the command's.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class StdinPump:
         self._close_at_end = close_at_end
         self._detached = detached
         self._stopped = threading.Event()
+        self._diverted: Callable[[bytes], None] | None = None
         self._thread = threading.Thread(target=self.pump, daemon=True)
 
     def start(self) -> None:
@@ -81,6 +83,10 @@ class StdinPump:
 
     def stop(self) -> None:
         self._stopped.set()
+
+    def divert(self, take: Callable[[bytes], None] | None) -> None:
+        """What is read from now on goes to `take`; None: to the command again."""
+        self._diverted = take
 
     def pump(self) -> None:
         """Until the end of `fd`, the end of the command, or `stop`."""
@@ -103,6 +109,10 @@ class StdinPump:
                 return
             if not data:
                 return
+            diverted = self._diverted
+            if diverted is not None:
+                diverted(data)
+                continue
             if self._detached is not None and DETACH_KEY in data:
                 self._stopped.set()
                 self._detached()

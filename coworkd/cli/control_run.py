@@ -4,6 +4,7 @@ Rules
 - Without a session a throw-away one is made, and removed before we end; the guest removes it too when the link ends.
 - Output that is not read holds the command back (`on_full` block): a pager loses nothing.
 - The terminal is given back before anything is said about the end.
+- Where somebody sits at a terminal, deletes of this command that wait for a person are asked about there.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import os
 import sys
 from collections.abc import Iterator
 
 from coworkd.cli.control import report
+from coworkd.cli.control_asking import Asker, DivertedKeys, TypedKeys
 from coworkd.cli.control_exit import FAILURE_STATUS, failure_status, remark_on, status_of
 from coworkd.cli.control_link import open_client
-from coworkd.cli.control_relay import StdinPump, relay_output
+from coworkd.cli.control_relay import StdinPump, relay_output, write_whole
 from coworkd.cli.control_sessions import ensure_from, parse_env
 from coworkd.cli.control_signals import Signals
 from coworkd.cli.control_terminal import raw_terminal, terminal_size
@@ -58,7 +61,8 @@ def _run(
                 on_full="block",
             )
             _say_narrowed(process)
-            record = _follow(process, signals, tty=tty, stdin=stdin)
+            asks = not args.no_ask and os.isatty(STDIN) and os.isatty(STDERR)
+            record = _follow(process, signals, tty=tty, stdin=stdin, asking=client if asks else None)
             with contextlib.suppress(CoworkError):
                 process.forget()
             return _status(record, signals)
@@ -111,7 +115,15 @@ def _signals(client: Client) -> Iterator[Signals]:
         yield signals
 
 
-def _follow(process: Process, signals: Signals, *, tty: bool, stdin: bool, detach: bool = False) -> ExitRecord | None:
+def _follow(
+    process: Process,
+    signals: Signals,
+    *,
+    tty: bool,
+    stdin: bool,
+    detach: bool = False,
+    asking: Client | None = None,
+) -> ExitRecord | None:
     """Relay until the end; None where we detached. The terminal is as before when this returns or raises."""
     detached = False
 
@@ -130,6 +142,7 @@ def _follow(process: Process, signals: Signals, *, tty: bool, stdin: bool, detac
                 process, STDIN, close_at_end=not tty and not detach, detached=leave if detach and raw else None
             )
             pump.start()
+        asker = None if asking is None else _start_asker(asking, process, pump, raw=raw)
         try:
             _relay(process)
             return process.wait()
@@ -138,8 +151,28 @@ def _follow(process: Process, signals: Signals, *, tty: bool, stdin: bool, detac
                 return None
             raise
         finally:
+            if asker is not None:
+                asker.stop()
             if pump is not None:
                 pump.stop()
+
+
+def _start_asker(client: Client, process: Process, pump: StdinPump | None, *, raw: bool) -> Asker:
+    """Ask about this command's deletes, with the keys that its input is read from."""
+    end = b"\r\n" if raw else b"\n"
+
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError):
+            write_whole(STDERR, b"coworkctl: " + line.encode("utf-8", "backslashreplace") + end)
+
+    asker = Asker(
+        client,
+        TypedKeys(STDIN) if pump is None else DivertedKeys(pump),
+        wanted=lambda question: question.process == process.id,
+        say=say,
+    )
+    asker.start()
+    return asker
 
 
 @contextlib.contextmanager
