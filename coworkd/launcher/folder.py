@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from enum import Enum
 
 from coworkd.launcher.errand import Errand
@@ -25,11 +27,19 @@ class Server:
         self.errand = errand
         self.socket_fd = socket_fd
         self.alive = True
+        self.cut_off = False
+        """Whether it was parted from its users: it serves nobody any more."""
 
     def end(self) -> None:
         """Kill it; those who wait for it get ECONNABORTED, later ones ENOTCONN."""
         if self.alive:
             self.errand.kill()
+
+    def part(self) -> None:
+        """It serves nobody any more; its socket ends for all who have copies."""
+        self.cut_off = True
+        with socket.socket(fileno=os.dup(self.socket_fd)) as link, contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         os.close(self.socket_fd)
@@ -61,8 +71,8 @@ class Folder:
 
     @property
     def dead(self) -> bool:
-        """Whether it is mounted and its file system has ended."""
-        return self.server is not None and not self.server.alive
+        """Whether it is mounted and its file system has ended, or is as good as that."""
+        return self.server is not None and (self.server.cut_off or not self.server.alive)
 
     def is_like(self, request: MountFolder) -> bool:
         """Whether it stands as that asks for. In a guarded one `rw` and `rwd` differ by a rule that its file system is told."""

@@ -141,6 +141,15 @@ class FolderPlace(Struct, frozen=True, kw_only=True):
                 _umount_lazily(name)
         teller.tell(Report())
 
+    def cut_off_if_hung(self, teller: Teller) -> None:
+        """Part it from its users, where it hangs in its source; told as `busy`. Raises `ErrandError`, `OSError`."""
+        above = self._enter()
+        hangs = self.server_pid is not None and _hangs(self.server_pid)
+        if hangs:
+            os.fchdir(above)
+            _cut_off(os.fsencode(self.name))
+        teller.tell(Report(busy=hangs))
+
     def _enter(self) -> int:
         """Into the session's view; a descriptor of its `mnt`."""
         namespaces.setns(self.mount_namespace, namespaces.CLONE_NEWNS)

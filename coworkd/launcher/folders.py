@@ -40,8 +40,9 @@ _PLACE_DEADLINE_S = 10.0
 class Closing(NamedTuple):
     """A session whose folders are taken away, because it closes."""
 
-    session: str
     errand: Errand
+    servers: list[Server]
+    """To be ended afterwards."""
     done: Callable[[], None]
 
 
@@ -118,6 +119,25 @@ class Folders:
                         file=sys.stderr,
                     )
 
+    def guarded(self, session: str) -> list[tuple[Folder, FolderPlace]]:
+        """Those of its folders that our own file system serves."""
+        return [
+            (folder, self._place(folder))
+            for folder in self._folders.values()
+            if folder.request.session == session and folder.state is FolderState.MOUNTED and not folder.dead
+            if folder.mounted_as == "guarded"
+        ]
+
+    def cut_off(self, folder: Folder) -> None:
+        """It was parted from its users, because its source hangs."""
+        if folder.server is not None:
+            folder.server.part()
+            print(
+                f"coworkd-launcher: folder {folder.request.name!r} of session {folder.request.session!r} was cut off:"
+                " its source does not answer",
+                file=sys.stderr,
+            )
+
     def forget_waiters(self) -> None:
         """The supervisor has gone: what is under way goes on, and nobody is answered."""
         for folder in self._folders.values():
@@ -128,8 +148,10 @@ class Folders:
         and in any case after `_PLACE_DEADLINE_S`. Raises `OSError` where no child can be had, and then everything stands.
         """
         folders = [folder for folder in self._folders.values() if folder.request.session == session.name]
+        lingering = [server for name, server in self._leaving.values() if name == session.name]
         if not folders:
-            self._drop_session(session.name)
+            for server in lingering:
+                server.end()
             done()
             return
         place = FolderPlace(session=session.name, uid=session.uid, name="", mount_namespace=session.mount_namespace)
@@ -137,33 +159,35 @@ class Folders:
         work = partial(place.detach_all, folders=away)
         keep = (session.mount_namespace,)
         errand = Errand(work, name="coworkd-folder", keep=keep, deadline_s=_PLACE_DEADLINE_S)
-        closing = Closing(session.name, errand, done)
+        closing = Closing(errand, [*lingering, *(each.server for each in folders if each.server is not None)], done)
         self._closings[errand.pid] = closing
         self._unreaped[errand.pid] = errand
         self._readers.register(errand.fileno(), partial(self._closed, closing))
+        for folder in folders:
+            self._forget(folder)
 
     def _closed(self, closing: Closing) -> None:
         self._readers.unregister(closing.errand.fileno())
         closing.errand.close()
         del self._closings[closing.errand.pid]
-        self._drop_session(closing.session)
+        for server in closing.servers:
+            server.end()
         closing.done()
 
-    def _drop_session(self, session: str) -> None:
-        """What is mounted goes with the session's view; file systems are ended."""
-        for key in [key for key in self._folders if key[0] == session]:
-            folder = self._folders.pop(key)
-            self._drop_errand(folder, kill=True)
-            self._answer_gone(folder)
-            self._let_go_of_server(folder, end=True)
-        for name, server in self._leaving.values():
-            if name == session:
-                server.end()
+    def _forget(self, folder: Folder) -> None:
+        """Its session has closed: whoever asked for it is told, and its file system is let go of."""
+        del self._folders[folder.key]
+        self._drop_errand(folder, kill=True)
+        if folder.waiter is not None:
+            self._supervisor.refuse(folder.waiter, "session", errno.ESRCH, "the session was closed meanwhile")
+        self._let_go_of_server(folder, end=False)
 
     def end(self) -> None:
         """Everything goes."""
-        for session in {key[0] for key in self._folders} | {name for name, _ in self._leaving.values()}:
-            self._drop_session(session)
+        for folder in list(self._folders.values()):
+            self._forget(folder)
+        for _, server in self._leaving.values():
+            server.end()
 
     # -- mounting -------------------------------------------------------------------------------------------------
 
@@ -367,10 +391,6 @@ class Folders:
             self._let_go_of_server(folder, end=True)
         if waiter is not None:
             self._supervisor.refuse(waiter, report.failed or "folder", report.errno, report.message)
-
-    def _answer_gone(self, folder: Folder) -> None:
-        if folder.waiter is not None:
-            self._supervisor.refuse(folder.waiter, "session", errno.ESRCH, "the session was closed meanwhile")
 
     def _let_go_of_server(self, folder: Folder, *, end: bool) -> None:
         server, folder.server = folder.server, None

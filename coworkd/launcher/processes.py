@@ -42,10 +42,12 @@ class Processes:
         spawner: Spawner,
         standbys: Standbys,
         on_reaped: Callable[[int], None],
+        on_killed: Callable[[str], None],
     ) -> None:
-        """`on_reaped` is told of each child that is gone, whoever's it was."""
+        """`on_reaped` is told of each child that is gone, whoever's it was, `on_killed` of the session in which one is killed."""
         self._sessions = sessions
         self._on_reaped = on_reaped
+        self._on_killed = on_killed
         self._readers = readers
         self._supervisor = supervisor
         self._spawner = spawner
@@ -74,6 +76,10 @@ class Processes:
     def runs_in(self, session: str) -> bool:
         """Whether a command of the session lives."""
         return any(p.living and p.request.session == session for p in self._processes.values())
+
+    def outlives_kill(self, session: str) -> bool:
+        """Whether a command of the session was killed and lives still."""
+        return any(p.living and p.killed and p.request.session == session for p in self._processes.values())
 
     def tell_adopted(self, request_id: int) -> None:
         """Tell a new supervisor of each."""
@@ -284,6 +290,7 @@ class Processes:
         process = self._find(request.id, request.process)
         if process is not None:
             process.kill()
+            self._on_killed(process.request.session)
             self._supervisor.send(launch.Done(id=request.id))
 
     def _forget(self, request: launch.Forget, _: list[int]) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from coworkd.launcher.folder_doubts import Doubts
 from coworkd.launcher.folders import Folders
 from coworkd.launcher.processes import Processes
 from coworkd.launcher.readers import Readers
@@ -62,7 +63,9 @@ class Launcher:
             spawner=spawner,
             standbys=self._standbys,
             on_reaped=self._reaped,
+            on_killed=lambda session: self._doubts.killed(session),
         )
+        self._doubts = Doubts(self._folders, readers=self._readers, lives=self._processes.outlives_kill)
         self._sessions = Sessions(
             held,
             base=os.fsencode(base),
@@ -112,13 +115,14 @@ class Launcher:
 
     def _reaped(self, pid: int) -> None:
         self._folders.reaped(pid)
+        self._doubts.reaped(pid)
         self._workers.reaped(pid)
 
     # -- time and signals ---------------------------------------------------------------------------------------
 
     def _timeout_s(self) -> float | None:
         now = time.monotonic()
-        timed = (self._standbys, self._sessions, self._folders, self._workers)
+        timed = (self._standbys, self._sessions, self._folders, self._doubts, self._workers)
         due = [*(each.next_due() for each in timed), self._lonely_at()]
         waits = [self._processes.next_poll_s(), *(moment - now for moment in due if moment is not None)]
         known = [max(0.0, wait) for wait in waits if wait is not None]
@@ -134,6 +138,7 @@ class Launcher:
             self._processes.take_facts()
         self._sessions.end_late()
         self._folders.end_late()
+        self._doubts.end_late()
         self._workers.end_late()
         self._standbys.make_due()
         lonely_at = self._lonely_at()

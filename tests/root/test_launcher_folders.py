@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import pytest
 
 from coworkd.model import launch
+from coworkd.model.folder import Changed, FromFolder, Rule, Ruled
 from tests.root.launcher_talk import (
     UID,
     Started,
@@ -337,6 +339,27 @@ def test_folders_come_and_go_while_a_command_runs(talk: Talk, source: Path) -> N
             assert shell.ask("ls") == ""
 
 
+def test_rw_becomes_rwd_and_rw_again_while_a_command_runs(talk: Talk, source: Path) -> None:
+    mounted(talk, folder_request(source, "rw"))
+    with shell_in(talk) as shell, socket.socket(fileno=talk.fds.pop(-1)) as folder:
+        folder.settimeout(10)
+        assert "Operation not permitted" in shell.ask("rm -f work/kept")
+        assert rule(folder, "allow")
+        assert shell.ask("rm work/kept; echo more > work/more; ls work") == "more"
+        (source / "back").touch()
+        assert rule(folder, "deny")
+        assert "Operation not permitted" in shell.ask("rm -f work/back")
+        assert mounted(talk, folder_request(source, "rwd", deletes="allow")).mounted_as == "guarded"
+
+
+def rule(folder: socket.socket, deletes: Any) -> bool:
+    """Whether the folder's file system has taken that rule."""
+    folder.send(msgspec.msgpack.encode(Rule(id=1, deletes=deletes, ask_timeout_s=5.0)))
+    while not isinstance(word := msgspec.msgpack.decode(folder.recv(1 << 16), type=FromFolder), Ruled):
+        assert isinstance(word, Changed)
+    return True
+
+
 def test_a_busy_folder_goes_from_sight_and_says_who_has_it(launcher: Started, talk: Talk, source: Path) -> None:
     mounted(talk, folder_request(source, "rw"))
     with shell_in(talk) as shell:
@@ -433,6 +456,30 @@ def test_a_session_that_closes_takes_its_folders_with_it(
     assert isinstance(talk.ask(session_request(launcher.directory / "home")), launch.Opened)
     assert run(talk, "ls") == ""
     mounted(talk, folder_request(source, "staged", name="s", stage=bytes(tmp_path / "stage")))
+
+
+def test_a_session_that_closes_ends_what_is_being_mounted(launcher: Started, talk: Talk, tmp_path: Path) -> None:
+    with Share(launcher, tmp_path / "share") as share:
+        share.hang()
+        number = talk.tell(folder_request(tmp_path / "share", "rw", deadline_s=30.0))
+        with took_at_most(5):
+            assert isinstance(talk.ask(launch.CloseSession(id=0, session="bob")), launch.Done)
+        assert talk.heard_of(number).message == "the session was closed meanwhile"
+        assert isinstance(talk.ask(session_request(launcher.directory / "home")), launch.Opened)
+        assert run(talk, "ls") == ""
+
+
+def test_mounts_and_closes_at_any_moment_leave_nothing(launcher: Started, talk: Talk, source: Path) -> None:
+    for _ in range(10):
+        numbers = [talk.tell(folder_request(source, mode, name=mode)) for mode in ("ro", "rw", "rwd")]
+        talk.tell(launch.UnmountFolder(id=0, session="bob", name="ro"))
+        assert isinstance(talk.ask(launch.CloseSession(id=0, session="bob")), launch.Done)
+        for number in numbers:
+            assert isinstance(talk.heard_of(number), launch.FolderMounted | launch.Refused)
+        assert isinstance(talk.ask(session_request(launcher.directory / "home")), launch.Opened)
+        talk.drop_fds()
+        assert run(talk, "ls") == ""
+    wait_until(lambda: not servers(launcher), "no file system is left")
 
 
 def test_a_launcher_that_is_killed_leaves_no_file_system(launcher: Started, talk: Talk, source: Path) -> None:
@@ -612,3 +659,33 @@ def test_a_guarded_folder_whose_source_hangs_is_cut_off_from_who_waits(
         assert answer.leftovers[-1] == "its source does not answer: whoever waited for it was told ECONNABORTED"
         wait_until(lambda: "ended" in shell.ask("cat ~/said"), "who waited goes on")
         assert "Software caused connection abort" in shell.ask("cat ~/said")
+
+
+def test_a_killed_command_ends_though_its_folders_source_hangs(launcher: Started, talk: Talk, tmp_path: Path) -> None:
+    with Share(launcher, tmp_path / "share") as share:
+        mounted(talk, folder_request(tmp_path / "share", "rw"))
+        listening = talk.fds.pop()
+        share.hang()
+        spawned = talk.start(spawn_request(["/bin/ls", "/sessions/bob/mnt/work"], process="ls"))
+        os.close(talk.take(spawned, "stdout"))
+        (pid,) = servers(launcher)
+        wait_until(lambda: Path(f"/proc/{pid}/wchan").read_text() == "request_wait_answer", "its file system hangs")
+        with took_at_most(10):
+            talk.ask(launch.Kill(id=0, process="ls"))
+            assert talk.wait(launch.Exited).killed
+        with socket.socket(fileno=listening) as folder:
+            folder.settimeout(10)
+            while folder.recv(1 << 16):
+                pass
+        assert refused(talk, folder_request(tmp_path / "share", "rw", deadline_s=0.5)).errno == errno.ETIMEDOUT
+
+
+def test_a_kill_parts_no_folder_that_works(launcher: Started, talk: Talk, source: Path) -> None:
+    mounted(talk, folder_request(source, "rw"))
+    with shell_in(talk) as shell:
+        spawned = talk.start(spawn_request(["/bin/sleep", "60"], process="sleeper"))
+        os.close(talk.take(spawned, "stdout"))
+        talk.ask(launch.Kill(id=0, process="sleeper"))
+        talk.wait(launch.Exited)
+        assert shell.ask("cat work/kept") == "the user's"
+        assert mounted(talk, folder_request(source, "rw")).degraded == ()
