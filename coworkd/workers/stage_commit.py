@@ -165,6 +165,15 @@ class Commit:
             return
         name = self._fresh_name()
         os.mkdir(name, 0o700, dir_fd=directory)
+        try:
+            self._furnish(change, directory, name, mode)
+        except OSError:
+            remove_entry(directory, name)
+            raise
+        self._step(change.path)
+        self._place(change, name)
+
+    def _furnish(self, change: Change, directory: int, name: bytes, mode: int) -> None:
         made = os.open(name, DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         try:
             copy_user_attributes(self._stage.upper.directory(change.path), made)
@@ -173,8 +182,6 @@ class Commit:
             os.fchmod(made, mode)
         finally:
             os.close(made)
-        self._step(change.path)
-        self._place(change, name)
 
     def _change_mode(self, change: Change, directory: int, mode: int) -> None:
         assert change.old is not None
