@@ -52,7 +52,7 @@ class FolderServer(Struct, frozen=True, kw_only=True):
         """Mount, report with the detached mount and the socket, serve. Raises `ErrandError`, `OSError` before the report."""
         from coworkd.folderfs.server import serve  # not the launcher's to carry
 
-        fuse_fd = os.open(fuse_mount.DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        fuse_fd = _open_fuse()
         options = fuse_mount.plan_options(fuse_fd=fuse_fd, root_mode=self.source.st_mode)
         attributes = fuse_mount.ATTRIBUTES | (mounts.MOUNT_ATTR_RDONLY if self.read_only else 0)
         mount = mounts.make_file_system(fuse_mount.FILE_SYSTEM, options, attributes=attributes)
@@ -107,6 +107,15 @@ class FolderServer(Struct, frozen=True, kw_only=True):
         prctl.set_no_new_privs()
         prctl.set_undumpable()
         teller.die_with_launcher()
+
+
+def _open_fuse() -> int:
+    try:
+        return os.open(fuse_mount.DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        device = os.fsdecode(fuse_mount.DEVICE)
+        words = f"{device}: {error.strerror}; a folder in this mode needs it (the kernel's module `fuse`)"
+        raise ErrandError("fuse", error.errno, words) from error
 
 
 def _write(path: str, data: bytes) -> None:
