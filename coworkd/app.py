@@ -331,6 +331,7 @@ class App:
             await nursery.start(self.measuring.serve)
             await nursery.start(self.stages.serve)
             await nursery.start(self.guarding.serve)
+            await nursery.start(self.folders.serve)
             await self.sessions.load()
         with self.health.stage("processes"):
             await nursery.start(self.processes.serve)

@@ -7,7 +7,8 @@ Rules
 - A folder that fails breaks its session only where it is required, and then with its reason, at `ensure` and before each command; an
   optional one is told (`failed_folders`, `folder.list`, the event `folder.failed`) and tried again at the next `ensure`.
 - At most `AT_ONCE` are mounted at once, each within `folders_mounting.DEADLINE_S`. No source is looked at here.
-- Folders go in reverse order; one that is in use is detached, and what still uses it is told.
+- A guarded folder whose file system has ended is mounted again at once, at most `MENDS` times a minute.
+- Folders go in reverse order; one that is in use is detached, and what still uses it is told. What a staged one holds back stays.
 
 Staged changes are `stages`, deletes that ask and what is told of changes `guarding`.
 """
@@ -44,6 +45,10 @@ from coworkd.services.folders_live import Failing, Standing
 from coworkd.services.folders_mounting import Mounter
 
 AT_ONCE = 4
+MENDS, MENDS_S = 3, 60.0
+_MEND_AFTER_S = 0.2
+"""A launcher that has gone takes every file system along: by then that is known."""
+_KEPT = "what it holds back is kept, and is there again when it is mounted staged from the same source"
 _log = logging.getLogger("coworkd.folder")
 
 
@@ -73,15 +78,40 @@ class Folders:
         self._live = self._mounter.live
         self._away: set[str] = set()
         """Sessions with a folder that is worked on, out of their sight, in their turn."""
+        self._nursery: trio.Nursery | None = None
+        self._mended: dict[tuple[str, str], list[float]] = {}
+        """When each was mended of late."""
         self._sessions: SessionFolders
 
     def attach(self, sessions: SessionFolders) -> None:
         """Say who knows the records."""
         self._sessions = sessions
 
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own what is done in the background. Never returns."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
     def failed(self, session: str, name: str, reason: str) -> None:
-        """What served a guarded folder has ended: it is mounted again before the next command that requires it."""
-        self._mounter.fail(session, name, reason)
+        """What served a guarded folder has ended: it is mounted again, at the latest before the next command that requires it."""
+        if not self._mounter.fail(session, name, reason) or self._nursery is None:
+            return
+        now = trio.current_time()
+        recent = [at for at in self._mended.get((session, name), ()) if at > now - MENDS_S]
+        if len(recent) < MENDS:
+            self._mended[session, name] = [*recent, now]
+            self._nursery.start_soon(self._mend, session, name)
+
+    async def _mend(self, session: str, name: str) -> None:
+        await trio.sleep(_MEND_AFTER_S)
+        try:
+            async with self._sessions.turn(session, opened=False) as turn:
+                grant = _find(turn.record, name)
+                if turn.is_open and grant is not None and isinstance(self._live.look(session).get(name), Failing):
+                    await self._mount(session, (grant,), (await turn.effective()).profile)
+        except CoworkError as error:
+            _log.warning("folder %s of session %s is not mounted again: %s", name, session, error.message)
 
     # -- for sessions: ports.FoldersPort ------------------------------------------------------------------------
 
@@ -117,6 +147,8 @@ class Folders:
     async def unmount_all(self, session: str, /) -> None:
         """See `ports.FoldersPort`."""
         self._mounter.let_go(session)
+        for key in [key for key in self._mended if key[0] == session]:
+            del self._mended[key]
 
     async def forget(self, session: str, /) -> None:
         """See `ports.FoldersPort`."""
@@ -162,7 +194,8 @@ class Folders:
                     "folder.unmount", {"session": turn.record.name, "name": known.name, "reason": "asked for"}
                 )
                 gone = await self._unmount(turn, known)
-        return calls.FolderUnmounted(busy=gone.busy, leftovers=gone.leftovers)
+        kept = (_KEPT,) if known.mode == "staged" else ()
+        return calls.FolderUnmounted(busy=gone.busy, leftovers=(*gone.leftovers, *kept))
 
     async def list(self, params: calls.FolderList) -> calls.Folders:
         """In the order they were given. Raises `NotFound`."""

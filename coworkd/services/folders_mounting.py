@@ -118,12 +118,13 @@ class Mounter:
         self._guard.unwatch(session, name)
         self.live.of(session).pop(name, None)
 
-    def fail(self, session: str, name: str, reason: str) -> None:
-        """What served it has ended."""
+    def fail(self, session: str, name: str, reason: str) -> bool:
+        """What served it has ended; whether it stood."""
         standing = self.live.standing(session, name)
         if standing is not None:
             error = Unavailable(f"folder {name!r}: {reason}", folder=name)
             self.live.of(session)[name] = Failing(standing.grant, error)
+        return standing is not None
 
     # -- inside -------------------------------------------------------------------------------------------------
 

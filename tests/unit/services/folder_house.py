@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import trio
+import trio.testing
+
 from coworkd.model import calls
 from coworkd.model.errors import (
     MountFailed,
@@ -48,3 +51,13 @@ def mounted(house: SessionHouse) -> dict[str, str]:
 
 def told(house: SessionHouse) -> list[str]:
     return [event.name for event in house.events.published if event.name.startswith("folder.")]
+
+
+async def pass_time(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Whoever sleeps is woken as soon as the threads of others let it."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    task_status.started()
+    while True:
+        await trio.lowlevel.checkpoint()
+        clock.jump(0.01)

@@ -18,9 +18,9 @@ from coworkd.model.errors import (
     PolicyDenied,
     Unavailable,
 )
-from coworkd.services.folders import AT_ONCE
+from coworkd.services.folders import AT_ONCE, MENDS
 from coworkd.services.folders_judging import FOLDER_LIMIT
-from tests.unit.services.folder_house import GONE, kept, mount, set_mode, states, told, unmount
+from tests.unit.services.folder_house import GONE, kept, mount, pass_time, set_mode, states, told, unmount
 from tests.unit.services.process_house import in_trio
 from tests.unit.services.session_house import folder, open_house, profile
 
@@ -510,3 +510,55 @@ async def test_a_folder_is_found_mounted_or_not(tmp_path: Path) -> None:
         assert (found.root, found.source, found.record.name) == (b"/", b"srv/src", "bob")
         with pytest.raises(NotFound):
             house.folders.find("bob", "none")
+
+
+# -- mending -------------------------------------------------------------------------------------------------------
+
+
+@in_trio
+async def test_a_folder_whose_file_system_has_ended_is_mounted_again_but_not_for_ever(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house, trio.open_nursery() as nursery:
+        await nursery.start(house.folders.serve)
+        await house.ensure(folders=[folder("src", mode="rw", required=False)])
+        await nursery.start(pass_time)
+        mounts = house.launcher.mounts
+
+        async def fail_once() -> None:
+            mounts.there.clear()
+            house.folders.failed("bob", "src", "its file system has ended")
+            assert await states(house) == {"src": "failed"}
+
+        for turn in range(MENDS):
+            await fail_once()
+            while await states(house) != {"src": "mounted"}:
+                await trio.lowlevel.checkpoint()
+            assert len(mounts.asked) == turn + 2
+        await fail_once()
+        for _ in range(200):
+            await trio.lowlevel.checkpoint()
+        assert len(mounts.asked) == MENDS + 1
+        house.folders.failed("bob", "unknown", "it has ended")
+        house.folders.failed("eve", "src", "it has ended")
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_what_went_with_its_launcher_is_not_mended(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house, trio.open_nursery() as nursery:
+        await nursery.start(house.folders.serve)
+        await house.ensure(folders=[folder("src", mode="rw")])
+        house.folders.failed("bob", "src", "its file system has ended")
+        house.launcher.restart()
+        await nursery.start(pass_time)
+        for _ in range(200):
+            await trio.lowlevel.checkpoint()
+        assert len(house.launcher.mounts.asked) == 1
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_what_a_staged_folder_holds_back_outlives_its_unmounting(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("src", mode="staged")])
+        assert "is kept" in (await unmount(house)).leftovers[0]
+        assert house.stages.there == {("bob", "src"): (b"/", b"srv/src")}

@@ -16,7 +16,7 @@ from coworkd.model.errors import (
     Unavailable,
 )
 from coworkd.model.ports import UnmountedFolder
-from tests.unit.services.folder_house import GONE, kept, mount, mounted, set_mode, unmount
+from tests.unit.services.folder_house import GONE, kept, mount, mounted, pass_time, set_mode, unmount
 from tests.unit.services.process_house import in_trio
 from tests.unit.services.session_house import SessionHouse, folder, open_house
 
@@ -129,16 +129,6 @@ async def test_what_an_earlier_coworkd_mounted_otherwise_goes_first(tmp_path: Pa
         await house.restart()
         await house.sessions.open("bob")
         assert house.launcher.mounts.of() == {"src": "ro"}
-
-
-async def pass_time(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Whoever sleeps is woken as soon as the threads of others let it."""
-    clock = trio.lowlevel.current_clock()
-    assert isinstance(clock, trio.testing.MockClock)
-    task_status.started()
-    while True:
-        await trio.lowlevel.checkpoint()
-        clock.jump(0.05)
 
 
 @in_trio
