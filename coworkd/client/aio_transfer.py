@@ -9,7 +9,8 @@ Cancelled, an upload leaves no file behind.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 from types import TracebackType
 
 from coworkd.client.aio_stream import AsyncStream
@@ -25,9 +26,10 @@ async def send_upload(stream: AsyncStream, data: Pieces) -> int:
         size = 0
         refused: CoworkError | None = None
         try:
-            async for piece in _pieces(data):
-                await stream.send(piece)
-                size += len(piece)
+            async with aclosing(_pieces(data)) as pieces:
+                async for piece in pieces:
+                    await stream.send(piece)
+                    size += len(piece)
             await stream.close_write()
         except InvalidState as error:
             # The guest takes no more, and says why at the stream's other end.
@@ -39,7 +41,7 @@ async def send_upload(stream: AsyncStream, data: Pieces) -> int:
         return size
 
 
-async def _pieces(data: Pieces) -> AsyncIterator[bytes]:
+async def _pieces(data: Pieces) -> AsyncGenerator[bytes, None]:
     if isinstance(data, bytes):
         yield data
     elif isinstance(data, AsyncIterable):

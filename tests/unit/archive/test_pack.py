@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from coworkd.archive import pack as packing
 from coworkd.archive.pack import Pack
 
 
@@ -69,7 +68,7 @@ def test_what_cannot_be_read_is_left_out_and_counted(tmp_path: Path, monkeypatch
             raise PermissionError(errno.EACCES, "Permission denied")
         return really(path, flags, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(packing.os, "open", guarded)
+    monkeypatch.setattr(os, "open", guarded)
     pack, data = packed(tmp_path)
     assert names_of(data) == [".", "05"]
     assert pack.omitted == 29
@@ -86,7 +85,7 @@ def test_a_fault_of_the_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     pack = Pack(entries_limit=10)
     directory = os.open(tmp_path, os.O_RDONLY)
     chunks = pack.chunks(directory, b"a", b"a")
-    monkeypatch.setattr(packing.os, "open", broken)
+    monkeypatch.setattr(os, "open", broken)
     with pytest.raises(OSError, match="Input/output"):
         list(chunks)
     monkeypatch.undo()

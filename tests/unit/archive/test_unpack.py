@@ -103,7 +103,7 @@ def test_a_directory_that_is_swapped_for_a_link_on_the_way_leads_nowhere(
 ) -> None:  # fmt: skip
     """The parent is held by a descriptor: what is renamed over its name afterwards is not looked at."""
     really: Callable[..., None] = os.rename
-    swapped = []
+    swapped: list[bool] = []
 
     def swap_then_rename(*args: object, **options: object) -> None:
         if not swapped:
@@ -112,7 +112,7 @@ def test_a_directory_that_is_swapped_for_a_link_on_the_way_leads_nowhere(
             (top / "d").symlink_to("../outside")
         really(*args, **options)
 
-    monkeypatch.setattr(unpacking.os, "rename", swap_then_rename)
+    monkeypatch.setattr(os, "rename", swap_then_rename)
     refuse(top, (member("d/keep"), b"evil"), (member("e/x"), b""), (member("d/keep"), b"evil"), match="symbolic link")
     assert (top.parent / "outside/keep").read_bytes() == b"kept"
     assert (top / "aside/keep").read_bytes() == b"evil"
@@ -176,7 +176,7 @@ def test_a_full_disk_is_told_with_the_entry_and_leaves_no_rest(top: Path, monkey
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(unpacking.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space left") as caught:
         unpack(top, tar_of((member("d/big"), b"x" * 100)))
     assert caught.value.filename == "d/big"

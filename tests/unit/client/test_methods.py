@@ -17,6 +17,8 @@ BY_HAND = {
     "process.attach": "attach",
     "events.subscribe": "events",
     "forward.open": "forward",
+    "file.upload": "upload",
+    "file.download": "download",
 }
 BUILDERS = {run_request: calls.ProcessRun, start_request: calls.ProcessStart}
 

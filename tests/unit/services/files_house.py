@@ -67,7 +67,7 @@ class FakeWorkers:
     async def mount_folder(self, request: MountFolder, /) -> MountedFolder:
         raise Unavailable("no folders here")
 
-    async def unmount_folder(self, session: str, name: str, /) -> UnmountedFolder:
+    async def unmount_folder(self, session: str, name: str, /, *, lazy: bool = True) -> UnmountedFolder:
         raise Unavailable("no folders here")
 
     async def own_mount(self, path: str, *, owned: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.model import files as words
+from coworkd.system.openat2 import openat2
 from coworkd.workers import files_remove
 from coworkd.workers.files_remove import remove_some
 
@@ -96,7 +97,7 @@ def test_the_first_entry_that_may_not_go_is_named(tmp_path: Path, monkeypatch: p
             raise PermissionError(errno.EPERM, "Operation not permitted")
         really(path, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files_remove.os, "unlink", guarded)
+    monkeypatch.setattr(os, "unlink", guarded)
     answer = remove(tmp_path / "d")
     assert isinstance(answer, words.FileFault)
     assert (answer.errno, answer.path) == (errno.EPERM, os.fsencode(tmp_path / "d/e/user's"))
@@ -109,7 +110,7 @@ def test_a_directory_that_may_not_go_is_named(tmp_path: Path, monkeypatch: pytes
     def guarded(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(files_remove.os, "rmdir", guarded)
+    monkeypatch.setattr(os, "rmdir", guarded)
     answer = remove(tmp_path / "d")
     assert isinstance(answer, words.FileFault)
     assert answer.path == os.fsencode(tmp_path / "d/e")
@@ -121,7 +122,7 @@ def test_a_directory_that_is_swapped_for_a_link_is_not_followed(
     (tmp_path / "keep").mkdir()
     (tmp_path / "keep/it").touch()
     (tmp_path / "d/e").mkdir(parents=True)
-    really = files_remove.openat2
+    really = openat2
 
     def swap_then_open(directory: int, name: bytes, flags: int, **options: int) -> int:
         if name == b"e":

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from coworkd.workers import files_replace
 from coworkd.workers.files_replace import Replacement
 from coworkd.workers.files_view import Refused
 
@@ -33,7 +32,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
                 raise OSError(errno.EOPNOTSUPP, "no such thing here")
             return really(path, flags, *args, **options)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(files_replace.os, "open", without_tmpfile)
+        monkeypatch.setattr(os, "open", without_tmpfile)
     return str(request.param)
 
 
@@ -146,7 +145,7 @@ def test_a_mount_point_is_written_over_in_place(monkeypatch: pytest.MonkeyPatch,
         raise OSError(errno.EBUSY, "a mount point")
 
     (tmp_path / "a").write_bytes(b"old")
-    monkeypatch.setattr(files_replace.os, "rename", busy)
+    monkeypatch.setattr(os, "rename", busy)
     assert replace(tmp_path / "a", b"new") is False
     assert (tmp_path / "a").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a"]
