@@ -26,7 +26,7 @@ from coworkd.model.errors import AlreadyExists, CoworkError, InvalidState, NotFo
 from coworkd.model.policy import FolderMode
 from coworkd.model.session import FolderGrant
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import client_of, session_of, took_at_most, wait_until
+from tests.root.live import children_of, client_of, session_of, took_at_most, wait_until
 
 pytestmark = [pytest.mark.needs("bubblewrap"), pytest.mark.needs("fuse")]
 REPO = Path(__file__).resolve().parents[2]
@@ -350,6 +350,44 @@ def test_a_share_that_hangs_or_fails_is_told_and_stops_nobody(tmp_path: Path, sh
         client.session_delete(session="patient")
 
 
+# -- staged, and a share -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("overlay")
+def test_what_is_held_back_outlives_unmounting_and_stays_with_its_source(client: Client, tmp_path: Path) -> None:
+    a, b = made_directory(tmp_path / "a"), made_directory(tmp_path / "b")
+    with session_of(client, "staged", folders=[grant(a, "staged")]):
+        client.run("staged", ["sh", "-c", "echo held > mnt/f/new; rm mnt/f/file"])
+        assert os.listdir(a) == ["file"]
+        assert "kept" in client.folder_unmount(session="staged", name="f").leftovers[0]
+        client.folder_mount(session="staged", name="f", source=str(b), mode="staged")
+        assert client.run("staged", ["ls", "mnt/f"]).stdout == b"file\n"
+        client.folder_set_mode(session="staged", name="f", mode="ro")
+        client.folder_unmount(session="staged", name="f")
+        client.folder_mount(session="staged", name="f", source=str(a), mode="staged")
+        assert client.run("staged", ["ls", "mnt/f"]).stdout == b"new\n"
+        changes = client.folder_changes(session="staged", name="f").changes
+        assert [(change.path, change.kind) for change in changes] == [(b"file", "deleted"), (b"new", "added")]
+    assert (os.listdir(a), os.listdir(b)) == (["file"], ["file"])
+
+
+def test_with_a_share_root_folders_are_below_it_and_nowhere_else(tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    (share / "run").mkdir(parents=True)
+    made_directory(share / "run" / "work")
+    made_directory(tmp_path / "outside")
+    (share / "link").symlink_to(tmp_path / "outside")
+    through = [sys.executable, "-m", "tests.root.shared_local", str(share)]
+    with running_daemon(tmp_path / "d", through=through) as daemon, client_of(daemon) as client:
+        for source in ("run/work", "/run/work", "run//./work/"):
+            with session_of(client, "shared", folders=[FolderGrant(name="f", source=source, mode="ro")]):
+                assert client.run("shared", ["cat", "mnt/f/file"]).stdout == b"of work\n"
+        for source in ("../outside", "run/../../outside", "/..", "link", "link/file", str(tmp_path / "outside")):
+            with pytest.raises(CoworkError):
+                client.session_ensure(name="shared", folders=[FolderGrant(name="f", source=source, mode="ro")])
+        assert client.session_list().sessions == ()
+
+
 # -- restarts ------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +443,27 @@ def test_folders_come_back_with_another_launcher(tmp_path: Path) -> None:
         client.folder_unmount(session="work", name="a")
         assert client.run("work", ["ls", "mnt"]).stdout == b"b\n"
         client.session_delete(session="work")
+
+
+def servers_of(launcher: int) -> list[int]:
+    """The file systems of guarded folders."""
+    return [pid for pid in children_of(launcher) if Path(f"/proc/{pid}/comm").read_text() == "coworkd-fs\n"]
+
+
+def test_a_folder_whose_file_system_was_killed_is_there_again_in_the_running_command(
+    tmp_path: Path, shared: Path
+) -> None:
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work", folders=[grant(shared, "rw")])
+        with shell_in(client, "work") as inside:
+            assert inside.say("echo mine > mnt/f/own; ls mnt/f") == b"file\nown"
+            (server,) = servers_of(client.info().launcher_pid)
+            os.kill(server, signal.SIGKILL)
+            wait_until(lambda: servers_of(client.info().launcher_pid) not in ([server], []), "another one serves")
+            wait_until(lambda: states(client, "work") == {"f": "mounted"}, "it is mounted")
+            assert inside.say("rm mnt/f/own; ls mnt/f") == b"file"
+            assert DENIED in inside.say("rm mnt/f/file")
+        client.session_delete(session="work", force=True)
 
 
 def change_for_ever(daemon: Daemon, sources: dict[str, Path], seed: int) -> None:
