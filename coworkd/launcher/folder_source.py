@@ -85,15 +85,16 @@ class FolderSource(Struct, frozen=True, kw_only=True):
     def _map_owner(self, clone: int, status: os.stat_result) -> bool:
         if (status.st_uid, status.st_gid) == (self.uid, self.gid):
             return False
-        namespace = idmap.open_user_namespace(uid=(status.st_uid, self.uid), gid=(status.st_gid, self.gid))
         try:
-            mounts.mount_setattr(clone, set_attributes=0, user_namespace=namespace, recursive=False)
-        except OSError as error:
+            namespace = idmap.open_user_namespace(uid=(status.st_uid, self.uid), gid=(status.st_gid, self.gid))
+            try:
+                mounts.mount_setattr(clone, set_attributes=0, user_namespace=namespace, recursive=False)
+            finally:
+                os.close(namespace)
+        except OSError as error:  # EPERM: this machine gives no user namespaces; the others are the file system's
             if error.errno not in _UNMAPPABLE:
                 raise
             return False
-        finally:
-            os.close(namespace)
         return True
 
     def _guard(self, teller: Teller, found: int, status: os.stat_result, view: View) -> None:

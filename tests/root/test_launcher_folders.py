@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import random
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -488,6 +490,34 @@ def test_a_launcher_that_is_killed_leaves_no_file_system(launcher: Started, talk
     os.kill(launcher_pid(launcher), signal.SIGKILL)
     launcher.child.wait(10)
     assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_launcher_that_is_killed_at_any_moment_leaves_nothing(tmp_path: Path, source: Path) -> None:
+    tmp_path.chmod(0o755)
+    chance = random.Random(4)
+    for turn in range(6):
+        (tmp_path / str(turn)).mkdir()
+        with open_launcher(tmp_path / str(turn), below=PRIVATE) as started:
+            talk = started.ready()
+            assert isinstance(talk.ask(session_request(tmp_path / str(turn) / "home")), launch.Opened)
+            stage = bytes(make_stage(tmp_path / str(turn) / "stage"))
+            for mode in ("rw", "rwd", "staged", "ro"):
+                talk.tell(folder_request(source, mode, name=mode, stage=stage if mode == "staged" else b""))
+            time.sleep(chance.uniform(0, 0.05))
+            os.kill(launcher_pid(started), signal.SIGKILL)
+            started.child.wait(10)
+            assert not users_of(tmp_path)
+
+
+def users_of(directory: Path) -> list[int]:
+    """The processes, but this one, that have something below it open."""
+    found = []
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with contextlib.suppress(OSError):
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            if pid != os.getpid() and any(link.startswith(str(directory)) for link in links):
+                found.append(pid)
+    return found
 
 
 def test_a_launcher_that_quits_leaves_no_file_system(launcher: Started, talk: Talk, source: Path) -> None:
