@@ -106,7 +106,7 @@ KINDS: dict[str, dict[str, Rule]] = {
     "folder.commit": _table("name paths:texts overwrite:flag"),
     "folder.committed": _table("name paths:texts committed:integer conflicts:integer failed:integer"),
     "folder.discard": _table("name paths:texts"),
-    "folder.change": _table("name path change to size:integer count:integer inferred:flag"),
+    "folder.change": _table("name path change to size:integer count:integer changed_at:number inferred:flag"),
     "approval.request": _table("approval name action paths:texts count:integer argv:texts"),
     "approval.answer": _table("approval name answer reason count:integer"),
     "egress.begin": _table("pid:integer sessions:texts degraded:texts"),

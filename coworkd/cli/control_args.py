@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from coworkd import __version__
+from coworkd.cli.control_args_approvals import add_approvals
 from coworkd.cli.control_args_copy import add_copy
 from coworkd.cli.control_args_folders import add_folders
+from coworkd.cli.control_args_session_disk import add_session_disk
+from coworkd.cli.control_args_staged import add_staged
 from coworkd.cli.control_args_storage import add_storage
 from coworkd.cli.control_parser import RUN_FAILURE_STATUS, Parser
 from coworkd.cli.control_parser import add_command as _add
@@ -81,8 +84,10 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_processes(commands)
     _add_sessions(commands)
     add_folders(commands)
+    add_staged(commands)
     add_storage(commands)
     add_copy(commands)
+    add_approvals(commands)
     _add_egress(commands)
     _add_forward(commands)
     _add_policy(commands, words)
@@ -123,6 +128,7 @@ def _add_session_options(parser: Any) -> None:
         help="share a directory as ~/mnt/NAME; MODE is ro, rw (write, no delete), rwd or staged; may be repeated",
     )
     parser.add_argument("--env", "-e", action="append", metavar="K=V", help="set a variable; may be repeated")
+    parser.add_argument("--no-ask", action="store_true", help="do not ask here about deletes that wait for a person")
     parser.add_argument("--cwd", metavar="D", help="the directory to start in, as the command sees it (default: home)")
 
 
@@ -157,6 +163,7 @@ def _add_sessions(commands: Subparsers) -> None:
     _add(verbs, "list", "control_sessions:list_all", "list the sessions")
     show = _add(verbs, "show", "control_sessions:show", "show one session")
     show.add_argument("name", metavar="NAME")
+    add_session_disk(verbs)
     policy = _add(verbs, "policy", "control_session_policy:show", "show what holds for a session now")
     policy.add_argument("name", metavar="NAME")
     remove = _add(verbs, "rm", "control_sessions:remove", "remove a session with all it holds")

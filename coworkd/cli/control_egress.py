@@ -63,11 +63,13 @@ def _parse_port(digits: str) -> int:
     return port
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str = "--for") -> float:
     """`90`, `90s`, `10m`, `2h`, `1d` in seconds. Raises `InvalidParams`."""
     match = _DURATION.match(text)
     if match is None or float(match["count"]) == 0:
-        raise InvalidParams(f"--for {text!r}: write a time such as 90s, 10m, 2h or 1d", key="for")
+        raise InvalidParams(
+            f"{option} {text!r}: write a time such as 90s, 10m, 2h or 1d", key=option.removeprefix("--")
+        )
     return float(match["count"]) * _UNIT_S[match["unit"]]
 
 

@@ -63,6 +63,8 @@ class SessionUsage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     home_bytes: int
     stage_bytes: int
     files: int
+    complete: bool = True
+    """False where there was no time to look at all of it: it takes at least as much."""
     limit_bytes: int
     """0: none."""
     measured_at: float
@@ -104,11 +106,13 @@ class SessionRetention(Mutating, frozen=True, kw_only=True, forbid_unknown_field
     dry_run: bool = True
 
 
-class RetentionEntry(Struct, frozen=True, kw_only=True):
+class RetentionEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str
     reason: str
     bytes: int
-    deleted: bool
+    deleted: bool = False
+    goes_at: float | None = None
+    """It is announced, and goes then, if the policy still names it."""
 
 
 class SessionRetained(Answer, frozen=True, kw_only=True):

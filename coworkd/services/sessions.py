@@ -202,6 +202,15 @@ class Sessions:
         async with self._table.in_turn(name):
             return await self._deleting.delete(name, force=params.force, reason="asked for")
 
+    async def delete_idle(self, name: str, reason: str) -> bool:
+        """Remove it unless something runs in it or it is gone; whether it is gone. Raises `DiskFailed`."""
+        async with self._table.in_turn(name):
+            if name in self._table.records:
+                if self._table.count(name):
+                    return False
+                await self._deleting.delete(name, force=False, reason=reason)
+            return True
+
     async def open(self, name: str, /) -> SessionView:
         """See `ports.SessionDirectory`."""
         record = self._table.find_ready(name)
