@@ -59,7 +59,7 @@ class Activity:
         self._unheld = 0
         self._arrived = trio.Event()
 
-    def changed(self, session: str, author: Author, change: FolderChange) -> None:
+    def changed(self, session: str, author: Author, change: FolderChange, *, inferred: bool = False) -> None:
         """A session has changed something. Never waits."""
         self._add(
             session,
@@ -70,12 +70,13 @@ class Activity:
                 to=change.to,
                 size=change.size,
                 at=change.at or self._clock(),
+                inferred=inferred,
             ),
         )
 
     def lost(self, session: str, folder: str, count: int) -> None:
         """So many changes were not seen; 0 where nobody knows how many."""
-        author = Author(folder, None, False)
+        author = Author(folder, None)
         self._add(session, Line(author=author, change="lost", path=b"", count=count, at=self._clock()))
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -172,15 +173,16 @@ def compose_record(session: str, line: Line) -> dict[str, Any]:
         "to": line.to or None,
         "size": line.size if line.size >= 0 else None,
         "count": line.count if line.count != 1 else None,
-        "inferred": line.author.inferred or None,
+        "changed_at": line.at,
+        "inferred": line.inferred or None,
     }
 
 
 def compose_event(session: str, line: Line) -> dict[str, Any]:
-    """The parameters of `activity`: as the record, and when it was."""
+    """The parameters of `activity`: as the record."""
     fields = {name: value for name, value in compose_record(session, line).items() if value is not None}
     fields["folder"] = fields.pop("name")
     for name in ("path", "to"):
         if name in fields:
             fields[name] = OsBytes(fields[name])
-    return {**fields, "changed_at": line.at}
+    return fields

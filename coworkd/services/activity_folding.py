@@ -23,7 +23,6 @@ class Author(NamedTuple):
 
     folder: str
     process: str | None
-    inferred: bool
 
 
 class Line(Struct, kw_only=True):
@@ -38,6 +37,8 @@ class Line(Struct, kw_only=True):
     count: int = 1
     at: float = 0.0
     """Of the first."""
+    inferred: bool = False
+    """Whether that process alone can have done it, though nobody saw that it did."""
 
 
 class Window:
@@ -57,12 +58,14 @@ class Window:
             known = self._lines.get((author, "create", path, b""))
             if known is not None:
                 known.size = line.size if change != "attributes" else known.size
+                known.inferred = known.inferred and line.inferred
                 return
         if known is None:
             self._lines[author, change, path, line.to] = line
             return
         known.count += line.count
         known.size = line.size
+        known.inferred = known.inferred and line.inferred
 
     def take(self, room: int) -> list[Line]:
         """All of them as at most `room` lines, but for one of each author that there is at least; none is left."""
@@ -105,6 +108,7 @@ def _fold_at(lines: Iterable[Line], depth: int) -> list[Line]:
             path=place,
             count=known.count + line.count,
             at=known.at,
+            inferred=known.inferred or line.inferred,
         )
     return list(groups.values())
 

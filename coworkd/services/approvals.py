@@ -21,7 +21,7 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
@@ -255,9 +255,10 @@ class Approvals:
         deletes = parse_deletes(command.argv, command.name, command.directory, folder)
         if deletes is None:
             return Listing(command.argv)
-        paths, more = dict.fromkeys(deletes.paths), command.is_cut
+        more = command.is_cut
         if not deletes.recursive:
-            return Listing(command.argv, tuple(path for path in paths if path), more=more)
+            return Listing(command.argv, _without_top(deletes.paths), more=more)
+        paths: dict[bytes, None] = {}
         with trio.move_on_after(LIST_S) as scope:
             for path in deletes.paths:
                 if len(paths) >= PATHS:
@@ -266,12 +267,13 @@ class Approvals:
                 try:
                     listed = await approval.asking.list_below(path, PATHS - len(paths))
                 except ConnectionResetError:
-                    return Listing(command.argv, tuple(path for path in paths if path), more=True)
-                paths.update(dict.fromkeys(listed.paths))
+                    break
+                paths.update(dict.fromkeys((*listed.paths, path)))
                 more = more or listed.more
         more = more or scope.cancelled_caught
-        trees = deletes.paths if more else ()
-        return Listing(command.argv, tuple(path for path in paths if path), trees, more)
+        # What was not looked at is on the list all the same, by its name.
+        paths.update(dict.fromkeys(deletes.paths))
+        return Listing(command.argv, _without_top(paths), deletes.paths if more else (), more)
 
     async def _tell(self, approval: OpenApproval) -> bool:
         """Record it, then tell it; False where it cannot be recorded, and it is refused then."""
@@ -387,6 +389,11 @@ class Approvals:
     def _later(self, task: Callable[..., Any], *arguments: Any) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(partial(task, *arguments))
+
+
+def _without_top(paths: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The folder itself cannot be deleted: it is a mount."""
+    return tuple(path for path in paths if path)
 
 
 def _who(approval: OpenApproval) -> dict[str, Any]:

@@ -123,8 +123,8 @@ class Guarding:
             self._activity.lost(channel.session, channel.folder, changed.lost)
         for change in changed.changes:
             caller = self._callers.find(channel.session, change.pid, change.at)
-            author = Author(channel.folder, caller.process, caller.inferred)
-            self._activity.changed(channel.session, author, change)
+            author = Author(channel.folder, caller.process)
+            self._activity.changed(channel.session, author, change, inferred=caller.inferred)
 
     def _asked(self, channel: Channel, asked: Asked) -> None:
         caller = self._callers.find(channel.session, asked.pid, asked.at)

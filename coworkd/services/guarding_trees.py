@@ -188,8 +188,8 @@ class Trees:
         for watched in self._known((seen.watch,)):
             caller = self._judge(watched.session, seen)
             if caller is not None:
-                author = Author(watched.folder, caller.process, caller.inferred)
-                self._activity.changed(watched.session, author, seen.change)
+                author = Author(watched.folder, caller.process)
+                self._activity.changed(watched.session, author, seen.change, inferred=caller.inferred)
 
     def _judge(self, session: str, seen: SeenChange) -> Caller | None:
         """Who of the session did it; None where it was somebody else."""

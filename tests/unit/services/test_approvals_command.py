@@ -34,7 +34,9 @@ def _parse(*argv: bytes, directory: bytes = FOLDER, name: bytes = b"") -> Delete
         ((b"unlink", b"a"), (b"a",), False),
     ],
 )
-def test_what_is_named_in_the_folder_is_found(argv: tuple[bytes, ...], paths: tuple[bytes, ...], recursive: bool) -> None:
+def test_what_is_named_in_the_folder_is_found(
+    argv: tuple[bytes, ...], paths: tuple[bytes, ...], recursive: bool
+) -> None:
     assert _parse(*argv) == Deletes(paths, recursive)
 
 
