@@ -447,7 +447,12 @@ def test_folders_come_back_with_another_launcher(tmp_path: Path) -> None:
 
 def servers_of(launcher: int) -> list[int]:
     """The file systems of guarded folders."""
-    return [pid for pid in children_of(launcher) if Path(f"/proc/{pid}/comm").read_text() == "coworkd-fs\n"]
+    found = []
+    for pid in children_of(launcher):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() == "coworkd-fs\n":
+                found.append(pid)
+    return found
 
 
 def test_a_folder_whose_file_system_was_killed_is_there_again_in_the_running_command(
