@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from coworkd.cli.control_args_storage import parse_size
 from coworkd.cli.control_parser import add_command
-from coworkd.model.calls_storage import PruneWhat
 
 if TYPE_CHECKING:
     from coworkd.cli.control_parser import Subparsers
+
+WHAT = ("caches", "tmp", "stages")
+"""Those of `calls_storage.PruneWhat`, which is not imported for a word."""
 
 
 def add_session_disk(verbs: Subparsers) -> None:
@@ -35,11 +37,10 @@ def add_session_disk(verbs: Subparsers) -> None:
     retention.add_argument("--apply", action="store_true", help="announce them, and delete those whose time has come")
 
 
-def parse_what(text: str) -> tuple[PruneWhat, ...]:
+def parse_what(text: str) -> tuple[str, ...]:
     """Words with commas between. Raises `ArgumentTypeError`."""
-    known: tuple[PruneWhat, ...] = get_args(PruneWhat)
     words = text.split(",")
     for word in words:
-        if word not in known:
-            raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)}")
-    return tuple(each for each in known if each in words)
+        if word not in WHAT:
+            raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(WHAT)}")
+    return tuple(each for each in WHAT if each in words)

@@ -6,8 +6,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from coworkd.cli.control_parser import Parser, add_command
-from coworkd.settings import BadValue
-from coworkd.settings.values import size
 
 if TYPE_CHECKING:
     from coworkd.cli.control_parser import Subparsers
@@ -33,6 +31,10 @@ def add_storage(commands: Subparsers) -> None:
 
 def parse_size(text: str) -> int:
     """Bytes, from text such as `20G`. Raises `ArgumentTypeError`."""
+    # Imported where it is needed: parsing a command line that has no size in it stays light.
+    from coworkd.settings import BadValue
+    from coworkd.settings.values import size
+
     try:
         return size()(int(text) if text.isdecimal() else text)
     except BadValue as error:
