@@ -22,7 +22,8 @@ from msgspec import Struct
 from coworkd.model.calls_files import FileKind
 
 READ_LIMIT_BYTES = 1024 * 1024
-LIST_LIMIT = 10_000
+LIST_LIMIT = 3000
+"""A message on the wire has at most 65,536 values, and an entry up to 19 of them."""
 LIST_LIMIT_BYTES = 1024 * 1024
 """About as much of names and targets is in one page."""
 PATH_LIMIT_BYTES = 4095

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -41,7 +42,7 @@ def read(data: bytes, cuts: list[int]) -> tuple[list[Entry], bytes, bool]:
     entries, content = [], bytearray()
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     try:
-        for begin, end in zip(places, places[1:], strict=False):
+        for begin, end in itertools.pairwise(places):
             reader.receive_data(data[begin:end])
             while (event := reader.next_event()) is not None:
                 if isinstance(event, Entry):
