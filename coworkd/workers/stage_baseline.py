@@ -130,7 +130,7 @@ class Baseline:
         try:
             (offset,) = _OFFSET.unpack_from(self._mapped, self._offsets + number * _OFFSET.size)
             (length,) = _LENGTH.unpack_from(self._mapped, offset + IDENT_BYTES)
-        except struct.error:
+        except (struct.error, OverflowError):
             return b"", UNKNOWN
         begin = offset + IDENT_BYTES + _LENGTH.size
         key = walk_key(self._mapped[begin : begin + length])

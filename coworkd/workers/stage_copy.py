@@ -25,10 +25,12 @@ def copy_content(source: int, target: int, size: int, step: Callable[[bytes], No
         while offset < end:
             copied = _copy_some(source, target, offset, min(COPY_BYTES, end - offset))
             if copied == 0:
-                raise OSError(errno.ESTALE, "the file became shorter while it was copied")
+                break
             offset += copied
             step(b"")
-        offset = next_data(source, offset, size)
+        offset = next_data(source, max(offset, end), size)
+    if os.fstat(source).st_size < size:
+        raise OSError(errno.ESTALE, "the file became shorter while it was copied")
     os.ftruncate(target, size)
 
 

@@ -12,7 +12,6 @@ from coworkd.model.stage import (
     ListStaged,
     StagedListed,
     StageForgotten,
-    StagePlace,
     StageRefused,
 )
 from coworkd.workers import stage_work
@@ -197,9 +196,18 @@ def test_a_source_that_has_become_a_link_is_refused(folder: StagedFolder, tmp_pa
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_stage_that_was_never_prepared_is_refused(folder: StagedFolder) -> None:
-    place = StagePlace(stage=b"/nowhere/at/all", root=folder.place.root, source=b"source")
-    assert isinstance(answer(ListStaged(id=1, place=place), no_step), StageRefused)
+def test_a_folder_that_no_session_has_seen_holds_nothing_back(folder: StagedFolder) -> None:
+    assert folder.changes() == ()
+    assert folder.committed(b"a") == {"a": "skipped"}
+    assert folder.discard() == 0
+
+
+def test_a_stage_whose_record_is_none_of_ours_is_refused(folder: StagedFolder) -> None:
+    folder.prepare()
+    (folder.stage / "about").write_bytes(b"{}")
+    answered = answer(ListStaged(id=1, place=folder.place), no_step, xattr_prefix=PREFIX)
+    assert isinstance(answered, StageRefused)
+    assert "about" in answered.message
 
 
 def test_a_diff_of_what_has_not_changed_is_missing(folder: StagedFolder) -> None:
