@@ -154,6 +154,7 @@ class Launcher:
     # -- requests -----------------------------------------------------------------------------------------------
 
     def _adopt(self, request: launch.Adopt, _: list[int]) -> None:
+        self._workers.supervisor_came()
         self._processes.tell_adopted(request.id)
         self._supervisor.send(launch.Done(id=request.id, degraded=self._degraded))
 

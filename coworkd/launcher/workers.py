@@ -2,7 +2,8 @@
 
 Rules
 - The launcher keeps no end of a worker's socket: when the supervisor's is closed, the worker reads its end and goes. One that does
-  not, `_ALONE_S` after the supervisor has gone, is killed.
+  not, `_ALONE_S` after the supervisor has gone, is killed; at once when the next one comes, so that no two do the same work. A `disk`
+  worker has its whole time: what it runs may be in the middle of a repair, and a disk is opened by one at a time (O_EXCL).
 - A worker inside a session ends with the session.
 - At most `WORKER_LIMIT`, those included that were killed and hang in the kernel still.
 - `OwnMount`: what a worker has mounted for the whole machine is taken away when the launcher ends.
@@ -37,6 +38,7 @@ class HeldWorker:
 
     def __init__(self, number: int, request: launch.StartWorker, errand: Errand, socket_end: socket.socket) -> None:
         self.number = number
+        self.kind = request.kind
         self.session = request.session
         self.request: launch.StartWorker | None = request
         self.errand = errand
@@ -98,6 +100,12 @@ class Workers:
                 self._end(worker)
             elif worker.due is None:
                 worker.due = time.monotonic() + _ALONE_S
+
+    def supervisor_came(self) -> None:
+        """Who still works for the one before ends now."""
+        for worker in self._workers.values():
+            if worker.due is not None and worker.kind != "disk":
+                self._end(worker)
 
     def drop_session(self, session: str) -> None:
         """The session closes, and who works inside it goes."""

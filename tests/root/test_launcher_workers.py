@@ -140,6 +140,16 @@ def test_workers_outlive_no_supervisor(launcher: Started, talk: Talk) -> None:
     assert isinstance(launcher.ready().ask(launch.Ping(id=0)), launch.Done)
 
 
+def test_the_next_supervisor_finds_nobody_at_work_for_the_one_before(launcher: Started, talk: Talk) -> None:
+    worker, repair = start(talk, "stage"), start(talk, "disk")
+    for pid in (worker.pid, repair.pid):
+        os.kill(pid, signal.SIGSTOP)  # it does not read the end of its socket
+    talk.close()
+    launcher.ready()
+    wait_until(lambda: gone(worker.pid), "it was killed")
+    assert not gone(repair.pid)
+
+
 def test_what_is_no_worker_is_refused(talk: Talk) -> None:
     assert refused(talk, launch.StartWorker(id=0, kind="files")).errno == errno.EINVAL
     assert refused(talk, launch.StartWorker(id=0, kind="disk", session="bob")).errno == errno.EINVAL
