@@ -69,10 +69,10 @@ from coworkd.services.processes import Processes, ProcessLimits, fit_descriptors
 from coworkd.services.session_disk import SessionDisk
 from coworkd.services.session_home import Homes
 from coworkd.services.session_measuring import Measuring
-from coworkd.services.session_quota import ProjectQuota
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
 from coworkd.services.stages import Stages
+from coworkd.services.storage_quota import ProjectQuota
 from coworkd.services.streams import Streams
 from coworkd.services.trust import Trust
 from coworkd.system.guest import read_bwrap_features, read_layout
@@ -156,7 +156,7 @@ class App:
         self.guarding = self._make_guarding()
         self.folders = self._make_folders()
         self.measuring = Measuring(self.launcher.folders)
-        self.quota = ProjectQuota(config.sessions_dir, is_there=lambda: self.storage.project_quota)
+        self.quota = ProjectQuota(config.sessions_dir, is_counted=lambda: self.storage.project_quota)
         self.sessions = self._make_sessions()
         self.session_disk = SessionDisk(
             self.sessions,

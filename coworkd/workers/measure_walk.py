@@ -54,7 +54,10 @@ class Entry(NamedTuple):
 
 def open_top(root: bytes, path: bytes) -> int | None:
     """The directory `path` below `root`, the caller's to close; None where there is none (a link is none). Raises `OSError`."""
-    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
     try:
         return open_below(root_fd, path)
     finally:

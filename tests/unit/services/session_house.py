@@ -294,6 +294,7 @@ class SessionHouse:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.now = NOW
         self.trace: list[str] = []
         self.launcher = FakeSessionLauncher(self.trace)
         self.policies = FakePolicies()
@@ -334,7 +335,7 @@ class SessionHouse:
             audit=self.audit,
             events=self.events,
             storage=self.storage,
-            clock=lambda: NOW,
+            clock=lambda: self.now,
         )
         made.attach(self.processes)
         self.folders.attach(made)

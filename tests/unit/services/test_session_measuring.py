@@ -69,9 +69,10 @@ async def test_a_worker_that_dies_at_work_is_told_and_started_again(
 
 @in_trio
 async def test_what_the_disk_refuses_is_told_with_the_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     async with serving() as (measuring, _):
-        with pytest.raises(DiskFailed, match="nowhere/bob: No such file"):
-            await measuring.measure((str(tmp_path / "nowhere"), "bob"))
+        with pytest.raises(DiskFailed, match="file/bob: Not a directory"):
+            await measuring.measure((str(tmp_path / "file"), "bob"))
 
 
 @in_trio

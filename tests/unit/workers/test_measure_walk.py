@@ -122,6 +122,8 @@ def test_a_top_is_opened_below_its_root_alone(tmp_path: Path) -> None:
     os.close(top)
 
 
-def test_a_root_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        open_top(os.fsencode(tmp_path / "none"), b"home")
+def test_a_root_that_is_not_there_has_nothing_in_it_and_one_that_is_none_is_told(tmp_path: Path) -> None:
+    assert open_top(os.fsencode(tmp_path / "none"), b"home") is None
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        open_top(os.fsencode(tmp_path / "file"), b"home")
