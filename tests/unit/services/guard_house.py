@@ -112,7 +112,7 @@ class FakeWorkers:
     async def mount_folder(self, request: MountFolder, /) -> MountedFolder:
         raise AssertionError("a guard mounts nothing")
 
-    async def unmount_folder(self, session: str, name: str, /) -> UnmountedFolder:
+    async def unmount_folder(self, session: str, name: str, /, *, lazy: bool = True) -> UnmountedFolder:
         raise AssertionError("a guard mounts nothing")
 
     async def kill_worker(self, worker: int, /) -> None:

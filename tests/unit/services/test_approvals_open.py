@@ -50,9 +50,9 @@ def test_who_was_not_looked_at_is_named_once() -> None:
     approval = _open()
     for number, who in enumerate((WHO, WHO, Identity(8, 1), None)):
         approval.add(Ask(number, b"a", who))
-    assert approval.unseen == (WHO, Identity(8, 1))
+    assert list(approval.unseen) == [WHO, Identity(8, 1)]
     approval.add_listing(WHO, Listing(()))
-    assert approval.unseen == (Identity(8, 1),)
+    assert list(approval.unseen) == [Identity(8, 1)]
 
 
 def test_what_is_shown_is_bounded_and_the_count_is_true() -> None:
