@@ -158,6 +158,14 @@ def streams() -> Iterator[Vector]:
     write = {"stream": "s1", "offset": 0, "data": b"\x00\xff"}
     yield good("stream-write", "W-6 T-3", "host", "bytes for a stream are bin", 0, 0, "stream.write", [write])
     window = {"session": "work", "port": 8000, "window": 65_536}
+    odd = {"session": "work", "path": b"notes/\xff", "data": b"hello", "create": "new"}
+    yield good("file-write", "W-6 I-1 I-3", "host", "a path that is not UTF-8 is bin", 0, 0, "file.write", [odd])
+    tree = {"session": "work", "path": "src", "tar": True, "window": 65_536}
+    yield good("file-download", "I-9 T-5", "host", "a tree as an archive, in a window", 0, 0, "file.download", [tree])
+    lacking = {"stage": "left_out", "omitted": 1, "left_out": ["agent.sock: neither file nor directory"]}
+    fault = {"code": "FAILED_PRECONDITION", "message": "left out: agent.sock", "details": lacking}
+    last = {"stream": "s1", "offset": 10_240, "eof": True, "error": fault, "data": b""}
+    yield good("stream-left-out", "I-9 T-2", "guest", "an archive that lacks an entry", 2, "stream.data", [last])
     yield good("forward-open", "T-5 T-7", "host", "a stream with a window", 0, 0, "forward.open", [window])
 
 
