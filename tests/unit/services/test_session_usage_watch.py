@@ -20,7 +20,7 @@ class Scales:
         self.bytes = 0
         self.error: Unavailable | None = None
         self.asked: list[float] = []
-        house.disk.meter.measured = self.measured  # type: ignore[method-assign,assignment]
+        house.disk.meter.measured = self.measured  # type: ignore[method-assign]
 
     async def measured(self, record: object, *, young_s: float, deadline_s: float = 0) -> Measured:
         self.asked.append(young_s)
