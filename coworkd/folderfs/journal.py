@@ -155,7 +155,7 @@ class JournaledNames:
             self._write(Moved(source, target, own))
 
     def swap(self, one: Path, other: Path, own_one: Identity | None, own_other: Identity | None) -> None:
-        if self.names.is_known(one) or self.names.is_known(other):
+        if own_one is not None or own_other is not None or self.names.is_known(one) or self.names.is_known(other):
             self.names.swap(one, other, own_one, own_other)
             self._write(Swapped(one, other, own_one, own_other))
 

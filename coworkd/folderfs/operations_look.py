@@ -5,12 +5,13 @@ Symbolic links are read, never followed: the kernel walks them itself, in the ca
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 
 from coworkd.folderfs.folder import OK, Answer, Folder, Operation
-from coworkd.folderfs.fuse_words import DIRENT, NAME_BYTES, OPENED, STATFS, Op, Request, parse_forgets
+from coworkd.folderfs.fuse_words import DIRENT, NAME_BYTES, OPENED, STATFS, Op, ProtocolError, Request, parse_forgets
 from coworkd.folderfs.handles import Listing
 
 _NO_ENTRY = bytes(128)
@@ -31,8 +32,9 @@ def forget(folder: Folder, request: Request) -> Answer:
 
 
 def batch_forget(folder: Folder, request: Request) -> Answer:
-    for node, count in parse_forgets(request):
-        folder.nodes.forget(node, count)
+    with contextlib.suppress(ProtocolError):  # nobody waits for an answer, so there is nobody to tell
+        for node, count in parse_forgets(request):
+            folder.nodes.forget(node, count)
     return None
 
 

@@ -242,7 +242,7 @@ def test_many_deletes_are_asked_one_by_one_and_listed_at_once(folder: Guarded, s
     assert listed.paths.index(b"kept/photo") < listed.paths.index(b"kept")
     assert not listed.more
     with start(folder, "rm", "-rf", "kept", "empty") as child:
-        asked = []
+        asked: list[Asked] = []
         while child.poll() is None and len(asked) < 3:
             asked.append(folder.asked())
             folder.answer(asked[-1].ask, allow=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import socket
 import struct
 import threading
@@ -204,6 +206,7 @@ class Served:
         self._owned = (fuse, control)
         self._umask = os.umask(0o022)
         os.umask(self._umask)
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
         def run() -> None:
             try:
@@ -253,6 +256,8 @@ class Served:
         self.supervisor.close()
         self.thread.join(10)
         os.umask(self._umask)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
+        gc.unfreeze()
         assert not self.thread.is_alive()
         for each in (self.kernel, *self._owned):
             each.close()

@@ -4,6 +4,7 @@ import stat
 import pytest
 
 from coworkd.folderfs import mount
+from coworkd.system import mounts
 
 
 def test_options_of_a_directory() -> None:
@@ -20,5 +21,5 @@ def test_a_file_is_no_root() -> None:
 
 
 def test_no_set_id_bits_and_no_devices() -> None:
-    assert mount.ATTRIBUTES & mount.MOUNT_ATTR_NOSUID
-    assert mount.ATTRIBUTES & mount.MOUNT_ATTR_NODEV
+    assert mount.ATTRIBUTES & mounts.MOUNT_ATTR_NOSUID
+    assert mount.ATTRIBUTES & mounts.MOUNT_ATTR_NODEV
