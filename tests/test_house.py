@@ -44,6 +44,7 @@ NO_MIRROR = {
     "coworkd/model/calls_files.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_folders.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_storage.py": "declares types only; tests/unit/wire converts every one of them",
+    "coworkd/model/files.py": "declares types only; tests/unit/workers speaks them",
     "coworkd/model/folder.py": "declares types only",
     "coworkd/model/calls.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/errors.py": "declares types only; tests/unit/wire/test_fault.py turns every one into bytes and back",
