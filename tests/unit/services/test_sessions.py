@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import inspect
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from coworkd.model.errors import (
     Unavailable,
 )
 from tests.unit.services.process_house import in_trio
-from tests.unit.services.session_house import open_house
+from tests.unit.services.session_house import SessionHouse, open_house
 
 
 @in_trio
@@ -74,3 +78,112 @@ async def test_a_disk_that_cannot_be_used_lets_nothing_begin_but_a_session_be_de
         assert [info.name for info in (await house.sessions.list()).sessions] == ["bob"]
         await house.sessions.delete(SessionDelete(session="bob"))
         assert len(house.storage.freed_bytes) == 1
+
+
+class Crash(BaseException):
+    """kill -9 comes here."""
+
+
+EFFECTS = (
+    ("audit", "record"),
+    ("records", "save"),
+    ("records", "remove"),
+    ("homes", "make"),
+    ("homes", "remove"),
+    ("launcher", "open_session"),
+    ("launcher", "close_session"),
+    ("processes", "end_session"),
+)
+
+
+class Kill:
+    """Ends coworkd at the `at`-th moment: before and after each of its effects there is one. `moments` counts them."""
+
+    def __init__(self, house: SessionHouse, at: int) -> None:
+        self.moments = 0
+        self._at = at
+        self._house = house
+        for owner, name in EFFECTS:
+            part = getattr(house, owner)
+            real = getattr(part, name)
+            setattr(part, name, self._awaited(real) if inspect.iscoroutinefunction(real) else self._called(real))
+
+    def mend(self) -> None:
+        for owner, name in EFFECTS:
+            delattr(getattr(self._house, owner), name)
+
+    def _step(self) -> None:
+        self.moments += 1
+        if self.moments > self._at:
+            raise Crash  # and everything after it, that is: a process that was killed does nothing more
+
+    def _called(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self._step()
+            done = real(*arguments)
+            self._step()
+            return done
+
+        return call
+
+    def _awaited(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*arguments: Any) -> Any:
+            self._step()
+            done = await real(*arguments)
+            self._step()
+            return done
+
+        return call
+
+
+async def converge(house: SessionHouse, at: int, call: Callable[[], Any]) -> int:
+    """`call` killed at that moment; how many moments there were."""
+    kill = Kill(house, at)
+    with contextlib.suppress(Crash):
+        await call()
+    kill.mend()
+    house.processes.running.clear()
+    await house.restart()
+    return kill.moments
+
+
+NEVER = 1000
+
+
+@in_trio
+async def test_ensure_converges_whenever_it_was_killed(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "whole", serve=False) as house:
+        moments = await converge(house, NEVER, house.ensure)
+        expected = house.stored()
+    assert moments >= 10
+    for at in range(moments):
+        async with open_house(tmp_path / str(at), serve=False) as house:
+            await converge(house, at, house.ensure)
+            done = await house.ensure()
+            assert (done.session.uid, done.session.state) == (1001, "ready"), at
+            assert house.stored() == expected, at
+            assert (await house.sessions.open("bob")).uid == 1001
+            assert os.listdir(house.homes.directory) == ["bob"], at
+
+
+@in_trio
+async def test_delete_converges_whenever_it_was_killed(tmp_path: Path) -> None:
+    async def delete(house: SessionHouse) -> None:
+        await house.sessions.delete(SessionDelete(session="bob", force=True))
+
+    async with open_house(tmp_path / "whole", serve=False) as house:
+        await house.ensure()
+        moments = await converge(house, NEVER, lambda: delete(house))
+    assert moments >= 12
+    for at in range(moments):
+        async with open_house(tmp_path / str(at), serve=False) as house:
+            await house.ensure()
+            (house.home() / "work").write_text("x")
+            await converge(house, at, lambda house=house: delete(house))
+            with contextlib.suppress(NotFound):
+                await delete(house)
+            assert house.stored() == {}, at
+            assert os.listdir(house.homes.directory) == [], at
+            assert house.launcher.open == {}, at
+            assert set(os.listdir(tmp_path / str(at) / "state/sessions")) == {".spare"}, at
+            assert (await house.ensure()).created, at
