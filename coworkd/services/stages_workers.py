@@ -90,17 +90,20 @@ class StageWorkers:
     async def _converse(self, worker: _Worker, request: ToStage, quiet_s: float) -> StageAnswer:
         worker.heard_at = trio.current_time()
         answer: FromStage | None = None
+        ended: ConnectionResetError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_quiet, worker, quiet_s, nursery.cancel_scope)
             try:
                 answer, fds = await worker.link.ask(request)
+                assert not fds
             except ConnectionResetError as error:
-                raise Unavailable(
-                    "the worker of staged folders has ended on the way; each path is done or as it was: try again",
-                    reason=str(error),
-                ) from error
-            assert not fds
+                ended = error
             nursery.cancel_scope.cancel()
+        if ended is not None:
+            raise Unavailable(
+                "the worker of staged folders has ended on the way; each path is done or as it was: try again",
+                reason=str(ended),
+            ) from ended
         if answer is None or isinstance(answer, Progress):
             raise SourceSilent(
                 f"the folder's source has not answered for {quiet_s:g} s; see that the share is there, and try again"
