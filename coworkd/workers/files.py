@@ -65,7 +65,21 @@ class _Worker:
             message, fds = unpack(data, ancillary, flags)
             request = _decoder.decode(message)
             self._room.acquire()
-            threading.Thread(target=self._handle, args=(request, fds), daemon=True).start()
+            try:
+                threading.Thread(target=self._handle, args=(request, fds), daemon=True).start()
+            except RuntimeError:
+                # The session has as many processes as it may: what needs no thread is done all the same.
+                self._handle_here(request, fds)
+
+    def _handle_here(self, request: words.ToWorker, fds: list[int]) -> None:
+        if not isinstance(request, (words.Upload, words.Download)):
+            self._handle(request, fds)
+            return
+        self._room.release()
+        for fd in fds:
+            os.close(fd)
+        what = "the session has as many processes as it may have"
+        self._answer(words.FileFault(id=request.id, errno=None, message=what, path=request.path, stage="transfers"))
 
     def _handle(self, request: words.ToWorker, fds: list[int]) -> None:
         transfer: Callable[[], None] | None = None

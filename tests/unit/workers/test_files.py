@@ -1,4 +1,5 @@
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.model import files as words
+from coworkd.workers import files
 from tests.unit.workers.files_talk import Talk, talking, upload, write
 
 
@@ -73,6 +75,30 @@ def test_requests_of_many_threads_are_each_answered_once(worker: Talk, tmp_path:
     sender.join()
     told = {answer.id: answer.data for answer in answers if isinstance(answer, words.SomeRead)}
     assert told == {number: str(n).encode() for number, n in ids.items()}
+
+
+def test_without_a_thread_calls_are_done_and_transfers_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that has as many processes as it may must still be looked at and cleaned up."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    thread = threading.Thread(target=files._Worker(theirs).run, daemon=True)
+    thread.start()
+
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with ours, theirs:
+        talk = Talk(ours, os.getpid())
+        for _ in range(2 * files.REQUESTS):
+            assert talk.ask(write(tmp_path / "a", b"x"), words.WholeWritten).size == 1
+            refusal, transfer = talk.transfer(upload(tmp_path / "b"))
+            assert isinstance(refusal, words.FileFault)
+            assert refusal.stage == "transfers"
+            assert transfer.stream.recv(1) == b""
+            transfer.close()
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_a_message_that_is_none_ends_the_worker() -> None:
