@@ -228,7 +228,10 @@ def _path(block: bytes) -> bytes:
 def _check_sum(block: bytes) -> None:
     said = _number(block[148:156], "checksum")
     without = block[:148] + b" " * 8 + block[156:]
-    if said not in (sum(without), sum(without) - 256 * sum(byte > 127 for byte in without)):
+    if said == sum(without):
+        return
+    # Some of old have added signed bytes.
+    if said != sum(without) - 256 * sum(byte > 127 for byte in without):
         raise ArchiveError("a header's checksum is wrong: this is no tar archive, or it is damaged or compressed")
 
 

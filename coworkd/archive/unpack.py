@@ -146,6 +146,9 @@ class Unpack:
             parent, temporary = self._open_parent(names[:-1]), temporary_name()
             os.link(target[-1], temporary, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
             _rename(parent, temporary, names[-1])
+            # rename(2) does nothing where both are links to one file.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=parent)
         finally:
             os.close(source)
 
@@ -242,9 +245,6 @@ def _rename(parent: int, temporary: bytes, name: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=parent)
         raise
-    # rename(2) does nothing where both are links to one file.
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=parent)
 
 
 class _Naming:

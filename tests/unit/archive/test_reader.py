@@ -154,6 +154,13 @@ def test_a_wrong_checksum_is_told_and_told_again() -> None:
         reader.check_end()
 
 
+def test_a_checksum_of_signed_bytes_is_taken() -> None:
+    block = bytearray(member("\u00e9").tobuf(tarfile.USTAR_FORMAT))
+    signed = sum(byte - 256 * (byte > 127) for byte in block[:148] + b" " * 8 + block[156:])
+    block[148:156] = b"%06o\0 " % signed
+    assert isinstance(read(bytes(block) + END)[0], Entry)
+
+
 def test_an_extended_header_has_a_bound_that_is_judged_before_it_comes() -> None:
     header = member("x", type=tarfile.XHDTYPE, size=EXTENDED_LIMIT_BYTES + 1).tobuf(tarfile.USTAR_FORMAT)
     reader = Reader()
