@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,13 @@ async def test_delete_converges_whenever_it_was_killed(tmp_path: Path) -> None:
 
     async with open_house(tmp_path / "whole", serve=False) as house:
         await house.ensure()
-        moments = await converge(house, NEVER, lambda: delete(house))
+        moments = await converge(house, NEVER, partial(delete, house))
     assert moments >= 12
     for at in range(moments):
         async with open_house(tmp_path / str(at), serve=False) as house:
             await house.ensure()
             (house.home() / "work").write_text("x")
-            await converge(house, at, lambda house=house: delete(house))
+            await converge(house, at, partial(delete, house))
             with contextlib.suppress(NotFound):
                 await delete(house)
             assert house.stored() == {}, at
