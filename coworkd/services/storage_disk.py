@@ -6,6 +6,7 @@ begun goes on from where it was when the same is asked again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Protocol, TypeVar
 
@@ -61,16 +62,20 @@ class DiskWorker:
     async def _ask(self, request: disk.Request, kind: type[_A]) -> _A:
         handle = await self._launcher.start_worker("disk")
         link = WorkerLink(handle.socket, decoder=_decoder)
+        answered: tuple[disk.Answer, list[int]] | None = None
         async with trio.open_nursery() as nursery:
             await nursery.start(link.serve)
             try:
-                answer, fds = await link.ask(request)
-            except ConnectionResetError as error:
-                raise Unavailable(
-                    f"the disk cannot be seen to: {error.strerror}; the launcher's log says why"
-                ) from error
+                with contextlib.suppress(ConnectionResetError):
+                    answered = await link.ask(request)
             finally:
                 link.close()
+        # Out here, because a nursery would wrap it.
+        if answered is None:
+            raise Unavailable(
+                f"the disk cannot be seen to: its worker does not answer, {link.why}; the launcher's log says why"
+            )
+        answer, fds = answered
         for fd in fds:
             os.close(fd)
         return _judge(answer, kind)
