@@ -45,6 +45,7 @@ NO_MIRROR = {
     "coworkd/model/calls_folders.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_storage.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/files.py": "declares types only; tests/unit/workers speaks them",
+    "coworkd/model/disk.py": "declares types only",
     "coworkd/model/folder.py": "declares types only",
     "coworkd/model/calls.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/errors.py": "declares types only; tests/unit/wire/test_fault.py turns every one into bytes and back",
@@ -64,6 +65,12 @@ NO_MIRROR = {
 
 TESTED_AS_ROOT = {
     "coworkd/egressd/lockdown.py": "gives up root for good; tests/root/test_egress_walls.py tries to get over the walls",
+    "coworkd/system/discard.py": "tells a real device; tests/root/test_disk.py gives blocks back to the host",
+    "coworkd/system/loop_devices.py": "makes real ones; tests/root/test_disk.py puts every disk of its own on one",
+    "coworkd/workers/disk.py": "mounts for real; tests/root/test_disk.py talks to it over its socket",
+    "coworkd/workers/disk_bring_up.py": "mounts for real; tests/root/test_disk.py brings disks up of every kind",
+    "coworkd/workers/disk_steps.py": "formats and repairs for real; tests/root/test_disk.py damages what it has made",
+    "coworkd/workers/disk_target.py": "opens real devices; tests/root/test_disk.py has them in use, cut and missing",
     "coworkd/launcher/child.py": "gives up root between fork and exec; tests/root/test_launcher.py looks from inside",
     "coworkd/launcher/folder_place.py": "mounts inside a session; tests/root/test_launcher_folders.py looks from there",
     "coworkd/launcher/folder_server.py": "gives up root for good; tests/root/test_launcher_folders.py looks what is left",
