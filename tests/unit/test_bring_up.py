@@ -30,8 +30,8 @@ async def come_up(ground: Ground, program: Program) -> None:
         nursery.start_soon(program.serve)
         with trio.fail_after(5):
             await ground.come_up(nursery)
-        program._ours.close()
         nursery.cancel_scope.cancel()
+    program._ours.close()
 
 
 def test_a_directory_and_the_launcher_come_up_each_as_a_timed_stage(tmp_path: Path) -> None:
