@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import socket
@@ -11,7 +12,7 @@ import trio
 
 from coworkd import __version__
 from coworkd.cli import daemon
-from coworkd.cli.daemon import build_parser, compose_local_config, main
+from coworkd.cli.daemon import build_parser, compose_local_config, main, parse_disk
 from coworkd.model.errors import NotFound, Unavailable
 
 
@@ -138,3 +139,32 @@ def test_systemd_is_told_that_we_are_ready(tmp_path: Path, monkeypatch: pytest.M
 def test_nobody_is_told_where_nobody_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     daemon._notify_ready(compose_local_config(state=str(tmp_path), socket="/s"))
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "size"),
+    [
+        ("/d/disk", "/d/disk", 10 << 30),
+        ("/d/disk:64M", "/d/disk", 64 << 20),
+        ("/d/a:b/disk", "/d/a:b/disk", 10 << 30),
+        ("/d/a:b:20G", "/d/a:b", 20 << 30),
+    ],
+)
+def test_a_disk_is_a_file_and_perhaps_its_size(text: str, file: str, size: int) -> None:
+    found = parse_disk(text)
+    assert (found.kind, found.loop_file, found.loop_size) == ("loop", file, size)
+
+
+@pytest.mark.parametrize("text", ["", ":64M", "/d:1M", "/d:large", "/d:-5"])
+def test_a_disk_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        parse_disk(text)
+
+
+def test_with_a_disk_what_must_be_there_before_it_lies_beside_its_mount_point(tmp_path: Path) -> None:
+    made = compose_local_config(state=str(tmp_path), socket="/s", disk=parse_disk("/d/disk:64M"))
+    assert (made.sessions_dir, made.state_dir) == (f"{tmp_path}/sessions", f"{tmp_path}/sessions/.coworkd")
+    assert made.launcher_socket == f"{tmp_path}/run/launcher.sock"
+    assert made.cache_dir == f"{tmp_path}/cache"
+    assert made.storage.kind == "loop"
+    assert compose_local_config(state=str(tmp_path), socket="/s").storage.kind == "directory"
