@@ -33,6 +33,7 @@ from coworkd.services.folders_live import Failing, LiveFolders, Standing
 from coworkd.services.folders_words import describe_failure
 
 DEADLINE_S = 5.0
+_SOURCES = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
 _TRIES = 24
 _PAUSE_S = 0.25
 """For as long as the launcher's own deadlines, which end whatever is under way."""
@@ -132,7 +133,7 @@ class Mounter:
         place = self._rules.place(grant)
         stage = b""
         if grant.mode == "staged":
-            stage = await self._stages.prepare(session, grant.name, (place.root, place.source))
+            stage = await self._prepare_stage(session, grant, place)
         mounted = await self._ask(self._request(session, grant, place, stage, asks))
         changed_in = stage + b"/upper" if stage else place.path
         await self._guard.watch(session, grant.name, mounted, changed_in, grant.mode)
@@ -140,6 +141,16 @@ class Mounter:
             # One that stood already, from before a restart, may have another rule than was asked for now.
             await self._rule(session, grant, asks)
         return Standing(grant, mounted.mounted_as, mounted.degraded, asks)
+
+    async def _prepare_stage(self, session: str, grant: FolderGrant, place: Place) -> bytes:
+        try:
+            return await self._stages.prepare(session, grant.name, (place.root, place.source))
+        except DiskFailed as error:
+            number = error.details.get("errno")
+            if number not in _SOURCES:  # of the session disk
+                raise
+            said = "only a directory can be staged" if number == errno.ENOTDIR else error.message
+            raise MountFailed(said, errno=number, stage="source") from error
 
     async def _ask(self, request: MountFolder) -> MountedFolder:
         """What an earlier coworkd had mounted there in another way goes first; what it had begun comes to its end first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -46,11 +47,11 @@ def test_kept_commands_do_not_use_up_the_descriptors_of_links(crowded: Daemon) -
             assert len(another.process_list().processes) == ENOUGH_COMMANDS
 
 
-@pytest.mark.parametrize("kind", ["missing", "file", "link"])
-def test_a_folder_that_is_no_directory_is_told_without_an_incident(daemon: Daemon, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["missing", "fifo", "link"])
+def test_a_folder_that_cannot_be_is_told_without_an_incident(daemon: Daemon, tmp_path: Path, kind: str) -> None:
     source = tmp_path / kind
-    if kind == "file":
-        source.touch()
+    if kind == "fifo":
+        os.mkfifo(source)
     elif kind == "link":
         source.symlink_to(tmp_path)
     with client_of(daemon) as client, pytest.raises(InvalidState) as caught:

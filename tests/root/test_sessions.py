@@ -454,13 +454,6 @@ def test_link_in_a_folder_leads_nowhere_outside(client: Client, shared: Path, tm
         assert ran.exit != exited(0)
 
 
-def test_file_is_no_folder(client: Client, daemon: Daemon, shared: Path) -> None:
-    with pytest.raises(CoworkError) as refused:
-        client.session_ensure(name="no-folder", folders=[folder(shared / "file")])
-    assert "file" in refused.value.message
-    assert not (daemon.state / "no-folder").exists()
-
-
 def test_listening_socket_below_a_folder_is_refused(client: Client, shared: Path) -> None:
     (shared / "deep").mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -469,15 +462,3 @@ def test_listening_socket_below_a_folder_is_refused(client: Client, shared: Path
         with pytest.raises(PolicyDenied) as refused:
             client.session_ensure(name="no-folder", folders=[folder(shared)])
     assert str(shared / "deep" / "s") in refused.value.message
-
-
-def test_folders_do_not_change_under_a_running_command(client: Client, shared: Path) -> None:
-    with session_of(client, "folders", folders=[folder(shared)]):
-        process = client.start("folders", ["sleep", "30"], attach=False)
-        with pytest.raises(InvalidState):
-            client.session_ensure(name="folders", folders=[])
-        assert client.run("folders", ["ls", "mnt/f"]).stdout == b"file\n"
-        process.kill(0)
-        process.wait(5)
-        client.session_ensure(name="folders", folders=[])
-        assert client.run("folders", ["ls", "mnt"]).stdout == b""

@@ -10,6 +10,7 @@ import trio.testing
 
 from coworkd.model.calls import FolderUnmounted
 from coworkd.model.errors import (
+    DiskFailed,
     InvalidState,
     MountFailed,
     NotFound,
@@ -216,3 +217,18 @@ async def test_what_is_as_asked_is_not_asked_for_again(tmp_path: Path) -> None:
         asked, traced = len(house.launcher.mounts.asked), list(house.trace)
         await house.ensure()
         assert (len(house.launcher.mounts.asked), house.trace) == (asked, traced)
+
+
+@in_trio
+async def test_a_stage_that_its_source_does_not_let_be_is_the_callers_fault(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        for number, kind, said in (
+            (errno.ENOTDIR, InvalidState, "only a directory can be staged"),
+            (errno.ENOENT, InvalidState, "is not there"),
+            (errno.ENOSPC, DiskFailed, "no room"),
+        ):
+            house.stages.error = DiskFailed("there is no room", errno=number)
+            with pytest.raises(kind, match=said):
+                await mount(house, mode="staged")
+        assert kept(house) == {}
