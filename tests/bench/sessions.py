@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -50,7 +51,7 @@ def measure_sessions(directory: Path, *, crowd: int = CROWD, pairs: int = PAIRS)
         daemon = stack.enter_context(running_daemon(crowded))
         many = stack.enter_context(client_of(daemon))
         recovery = next(stage.took_s for stage in many.hello.stages if stage.name == "sessions")
-        new = [timed(lambda name=f"new-{number}": many.session_ensure(name=name)) for number in range(NEW)]
+        new = [timed(partial(many.session_ensure, name=f"new-{number}")) for number in range(NEW)]
         existing = [timed(lambda: many.session_ensure(name="new-0")) for _ in range(EXISTING)]
         lists = [timed(many.session_list) for _ in range(LISTS)]
         few.session_ensure(name="new-0")

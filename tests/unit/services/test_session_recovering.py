@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.model.calls import SessionName
-from coworkd.model.errors import DiskFailed, InvalidState, Unavailable
+from coworkd.model.errors import DiskFailed, InvalidParams, InvalidState, Unavailable
 from coworkd.model.names import MAX_UID
 from tests.unit.services.process_house import in_trio
 from tests.unit.services.session_house import SessionHouse, open_house, record
@@ -137,6 +137,15 @@ async def test_nothing_is_given_that_the_audit_log_does_not_have(tmp_path: Path)
             await house.ensure()
         assert house.homes.uids["bob"] == 1001
         assert house.stored()["bob"].uid == 1001
+
+
+@in_trio
+async def test_a_skeleton_that_is_not_configured_is_refused(tmp_path: Path) -> None:
+    async with open_house(tmp_path, serve=False) as house:
+        with pytest.raises(InvalidParams, match="no skeleton is configured"):
+            await house.ensure(skeleton=True)
+        assert house.stored() == {}
+        assert (await house.ensure(skeleton=False)).created
 
 
 class Crash(BaseException):
