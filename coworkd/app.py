@@ -437,6 +437,7 @@ class App:
         from coworkd.services.doctor import AuditFacts, examine
         from coworkd.services.doctor_network_probes import NetworkSources
         from coworkd.services.doctor_probes import SystemProbes
+        from coworkd.services.doctor_storage import StorageFacts
 
         seq, head = self.audit.head
         sockets = [Path(uri.removeprefix("unix://")) for uri in self._config.endpoints if uri.startswith("unix://")]
@@ -456,6 +457,14 @@ class App:
                 host_uri=self._config.egress.host,
                 default_routes=self.network.default_routes,
                 reachability=lambda: self.network.reachability,
+            ),
+            storage=lambda: StorageFacts(
+                kind=self.storage.kind,
+                state=self.storage.state,
+                reason=self.storage.reason,
+                mark=self.storage.mark,
+                project_quota=self.storage.project_quota,
+                reserve_missing=self.storage.reserve.missing,
             ),
             bwrap=self.features.path,
         )

@@ -21,6 +21,7 @@ from coworkd.model.calls import Finding
 from coworkd.model.names import MAX_UID, MIN_UID
 from coworkd.sandbox.bwrap_plan import REQUIRED_OPTIONS
 from coworkd.services.doctor_network import NETWORK_CHECKS, NetworkProbes
+from coworkd.services.doctor_storage import STORAGE_CHECKS, StorageProbes
 
 PYTHON_FLOOR = (3, 10)
 KERNEL_FLOOR = (5, 12)
@@ -60,7 +61,7 @@ class SocketFacts(Struct, frozen=True, kw_only=True):
     parent_uid: int
 
 
-class Probes(NetworkProbes, Protocol):
+class Probes(NetworkProbes, StorageProbes, Protocol):
     """The facts, those of the network among them. Each raises `OSError` where the machine refuses."""
 
     def python_version(self) -> tuple[int, int, int]: ...
@@ -334,6 +335,7 @@ CHECKS: dict[str, Check] = {
     "audit": check_audit,
     "launcher": check_launcher,
     "sockets": check_sockets,
+    **STORAGE_CHECKS,
     **NETWORK_CHECKS,
 }
 

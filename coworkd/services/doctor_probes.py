@@ -22,7 +22,8 @@ from coworkd.auditlog.chain import read_tail
 from coworkd.auditlog.rotation import log_files
 from coworkd.services.doctor import AuditFacts, DirectoryFacts, SocketFacts
 from coworkd.services.doctor_network_probes import NetworkSources, SystemNetworkProbes
-from coworkd.system import mounts
+from coworkd.services.doctor_storage import DISK_TOOLS, StorageFacts
+from coworkd.system import disk_tools, mounts
 from coworkd.system.proc_connector import ProcConnector
 
 PROGRAM_DEADLINE_S = 5.0
@@ -51,6 +52,7 @@ class SystemProbes(SystemNetworkProbes):
         network: NetworkSources,
         launcher: Callable[[], str] | None = None,
         audit: Callable[[], AuditFacts] | None = None,
+        storage: Callable[[], StorageFacts] | None = None,
         bwrap: str = "bwrap",
     ) -> None:
         super().__init__(network)
@@ -60,6 +62,7 @@ class SystemProbes(SystemNetworkProbes):
         self._sockets = sockets
         self._launcher = launcher
         self._audit = audit
+        self._storage = storage
         self._bwrap = bwrap
 
     def python_version(self) -> tuple[int, int, int]:
@@ -67,6 +70,13 @@ class SystemProbes(SystemNetworkProbes):
 
     def uid(self) -> int:
         return os.geteuid()
+
+    def storage(self) -> StorageFacts | None:
+        return self._storage() if self._storage else None
+
+    def missing_tools(self) -> tuple[str, ...]:
+        path = ":".join(disk_tools.PATH)
+        return tuple(name for name in DISK_TOOLS if shutil.which(name, path=path) is None)
 
     def kernel_release(self) -> str:
         return os.uname().release

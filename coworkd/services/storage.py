@@ -284,6 +284,11 @@ class Storage:
             )
 
     @property
+    def reason(self) -> str | None:
+        """What is wrong, else what limits."""
+        return self._problem.reason if self._problem else "; ".join(self.notes) or None
+
+    @property
     def device(self) -> str | None:
         up = self._brought_up
         return os.fsdecode(up.device) if up is not None and up.device else None
@@ -303,7 +308,7 @@ class Storage:
         return calls.StorageUsage(
             kind=self.kind,
             state=self.state,
-            reason=self._problem.reason if self._problem else "; ".join(self.notes) or None,
+            reason=self.reason,
             path=self._sessions_dir,
             device=self.device,
             size_bytes=room.size_bytes,

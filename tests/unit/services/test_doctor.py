@@ -61,6 +61,8 @@ class Machine:
             "try_upstream": None,
             "reachability": None,
             "resolve": None,
+            "storage": None,
+            "missing_tools": (),
             **facts,
         }
 
