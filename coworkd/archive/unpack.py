@@ -2,14 +2,14 @@
 
 Rules
 - No entry is absolute, has `..`, or is reached through a symbolic link: directories are opened one name at a time, without following.
-- A file is written under a name of its own and then renamed, over a symbolic link too and never through one. What was being written
-  when it ends badly is taken away; entries before it stay.
+- A file is written without a name, or under one of its own where the system has no such files, and takes its place when it is whole: over
+  a symbolic link too and never through one. Of what was being written when it ends badly nothing stays; entries before it do.
 - Devices, fifos and what else is neither file, directory nor link are refused, and so is a hard link to anything but a file that the same
   archive brought. Set-user-id, set-group-id and sticky bits are dropped, owners are not heeded.
 - Directories get their mode and time at the end, when all is in them.
 - A run of zeros in a file becomes a hole.
 
-Sources: openat(2), rename(2), POSIX pax.
+Sources: openat(2), open(2) O_TMPFILE, linkat(2), rename(2), POSIX pax.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ TEMPORARY = b".coworkd-"
 """How the names begin that files have while they are written."""
 
 
+_OWN_FDS = "/proc/self/fd"
+_UNNAMED = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC if hasattr(os, "O_TMPFILE") and os.path.isdir(_OWN_FDS) else 0
+_NOT_UNNAMED = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS])
+
+
 class _Growing:
     """The file that is being written."""
 
@@ -41,9 +46,43 @@ class _Growing:
         """`parent` stays the caller's: a copy is taken."""
         self.name = name
         self.entry = entry
-        self.temporary = temporary_name()
-        self.fd = os.open(self.temporary, _CREATE, 0o600, dir_fd=parent)
+        self.temporary: bytes | None = None
+        self.fd = self._open(parent)
         self.parent = os.dup(parent)
+
+    def _open(self, parent: int) -> int:
+        try:
+            if _UNNAMED:
+                return os.open(".", _UNNAMED, 0o600, dir_fd=parent)
+        except OSError as error:
+            if error.errno not in _NOT_UNNAMED:
+                raise
+        self.temporary = temporary_name()
+        return os.open(self.temporary, _CREATE, 0o600, dir_fd=parent)
+
+    def put(self) -> None:
+        """Into its place. Raises `OSError`."""
+        if self.temporary is None:
+            try:
+                self._link(self.name)
+            except FileExistsError:
+                self.temporary = temporary_name()
+                self._link(self.temporary)
+            else:
+                return
+        temporary, self.temporary = self.temporary, None
+        _rename(self.parent, temporary, self.name)
+
+    def close(self) -> None:
+        """Nothing stays of what was not put."""
+        os.close(self.fd)
+        if self.temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.temporary, dir_fd=self.parent)
+        os.close(self.parent)
+
+    def _link(self, name: bytes) -> None:
+        os.link(f"{_OWN_FDS}/{self.fd}", os.fsdecode(name), dst_dir_fd=self.parent, follow_symlinks=True)
 
 
 class Unpack:
@@ -88,10 +127,7 @@ class Unpack:
     ) -> None:
         growing, self._growing = self._growing, None
         if growing is not None:
-            os.close(growing.fd)
-            with contextlib.suppress(OSError):
-                os.unlink(growing.temporary, dir_fd=growing.parent)
-            os.close(growing.parent)
+            growing.close()
         self._forget_parent()
 
     # -- entries ------------------------------------------------------------------------------------------------
@@ -168,12 +204,9 @@ class Unpack:
         os.ftruncate(growing.fd, entry.size)
         os.fchmod(growing.fd, entry.mode & 0o777)
         os.utime(growing.fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        growing.put()
         self._growing = None
-        os.close(growing.fd)
-        try:
-            _rename(growing.parent, growing.temporary, growing.name)
-        finally:
-            os.close(growing.parent)
+        growing.close()
         if len(self._files) < REMEMBERED:
             self._files.add(b"/".join(split_path(entry.path)))
 

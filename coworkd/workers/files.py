@@ -5,6 +5,7 @@ Rules
 - Each request has a thread, at most `REQUESTS` at once; more wait in the socket. One that hangs with a share holds nobody else up:
   coworkd has a deadline, and ends the worker.
 - Everything is imported before it serves: its root is then the session's, and not where its own code lies.
+- When its socket ends it gives the transfers `GRACE_S` to take away what they had begun: their sockets have ended too.
 - What it is sent is coworkd's and trusted in form; what it finds in files is the session's and is not.
 """
 
@@ -14,6 +15,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,8 @@ from coworkd.workers.files_remove import remove_some
 from coworkd.workers.files_view import Refused
 
 REQUESTS = 16
+GRACE_S = 5.0
+_LOOK_S = 0.01
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[words.ToWorker] = msgspec.msgpack.Decoder(words.ToWorker)
 _VERBS: dict[type, Callable[[Any], words.FromWorker]] = {
@@ -56,12 +60,14 @@ class _Worker:
         self._answering = threading.Lock()
         self._room = threading.Semaphore(REQUESTS)
         self._transfers = threading.Semaphore(words.TRANSFERS_PER_WORKER)
+        self._moving: set[int] = set()
+        """The requests whose bytes move."""
 
     def run(self) -> None:
         while True:
             data, ancillary, flags, _ = self._connection.recvmsg(*RECEIVE_ARGUMENTS)
             if not data:
-                return
+                break
             message, fds = unpack(data, ancillary, flags)
             request = _decoder.decode(message)
             self._room.acquire()
@@ -70,6 +76,9 @@ class _Worker:
             except RuntimeError:
                 # The session has as many processes as it may: what needs no thread is done all the same.
                 self._handle_here(request, fds)
+        deadline = time.monotonic() + GRACE_S
+        while self._moving and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
 
     def _handle_here(self, request: words.ToWorker, fds: list[int]) -> None:
         if not isinstance(request, (words.Upload, words.Download)):
@@ -112,10 +121,13 @@ class _Worker:
             sockets.close()
             raise
 
+        self._moving.add(request.id)
+
         def run() -> None:
             try:
                 files_transfer.run(transfer, sockets, request.path)
             finally:
+                self._moving.discard(request.id)
                 self._transfers.release()
 
         if isinstance(transfer, (files_transfer.DownloadFile, files_transfer.DownloadTree)):

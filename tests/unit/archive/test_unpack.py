@@ -32,8 +32,11 @@ def refuse(top: Path, *members: tuple[tarfile.TarInfo, bytes], match: str | None
     assert left == []
 
 
-@pytest.fixture
-def top(tmp_path: Path) -> Path:
+@pytest.fixture(params=["unnamed", "named"])
+def top(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With and without files that have no name until they are whole."""
+    if request.param == "named":
+        monkeypatch.setattr(unpacking, "_UNNAMED", 0)
     (tmp_path / "top").mkdir()
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/keep").write_bytes(b"kept")
@@ -102,17 +105,21 @@ def test_a_directory_that_is_swapped_for_a_link_on_the_way_leads_nowhere(
     top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """The parent is held by a descriptor: what is renamed over its name afterwards is not looked at."""
-    really: Callable[..., None] = os.rename
     swapped: list[bool] = []
 
-    def swap_then_rename(*args: object, **options: object) -> None:
-        if not swapped:
-            swapped.append(True)
-            really(top / "d", top / "aside")
-            (top / "d").symlink_to("../outside")
-        really(*args, **options)
+    def swapping(really: Callable[..., None]) -> Callable[..., None]:
+        def swap_first(*args: object, **options: object) -> None:
+            if not swapped:
+                swapped.append(True)
+                rename(top / "d", top / "aside")
+                (top / "d").symlink_to("../outside")
+            really(*args, **options)
 
-    monkeypatch.setattr(os, "rename", swap_then_rename)
+        return swap_first
+
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", swapping(os.rename))
+    monkeypatch.setattr(os, "link", swapping(os.link))
     refuse(top, (member("d/keep"), b"evil"), (member("e/x"), b""), (member("d/keep"), b"evil"), match="symbolic link")
     assert (top.parent / "outside/keep").read_bytes() == b"kept"
     assert (top / "aside/keep").read_bytes() == b"evil"
@@ -131,9 +138,8 @@ def test_a_hard_link_leads_only_to_a_file_that_came_before(top: Path, target: st
     assert not (top / "h").exists()
 
 
-def test_a_hard_link_is_not_made_to_what_was_put_in_a_files_place(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hard_link_is_not_made_to_what_was_put_in_a_files_place(top: Path) -> None:
     """What is linked is never what a symbolic link leads to."""
-    monkeypatch.setattr(unpacking, "temporary_name", iter([b".coworkd-1", b".coworkd-2"]).__next__)
     directory = os.open(top, os.O_RDONLY)
     data = tar_of((member("f"), b"fine"), (member("h", type=tarfile.LNKTYPE, linkname="f"), b""))
     with Unpack(directory, entries_limit=10) as made:
@@ -196,6 +202,23 @@ def test_names_and_times_of_any_kind_are_taken(top: Path) -> None:
         tar.addfile(member("old", mtime=-1e11))
     unpack(top, made.getvalue())
     assert sorted(os.listdir(os.fsencode(top))) == [b"odd\n\xff", b"old"]
+
+
+def test_what_is_killed_on_its_way_leaves_no_rest_where_files_need_no_name(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY)
+    with Unpack(directory, entries_limit=10) as made:
+        made.receive_data(tar_of((member("a"), b"x" * 5000))[:2000])
+        assert os.listdir(tmp_path) == []
+    os.close(directory)
+
+
+def test_an_existing_file_is_replaced(top: Path) -> None:
+    (top / "f").write_bytes(b"old")
+    with open(top / "f", "rb") as reader:
+        unpack(top, tar_of((member("f"), b"new")))
+        assert reader.read() == b"old"
+    assert (top / "f").read_bytes() == b"new"
+    assert os.listdir(top) == ["f"]
 
 
 def test_descriptors_are_all_closed(top: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -44,8 +45,10 @@ class Transfer:
 
     def finish(self, size: int) -> words.TransferEnd:
         """That was all; how it ended."""
-        self.control.send(_encoder.encode(words.Finish(size=size)))
-        self.stream.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(BrokenPipeError):  # it has said already why it takes no more
+            self.control.send(_encoder.encode(words.Finish(size=size)))
+        with contextlib.suppress(OSError):
+            self.stream.shutdown(socket.SHUT_WR)
         return self.ended()
 
     def ended(self) -> words.TransferEnd:
