@@ -158,17 +158,7 @@ class App:
         self.measuring = Measuring(self.launcher.folders)
         self.quota = ProjectQuota(config.sessions_dir, is_counted=lambda: self.storage.project_quota)
         self.sessions = self._make_sessions()
-        self.session_disk = SessionDisk(
-            self.sessions,
-            retention=config.retention,
-            measuring=self.measuring,
-            policies=self.policies,
-            quota=self.quota,
-            stages=self.stages,
-            storage=self.storage,
-            audit=self.audit,
-            events=self.events,
-        )
+        self.session_disk = self._make_session_disk()
         self.folders.attach(self.sessions)
         self.stages.attach(self.folders, self.sessions)
         self.processes = self._make_processes()
@@ -261,6 +251,19 @@ class App:
             events=self.events,
             storage=self.storage,
             stages_dir=os.path.join(self._config.state_dir, "stages"),
+        )
+
+    def _make_session_disk(self) -> SessionDisk:
+        return SessionDisk(
+            self.sessions,
+            retention=self._config.retention,
+            measuring=self.measuring,
+            policies=self.policies,
+            quota=self.quota,
+            stages=self.stages,
+            storage=self.storage,
+            audit=self.audit,
+            events=self.events,
         )
 
     def _make_bridges(self) -> Bridges:

@@ -22,8 +22,7 @@ def test_an_empty_file_is_the_defaults() -> None:
     assert parse_config(b"", file="f") == Config()
 
 
-def test_every_key_reaches_its_field() -> None:
-    text = """
+EVERY_KEY = """
 state_dir = "/s"
 sessions_dir = "/h"
 skeleton = "/k"
@@ -73,7 +72,10 @@ probe = "example.org:443"
 [egress]
 host = "unix:///x/host.sock"
 """
-    read = parse_config(text.encode(), file="f")
+
+
+def test_every_key_reaches_its_field() -> None:
+    read = parse_config(EVERY_KEY.encode(), file="f")
     assert read.endpoints == ("unix:///a/b.sock", "vsock://:5005", "vsock://2:5007", "virtio:///dev/virtio-ports/x")
     assert read.policy_dirs == ("/v", "/a")
     assert (read.state_dir, read.sessions_dir, read.token_file, read.launcher_socket) == ("/s", "/h", "/t", "/l")
@@ -93,7 +95,7 @@ host = "unix:///x/host.sock"
     assert (read.skeleton, read.share_root) == ("/k", "/r")
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]
     # Every key of the schema stands in the text above, so none can be forgotten here.
-    assert all(f"{key.rpartition('.')[2]} = " in text for key in config._SCHEMA if key != "storage.device")
+    assert all(f"{key.rpartition('.')[2]} = " in EVERY_KEY for key in config._SCHEMA if key != "storage.device")
 
 
 @pytest.mark.parametrize(
