@@ -399,6 +399,26 @@ def test_a_session_that_goes_takes_its_worker_and_transfers_along(daemon: Daemon
     client.session_delete(session="gone-files")
 
 
+@pytest.mark.parametrize("tar", [False, True])
+def test_a_coworkd_that_is_killed_leaves_nothing_of_an_upload(tmp_path: Path, tar: bool) -> None:
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        client.file_mkdir(session="work", path=OsBytes(b"half"))
+        path = "half" if tar else "half/a"
+        stream, _ = client._open_stream("file.upload", {"session": "work", "path": path, "tar": tar, "mode": 0o644})
+        stream.send(tar_of((member("b"), os.urandom(MIB)))[: MIB // 2])
+        (worker,) = workers_of(client)
+        launcher = client.info().launcher_pid or 0
+        daemon.child.kill()
+        daemon.child.wait()
+        wait_until(lambda: not os.path.exists(f"/proc/{worker}"), "the worker has ended")
+        (home,) = daemon.state.glob("**/work/half")
+        assert os.listdir(home) == []
+        # It would wait for the next coworkd.
+        os.kill(launcher, signal.SIGTERM)
+        wait_until(lambda: not os.path.exists(f"/proc/{launcher}"), "the launcher has ended")
+
+
 def test_no_worker_outlives_coworkd(tmp_path: Path) -> None:
     with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
@@ -464,6 +484,20 @@ def test_a_folder_that_is_one_file_is_written_in_place(client: Client, shared: P
         assert client.upload(name, "mnt/shared", b"newer") == 5
         assert (shared / "theirs").read_bytes() == b"newer"
         assert os.stat(shared / "theirs").st_ino == inode
+
+
+@pytest.mark.needs("overlay")
+def test_a_staged_folder_takes_what_any_other_does_and_the_source_stays(client: Client, shared: Path) -> None:
+    with session_of(client, "staged-files", folders=[folder(shared, "staged")]) as name:
+        write(client, "mnt/shared/theirs", b"changed", name)
+        client.upload(name, "mnt/shared/new", b"1")
+        client.upload(name, "mnt/shared/new", b"22")
+        client.upload(name, "mnt/shared/tree", tar_of((member("d/f"), b"x")), tar=True)
+        client.file_move(session=name, path=OsBytes(b"mnt/shared/new"), to=OsBytes(b"mnt/shared/moved"))
+        assert client.file_remove(session=name, path=OsBytes(b"mnt/shared/tree"), recursive=True).entries == 3
+        assert sh(client, "cd mnt/shared; ls -A; cat theirs moved", name) == "moved\ntheirs\nchanged22"
+        assert os.listdir(shared) == ["theirs"]
+        assert (shared / "theirs").read_bytes() == b"theirs"
 
 
 def test_a_removal_does_not_go_into_a_folder(client: Client, shared: Path) -> None:
