@@ -237,6 +237,7 @@ class App:
                 self._config.sessions_dir,
                 with_accounts=self._mode == "serve",
                 skeleton=self._config.skeleton,
+                stages_dir=os.path.join(self._config.state_dir, "stages"),
                 quota=self.quota,
                 on_accounts=lambda reason: self.health.degrade("accounts", reason),
             ),
@@ -250,7 +251,6 @@ class App:
             audit=self.audit,
             events=self.events,
             storage=self.storage,
-            stages_dir=os.path.join(self._config.state_dir, "stages"),
         )
 
     def _make_session_disk(self) -> SessionDisk:

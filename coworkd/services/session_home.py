@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from coworkd.model.errors import DiskFailed, InvalidParams, LimitExceeded, PolicyDenied
 from coworkd.model.names import MAX_UID, MIN_UID, parse_session_name
 from coworkd.model.ports import QuotaPort
+from coworkd.services.session_measuring import Place
 from coworkd.services.session_skeleton import copy_skeleton
 from coworkd.system import accounts
 from coworkd.system.remove_tree import remove_tree
@@ -40,18 +41,27 @@ class Homes:
         *,
         with_accounts: bool,
         skeleton: str = "",
+        stages_dir: str = "",
         quota: QuotaPort | None = None,
         on_accounts: Callable[[str | None], None] = lambda reason: None,
     ) -> None:
-        """`on_accounts` is told, in a worker thread, why accounts cannot be written; None when they can again."""
+        """`stages_dir` is where staged folders keep their changes, a directory for each session. `on_accounts` is told, in a worker
+        thread, why accounts cannot be written; None when they can again.
+        """
         self.directory = directory
         self.with_accounts = with_accounts
         self.skeleton = skeleton
+        self.stages_dir = stages_dir
         self._quota = quota if quota is not None and quota.kind == "project" else None
         self._on_accounts = on_accounts
 
     def path(self, name: str) -> str:
         return os.path.join(self.directory, name)
+
+    def places(self, name: str) -> tuple[Place, ...]:
+        """What a session has on the disk, its home first."""
+        home = (self.directory, name)
+        return (home, (self.stages_dir, name)) if self.stages_dir else (home,)
 
     def prepare(self) -> None:
         """Make the directory of homes; only root may look into it. Raises `DiskFailed`."""

@@ -81,13 +81,10 @@ class Sessions:
         audit: AuditPort,
         events: EventPort,
         storage: StorageGuard,
-        stages_dir: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`stages_dir`: where staged folders keep their changes, a directory for each session."""
         self._homes = homes
         self._clock = clock
-        self._stages_dir = stages_dir
         self._gate: CommandGate | None = None
         self._folders = folders
         self._policies = policies
@@ -105,7 +102,7 @@ class Sessions:
             layout=layout,
         )
         self._recovering = Recovering(
-            table=table, openings=openings, reowner=reowner, places=self.places, audit=audit, events=events
+            table=table, openings=openings, reowner=reowner, places=homes.places, audit=audit, events=events
         )
         self._ensuring = Ensuring(
             table=table,
@@ -142,8 +139,7 @@ class Sessions:
 
     def places(self, name: str) -> tuple[Place, ...]:
         """What a session has on the disk, its home first."""
-        home = (self._homes.directory, name)
-        return (home, (self._stages_dir, name)) if self._stages_dir else (home,)
+        return self._homes.places(name)
 
     async def load(self) -> None:
         """Find out which sessions there are. Raises `DiskFailed`."""

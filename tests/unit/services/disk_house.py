@@ -39,7 +39,7 @@ class DiskHouse(SessionHouse):
 
     def __init__(self, directory: Path, retention: RetentionConfig) -> None:
         super().__init__(directory)
-        self.sessions._stages_dir = str(directory / "stages")
+        self.homes.stages_dir = str(directory / "stages")
         self.workers = WorkerLauncher()
         self.measuring = Measuring(self.workers)
         self.quota = FakeQuota()
