@@ -25,9 +25,14 @@ class Journals:
         return os.path.join(self._directory, session, _file_name(name, source)).encode()
 
     def prepare(self, session: str, kept: Iterable[tuple[str, bytes]]) -> None:
-        """Make the session's directory, and take away every journal but those of `kept` (name, source). Raises `DiskFailed`."""
+        """Make the session's directory, where one is needed, and take away every journal but those of `kept` (name, source).
+
+        Raises `DiskFailed`.
+        """
         directory = os.path.join(self._directory, session)
         wanted = {_file_name(name, source) for name, source in kept}
+        if not wanted and not os.path.lexists(directory):  # a session without folders opens on a disk that is full
+            return
         try:
             os.makedirs(self._directory, 0o700, exist_ok=True)
             os.makedirs(directory, 0o700, exist_ok=True)

@@ -219,9 +219,12 @@ class Mounter:
         self._events.publish("folder.failed", {"session": session, "name": name, "error": why})
 
     async def prepare(self, session: str, folders: tuple[FolderGrant, ...]) -> None:
-        """What folders need on the session disk, and no more. Raises `DiskFailed`."""
+        """What folders need on the session disk, and no more. Where it refuses, the folders that need it fail one by one."""
         kept = [(grant.name, self._rules.place(grant).path) for grant in folders if grant.mode in ("rw", "rwd")]
-        await trio.to_thread.run_sync(self._journals.prepare, session, kept)
+        try:
+            await trio.to_thread.run_sync(self._journals.prepare, session, kept)
+        except DiskFailed as error:
+            _log.error("the journals of session %s: %s", session, error.message)
 
 
 def _rule(grant: FolderGrant, *, asks: bool) -> DeleteRule:

@@ -19,7 +19,7 @@ def test_a_journal_belongs_to_one_source(tmp_path: Path) -> None:
 
 def test_only_those_of_todays_folders_are_kept(tmp_path: Path) -> None:
     journals = Journals(str(tmp_path))
-    journals.prepare("bob", [])
+    journals.prepare("bob", [("a", b"/srv/a")])
     kept, gone = journals.path("bob", "a", b"/srv/a"), journals.path("bob", "a", b"/srv/before")
     for path in (kept, gone):
         Path(os.fsdecode(path)).write_bytes(b"names")
@@ -30,7 +30,7 @@ def test_only_those_of_todays_folders_are_kept(tmp_path: Path) -> None:
 
 def test_a_session_that_goes_leaves_none(tmp_path: Path) -> None:
     journals = Journals(str(tmp_path))
-    journals.prepare("bob", [])
+    journals.prepare("bob", [("a", b"/srv/a")])
     Path(os.fsdecode(journals.path("bob", "a", b"/srv/a"))).touch()
     journals.forget("bob")
     journals.forget("bob")
@@ -40,7 +40,11 @@ def test_a_session_that_goes_leaves_none(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_told(tmp_path: Path) -> None:
     (tmp_path / "folders").write_text("in the way")
     with pytest.raises(DiskFailed) as caught:
-        Journals(str(tmp_path)).prepare("bob", [])
+        Journals(str(tmp_path)).prepare("bob", [("a", b"/srv/a")])
     assert caught.value.details["path"].endswith("folders/bob")
-    with pytest.raises(DiskFailed):
-        Journals(str(tmp_path / "folders")).prepare("bob", [])
+
+
+def test_a_session_that_needs_none_needs_no_disk(tmp_path: Path) -> None:
+    Journals(str(tmp_path / "gone")).prepare("bob", [])
+    Journals(str(tmp_path / "gone")).forget("bob")
+    assert os.listdir(tmp_path) == []

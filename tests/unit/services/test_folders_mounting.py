@@ -232,3 +232,13 @@ async def test_a_stage_that_its_source_does_not_let_be_is_the_callers_fault(tmp_
             with pytest.raises(kind, match=said):
                 await mount(house, mode="staged")
         assert kept(house) == {}
+
+
+@in_trio
+async def test_a_disk_without_room_for_journals_stops_no_other_folder(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        (tmp_path / "state" / "folders").write_text("in the way")
+        done = await house.ensure(folders=[folder("a"), folder("b", mode="rw", required=False)])
+        assert done.failed_folders == ()
+        assert "a" in house.launcher.mounts.of()
+        (tmp_path / "state" / "folders").unlink()
