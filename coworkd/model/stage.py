@@ -8,6 +8,7 @@ and a folder that is unmounted keeps its stage for the next time:
     about       which stage this is, and since when it holds changes
     baseline    what each entry of the source was then
     since       what has become of single entries of the source through commits of ours
+    trash.*     what commits and discards took out of `upper`, about to be removed
     intent      which directories of the source a commit may have left unfinished files in
 
 Rules
@@ -80,6 +81,13 @@ class DiscardStaged(Struct, frozen=True, kw_only=True, tag="discard"):
     paths: tuple[bytes, ...] | None
 
 
+class TidyStage(Struct, frozen=True, kw_only=True, tag="tidy"):
+    """Remove what commits and discards have put aside. The overlay may be mounted meanwhile. Answered by `StageForgotten`."""
+
+    id: int
+    path: bytes
+
+
 class ForgetStage(Struct, frozen=True, kw_only=True, tag="forget"):
     """Remove the directory `path` (of one stage, or of all of a session) with all it holds; one that is gone is done."""
 
@@ -87,7 +95,7 @@ class ForgetStage(Struct, frozen=True, kw_only=True, tag="forget"):
     path: bytes
 
 
-ToStage = PrepareStage | TakeBaseline | ListStaged | DiffStaged | CommitStaged | DiscardStaged | ForgetStage
+ToStage = PrepareStage | TakeBaseline | ListStaged | DiffStaged | CommitStaged | DiscardStaged | TidyStage | ForgetStage
 
 
 class Prepared(Struct, frozen=True, kw_only=True, tag="prepared"):
@@ -95,6 +103,7 @@ class Prepared(Struct, frozen=True, kw_only=True, tag="prepared"):
 
     id: int
     needs_baseline: bool
+    needs_tidying: bool = False
 
 
 class BaselineTaken(Struct, frozen=True, kw_only=True, tag="baseline_taken"):

@@ -45,6 +45,7 @@ from coworkd.model.stage import (
     StagePlace,
     StageRefused,
     TakeBaseline,
+    TidyStage,
 )
 from coworkd.services.stages_workers import SourceSilent, StageWorkers
 from coworkd.system.sha256 import hex_digest
@@ -67,6 +68,7 @@ class Stages:
         self._events = events
         self._nursery: trio.Nursery | None = None
         self._baselines: dict[bytes, trio.CancelScope] = {}
+        self._tidying: set[bytes] = set()
         self._room = trio.CapacityLimiter(BASELINES_AT_ONCE)
         self._folders: FolderHolds
         self._sessions: SessionFolders
@@ -101,6 +103,8 @@ class Stages:
             )
         if answer.needs_baseline and self._nursery is not None:
             self._nursery.start_soon(self._take_baseline, place)
+        if answer.needs_tidying:
+            self._tidy_later(place)
         return place.stage
 
     async def forget(self, session: str, folder: str | None, /) -> None:
@@ -147,6 +151,7 @@ class Stages:
             await self._audit.record(
                 "folder.committed", {"session": params.session, "name": params.name, **counts, "paths": done}
             )
+        self._tidy_later(place)
         self._events.publish("folder.committed", {"session": params.session, "name": params.name, **counts})
         return calls.FolderCommitted(
             **counts, results=tuple(_result(each) for each in answer.results), left_out=answer.left_out
@@ -160,6 +165,7 @@ class Stages:
             await self._audit.record("folder.discard", {**said, "paths": paths})
             request = DiscardStaged(id=0, place=place, paths=paths)
             answer = self._done(await self._workers.ask(request, StageDiscarded, quiet_s=QUIET_S), params.name)
+        self._tidy_later(place)
         self._events.publish("folder.discarded", {**said, "discarded": answer.discarded})
         return calls.FolderDiscarded(discarded=answer.discarded)
 
@@ -202,6 +208,24 @@ class Stages:
         if isinstance(answer, StageRefused):
             raise DiskFailed(f"folder {name!r}: {answer.message}", errno=answer.errno, folder=name)
         return answer
+
+    def _tidy_later(self, place: StagePlace) -> None:
+        """Removing what was put aside is nobody's to wait for."""
+        if self._nursery is not None and place.stage not in self._tidying:
+            self._tidying.add(place.stage)
+            self._nursery.start_soon(self._tidy, place.stage)
+
+    async def _tidy(self, stage: bytes) -> None:
+        try:
+            async with self._room:
+                answer = await self._workers.ask(TidyStage(id=0, path=stage), StageForgotten, quiet_s=QUIET_S)
+        except CoworkError as error:
+            _log.warning("%s is tidied when it is mounted again: %s", stage.decode(), error.message)
+            return
+        finally:
+            self._tidying.discard(stage)
+        if isinstance(answer, StageRefused):
+            _log.warning("%s is tidied when it is mounted again: %s", stage.decode(), answer.message)
 
     async def _take_baseline(self, place: StagePlace) -> None:
         """One that fails is logged: until the next time the stage is empty, conflicts are found by time."""

@@ -2,8 +2,8 @@
 
 Rules
 - Nobody sees the overlay meanwhile.
-- What goes is renamed, whole, into `trash` beside `upper`, and removed there: at no moment is an opaque directory left half empty, which
-  would read as a deletion of what it hides.
+- What goes is renamed, whole, out of `upper`, and removed later (`empty_trash`): at no moment is an opaque directory left half empty,
+  which would read as a deletion of what it hides, and nobody waits for very many files to be removed.
 - A path below an opaque directory is given up by making that directory transparent first: a whiteout for each entry that it hid, and
   its inner directories opaque in their turn. All of that changes nothing of what is seen, so it may end anywhere.
 
@@ -13,6 +13,7 @@ Sources: kernel, filesystems/overlayfs, "whiteouts and opaque directories"; mkno
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterable
 
@@ -26,10 +27,11 @@ Step = Callable[[bytes], None]
 
 
 class Trash:
-    """Where upper entries go. `empty` it at the end; what a crash has left goes with the next one."""
+    """Where upper entries go: `filling.TOKEN` beside `upper`, which becomes `trash.TOKEN` with `close`."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._token = secrets.token_hex(8)
         self._fd = -1
         self._count = 0
 
@@ -57,24 +59,44 @@ class Trash:
         renameat2(stage.fd, b"upper", trash, fresh, RENAME_EXCHANGE)
         os.fsync(stage.fd)
 
-    def empty(self) -> None:
-        """Raises `OSError`."""
+    def close(self) -> None:
+        """Nothing more goes there. Raises `OSError`."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        remove_tree_at(self._stage.fd, b"trash")
+            _give_up(self._stage.fd, f"filling.{self._token}")
 
     def _open(self) -> int:
         if self._fd < 0:
-            # What an earlier one has left could have the same names.
-            remove_tree_at(self._stage.fd, b"trash")
-            os.mkdir("trash", 0o700, dir_fd=self._stage.fd)
-            self._fd = os.open("trash", DIRECTORY | os.O_CLOEXEC, dir_fd=self._stage.fd)
+            name = f"filling.{self._token}"
+            os.mkdir(name, 0o700, dir_fd=self._stage.fd)
+            self._fd = os.open(name, DIRECTORY | os.O_CLOEXEC, dir_fd=self._stage.fd)
         return self._fd
 
     def _fresh(self) -> bytes:
         self._count += 1
         return b"%d" % self._count
+
+
+def find_trash(stage_fd: int) -> bool:
+    """Whether there is any to be emptied; what an interrupted commit or discard was filling counts from now on. Raises `OSError`."""
+    names = os.listdir(stage_fd)
+    for name in names:
+        if name.startswith("filling."):
+            _give_up(stage_fd, name)
+    return any(name.startswith(("trash.", "filling.")) for name in names)
+
+
+def empty_trash(stage_fd: int, step: Step) -> None:
+    """Remove it, while anything else goes on. Raises `OSError`; the next call goes on from there."""
+    for name in os.listdir(stage_fd):
+        if name.startswith("trash."):
+            step(b"")
+            remove_tree_at(stage_fd, os.fsencode(name))
+
+
+def _give_up(stage_fd: int, filling: str) -> None:
+    os.rename(filling, f"trash.{filling.partition('.')[2]}", src_dir_fd=stage_fd, dst_dir_fd=stage_fd)
 
 
 def clear_settled(stage: Stage, unsettled: Iterable[bytes], step: Step) -> None:
@@ -100,7 +122,7 @@ def clear_settled(stage: Stage, unsettled: Iterable[bytes], step: Step) -> None:
             elif _is_directory(stage, path) and not stage.is_opaque(path):
                 waiting.append(path)
     stage.since.sync()
-    trash.empty()
+    trash.close()
 
 
 def _expect_as_is(stage: Stage, path: bytes) -> None:
@@ -133,7 +155,7 @@ def give_up(stage: Stage, changes: Iterable[Change], step: Step) -> int:
                 _make_transparent(stage, top)
         trash.take(change.path)
         count += 1
-    trash.empty()
+    trash.close()
     return count
 
 
@@ -141,7 +163,7 @@ def give_up_all(stage: Stage) -> None:
     """Drop whatever there is. Raises `OSError`."""
     trash = Trash(stage)
     trash.take_all()
-    trash.empty()
+    trash.close()
 
 
 def _is_directory_of_source(stage: Stage, path: bytes) -> bool:

@@ -44,7 +44,9 @@ from coworkd.workers.stage_entries import (
 from coworkd.workers.stage_remove import Stays, remove_all, remove_entry, remove_unfinished
 from coworkd.workers.stage_room import Stage
 
-BATCH_FILES = 512
+BATCH_FILES = 4096
+_OPEN_FILES = 256
+"""Of a batch on a share, where each file is made durable by itself."""
 BATCH_BYTES = 256 * 1024 * 1024
 _FEW = 4
 """So many files are made durable one by one; more of them together, with all else of their file system."""
@@ -82,6 +84,7 @@ class Commit:
         self._batch_bytes = 0
         self._touched: set[bytes] = set()
         self._steady = has_steady_inodes(os.fstat(stage.source.root_fd))
+        self._batch_files = BATCH_FILES if self._steady else min(BATCH_FILES, _OPEN_FILES)
 
     def run(self, changes: list[Change]) -> list[PathResult]:
         """Make `changes`, which are in walk order; what became of each. Raises `OSError` where nothing can be done at all."""
@@ -94,7 +97,7 @@ class Commit:
         for change in wanted:
             if change.new is not None and not stat.S_ISDIR(change.new.st_mode):
                 self._attempt(change, self._write)
-                if len(self._batch) >= BATCH_FILES or self._batch_bytes >= BATCH_BYTES:
+                if len(self._batch) >= self._batch_files or self._batch_bytes >= BATCH_BYTES:
                     self._place_batch()
         self._place_batch()
         for change in reversed(wanted):
@@ -210,6 +213,9 @@ class Commit:
         except OSError:
             remove_entry(directory, name)
             raise
+        if self._steady and fd >= 0 and len(self._batch) >= _FEW:  # all of these are made durable together
+            os.close(fd)
+            fd = -1
         self._batch.append(_Written(change=change, name=name, fd=fd))
         self._batch_bytes += change.new.st_blocks * 512
 

@@ -31,12 +31,14 @@ from coworkd.model.stage import (
     StagePlace,
     StageRefused,
     TakeBaseline,
+    TidyStage,
     ToStage,
 )
+from coworkd.system.beneath import DIRECTORY
 from coworkd.system.remove_tree import remove_tree
 from coworkd.workers.stage_baseline import take_baseline
 from coworkd.workers.stage_changes import CHANGE_LIMIT, Change, Selection, TooManyChanges, find_changes
-from coworkd.workers.stage_clear import clear_settled, give_up, give_up_all
+from coworkd.workers.stage_clear import clear_settled, empty_trash, find_trash, give_up, give_up_all
 from coworkd.workers.stage_commit import Commit
 from coworkd.workers.stage_conflicts import conflict_of
 from coworkd.workers.stage_diff import NoDiff, make_diff
@@ -49,6 +51,8 @@ RESULT_LIMIT = 2000
 TEXT_LIMIT_BYTES = 1024 * 1024
 """How many bytes of paths and reasons one answer has."""
 
+_TIDIERS = 1000
+"""How often removing a stage is begun again because something of it has just gone."""
 Step = Callable[[bytes], None]
 
 
@@ -83,6 +87,8 @@ class _Work:
             return self._commit(request)
         if isinstance(request, DiscardStaged):
             return self._discard(request)
+        if isinstance(request, TidyStage):
+            return self._tidy(request)
         return self._forget(request)
 
     def _answer_nothing(self, request: ListStaged | CommitStaged | DiscardStaged) -> StageAnswer:
@@ -101,7 +107,11 @@ class _Work:
         if has_intent(request.place.stage):
             with self._open(request.place) as stage:
                 Commit(stage, overwrite=False, step=self._step).clear_unfinished()
-        return Prepared(id=request.id, needs_baseline=fresh)
+        stage_fd = os.open(request.place.stage, DIRECTORY | os.O_CLOEXEC)
+        try:
+            return Prepared(id=request.id, needs_baseline=fresh, needs_tidying=find_trash(stage_fd))
+        finally:
+            os.close(stage_fd)
 
     def _take_baseline(self, request: TakeBaseline) -> BaselineTaken:
         with self._open(request.place) as stage:
@@ -213,8 +223,26 @@ class _Work:
             meant = [change for change in changes if more.has(change.path) or change.path in ends]
             return StageDiscarded(id=request.id, discarded=give_up(stage, meant, self._step))
 
+    def _tidy(self, request: TidyStage) -> StageForgotten:
+        try:
+            stage_fd = os.open(request.path, DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return StageForgotten(id=request.id, freed_bytes=0)
+        try:
+            empty_trash(stage_fd, self._step)
+        finally:
+            os.close(stage_fd)
+        return StageForgotten(id=request.id, freed_bytes=0)
+
     def _forget(self, request: ForgetStage) -> StageForgotten:
-        return StageForgotten(id=request.id, freed_bytes=remove_tree(os.fsdecode(request.path)))
+        freed_bytes = 0
+        for _ in range(_TIDIERS):
+            try:
+                freed_bytes += remove_tree(os.fsdecode(request.path))
+                break
+            except FileNotFoundError:  # another worker was tidying there, and took it first
+                self._step(b"")
+        return StageForgotten(id=request.id, freed_bytes=freed_bytes)
 
 
 def _idle(path: bytes) -> PathResult:

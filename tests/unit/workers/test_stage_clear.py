@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coworkd.model.stage import DiscardStaged, StageDiscarded
+from coworkd.model.stage import DiscardStaged, Prepared, PrepareStage, StageDiscarded, StageForgotten, TidyStage
 from tests.unit.workers.staged_folder import StagedFolder
 from tests.unit.workers.test_stage_commit import Killed, kill_after
 
@@ -92,13 +92,27 @@ def test_a_discard_of_all_keeps_the_top_as_it_was(folder: StagedFolder) -> None:
     folder.write("a", b"a")
     folder.discard()
     assert (folder.upper.stat().st_mode & 0o777, os.listdir(folder.upper)) == (0o711, [])
-    assert not (folder.stage / "trash").exists()
 
 
-def test_what_an_interrupted_discard_left_goes_with_the_next(folder: StagedFolder) -> None:
+def trash_of(folder: StagedFolder) -> list[str]:
+    return [name for name in os.listdir(folder.stage) if name.startswith(("trash.", "filling."))]
+
+
+def test_what_was_put_aside_is_removed_when_it_is_asked_for(folder: StagedFolder) -> None:
     folder.prepare()
-    (folder.stage / "trash" / "1").mkdir(parents=True)
-    (folder.stage / "trash" / "1" / "x").write_bytes(b"x")
-    folder.write("a", b"a")
-    folder.discard(b"a")
-    assert not (folder.stage / "trash").exists()
+    folder.write("d/a", b"a")
+    folder.discard(b"d")
+    assert len(trash_of(folder)) == 1
+    folder.ask(TidyStage(id=1, path=folder.place.stage), StageForgotten)
+    assert trash_of(folder) == []
+    folder.ask(TidyStage(id=1, path=b"/nothing/at/all"), StageForgotten)
+
+
+def test_what_an_interrupted_discard_put_aside_is_found_at_the_next_mount(folder: StagedFolder) -> None:
+    folder.prepare()
+    (folder.stage / "filling.x" / "1").mkdir(parents=True)
+    request = PrepareStage(id=1, place=folder.place, uid=os.getuid(), gid=os.getgid())
+    assert folder.ask(request, Prepared).needs_tidying
+    assert trash_of(folder) == ["trash.x"]
+    folder.ask(TidyStage(id=1, path=folder.place.stage), StageForgotten)
+    assert not folder.ask(request, Prepared).needs_tidying
