@@ -68,18 +68,20 @@ def _handler(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
 
 
 def report(error: CoworkError, *, as_json: bool) -> None:
-    """Say on standard error what went wrong."""
+    """Say on standard error what went wrong; a name of the guest's in it cannot drive the terminal."""
     if as_json:
         from coworkd.cli.control_json import dump
         from coworkd.wire.fault import compose_fault
 
         print(dump({"error": compose_fault(error)}), file=sys.stderr)
         return
+    from coworkd.cli.control_tables import shown
     from coworkd.wire.fault import code_of
 
     stage = error.details.get("stage")
     label = f"{code_of(error).value}, {stage}" if stage else code_of(error).value
-    print(f"coworkctl: {error.message} [{label}]", file=sys.stderr)
+    message = "\n".join(map(shown, error.message.split("\n")))
+    print(f"coworkctl: {message} [{shown(label)}]", file=sys.stderr)
 
 
 if __name__ == "__main__":

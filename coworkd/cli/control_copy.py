@@ -33,6 +33,7 @@ from coworkd.model.names import OsBytes
 
 ENTRIES_LIMIT = 1_000_000
 _REMOTE = re.compile(r"([a-z][a-z0-9-]{0,31}):(.*)\Z", re.DOTALL)
+_TIME_LIMIT_NS = 2**62
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -186,7 +187,8 @@ def _download_file(incoming: Download, pieces: Iterable[bytes], path: bytes) -> 
                 size = sum(_written(fd, piece) for piece in pieces)
                 os.fchmod(fd, 0o644 if incoming.mode is None else incoming.mode & 0o777)
                 if incoming.mtime_ns is not None:
-                    os.utime(fd, ns=(incoming.mtime_ns, incoming.mtime_ns))
+                    mtime_ns = max(-_TIME_LIMIT_NS, min(incoming.mtime_ns, _TIME_LIMIT_NS))
+                    os.utime(fd, ns=(mtime_ns, mtime_ns))
             finally:
                 os.close(fd)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)

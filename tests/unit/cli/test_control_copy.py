@@ -139,6 +139,27 @@ def test_a_file_comes_out_with_its_mode_and_time(ctl: Ctl, files: FileGuest, tmp
     assert (os.stat(tmp_path / "a").st_mode & 0o7777, os.stat(tmp_path / "a").st_mtime) == (0o640, 5)
 
 
+@pytest.mark.parametrize("mtime_ns", [2**63 - 1, -(2**63), -1])
+def test_a_time_that_cannot_be_is_taken_as_near_as_it_goes(
+    ctl: Ctl, files: FileGuest, tmp_path: Path, mtime_ns: int
+) -> None:
+    files.files["a"] = b"x"
+    files.extra["mtime_ns"] = mtime_ns
+    assert ctl("cp", "work:a", str(tmp_path / "b")) == 0
+    assert (tmp_path / "b").read_bytes() == b"x"
+
+
+def test_a_name_of_the_guests_does_not_drive_the_terminal(
+    ctl: Ctl, files: FileGuest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.directories.add("t")
+    files.files["t"] = tar_of((member("../\x1b]0;evil\x07"), b"x"))
+    assert ctl("cp", "-r", "work:t", str(tmp_path / "out")) == 1
+    told = capsys.readouterr().err
+    assert "\x1b" not in told
+    assert "\\x1b]0;evil" in told
+
+
 def test_set_id_bits_of_the_guest_are_not_taken(ctl: Ctl, files: FileGuest, tmp_path: Path) -> None:
     files.files["a"] = b""
     files.extra["mode"] = 0o6755
