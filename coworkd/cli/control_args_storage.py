@@ -36,6 +36,7 @@ def parse_size(text: str) -> int:
     from coworkd.settings.values import size
 
     try:
-        return size()(int(text) if text.isdecimal() else text)
+        amount: int = size()(int(text) if text.isdecimal() else text)
     except BadValue as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    return amount

@@ -19,6 +19,7 @@ from coworkd.system import packet
 _REPO = Path(__file__).resolve().parents[2]
 _PROGRAM = "import socket, sys; from coworkd.workers import disk; disk.serve(socket.socket(fileno=int(sys.argv[1])))"
 MIB = 1024 * 1024
+_decoder: msgspec.msgpack.Decoder[disk.Answer] = msgspec.msgpack.Decoder(disk.Answer)
 
 
 class DiskLab:
@@ -54,7 +55,7 @@ class DiskLab:
         self._connection.sendmsg(data, ancillary)
         message, _ = packet.unpack(*self._connection.recvmsg(*packet.RECEIVE_ARGUMENTS)[:3])
         assert message, "the worker has ended"
-        return msgspec.msgpack.decode(message, type=disk.Answer)
+        return _decoder.decode(message)
 
     def run(self, *argv: str) -> str:
         """A program in the worker's namespace."""
