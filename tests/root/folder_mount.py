@@ -23,7 +23,7 @@ import msgspec
 from coworkd.folderfs import mount
 from coworkd.folderfs.server import serve
 from coworkd.model.folder import Asked, Changed, FolderChange, FromFolder, Rule, Ruled, ToFolder, Verdict
-from coworkd.system import mounts, packet
+from coworkd.system import mounts, packet, prctl
 
 SESSION_UID = 58_011
 OWNER_UID = 58_012
@@ -191,6 +191,46 @@ def wait_until_gone(pid: int) -> None:
     assert not os.path.exists(f"/proc/{pid}")
 
 
+def make_source(directory: Path) -> Path:
+    """What the user has: `letter`, `kept/photo`, `empty` and a `pointer`, below a `directory` that everybody may enter."""
+    for each in (directory, *directory.parents):
+        if each.stat().st_uid == os.getuid() and each != Path("/"):
+            each.chmod(each.stat().st_mode | 0o055)
+    place = directory / "source"
+    (place / "kept").mkdir(parents=True)
+    (place / "empty").mkdir()
+    (place / "letter").write_text("Dear all,\n")
+    (place / "kept" / "photo").write_bytes(b"\xff\xd8")
+    (place / "pointer").symlink_to("letter")
+    for each in (place, *place.rglob("*")):
+        os.chown(each, OWNER_UID, OWNER_UID, follow_symlinks=False)
+    return place
+
+
+def refused(folder: Guarded, script: str) -> None:
+    """The script fails with EPERM, and the user's files are there."""
+    done = folder.sh(script)
+    assert done.returncode != 0, script
+    assert "not permitted" in done.stderr, done.stderr
+
+
+def python(folder: Guarded, script: str, *arguments: str) -> str:
+    done = folder.run("/usr/bin/python3", "-c", script, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def host_write(path: Path, text: str) -> None:
+    path.write_text(text)
+    os.chown(path, OWNER_UID, OWNER_UID)
+
+
+def start(folder: Guarded, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        folder.command(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
 def main() -> None:
     source, deletes, journal, owner, read_only, nofile, control_fd, *binds = sys.argv[1:]
     control = socket.socket(fileno=int(control_fd))
@@ -235,6 +275,7 @@ def _serve(
 
     if nofile:
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+    prctl.set_undumpable()
     if owner:
         os.setgroups([])
         os.setresgid(owner, owner, owner)
