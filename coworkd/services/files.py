@@ -36,7 +36,9 @@ from coworkd.services.files_end import FileEnd, watch_for_stall
 from coworkd.services.files_workers import FileWorkers, Worker, expect
 
 STALL_S = 30.0
-"""How long a worker may do nothing for a transfer while it is its turn: a share that hangs, or a disk that does not come to an end."""
+"""How long a worker may do nothing for a transfer while it is its turn: what it reads or writes hangs then."""
+FINISH_S = 300.0
+"""How long the end of an upload may take: fsync(2) of gigabytes, on a disk of any kind."""
 WRITE_S = 30.0
 """A write ends with fsync(2), which waits for a disk."""
 _STALL_LOOK_S = 5.0
@@ -248,13 +250,13 @@ class Files:
     def _watch(self, end: FileEnd, flow: StreamFlow, worker: Worker, path: bytes) -> None:
         def stalled() -> None:
             where = path.decode("utf-8", "replace")
-            self._workers.end(worker, f"nothing moved at {where} for {STALL_S:g} s")
-            flow.lose(
-                Unavailable(f"nothing moved at {where} for {STALL_S:g} s: the folder it lies in may hang", path=where)
-            )
+            why = f"nothing moved at {where} for {FINISH_S if end.finishing else STALL_S:g} s"
+            self._workers.end(worker, why)
+            flow.lose(Unavailable(f"{why}: the folder it lies in may hang", path=where))
 
         if self._nursery is not None:
-            self._nursery.start_soon(partial(watch_for_stall, stall_s=STALL_S, every_s=_STALL_LOOK_S), end, stalled)
+            watch = partial(watch_for_stall, stall_s=STALL_S, finish_s=FINISH_S, every_s=_STALL_LOOK_S)
+            self._nursery.start_soon(watch, end, stalled)
 
     async def _record_end(
         self, kind: str, worker: Worker, end: FileEnd, about: Mapping[str, Any], ending: StreamEnding

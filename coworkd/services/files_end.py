@@ -92,6 +92,11 @@ class FileEnd:
             trio.lowlevel.notify_closing(each)
             each.close()
 
+    @property
+    def finishing(self) -> bool:
+        """All of an upload was sent: it is being made durable, which takes a slow disk its time."""
+        return self._upload and not self._writing
+
     def waits_for_worker(self) -> tuple[int, int] | None:
         """Where the transfer stands, while it is the worker's turn to do something; None while it is the host's."""
         if self.closed.is_set():
@@ -136,8 +141,13 @@ def _receive_last(control: socket.socket) -> bytes:
         return control.recv(_WORDS_BYTES)
 
 
-async def watch_for_stall(end: FileEnd, stalled: Callable[[], None], *, stall_s: float, every_s: float) -> None:
-    """Call `stalled` once the worker has done nothing for `stall_s` while it was its turn. Returns then, or when `end` is closed."""
+async def watch_for_stall(
+    end: FileEnd, stalled: Callable[[], None], *, stall_s: float, finish_s: float, every_s: float
+) -> None:
+    """Call `stalled` once the worker has done nothing for `stall_s` while it was its turn, or for `finish_s` at the end of an upload.
+
+    Returns then, or when `end` is closed.
+    """
     seen: tuple[int, int] | None = None
     since = trio.current_time()
     while not end.closed.is_set():
@@ -147,7 +157,7 @@ async def watch_for_stall(end: FileEnd, stalled: Callable[[], None], *, stall_s:
         stands = end.waits_for_worker()
         if stands is None or stands != seen:
             seen, since = stands, trio.current_time()
-        elif trio.current_time() - since >= stall_s:
+        elif trio.current_time() - since >= (finish_s if end.finishing else stall_s):
             stalled()
             return
 

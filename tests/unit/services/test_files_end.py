@@ -148,7 +148,7 @@ async def test_a_stall_is_told_once_and_headway_is_none() -> None:
     stalls: list[float] = []
 
     async def watch() -> None:
-        await watch_for_stall(far.end, lambda: stalls.append(trio.current_time()), stall_s=30, every_s=5)
+        await watch_for_stall(far.end, lambda: stalls.append(trio.current_time()), stall_s=30, finish_s=300, every_s=5)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
@@ -171,10 +171,31 @@ async def _pass(seconds: int) -> None:
 
 
 @in_trio
+async def test_the_end_of_an_upload_may_take_longer() -> None:
+    far = Far(upload=True)
+    stalls: list[float] = []
+    far.end.close_write()
+
+    async def watch() -> None:
+        await watch_for_stall(
+            far.end, lambda: stalls.append(trio.current_time()), stall_s=30, finish_s=300, every_s=5
+        )  # fmt: skip
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await _pass(290)
+        assert not stalls
+        await _pass(20)
+        assert len(stalls) == 1
+    far.close()
+    far.end.close()
+
+
+@in_trio
 async def test_a_watch_ends_with_what_it_watches() -> None:
     far = Far(upload=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: watch_for_stall(far.end, lambda: None, stall_s=30, every_s=5))
+        nursery.start_soon(lambda: watch_for_stall(far.end, lambda: None, stall_s=30, finish_s=300, every_s=5))
         await settle()
         far.end.close()
     far.close()
