@@ -23,6 +23,8 @@ from coworkd.services.session_table import SessionTable, in_thread
 from coworkd.services.session_usage import UsageMeter
 
 ENTRIES_LIMIT = 1000
+PATHS_LIMIT_BYTES = 1024 * 1024
+"""Of all that is told: the answer fits into a message, whatever names sessions choose."""
 CACHES = (
     b".cache",
     b".npm/_cacache",
@@ -60,10 +62,12 @@ class _Total:
         self.files = 0
         self.left_out = 0
         self.entries: list[Pruned] = []
+        self._paths_bytes = 0
 
     def add(self, entry: Pruned) -> None:
-        if len(self.entries) < ENTRIES_LIMIT:
+        if len(self.entries) < ENTRIES_LIMIT and self._paths_bytes + len(entry.path) <= PATHS_LIMIT_BYTES:
             self.entries.append(entry)
+            self._paths_bytes += len(entry.path)
         else:
             self.left_out += 1
 

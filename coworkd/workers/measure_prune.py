@@ -19,6 +19,8 @@ from coworkd.model.measure import PrunedEntry, PruneTree, TreePruned
 from coworkd.workers.measure_tree import bytes_of, share_of
 from coworkd.workers.measure_walk import Entry, Walk, open_below, open_top
 
+_PATHS_LIMIT_BYTES = 256 * 1024
+"""Of all that is told of one directory: whoever makes the names must not make the answer too long."""
 _STAYS = frozenset((errno.EPERM, errno.ENOTEMPTY, errno.EBUSY, errno.EISDIR, errno.ENOTDIR, errno.EEXIST))
 """It is immutable, in use, or something else by now."""
 
@@ -31,10 +33,12 @@ class _Fate(Struct):
     kept: bool = False
     entries: list[PrunedEntry] = []
     left_out: int = 0
+    paths_bytes: int = 0
 
     def tell(self, entry: PrunedEntry, limit: int) -> None:
-        if len(self.entries) < limit:
+        if len(self.entries) < limit and self.paths_bytes + len(entry.path) <= _PATHS_LIMIT_BYTES:
             self.entries.append(entry)
+            self.paths_bytes += len(entry.path)
         else:
             self.left_out += 1
 

@@ -154,6 +154,36 @@ def test_more_entries_than_are_told_are_counted(tmp_path: Path) -> None:
     assert (len(answer.entries), answer.left_out, answer.files) == (10, 41, 52)
 
 
+def test_names_do_not_make_the_answer_too_long(tmp_path: Path) -> None:
+    (tmp_path / "home/.cache").mkdir(parents=True)
+    for number in range(8):
+        (tmp_path / f"home/.cache/{number}").mkdir()
+        make_long(tmp_path / f"home/.cache/{number}", 200)
+    (tmp_path / "home/.cache/kept-open").touch()
+    answer = pruned(tmp_path, before=1.0, dry_run=True)
+    assert answer.entries == ()
+    answer = pruned(tmp_path, larger_than_bytes=100, dry_run=True)
+    assert answer.files == 8
+    assert 0 < len(answer.entries) < 8
+    assert len(answer.entries) + answer.left_out == 8
+    assert sum(len(entry.path) for entry in answer.entries) <= 256 * 1024
+
+
+def make_long(top: Path, levels: int) -> None:
+    """A path of over 50,000 bytes, with a directory at its end that holds a large file and a small one, so that it stays."""
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(levels):
+        os.mkdir("d" * 250, dir_fd=fd)
+        below = os.open("d" * 250, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    for name, size in (("large", 1000), ("small", 1)):
+        file = os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=fd)
+        os.write(file, bytes(size))
+        os.close(file)
+    os.close(fd)
+
+
 def test_a_file_of_two_names_frees_its_part(tmp_path: Path) -> None:
     write(tmp_path / "home/kept", b"x" * 100_000)
     (tmp_path / "home/.cache").mkdir()
