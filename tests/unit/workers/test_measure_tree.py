@@ -6,7 +6,7 @@ from pathlib import Path
 
 from coworkd.model.measure import MeasureTree, TreeMeasured
 from coworkd.workers.measure_tree import measure
-from tests.unit.workers.trees import make_deep, write
+from tests.unit.workers.trees import deep_tree, write
 
 
 def measured(tmp_path: Path, path: bytes = b"home", *, deadline_s: float = 60) -> TreeMeasured:
@@ -35,8 +35,8 @@ def test_a_file_of_many_names_counts_once(tmp_path: Path) -> None:
 
 def test_a_deep_tree_is_measured(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
-    make_deep(tmp_path / "home", 2000)
-    assert measured(tmp_path).files == 2001
+    with deep_tree(tmp_path / "home", 2000):
+        assert measured(tmp_path).files == 2001
 
 
 def test_a_tree_that_is_not_there_takes_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.workers.measure_walk import Walk, open_below, open_top
-from tests.unit.workers.trees import make_deep, write
+from tests.unit.workers.trees import deep_tree, make_deep, write
 
 
 @contextmanager
@@ -34,9 +34,8 @@ def test_what_lies_in_a_directory_is_told_before_it(tmp_path: Path) -> None:
 
 
 def test_a_tree_deeper_than_any_path_is_told_whole_with_few_descriptors(tmp_path: Path) -> None:
-    make_deep(tmp_path, 3000)
     most = 0
-    with opened(tmp_path) as fd:
+    with deep_tree(tmp_path, 3000), opened(tmp_path) as fd:
         paths = set()
         for entry in Walk(fd, depth=16):
             paths.add(entry.path)

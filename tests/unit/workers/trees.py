@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from coworkd.system.remove_tree import remove_tree
+
+
+@contextmanager
+def deep_tree(top: Path, levels: int) -> Iterator[None]:
+    """`make_deep` for the block; removed at its end, which pytest could not."""
+    make_deep(top, levels)
+    try:
+        yield
+    finally:
+        remove_tree(str(top / "d"))
 
 
 def make_deep(top: Path, levels: int, *, leaf: bytes = b"x") -> None:
@@ -20,7 +34,7 @@ def make_deep(top: Path, levels: int, *, leaf: bytes = b"x") -> None:
     os.close(fd)
 
 
-def write(path: Path, data: bytes = b"x", *, age_s: float = 0, now: float = 0) -> Path:
+def write(path: Path, data: bytes = b"x") -> Path:
     """A file, with what is above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
