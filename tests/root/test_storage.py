@@ -103,7 +103,12 @@ def test_a_full_directory_stops_neither_coworkd_nor_a_new_command(tmp_path: Path
 def assert_goes_on_when_full(client: Client, what: str) -> None:
     client.session_ensure(name="hog")
     client.session_ensure(name="other")
-    assert client.run(session="hog", argv=["sh", "-c", f"mkdir -p ~/f; {FILLS[what]}"], timeout_s=60).exit.code == 0
+    assert (
+        client.run(
+            session="hog", argv=["sh", "-c", f"mkdir -p ~/f ~/tmp; echo x >~/tmp/x; {FILLS[what]}"], timeout_s=60
+        ).exit.code
+        == 0
+    )
     more = "echo x >~/f/more" if what == "files" else "head -c 4000000 /dev/zero >~/more"
     assert b"No space left" in client.run(session="hog", argv=["sh", "-c", more]).stderr
     wait_for(lambda: client.storage_usage().pressure == 95)
@@ -115,6 +120,7 @@ def assert_goes_on_when_full(client: Client, what: str) -> None:
     before = client.audit_tail(limit=1).records[-1]["seq"]
     client.run(session="other", argv=["true"])
     assert client.audit_tail(limit=1).records[-1]["seq"] > before
+    assert client.session_prune(session="hog").files == 1
     client.session_delete(session="hog")
     client.session_ensure(name="after")
     assert client.run(session="after", argv=["sh", "-c", "echo room >~/file; cat ~/file"]).stdout == b"room\n"
