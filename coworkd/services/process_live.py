@@ -61,7 +61,7 @@ class LiveProcess:
         self.started_at = clock()
         self.pid: int | None = None
         self.init_pid: int | None = None
-        """The first process of its sandbox, while that may be there."""
+        """The first process of its sandbox; gone when the process does not run any more."""
         self.streams: dict[StreamName, Spool] = {}
         self.readers: list[ProcessReader] = []
         self.stdin: Stdin | None = None
@@ -231,7 +231,6 @@ class LiveProcess:
 
     def _learn_end(self, exited: Exited | None) -> None:
         self._ending = True
-        self.init_pid = None
         self.exited = exited
         self.lost = exited is None
         self.settled.set()

@@ -43,7 +43,7 @@ class ProcessTable:
 
     def find_by_init(self, init_pid: int) -> LiveProcess | None:
         """The one whose sandbox has this init."""
-        return next((process for process in self._processes.values() if process.init_pid == init_pid), None)
+        return next((each for each in self._processes.values() if each.init_pid == init_pid and each.running), None)
 
     def reserve(self, id: str | None, *, one_shot: bool) -> str:
         """An id that is free, `id` if that is given. Raises `AlreadyExists`, or `LimitExceeded` where too many run."""

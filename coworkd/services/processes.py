@@ -404,11 +404,11 @@ class Processes:
     def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
         """See `ports.CallerDirectory`."""
         process = self._table.find_by_init(init_pid)
-        return None if process is None else (process.session, process.id)
+        return self._recent.find_by_init(init_pid) if process is None else (process.session, process.id)
 
     def only_one_at(self, session: str, at: float, /) -> str | None:
         """See `ports.CallerDirectory`."""
-        ours = self._table.where(lambda process: process.session == session and process.init_pid is not None)
+        ours = self._table.where(lambda process: process.session == session and process.started and process.running)
         return self._recent.only_one_at(session, at, [(process.id, process.started_at) for process in ours])
 
     async def end_session(self, session: str, /) -> None:
@@ -442,7 +442,7 @@ class Processes:
 
     def _process_ended(self, process: LiveProcess, record: ExitRecord) -> None:
         self._later(self._ender.record_exit, process)
-        self._recent.add(record)
+        self._recent.add(record, process.init_pid)
         self._events.publish("process.exit", process.exit_params())
         for listener in self._listeners:
             listener.exited(record)

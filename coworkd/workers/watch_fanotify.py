@@ -25,6 +25,8 @@ READ_BYTES = 64 * 1024
 DIRECTORIES = 65_536
 _ANCESTRIES = 4096
 _ANCESTRY_S = 1.0
+_GONE_S = 10.0
+"""For how long it is known who a process was that has ended: less than it takes until another has its pid."""
 
 
 class FanotifyTrees:
@@ -188,6 +190,8 @@ class FanotifyTrees:
         if known is not None and self._monotonic() - known[1] < _ANCESTRY_S:
             return known[0]
         found = self._ancestry(pid)
+        if not found and known is not None and self._monotonic() - known[1] < _GONE_S:
+            return known[0]
         self._ancestries.pop(pid, None)
         if found:
             self._ancestries[pid] = found, self._monotonic()

@@ -43,3 +43,16 @@ def test_a_time_before_what_is_remembered_is_not_answered() -> None:
     recent.add(_record("kept", 30, 40))
     assert recent.only_one_at("bob", 15, [("agent", 5.0)]) is None
     assert recent.only_one_at("bob", 35, []) == "kept"
+
+
+def test_the_init_of_a_sandbox_is_known_for_a_moment() -> None:
+    now = [21.0]
+    recent = RecentProcesses(clock=lambda: now[0])
+    recent.add(_record("one", 10, 20), 50)
+    recent.add(_record("never started", 10, 20))
+    assert recent.find_by_init(50) == ("bob", "one")
+    assert recent.find_by_init(51) is None
+    recent.add(_record("two", 20, 21), 50)
+    assert recent.find_by_init(50) == ("bob", "two")
+    now[0] = 40.0
+    assert recent.find_by_init(50) is None

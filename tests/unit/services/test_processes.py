@@ -546,7 +546,7 @@ async def test_a_command_is_found_by_the_init_of_its_sandbox_while_that_is_there
         assert house.processes.find_by_init(12) is None
         house.command.exit(code=0)
         await settle()
-        assert house.processes.find_by_init(11) is None
+        assert house.processes.find_by_init(11) is None  # it has ended long ago, by the clock of these tests
 
 
 # -- ends
