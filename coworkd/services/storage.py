@@ -31,7 +31,6 @@ from coworkd.model.errors import CoworkError, DiskFailed, InvalidState, Unavaila
 from coworkd.model.ports import AuditPort, EventPort
 from coworkd.services.storage_disk import DiskPort
 from coworkd.services.storage_mount import Facts, Problem, judge, look
-from coworkd.services.storage_quota import ProjectQuota
 from coworkd.services.storage_reports import keep_report
 from coworkd.services.storage_reserve import Reserve
 from coworkd.services.storage_room import Room, next_mark, read_room
@@ -83,7 +82,6 @@ class Storage:
         self._was_away = False
         self._look_soon = trio.Event()
         self.reserve = Reserve(state_dir)
-        self.quota = ProjectQuota(sessions_dir, is_counted=lambda: self.project_quota)
         self.kind: calls.StorageKind = "directory"
         self.state: calls.StorageState = "ok"
         self.notes: tuple[str, ...] = ()

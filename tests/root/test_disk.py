@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -266,6 +267,25 @@ def test_a_named_disk_is_made_and_in_use_refused(lab: DiskLab, tmp_path: Path) -
         assert refused.state == "absent"
         assert f"{device} is in use: it is mounted on {lab.mount_point}" in refused.reason
         lab.unmount()
+
+
+def test_a_disk_that_is_late_is_waited_for(lab: DiskLab, tmp_path: Path) -> None:
+    with loop_device(make_file(tmp_path / "disk", 64 * MIB)) as device:
+        late = threading.Timer(0.4, (tmp_path / "late").symlink_to, (device,))
+        late.start()
+        up = lab.up(kind="disk", device=os.fsencode(tmp_path / "late"), wait_s=20.0)
+        late.join()
+        assert up.state == "ok", up
+        lab.unmount()
+
+
+def test_a_loop_device_of_somebody_elses_is_no_disk_of_this_machine(lab: DiskLab, tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    with loop_device(path):
+        # Only asked for: a machine of somebody who runs this may have a blank disk.
+        found = lab.ask(disk.FindDisk(id=2, ask=lab.bring_up(kind="disk", label="no-such-label")))
+    assert isinstance(found, disk.DiskFound)
+    assert "loop" not in found.detail
 
 
 def test_something_else_that_is_mounted_there_stays(lab: DiskLab, tmp_path: Path) -> None:
