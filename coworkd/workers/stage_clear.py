@@ -12,6 +12,7 @@ Sources: kernel, filesystems/overlayfs, "whiteouts and opaque directories"; mkno
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -24,6 +25,7 @@ from coworkd.workers.stage_entries import above, ident_of, is_same, join, name_o
 from coworkd.workers.stage_room import Stage
 
 Step = Callable[[bytes], None]
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class Trash:
@@ -41,14 +43,43 @@ class Trash:
         found = upper.look(path)
         if found is None:
             return False
-        trash = self._open()
-        os.rename(name_of(path), self._fresh(), src_dir_fd=upper.directory(parent_of(path)), dst_dir_fd=trash)
+        try:
+            trash = self._open()
+            os.rename(name_of(path), self._fresh(), src_dir_fd=upper.directory(parent_of(path)), dst_dir_fd=trash)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._remove_here(path, found)
         if stat.S_ISDIR(found.st_mode):
             upper.let_go()
         return True
 
+    def _remove_here(self, path: bytes, found: os.stat_result) -> None:
+        """Where the disk has no room for a directory's block. What goes hides nothing that is to stay hidden, so it may be made transparent
+        first; then it may go piece by piece.
+        """
+        upper = self._stage.upper
+        if not stat.S_ISDIR(found.st_mode):
+            os.unlink(name_of(path), dir_fd=upper.directory(parent_of(path)))
+            return
+        inner = [below for below, each in upper.below(path) if stat.S_ISDIR(each.st_mode)]
+        for each in (path, *inner):
+            if self._stage.is_opaque(each):
+                self._stage.forget_opaque(each)
+        upper.let_go()
+        remove_tree_at(upper.directory(parent_of(path)), name_of(path))
+
     def take_all(self) -> None:
         """Put an empty upper directory, with the same mode and owner, in the place of the one there is."""
+        try:
+            self._exchange_all()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            for name in self._stage.upper.names(b""):
+                self.take(name)
+
+    def _exchange_all(self) -> None:
         stage = self._stage
         found = os.fstat(stage.upper.root_fd)
         fresh = self._fresh()
