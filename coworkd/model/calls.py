@@ -63,7 +63,6 @@ from coworkd.model.calls_folders import FolderDiscarded as FolderDiscarded
 from coworkd.model.calls_folders import FolderInfo as FolderInfo
 from coworkd.model.calls_folders import FolderList as FolderList
 from coworkd.model.calls_folders import FolderMount as FolderMount
-from coworkd.model.calls_folders import FolderName as FolderName
 from coworkd.model.calls_folders import Folders as Folders
 from coworkd.model.calls_folders import FolderSetMode as FolderSetMode
 from coworkd.model.calls_folders import FolderUnmount as FolderUnmount

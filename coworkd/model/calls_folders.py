@@ -16,11 +16,6 @@ EntryKind = Literal["file", "directory", "symlink", "other"]
 CommitState = Literal["committed", "conflict", "failed", "skipped"]
 
 
-class FolderName(Params, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    session: str
-    name: str
-
-
 class FolderMount(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     session: str
     name: str
