@@ -300,8 +300,8 @@ def _is_file_system_of(pid: int, coworkd: int) -> bool:
     return False
 
 
-def test_where_coworkd_is_killed_what_waits_is_asked_again_by_the_next(tmp_path: Path, source: Path) -> None:
-    with asking_daemon(tmp_path / "kill") as daemon:
+def test_a_killed_coworkd_leaves_what_waits_to_the_next(tmp_path: Path, source: Path) -> None:
+    with asking_daemon(tmp_path / "k") as daemon:
         with client_of(daemon) as client:
             made = session_with(client, "again", (source, "rw"))
             session = made.__enter__()
@@ -310,7 +310,7 @@ def test_where_coworkd_is_killed_what_waits_is_asked_again_by_the_next(tmp_path:
             daemon.child.kill()
             daemon.child.wait()
         assert (source / "a").exists()
-        with asking_daemon(tmp_path / "kill") as second, client_of(second) as client:
+        with asking_daemon(tmp_path / "k") as second, client_of(second) as client:
             asked = wait_for_approval(client, session)
             assert (asked.paths, asked.process) == ((b"a",), process.id)
             assert asked.approval != before.approval
