@@ -36,8 +36,8 @@ class FolderEffort(Struct, frozen=True, kw_only=True):
     bulk_bytes: int
 
 
-FULL_FOLDERS = FolderEffort(rounds=5, files=10_000, tracked=5_000, packages=3_000, bulk_bytes=256 * MIB)
-QUICK_FOLDERS = FolderEffort(rounds=2, files=2_000, tracked=1_000, packages=600, bulk_bytes=64 * MIB)
+FULL_FOLDERS = FolderEffort(rounds=3, files=10_000, tracked=5_000, packages=3_000, bulk_bytes=256 * MIB)
+QUICK_FOLDERS = FolderEffort(rounds=3, files=2_000, tracked=1_000, packages=600, bulk_bytes=64 * MIB)
 
 
 class Course(Struct, frozen=True, kw_only=True):
