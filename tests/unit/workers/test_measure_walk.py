@@ -36,14 +36,14 @@ def test_what_lies_in_a_directory_is_told_before_it(tmp_path: Path) -> None:
 def test_a_tree_deeper_than_any_path_is_told_whole_with_few_descriptors(tmp_path: Path) -> None:
     most = 0
     with deep_tree(tmp_path, 3000), opened(tmp_path) as fd:
-        paths = set()
+        paths, before = set(), len(os.listdir("/proc/self/fd"))
         for entry in Walk(fd, depth=16):
             paths.add(entry.path)
             if entry.name == "leaf":
                 most = len(os.listdir("/proc/self/fd"))
     assert len(paths) == 3001
     assert b"d/" * 3000 + b"leaf" in paths
-    assert most < 60
+    assert most - before < 40
 
 
 def test_a_directory_whose_content_comes_later_says_so(tmp_path: Path) -> None:
