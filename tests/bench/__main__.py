@@ -24,6 +24,8 @@ from tests.bench.raw_peer import RawPeer
 from tests.bench.report import FIRST_BYTE, RUN, Figures, Machine, Way, compose_report
 from tests.bench.resident import measure_resident, measure_starts, measure_with_running
 from tests.bench.spawning import first_byte, measure_crowd, measure_pairs, open_session_peer, run_once
+from tests.bench.storage import FULL_STORAGE, QUICK_STORAGE, StorageEffort, StorageFigures, measure_storage
+from tests.bench.storage_report import compose_storage_sections, judge_storage
 from tests.bench.streaming import COURSES, measure_streaming
 from tests.bench.tables import MIB, verdict_table
 from tests.bench.timer import CommandFailed
@@ -44,6 +46,7 @@ class Effort(Struct, frozen=True, kw_only=True):
     stream_pairs: int
     starts: int
     egress: EgressEffort
+    storage: StorageEffort
 
 
 FULL = Effort(
@@ -56,6 +59,7 @@ FULL = Effort(
     stream_pairs=5,
     starts=7,
     egress=FULL_EGRESS,
+    storage=FULL_STORAGE,
 )
 QUICK = Effort(
     pairs=30,
@@ -67,6 +71,7 @@ QUICK = Effort(
     stream_pairs=2,
     starts=3,
     egress=QUICK_EGRESS,
+    storage=QUICK_STORAGE,
 )
 CONCURRENCY = 16
 
@@ -96,7 +101,8 @@ def measure(effort: Effort) -> Figures:
                 )
             egress = measure_egress(directory / "egress", effort.egress, progress)
             progress("memory")
-            return Figures(
+            figures = partial(
+                Figures,
                 machine=describe_machine(effort),
                 ways=ways,
                 crowd=crowd,
@@ -108,6 +114,15 @@ def measure(effort: Effort) -> Figures:
                 starts=starts,
                 egress=egress,
             )
+        return figures(storage=measure_storage_below(directory, effort.storage))
+
+
+def measure_storage_below(directory: Path, effort: StorageEffort) -> StorageFigures:
+    """On directories of its own, which sessions and owners of folders may pass through."""
+    directory.chmod(0o711)
+    place = directory / "storage"
+    place.mkdir(mode=0o755)
+    return measure_storage(place, effort, progress)
 
 
 def measure_ways(client: Client, peer: RawPeer, directory: Path, effort: Effort) -> list[Way]:
@@ -162,6 +177,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds: for development")
     parser.add_argument("--egress", action="store_true", help="only egress, and nothing is written")
+    parser.add_argument(
+        "--storage", action="store_true", help="only sessions, folders and files, and nothing is written"
+    )
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.relative_to(ROOT)} too")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -171,6 +189,11 @@ def main() -> int:
         with temporary_directory() as directory:
             figures = measure_egress(directory, QUICK_EGRESS if options.quick else FULL_EGRESS, progress)
         print("\n\n".join([verdict_table(judge_egress(figures)), *compose_egress_sections(figures)]))
+        return 0
+    if options.storage:
+        with temporary_directory() as directory:
+            stored = measure_storage_below(directory, QUICK_STORAGE if options.quick else FULL_STORAGE)
+        print("\n\n".join([verdict_table(judge_storage(stored)), *compose_storage_sections(stored)]))
         return 0
     report = compose_report(measure(QUICK if options.quick else FULL))
     print(report)

@@ -9,6 +9,8 @@ from tests.bench.egress_report import compose_egress_sections, judge_egress
 from tests.bench.figures import Ratio, Spread, paired_ratio, spread
 from tests.bench.resident import RUNNING, Resident, Start
 from tests.bench.spawning import Crowd, Pairs
+from tests.bench.storage import StorageFigures
+from tests.bench.storage_report import compose_storage_sections, judge_storage
 from tests.bench.tables import MIB, Verdict, at_most, mib, ratio, table, verdict_table
 
 RUN_RATIO, STREAM_RATIO, READY_CPU_S = 1.4, 0.6, 0.4
@@ -44,10 +46,11 @@ class Figures(Struct, frozen=True, kw_only=True):
     running: Resident
     starts: list[Start]
     egress: EgressFigures
+    storage: StorageFigures
 
 
 def judge(figures: Figures) -> list[Verdict]:
-    """What issues 2 and 3 want to be reached."""
+    """What issues 2 to 4 want to be reached."""
     run = _ratio_of(next(way for way in figures.ways if way.name == RUN))
     verdicts = [at_most("process.run of /bin/true × raw bubblewrap", run.median, RUN_RATIO, ratio(run), f"{RUN_RATIO}")]
     for name, limit in IDLE_RSS_BYTES.items():
@@ -65,7 +68,7 @@ def judge(figures: Figures) -> list[Verdict]:
                 met=kept.median >= STREAM_RATIO,
             )
         )
-    return [*verdicts, *judge_egress(figures.egress)]
+    return [*verdicts, *judge_egress(figures.egress), *judge_storage(figures.storage)]
 
 
 def compose_report(figures: Figures) -> str:
@@ -92,6 +95,7 @@ def compose_report(figures: Figures) -> str:
         "## Until ready",
         "`coworkd local` from exec to its ready line, filters in the cache. The launcher is a program of its own.",
         table(("", "median", "quartiles"), _starts(figures.starts)),
+        *compose_storage_sections(figures.storage),
         *compose_egress_sections(figures.egress),
     ]
     return "\n\n".join(sections) + "\n"

@@ -11,6 +11,7 @@ from tests.bench.resident import Resident, Start
 from tests.bench.spawning import Crowd, Pairs
 from tests.bench.tables import MIB
 from tests.bench.test_egress_report import GOOD_EGRESS
+from tests.bench.test_storage_report import GOOD_STORAGE
 
 SMALL = Resident(
     processes={
@@ -33,11 +34,12 @@ GOOD = Figures(
     running=SMALL,
     starts=[Start(wall_s=0.3, cpu=Cpu(own_s=0.2, children_s=0.05))],
     egress=GOOD_EGRESS,
+    storage=GOOD_STORAGE,
 )
 
 
 def test_judge_finds_all_targets_met() -> None:
-    assert [verdict.met for verdict in judge(GOOD)] == [True] * (5 + 14)
+    assert [verdict.met for verdict in judge(GOOD)] == [True] * (5 + 14 + 8)
 
 
 @pytest.mark.parametrize(
