@@ -7,8 +7,8 @@ Rules
 - Paths are relative to the folder, bytes, without a leading slash; `b""` is the folder itself.
 - `Changed` is told after the change, in order, several at once; `number` grows by one with each message, and what found no room while
   nobody read is counted in `lost`, never left out in silence.
-- Every `Asked` waits until its `Verdict`, its `Withdrawn` (who asked was interrupted or has died), or the file system's own end. While
-  no supervisor reads, it waits at most as long as the last `Rule` said, and is refused then.
+- Every `Asked` waits until its `Verdict`, its `Withdrawn` (who asked was interrupted or has died), or the file system's own end; at most
+  as long as the last `Rule` said, and is refused then. The directory's lock is held by the kernel meanwhile.
 - `pid` is the caller's (a thread's id) as the guest's first pid namespace sees it; 0 where the kernel did not say.
 """
 
@@ -74,7 +74,10 @@ class Ruled(Struct, frozen=True, kw_only=True, tag="ruled"):
 
 
 class Rule(Struct, frozen=True, kw_only=True, tag="rule"):
-    """From now on deletes are ruled like this; `allow` is the mode `rwd`. `ask_timeout_s` bounds a wait without a supervisor."""
+    """From now on deletes are ruled like this; `allow` is the mode `rwd`. `ask_timeout_s` bounds every wait, listened to or not.
+
+    What waits already is decided by it and withdrawn, or, where it asks, told again under the same number: who listens may be new.
+    """
 
     id: int
     deletes: DeleteRule
