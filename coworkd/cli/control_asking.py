@@ -181,8 +181,8 @@ class Asker:
     def _close(self, approval: str, answer: str) -> None:
         self._waiting.pop(approval, None)
         if self._standing is not None and self._standing.approval == approval:
-            self._say(f"  closed: {describe_end(answer)}")
             self._give_back()
+            self._say(f"  closed: {describe_end(answer)}")
 
     def _answer(self, question: Question, answer: Answer) -> None:
         self._waiting.pop(question.approval, None)

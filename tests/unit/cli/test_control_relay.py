@@ -153,3 +153,27 @@ def test_a_descriptor_that_does_not_block_is_waited_for(monkeypatch: pytest.Monk
     monkeypatch.setattr("select.select", drain)
     write_whole(pipe[1], bytes(70_000))
     assert waits == [[pipe[1]]]
+
+
+def test_what_is_typed_while_it_is_diverted_is_not_the_commands() -> None:
+    near, far = os.pipe()
+    taken: list[bytes] = []
+
+    class _Sink:
+        got = b""
+
+        def write_some(self, data: bytes, /) -> int:
+            self.got += data
+            return len(data)
+
+        def close_stdin(self) -> None:
+            self.got += b"<end>"
+
+    sink = _Sink()
+    pump = StdinPump(sink, near)
+    pump.divert(taken.append)
+    os.write(far, b"secret")
+    os.close(far)
+    pump.pump()
+    assert (b"".join(taken), sink.got) == (b"secret", b"<end>")
+    os.close(near)
