@@ -60,6 +60,7 @@ NO_MIRROR = {
     "coworkd/model/session.py": "declares types only",
     "coworkd/model/stage.py": "declares types only",
     "coworkd/model/stream.py": "declares types and a Protocol only",
+    "coworkd/model/watch.py": "declares types only",
     "coworkd/proxy/events.py": "declares types only",
 }
 
@@ -83,6 +84,7 @@ TESTED_AS_ROOT = {
     "coworkd/launcher/workers.py": "forks into namespaces; tests/root/test_launcher_workers.py asks it over its socket",
     "coworkd/system/capabilities.py": "gives up root for good; tests/root/test_egress_walls.py looks at what is left",
     "coworkd/system/landlock.py": "closes files for good; tests/root/test_egress_walls.py tries to open them",
+    "coworkd/workers/watch_fanotify.py": "marks file systems; tests/root/test_activity_live.py changes files in them",
     "coworkd/launcher/standby.py": "forks into namespaces and cgroups; tests/root/test_launcher.py starts from it",
 }
 """What a unit test could only pretend to run. The test named is driven by the gate's root tier."""
