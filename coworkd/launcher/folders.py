@@ -119,6 +119,10 @@ class Folders:
                         file=sys.stderr,
                     )
 
+    def names(self, session: str) -> tuple[str, ...]:
+        """Those of its folders that stand, or that something is being done to."""
+        return tuple(name for held, name in self._folders if held == session)
+
     def guarded(self, session: str) -> list[tuple[Folder, FolderPlace]]:
         """Those of its folders that our own file system serves."""
         return [

@@ -144,8 +144,10 @@ class Sessions:
         self._standbys.want_now(name)
 
     def _tell_opened(self, request_id: int, session: Session) -> None:
+        folders = self._folders.names(session.name)
         self._supervisor.send(
-            launch.Opened(id=request_id, missing=session.missing, degraded=session.degraded), session.listeners
+            launch.Opened(id=request_id, missing=session.missing, degraded=session.degraded, folders=folders),
+            session.listeners,
         )
 
     def _make_socket(self, request: launch.MakeSocket, _: list[int]) -> None:

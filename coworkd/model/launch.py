@@ -366,6 +366,8 @@ class Opened(Struct, frozen=True, kw_only=True, tag="opened"):
     id: int
     missing: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    """Names of those that stand in it, or are about to: of one that was open already."""
 
 
 class SocketMade(Struct, frozen=True, kw_only=True, tag="socket_made"):

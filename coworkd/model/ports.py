@@ -132,6 +132,8 @@ class OpenedSession(NamedTuple):
     """What is not as asked."""
     listeners: tuple[int, ...]
     """Listening sockets inside the session, for the proxies."""
+    folders: tuple[str, ...] = ()
+    """Names of those that an earlier coworkd has left in it, mounted or about to be."""
 
 
 class MountedFolder(NamedTuple):
@@ -260,8 +262,11 @@ class FoldersPort(Protocol):
     async def judge(self, folders: Sequence[FolderGrant], policy: EffectivePolicy, /) -> None:
         """Raise `InvalidParams` or `PolicyDenied` for the first that cannot be; no look at a source."""
 
-    async def mount_all(self, record: SessionRecord, policy: EffectivePolicy, /) -> tuple[FailedFolder, ...]:
-        """Let an open session have what its record says, and nothing else; the optional ones that failed, in order.
+    async def mount_all(
+        self, record: SessionRecord, policy: EffectivePolicy, /, *, left: Sequence[str] = ()
+    ) -> tuple[FailedFolder, ...]:
+        """Let an open session have what its record says, and nothing else; the optional ones that failed, in order. `left` names
+        what an earlier coworkd has left in it.
 
         Raises for a required one: `InvalidState`, `Unavailable` or `MountFailed`, with `folder`, `path` and `errno`. The others are
         there then.

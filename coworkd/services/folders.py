@@ -120,12 +120,16 @@ class Folders:
         self._rules.judge(folders, policy.profile)
         await trio.to_thread.run_sync(self._rules.refuse_sockets, folders, policy.profile)
 
-    async def mount_all(self, record: SessionRecord, policy: EffectivePolicy, /) -> tuple[FailedFolder, ...]:
+    async def mount_all(
+        self, record: SessionRecord, policy: EffectivePolicy, /, *, left: Sequence[str] = ()
+    ) -> tuple[FailedFolder, ...]:
         """See `ports.FoldersPort`."""
         session = record.name
         self._mounter.let_go_of_stale(session)
         allowed = tuple(grant for grant in record.folders if grant.mode in policy.profile.folders.modes)
         await self.shrink(structs.replace(record, folders=allowed))
+        for name in set(left) - {grant.name for grant in allowed}:
+            await self._mounter.clear(session, name)
         await self._mounter.prepare(session, record.folders)
         failing = await self._mount(session, record.folders, policy.profile)
         self._live.arrange(session, [grant.name for grant in record.folders])
@@ -224,7 +228,7 @@ class Folders:
             stood = turn.is_open and self._live.standing(turn.record.name, name) is not None
             self._away.add(turn.record.name)
             try:
-                if stood:
+                if stood or not turn.is_open:  # one that is not open may have it from an earlier coworkd
                     await self._take_away_idle(turn.record.name, name)
                 try:
                     yield AwayFolder(record=turn.record, grant=grant, root=place.root, source=place.source)
@@ -236,7 +240,7 @@ class Folders:
                 self._away.discard(turn.record.name)
 
     async def _take_away_idle(self, session: str, name: str) -> None:
-        gone = await self._mounter.take_away(session, name, lazy=False)
+        gone = await self._mounter.clear(session, name, lazy=False)
         if gone.busy:
             used = f" ({'; '.join(gone.leftovers)})" if gone.leftovers else ""
             raise InvalidState(
@@ -296,6 +300,8 @@ class Folders:
         gone = UnmountedFolder(busy=False, leftovers=())
         if turn.is_open:
             gone = (await self._shrink(wanted)).get(known.name, gone)
+        else:  # one that this coworkd has not opened yet may have it from an earlier one
+            gone = await self._mounter.clear(record.name, known.name)
         try:
             await turn.keep(wanted)
             await self._mounter.prepare(record.name, wanted.folders)

@@ -115,6 +115,20 @@ class Mounter:
         )
         return gone
 
+    async def clear(self, session: str, name: str, *, lazy: bool = True) -> UnmountedFolder:
+        """What an earlier coworkd may have left there goes; what it had begun comes to its end first.
+
+        Raises `MountFailed`, `Unavailable` where it may still be there.
+        """
+        for _ in range(_TRIES):
+            try:
+                return await self.take_away(session, name, lazy=lazy)
+            except MountFailed as error:
+                if (error.details.get("stage"), error.details.get("errno")) != ("folder", errno.EBUSY):
+                    raise
+                await trio.sleep(_PAUSE_S)
+        return await self.take_away(session, name, lazy=lazy)
+
     def _let_go_of(self, session: str, name: str) -> None:
         self._guard.unwatch(session, name)
         self.live.of(session).pop(name, None)

@@ -264,7 +264,9 @@ class LauncherClient:
     async def open_session(self, request: launch.OpenSession, /) -> OpenedSession:
         """See `ports.LauncherPort`. Raises `MountFailed`, `InvalidState` or `SandboxSetupFailed`."""
         opened, listeners = await self._ask_for_fds(request, launch.Opened)
-        return OpenedSession(missing=opened.missing, degraded=opened.degraded, listeners=tuple(listeners))
+        return OpenedSession(
+            missing=opened.missing, degraded=opened.degraded, listeners=tuple(listeners), folders=opened.folders
+        )
 
     async def make_socket(self, session: str, *, ipv6: bool = False) -> int:
         """See `ports.LauncherPort`. Raises `InvalidState` for a session that is not open, `StartFailed` where there is none to be had."""

@@ -103,7 +103,7 @@ class Openings:
         self._heed(record.name, egress)
         await self._egress.serve_session(record.name, egress, answer.listeners)
         self.on_turn(record.name, is_open=True)
-        failed = await self._folders.mount_all(record, policy)
+        failed = await self._folders.mount_all(record, policy, left=answer.folders)
         return Opened(failed=failed, told=(*answer.degraded, *narrowed))
 
     async def change(self, name: str, egress: SessionEgress, *, close_forbidden: bool) -> int:

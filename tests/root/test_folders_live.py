@@ -26,7 +26,7 @@ from coworkd.model.errors import AlreadyExists, CoworkError, InvalidState, NotFo
 from coworkd.model.policy import FolderMode
 from coworkd.model.session import FolderGrant
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import children_of, client_of, session_of, took_at_most, wait_until
+from tests.root.live import children_of, client_of, exited, session_of, took_at_most, wait_until
 
 pytestmark = [pytest.mark.needs("bubblewrap"), pytest.mark.needs("fuse")]
 REPO = Path(__file__).resolve().parents[2]
@@ -416,6 +416,19 @@ def test_folders_outlive_coworkd_and_obey_the_next_one(tmp_path: Path, shared: P
         client.folder_unmount(session="work", name="f")
         assert inside.say("ls mnt") == b""
         client.session_delete(session="work", force=True)
+
+
+def test_the_folders_of_an_idle_session_obey_the_next_coworkd_too(tmp_path: Path, shared: Path) -> None:
+    with killed_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work", folders=[grant(shared, "rwd"), grant(shared, "rwd", "g")])
+        assert client.run("work", ["ls", "mnt"]).stdout == b"f\ng\n"
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        client.folder_unmount(session="work", name="f")
+        client.folder_set_mode(session="work", name="g", mode="ro")
+        assert client.run("work", ["ls", "mnt"]).stdout == b"g\n"
+        assert client.run("work", ["rm", "mnt/g/file"]).exit != exited(0)
+        client.session_delete(session="work")
+    assert os.listdir(shared) == ["file"]
 
 
 def test_folders_come_back_with_another_launcher(tmp_path: Path) -> None:

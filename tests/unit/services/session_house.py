@@ -102,10 +102,11 @@ class FakeSessionLauncher(FakeLauncher):
         await self._turn()
         if "open" in self.fails:
             raise self.fails["open"]
+        left = tuple(self.mounts.of(request.session))
         if request.session not in self.open:
             self.trace.append(f"open {request.session}")
             self.open[request.session] = request
-        return OpenedSession(missing=(), degraded=self.told, listeners=(os.memfd_create("listener"),))
+        return OpenedSession(missing=(), degraded=self.told, listeners=(os.memfd_create("listener"),), folders=left)
 
     async def close_session(self, session: str, /) -> None:
         await self._turn()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
 
 from coworkd.model.calls import SessionDelete
 from coworkd.model.errors import (
@@ -445,6 +446,32 @@ async def test_a_launcher_that_is_away_is_no_folders_fault(tmp_path: Path) -> No
         with pytest.raises(Unavailable, match="launcher is away"):
             await mount(house, required=False)
         assert kept(house) == {}
+
+
+@in_trio
+async def test_what_an_earlier_coworkd_has_left_mounted_is_found_and_goes(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("src", mode="rwd"), folder("b"), folder("c", mode="staged", required=False)])
+        house.launcher.connections += 1  # as a coworkd that has just started finds it
+        assert await states(house) == {"src": "closed", "b": "closed", "c": "closed"}
+        await unmount(house)
+        assert house.launcher.mounts.of() == {"b": "ro", "c": "staged"}
+        async with house.folders.away("bob", "c"):
+            assert house.launcher.mounts.of() == {"b": "ro"}
+        await house.launcher.mounts.mount_folder(structs.replace(house.launcher.mounts.asked[-1], name="unknown"))
+        await house.sessions.open("bob")
+        assert house.launcher.mounts.of() == {"b": "ro", "c": "staged"}
+
+
+@in_trio
+async def test_what_policies_forbid_by_now_goes_from_what_an_earlier_coworkd_has_left(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("src", mode="rwd", required=False)])
+        house.launcher.connections += 1
+        house.policies.profile = profile("ro")
+        await house.sessions.open("bob")
+        assert house.launcher.mounts.of() == {}
+        assert await states(house) == {"src": "failed"}
 
 
 # -- away ----------------------------------------------------------------------------------------------------------
