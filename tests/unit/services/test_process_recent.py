@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coworkd.model.process import Exit, ExitRecord
 from coworkd.services.process_recent import RecentProcesses
+from tests.unit.services.process_house import in_trio, open_house, settle
 
 
 def _record(process: str, began: float, ended: float, session: str = "bob") -> ExitRecord:
@@ -56,3 +57,14 @@ def test_the_init_of_a_sandbox_is_known_for_a_moment() -> None:
     assert recent.find_by_init(50) == ("bob", "two")
     now[0] = 40.0
     assert recent.find_by_init(50) is None
+
+
+@in_trio
+async def test_a_command_is_found_by_the_init_of_its_sandbox_while_that_is_there() -> None:
+    async with open_house() as house:
+        await house.start()
+        assert house.processes.find_by_init(11) == ("work", "one")
+        assert house.processes.find_by_init(12) is None
+        house.command.exit(code=0)
+        await settle()
+        assert house.processes.find_by_init(11) is None  # it has ended long ago, by the clock of these tests

@@ -538,17 +538,6 @@ async def test_ended_processes_go_with_age() -> None:
         assert (await house.processes.list(calls.ProcessListParams())).processes == ()
 
 
-@in_trio
-async def test_a_command_is_found_by_the_init_of_its_sandbox_while_that_is_there() -> None:
-    async with open_house() as house:
-        await house.start()
-        assert house.processes.find_by_init(11) == ("work", "one")
-        assert house.processes.find_by_init(12) is None
-        house.command.exit(code=0)
-        await settle()
-        assert house.processes.find_by_init(11) is None  # it has ended long ago, by the clock of these tests
-
-
 # -- ends
 
 
