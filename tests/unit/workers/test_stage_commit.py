@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.model.stage import UNFINISHED_PREFIX
+from coworkd.system.remove_tree import remove_tree
 from coworkd.workers import stage_commit
 from coworkd.workers.stage_copy import copy_content
 from tests.unit.workers.staged_folder import StagedFolder, tree_of
@@ -214,6 +215,7 @@ def test_a_tree_of_a_thousand_directories_is_committed_and_deleted(folder: Stage
     assert folder.changes()[0].entries == 999
     assert folder.committed() == {"deep": "committed"}
     assert folder.tree() == {}
+    remove_tree(str(folder.stage))  # what was settled waits there for another worker; pytest cannot remove it
 
 
 def test_a_file_that_cannot_be_written_fails_alone(folder: StagedFolder, monkeypatch: pytest.MonkeyPatch) -> None:
