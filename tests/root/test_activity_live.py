@@ -19,7 +19,12 @@ from tests.root.approval_lab import Listener, session_with, tree
 from tests.root.conftest import Daemon
 from tests.root.live import client_of
 
-pytestmark = [pytest.mark.needs("bubblewrap"), pytest.mark.needs("fuse")]
+pytestmark = [
+    pytest.mark.needs("bubblewrap"),
+    pytest.mark.needs("fuse"),
+    pytest.mark.needs("fanotify"),
+    pytest.mark.needs("overlay"),
+]
 
 
 @pytest.fixture
