@@ -101,6 +101,8 @@ class Set:
 
 OPEN_KEEP_CACHE = 1 << 1
 FSYNC_DATA_ONLY = 1 << 0
+WRITE_CACHE = 1 << 0
+"""Of WRITE: pages of the kernel's cache, which were mapped, through whatever descriptor can be written to."""
 ENTRY_TIMEOUT_S = 1
 """How long the kernel believes a name and what it was told of it; after that a host's own changes are seen."""
 

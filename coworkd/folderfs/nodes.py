@@ -36,6 +36,7 @@ class Node:
         "handles",
         "ino",
         "kind",
+        "last",
         "lookups",
         "name",
         "number",
@@ -59,6 +60,8 @@ class Node:
         """Further names of the same file."""
         self.cached: tuple[int, int, int] | None = None
         """What the pages in the kernel's cache are of: mtime, ctime, size."""
+        self.last: os.stat_result | None = None
+        """What is left of a fifo or socket that is gone, which somebody may have open still: that is the kernel's own affair."""
         self.gone = False
         """Whether its last name was taken away through this file system."""
 
@@ -156,11 +159,13 @@ class Nodes:
         node.parent, node.name, node.gone = parent, name, False
         self._by_inode[node.dev, node.ino] = node
 
-    def unlinked(self, node: Node, parent: Node, name: bytes) -> None:
-        """One of its names is gone."""
+    def unlinked(self, node: Node, parent: Node, name: bytes, found: os.stat_result) -> None:
+        """One of its names is gone; it was `found` before."""
         if node.parent is parent and node.name == name:
             if not node.others:
                 node.gone = True
+                if node.kind not in (stat.S_IFREG, stat.S_IFDIR):
+                    node.last = _without_names(found)
                 if self._by_inode.get((node.dev, node.ino)) is node:
                     del self._by_inode[node.dev, node.ino]  # the inode's number may be used again at once
                 return
@@ -174,6 +179,8 @@ class Nodes:
             return os.stat(node.handles[-1])
         if node.kind == stat.S_IFDIR:
             return os.stat(self.directory(node))
+        if node.gone and node.last is not None:
+            return node.last
         return self.place(node)[2]
 
     def place(self, node: Node) -> tuple[int, bytes, os.stat_result]:
@@ -181,17 +188,24 @@ class Nodes:
 
         Raises `OSError`: ESTALE where it does not stand anywhere that is known.
         """
+        closed: list[tuple[Node, bytes]] = []
         while not node.gone and node.parent is not None:
             try:
                 directory = self.directory(node.parent)
                 found = os.stat(node.name, dir_fd=directory, follow_symlinks=False)
                 if node.is_of(found):
+                    node.others += closed
                     return directory, node.name, found
+            except PermissionError:  # a directory that may not be searched: its names are kept
+                closed.append((node.parent, node.name))
             except (FileNotFoundError, NotADirectoryError):
                 pass
             if not node.others:
                 break
             node.parent, node.name = node.others.pop()
+        if closed:
+            (node.parent, node.name), *node.others = closed
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         raise OSError(errno.ESTALE, "it is not there any more")
 
     def directory(self, node: Node) -> int:
@@ -251,3 +265,10 @@ class Nodes:
             self._open.pop(node.number, None)
             os.close(node.fd)
             node.fd = -1
+
+
+def _without_names(found: os.stat_result) -> os.stat_result:
+    """`found` with a link count of 0."""
+    times = {name: getattr(found, name) for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")}
+    rest = {name: getattr(found, name) for name in ("st_blksize", "st_blocks", "st_rdev")}
+    return os.stat_result((*found[:3], 0, *found[4:]), {**times, **rest})

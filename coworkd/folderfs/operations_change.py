@@ -120,8 +120,8 @@ def setxattr(folder: Folder, request: Request) -> Answer:
         return errno.EOPNOTSUPP
     if len(request.data) != size:
         return errno.EINVAL
-    place = attribute_place(folder, request.node)
-    os.setxattr(place, name, bytes(request.data), flags, follow_symlinks=isinstance(place, int))
+    place, follow = attribute_place(folder, request.node)
+    os.setxattr(place, name, bytes(request.data), flags, follow_symlinks=follow)
     folder.told.change("attributes", joined(folder.nodes.get(request.node).path()), request.pid)
     return OK
 
@@ -130,8 +130,8 @@ def removexattr(folder: Folder, request: Request) -> Answer:
     name = request.names[0]
     if not name.startswith(b"user."):
         return errno.EOPNOTSUPP
-    place = attribute_place(folder, request.node)
-    os.removexattr(place, name, follow_symlinks=isinstance(place, int))
+    place, follow = attribute_place(folder, request.node)
+    os.removexattr(place, name, follow_symlinks=follow)
     folder.told.change("attributes", joined(folder.nodes.get(request.node).path()), request.pid)
     return OK
 

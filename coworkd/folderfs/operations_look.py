@@ -65,8 +65,8 @@ def statfs(folder: Folder, request: Request) -> Answer:
 def opendir(folder: Folder, request: Request) -> Answer:
     folder.handles.refuse_if_full()
     node = folder.nodes.get(request.node)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    fd = os.open(b".", flags, dir_fd=folder.nodes.directory(node))
+    # Not by ".", which asks for the right to search as well.
+    fd = os.open(b"/proc/self/fd/%d" % folder.nodes.directory(node), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     above = node.parent.ino if node.parent is not None else node.ino
     folder.handles.open(fd, node, request.pid, Listing(fd, node.ino, above))
     return OPENED.pack(fd, 0, 0)
@@ -130,14 +130,14 @@ def getxattr(folder: Folder, request: Request) -> Answer:
     name = request.names[0]
     if not name.startswith(b"user."):
         return errno.EOPNOTSUPP
-    place = attribute_place(folder, request.node)
-    value = os.getxattr(place, name, follow_symlinks=isinstance(place, int))
+    place, follow = attribute_place(folder, request.node)
+    value = os.getxattr(place, name, follow_symlinks=follow)
     return _sized(value, request.words[0])
 
 
 def listxattr(folder: Folder, request: Request) -> Answer:
-    place = attribute_place(folder, request.node)
-    names = os.listxattr(place, follow_symlinks=isinstance(place, int))
+    place, follow = attribute_place(folder, request.node)
+    names = os.listxattr(place, follow_symlinks=follow)
     own = b"".join(os.fsencode(name) + b"\0" for name in names if name.startswith("user."))
     return _sized(own, request.words[0])
 
@@ -148,15 +148,15 @@ def _sized(value: bytes, room: int) -> Answer:
     return value if len(value) <= room else errno.ERANGE
 
 
-def attribute_place(folder: Folder, number: int) -> int | bytes:
-    """An open descriptor of the node, or a path whose last component is not to be followed: these calls know no O_PATH."""
+def attribute_place(folder: Folder, number: int) -> tuple[int | bytes, bool]:
+    """An open descriptor of the node, or a path, and whether its last component is to be followed: these calls know no O_PATH."""
     node = folder.nodes.get(number)
     if node.handles:
-        return node.handles[-1]
+        return node.handles[-1], True
     if node.kind == stat.S_IFDIR:
-        return b"/proc/self/fd/%d/." % folder.nodes.directory(node)
+        return b"/proc/self/fd/%d" % folder.nodes.directory(node), True
     directory, name, _ = folder.nodes.place(node)
-    return b"/proc/self/fd/%d/%b" % (directory, name)
+    return b"/proc/self/fd/%d/%b" % (directory, name), False
 
 
 OPERATIONS: dict[int, Operation] = {

@@ -88,7 +88,7 @@ def _replaced(folder: Folder, target: _Place) -> None:
     assert target.found is not None
     node = folder.nodes.find(*target.at, target.found)
     if node is not None:
-        folder.nodes.unlinked(node, *target.at)
+        folder.nodes.unlinked(node, *target.at, target.found)
 
 
 def _moved(folder: Folder, source: _Place, target: _Place, own: Identity | None) -> None:

@@ -3,7 +3,9 @@
 Rules
 - What is opened is the inode that was looked up, a plain file; another that stands there meanwhile is ESTALE. O_NONBLOCK keeps a fifo
   that took its place from holding the server up; O_DIRECT would ask our buffer to be aligned, so it stays the kernel's own.
-- O_APPEND is kept: what the host has added meanwhile is not overwritten.
+- A write that appends does so with O_APPEND: what the host has added meanwhile is not overwritten. Any other, of mapped pages say, is
+  done at its offset, whatever the descriptor was opened with, for then the end would be the wrong place.
+- O_TRUNC truncates what is opened to be read as well, as on any other file system.
 - The kernel keeps its pages over an open only where the file is as it was at the open before and has rested for `RACY_NS`: two writes in
   one tick of the clock leave the same time.
 - A write is told when the file is closed.
@@ -12,6 +14,7 @@ Rules
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -22,6 +25,7 @@ from coworkd.folderfs.fuse_words import (
     OFFSET,
     OPEN_KEEP_CACHE,
     OPENED,
+    WRITE_CACHE,
     WRITTEN,
     Op,
     Request,
@@ -45,7 +49,7 @@ def open_(folder: Folder, request: Request) -> Answer:
     fd = open_node(folder, node, flags & ~_NOT_ATOMIC)
     try:
         if flags & os.O_TRUNC:
-            os.ftruncate(fd, 0)
+            os.truncate(b"/proc/self/fd/%d" % fd, 0)
         found = os.stat(fd)
     except OSError:
         os.close(fd)
@@ -93,14 +97,22 @@ def read(folder: Folder, request: Request) -> Answer:
 
 
 def write(folder: Folder, request: Request) -> Answer:
-    number, offset, size = request.words[:3]
+    number, offset, size, how, _, flags, _ = request.words
     if len(request.data) != size:
         return errno.EINVAL
     handle = folder.handles.get(number)
     handle.wrote = True
     if request.pid:
         handle.pid = request.pid
+    _append(handle.fd, append=not how & WRITE_CACHE and bool(flags & os.O_APPEND))
     return WRITTEN.pack(os.pwrite(handle.fd, request.data, offset), 0)
+
+
+def _append(fd: int, *, append: bool) -> None:
+    """pwrite(2) does not care for the offset where the descriptor appends."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if bool(flags & os.O_APPEND) != append:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags ^ os.O_APPEND)
 
 
 def release(folder: Folder, request: Request) -> Answer:
@@ -144,6 +156,7 @@ def fallocate(folder: Folder, request: Request) -> Answer:
 def copy_file_range(folder: Folder, request: Request) -> Answer:
     number_in, offset_in, _, number_out, offset_out, length, _ = request.words
     source, target = folder.handles.get(number_in), folder.handles.get(number_out)
+    _append(target.fd, append=False)
     count = os.copy_file_range(source.fd, target.fd, min(length, COPY_BYTES), offset_in, offset_out)
     target.wrote = True
     target.pid = request.pid or target.pid

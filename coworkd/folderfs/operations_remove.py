@@ -101,7 +101,7 @@ class Removals:
         folder.names.names.forget_origin(path)
         node = folder.nodes.find(parent, name, found)
         if node is not None:
-            folder.nodes.unlinked(node, parent, name)
+            folder.nodes.unlinked(node, parent, name, found)
         folder.told.change("rmdir" if is_directory else "delete", joined(path), pid)
         return OK
 

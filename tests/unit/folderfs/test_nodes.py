@@ -48,8 +48,9 @@ def test_hard_links_are_one_node(nodes: Nodes, source: Path) -> None:
     os.link(source / "letter", source / "second")
     node = enter(nodes, nodes.root, b"letter")
     assert enter(nodes, nodes.root, b"second") is node
+    found = os.stat(source / "second")
     os.unlink(source / "second")
-    nodes.unlinked(node, nodes.root, b"second")
+    nodes.unlinked(node, nodes.root, b"second", found)
     assert nodes.place(node)[1] == b"letter"
 
 
@@ -80,16 +81,49 @@ def test_a_gone_file_is_what_is_open(nodes: Nodes, source: Path) -> None:
     fd = os.open(source / "letter", os.O_RDONLY)
     node.handles.append(fd)
     os.unlink(source / "letter")
-    nodes.unlinked(node, nodes.root, b"letter")
+    nodes.unlinked(node, nodes.root, b"letter", os.stat(fd))
     assert nodes.stat(node).st_nlink == 0
     node.handles.remove(fd)
     os.close(fd)
     expect(errno.ESTALE, nodes.stat, node)
 
 
+def test_a_gone_fifo_is_what_it_was(nodes: Nodes, source: Path) -> None:
+    os.mkfifo(source / "fifo")
+    node = enter(nodes, nodes.root, b"fifo")
+    found = os.stat(source / "fifo")
+    os.unlink(source / "fifo")
+    nodes.unlinked(node, nodes.root, b"fifo", found)
+    last = nodes.stat(node)
+    assert (last.st_nlink, last.st_ino, last.st_mode) == (0, found.st_ino, found.st_mode)
+    assert (last.st_mtime_ns, last.st_blksize) == (found.st_mtime_ns, found.st_blksize)
+
+
+def test_another_name_stands_in_where_a_directory_is_closed(
+    nodes: Nodes, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.link(source / "letter", source / "kept" / "second")
+    kept = enter(nodes, nodes.root, b"kept")
+    node = enter(nodes, kept, b"second")
+    found, look = os.stat(source / "letter"), os.stat
+    assert nodes.enter(nodes.root, b"letter", found) is node
+
+    def refuse_below_kept(path: object, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
+        if path == b"second":
+            raise PermissionError(errno.EACCES, "closed")
+        return look(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refuse_below_kept)
+    assert nodes.place(node)[1] == b"letter"
+    os.unlink(source / "letter")
+    expect(errno.EACCES, nodes.place, node)
+    monkeypatch.undo()
+    assert nodes.place(node)[1] == b"second"
+
+
 def test_an_inode_used_again_is_another_node(nodes: Nodes, source: Path) -> None:
     node = enter(nodes, nodes.root, b"letter")
-    nodes.unlinked(node, nodes.root, b"letter")
+    nodes.unlinked(node, nodes.root, b"letter", os.stat(source / "letter"))
     assert enter(nodes, nodes.root, b"letter") is not node
 
 
@@ -140,8 +174,9 @@ def test_renaming_and_linking_move_its_names(nodes: Nodes, source: Path) -> None
     nodes.renamed(node, (nodes.root, b"letter"), (nodes.root, b"third"))
     os.rename(source / "second", source / "fourth")
     nodes.renamed(node, (nodes.root, b"second"), (nodes.root, b"fourth"))
+    found = os.stat(source / "third")
     os.unlink(source / "third")
-    nodes.unlinked(node, nodes.root, b"third")
+    nodes.unlinked(node, nodes.root, b"third", found)
     assert nodes.place(node)[1] == b"fourth"
     assert not node.gone
 

@@ -4,7 +4,7 @@ import struct
 import time
 from pathlib import Path
 
-from coworkd.folderfs.fuse_words import ROOT_NODE, Op
+from coworkd.folderfs.fuse_words import ROOT_NODE, WRITE_CACHE, Op
 from tests.unit.folderfs.folder_room import PID, Room
 
 
@@ -15,8 +15,8 @@ def read(room: Room, handle: int, offset: int = 0, size: int = 4096) -> bytes:
     return bytes(answer)
 
 
-def write(room: Room, handle: int, offset: int, data: bytes) -> int:
-    answer = room.ask(Op.WRITE, 1, (handle, offset, len(data)), data=data)
+def write(room: Room, handle: int, offset: int, data: bytes, *, flags: int = 0, how: int = 0) -> int:
+    answer = room.ask(Op.WRITE, 1, (handle, offset, len(data), how, 0, flags), data=data)
     assert isinstance(answer, bytes), answer
     count: int = struct.unpack_from("=I", answer)[0]
     return count
@@ -47,6 +47,30 @@ def test_truncating_at_opening_is_told(room: Room) -> None:
     assert room.changes() == [("truncate", b"letter", b"", 0), ("write", b"letter", b"", 0)]
 
 
+def test_what_is_opened_to_be_read_is_truncated_too(room: Room) -> None:
+    handle = room.open(b"letter", flags=os.O_RDONLY | os.O_TRUNC)
+    assert read(room, handle) == b""
+    assert (room.source / "letter").read_bytes() == b""
+
+
+def test_only_what_appends_goes_to_the_end(room: Room) -> None:
+    handle = room.open(b"letter", flags=os.O_RDWR | os.O_APPEND)
+    with (room.source / "letter").open("a") as host:
+        host.write("host\n")
+    assert write(room, handle, 10, b"us\n", flags=os.O_RDWR | os.O_APPEND) == 3
+    # Mapped pages are written through whatever is open, and the flag of what is open may change.
+    assert write(room, handle, 0, b"Hear", flags=os.O_APPEND, how=WRITE_CACHE) == 4
+    assert write(room, handle, 5, b"you", flags=os.O_RDWR) == 3
+    assert write(room, handle, 0, b"end\n", flags=os.O_RDWR | os.O_APPEND) == 4
+    assert (room.source / "letter").read_text() == "Hear you,\nhost\nus\nend\n"
+
+
+def test_a_copy_goes_where_it_is_to_go(room: Room) -> None:
+    source, target = room.open(b"letter"), room.open(b"kept", b"photo", flags=os.O_RDWR | os.O_APPEND)
+    assert isinstance(room.ask(Op.COPY_FILE_RANGE, 1, (source, 0, 0, target, 0, 4, 0)), bytes)
+    assert (room.source / "kept" / "photo").read_text() == "Dearo"
+
+
 def test_what_took_its_place_is_not_opened(room: Room) -> None:
     node = room.lookup(b"letter").node
     os.unlink(room.source / "letter")
@@ -64,14 +88,6 @@ def test_a_second_name_serves_when_the_first_is_gone(room: Room) -> None:
     assert room.lookup(b"letter").node == node
     (room.source / "letter").unlink()
     assert read(room, room.handle(room.ask(Op.OPEN, node, (os.O_RDONLY,)))) == b"Dear all,\n"
-
-
-def test_an_appending_write_goes_to_the_end(room: Room) -> None:
-    handle = room.open(b"letter", flags=os.O_WRONLY | os.O_APPEND)
-    with (room.source / "letter").open("a") as host:
-        host.write("host\n")
-    write(room, handle, 10, b"session\n")
-    assert (room.source / "letter").read_text() == "Dear all,\nhost\nsession\n"
 
 
 def opened_flags(room: Room) -> int:
