@@ -261,11 +261,13 @@ class Approvals:
         paths: dict[bytes, None] = {}
         with trio.move_on_after(LIST_S) as scope:
             for path in deletes.paths:
-                if len(paths) >= PATHS:
+                # One question's bound, whichever of its commands names them.
+                room = PATHS - len(paths) - len(approval.paths())
+                if room <= 0:
                     more = True
                     break
                 try:
-                    listed = await approval.asking.list_below(path, PATHS - len(paths))
+                    listed = await approval.asking.list_below(path, room)
                 except ConnectionResetError:
                     break
                 paths.update(dict.fromkeys((*listed.paths, path)))

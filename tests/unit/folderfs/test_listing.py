@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from coworkd.folderfs.listing import list_below
+from coworkd.folderfs.listing import LIMIT_BYTES, list_below
 from coworkd.model.folder import ListBelow, Listed
 
 
@@ -50,3 +50,18 @@ def test_no_descriptor_stays(source: Path) -> None:
     for limit in (5, 100):
         ask(source, b"", limit)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_long_names_do_not_make_a_message_that_is_too_long(tmp_path: Path) -> None:
+    place = tmp_path
+    for _ in range(12):
+        place = place / ("d" * 200)
+        place.mkdir()
+    for number in range(2500):
+        (place / f"{number:0200}").touch()
+    fd = os.open(tmp_path, os.O_PATH)
+    listed = list_below(fd, ListBelow(id=1, path=b"", limit=10_000))
+    os.close(fd)
+    assert listed.more
+    assert 1000 < len(listed.paths) < 2500
+    assert sum(map(len, listed.paths)) <= LIMIT_BYTES
