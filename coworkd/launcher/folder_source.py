@@ -98,8 +98,13 @@ class FolderSource(Struct, frozen=True, kw_only=True):
         return True
 
     def _guard(self, teller: Teller, found: int, status: os.stat_result, view: View) -> None:
+        # A mount of the server's own: what is mounted below the source is not on it, and what it may not do the kernel sees to.
+        clone = mounts.open_tree(found, recursive=False)
+        os.close(found)
+        read_only = mounts.MOUNT_ATTR_RDONLY if view.read_only else 0
+        mounts.mount_setattr(clone, set_attributes=_ATTRIBUTES | read_only, recursive=False)
         folder_server.FolderServer(
-            source_fd=found,
+            source_fd=clone,
             source=status,
             uid=self.uid,
             gid=self.gid,

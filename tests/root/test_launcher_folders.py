@@ -114,6 +114,21 @@ def test_a_stage_survives_being_mounted_again(talk: Talk, source: Path, tmp_path
     assert run(talk, "ls work") == "new\n"
 
 
+@pytest.mark.parametrize("mode", ["ro", "rw", "rwd", "staged"])
+def test_what_is_mounted_below_the_source_does_not_come_along(
+    launcher: Started, talk: Talk, source: Path, tmp_path: Path, mode: Any
+) -> None:
+    below = source / "below"
+    below.mkdir()
+    os.chown(below, OWNER, OWNER)
+    options = f"mode=0777,uid={OWNER}"
+    subprocess.run(enter(launcher, "mount", "-t", "tmpfs", "-o", options, "disk", str(below)), check=True)
+    subprocess.run(enter(launcher, "touch", str(below / "secret")), check=True)
+    stage = make_stage(tmp_path / "stage")
+    mounted(talk, folder_request(source, mode, **({"stage": bytes(stage)} if mode == "staged" else {})))
+    assert run(talk, "ls -a work/below; ls work") == ".\n..\nbelow\nkept\n"
+
+
 @pytest.mark.parametrize("mode", ["ro", "rw", "rwd"])
 def test_a_single_file_is_mounted_as_a_file(talk: Talk, source: Path, mode: Any) -> None:
     assert mounted(talk, folder_request(source / "kept", mode)).mounted_as == "idmapped"
