@@ -24,6 +24,8 @@ from coworkd.workers.stage_entries import IDENT_BYTES, Ident, ident_of, unpack, 
 from coworkd.workers.stage_tree import Tree
 
 ENTRY_LIMIT = 500_000
+PATH_LIMIT_BYTES = 0xFFFF
+"""The longest path that a record can have; one that is longer is `UNKNOWN`."""
 UNKNOWN: Final = "unknown"
 Was = Ident | None | Literal["unknown"]
 """What an entry was: None where it was not there."""
@@ -48,6 +50,9 @@ def take_baseline(
         if len(records) >= limit:
             complete = False
             break
+        if len(path) > PATH_LIMIT_BYTES:
+            complete = False
+            continue
         ident = ident_of(found).pack() if found.st_ctime_ns <= began_ns else _NOBODY_KNOWS
         records.append((walk_key(path), ident + _LENGTH.pack(len(path)) + path))
     records.sort()

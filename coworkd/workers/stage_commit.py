@@ -5,7 +5,7 @@ made, top down → files and links, in batches → what was deleted goes, bottom
 
 Rules
 - Everything new is made whole under a name of our own in the directory where it belongs (`UNFINISHED_PREFIX`), given its owner and mode,
-  made durable, and renamed into place. Where a file takes the place of a directory, or the other way round, the two are exchanged.
+  made durable, and renamed into place. What is there already is exchanged with it, looked at once more, and only then removed.
 - Right before it is put in place the source is looked at once more: what is not as it was judged is a conflict, not overwritten.
 - What is made belongs to whom the directory belongs that it is made in; what is replaced keeps its owner. Set-id bits are never given.
 - A path that fails is told with its reason, and the others go on. What lies in a directory that could not be made is `skipped`.
@@ -41,7 +41,7 @@ from coworkd.workers.stage_entries import (
     name_of,
     parent_of,
 )
-from coworkd.workers.stage_remove import Stays, remove_all, remove_entry, remove_unfinished
+from coworkd.workers.stage_remove import Stays, is_untouched, remove_all, remove_entry, remove_unfinished
 from coworkd.workers.stage_room import Stage
 
 BATCH_FILES = 4096
@@ -51,12 +51,17 @@ BATCH_BYTES = 256 * 1024 * 1024
 _FEW = 4
 """So many files are made durable one by one; more of them together, with all else of their file system."""
 _NO_FLAG = frozenset((errno.EINVAL, errno.ENOSYS))
+_NO_LINK = frozenset((errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK))
 
 Step = Callable[[bytes], None]
 
 
 class Conflict(Exception):
     """The source is not as it was judged; the text says what happened to it."""
+
+
+class _LeftAside(OSError):
+    """What had to make room could not be brought back: it lies under the unfinished name, and must not go with that."""
 
 
 class _Written(Struct):
@@ -297,45 +302,80 @@ class Commit:
                 raise Conflict(CHANGED)
             if now is None:
                 _rename_to_nothing(directory, name, name_of(change.path))
-            elif change.entry != "directory" and not stat.S_ISDIR(now.st_mode):
-                os.rename(name, name_of(change.path), src_dir_fd=directory, dst_dir_fd=directory)
             else:
                 self._exchange(change, directory, name, now)
-        except (OSError, Conflict):
-            remove_entry(directory, name)
+        except _LeftAside:
             raise
-        self._done(change, directory)
+        except (OSError, Conflict, Stays):
+            remove_entry(self._stage.source.directory(parent_of(change.path)), name)
+            raise
+        self._done(change, self._stage.source.directory(parent_of(change.path)))
 
     def _exchange(self, change: Change, directory: int, name: bytes, now: os.stat_result) -> None:
-        """A file takes the place of a directory, or the other way round: what was there goes under the unfinished name, and away."""
-        final = name_of(change.path)
-        if change.entry == "directory" and stat.S_ISDIR(now.st_mode):
-            raise Conflict(MADE)
-        renameat2(directory, name, directory, final, RENAME_EXCHANGE)
-        self._stage.source.forget(change.path)
-        self._step(change.path)
+        """It takes another's place: what was there goes under the unfinished name, is looked at once more, and goes. What somebody has
+        done to it in the meantime is not thrown away: back with it.
+        """
         if stat.S_ISDIR(now.st_mode):
-            # What somebody put into it while it was still there is not thrown away: back with it.
-            aside = join(parent_of(change.path), name)
-            reason = None if self._overwrite else self._judge_below(aside, change.path)
-            if reason is not None:
+            if change.entry == "directory":
+                raise Conflict(MADE)
+            self._judge_below(change.path, change.path)
+            directory = self._stage.source.directory(parent_of(change.path))
+        final = name_of(change.path)
+        try:
+            renameat2(directory, name, directory, final, RENAME_EXCHANGE)
+        except OSError as error:
+            if error.errno not in _NO_FLAG or stat.S_ISDIR(now.st_mode) or change.entry == "directory":
+                raise
+            os.rename(name, final, src_dir_fd=directory, dst_dir_fd=directory)
+            return
+        self._stage.source.forget(change.path)
+        try:
+            self._step(change.path)
+            self._put_away(change, name, now)
+        except (OSError, Conflict, Stays):
+            self._stage.source.let_go()
+            directory = self._stage.source.directory(parent_of(change.path))
+            try:
                 renameat2(directory, name, directory, final, RENAME_EXCHANGE)
-                raise Conflict(reason)
-            self._forget_below(aside, change.path)
-        directory = self._stage.source.directory(parent_of(change.path))
-        remove_entry(directory, name)
+            except OSError as error:
+                shown = os.fsdecode(name)
+                raise _LeftAside(
+                    error.errno, f"{error.strerror}; what was there before lies beside it as {shown}"
+                ) from error
+            raise
 
-    def _judge_below(self, aside: bytes, path: bytes) -> str | None:
-        for each, found in self._stage.source.below(aside):
-            reason = judge(self._stage, path + each[len(aside) :], found)
-            if reason is not None:
-                return reason
-        return None
+    def _put_away(self, change: Change, name: bytes, judged: os.stat_result) -> None:
+        """Remove what came out of its place, if it is still as it was judged."""
+        aside = join(parent_of(change.path), name)
+        found = self._stage.source.look(aside)
+        if found is None:
+            return
+        if not self._overwrite and not is_untouched(judged, found):
+            raise Conflict(CHANGED)
+        if not stat.S_ISDIR(found.st_mode):
+            os.unlink(name, dir_fd=self._stage.source.directory(parent_of(change.path)))
+            return
+        self._judge_below(aside, change.path)
 
-    def _forget_below(self, aside: bytes, path: bytes) -> None:
-        for each, _ in self._stage.source.below(aside):
-            self._stage.since.note(path + each[len(aside) :], None)
+        def may_go(path: bytes, seen: os.stat_result) -> str | None:
+            if self._overwrite or path == aside:
+                return None
+            return judge(self._stage, change.path + path[len(aside) :], seen)
+
+        def gone(path: bytes) -> None:
+            self._stage.since.note(change.path + path[len(aside) :], None)
+
+        remove_all(self._stage.source, aside, found, may_go=may_go, gone=gone)
         self._stage.source.let_go()
+
+    def _judge_below(self, directory: bytes, path: bytes) -> None:
+        """Raises `Conflict` for what is in `directory`, which is or was `path`, and `OSError` where not all of it can be seen: another
+        file system that is mounted in it goes for no change.
+        """
+        for each, found in self._stage.source.below(directory):
+            reason = None if self._overwrite else judge(self._stage, path + each[len(directory) :], found)
+            if reason is not None:
+                raise Conflict(reason)
 
     def _owner(self, change: Change, directory: int) -> tuple[int, int]:
         found = change.old or os.fstat(directory)
@@ -371,7 +411,23 @@ def _rename_to_nothing(directory: int, name: bytes, final: bytes) -> None:
     except OSError as error:
         if error.errno not in _NO_FLAG:
             raise
+        _link_to_nothing(directory, name, final)
+
+
+def _link_to_nothing(directory: int, name: bytes, final: bytes) -> None:
+    """Where the file system knows no such flag: a second name is never made over another. A directory cannot have two, and takes the
+    place of nothing but an empty one.
+    """
+    try:
+        os.link(name, final, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except FileExistsError as error:
+        raise Conflict(CHANGED) from error
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
         os.rename(name, final, src_dir_fd=directory, dst_dir_fd=directory)
+    else:
+        os.unlink(name, dir_fd=directory)
 
 
 def _words(error: OSError) -> str:

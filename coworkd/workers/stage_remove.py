@@ -1,7 +1,7 @@
 """Taking entries of a source away: what a session deleted, and what a commit was interrupted over.
 
-Rules: bottom up, each entry looked at again before it goes, nothing recursed, no link followed. A directory that somebody has put
-something into meanwhile stays, with it.
+Rules: bottom up, each entry looked at again right before it goes, nothing recursed, no link followed. A directory that somebody has put
+something into meanwhile stays, with it; so does a file that was written to.
 """
 
 from __future__ import annotations
@@ -39,17 +39,30 @@ def remove_all(
         reason = may_go(each, seen)
         if reason is not None:
             raise Stays(reason)
-        _remove(source, each, seen)
+        _remove(source, each, seen, may_go)
         gone(each)
 
 
-def _remove(source: Tree, path: bytes, seen: os.stat_result) -> None:
+def is_untouched(seen: os.stat_result, now: os.stat_result) -> bool:
+    """Whether nothing was written in between. The ctime is not asked: another name of it may just have been taken away."""
+    if (now.st_ino, stat.S_IFMT(now.st_mode)) != (seen.st_ino, stat.S_IFMT(seen.st_mode)):
+        return False
+    return stat.S_ISDIR(now.st_mode) or (now.st_size, now.st_mtime_ns) == (seen.st_size, seen.st_mtime_ns)
+
+
+def _remove(
+    source: Tree, path: bytes, seen: os.stat_result, may_go: Callable[[bytes, os.stat_result], str | None]
+) -> None:
     directory = source.directory(parent_of(path))
     now = look(name_of(path), directory)
     if now is None:
         return
     if (now.st_ino, stat.S_IFMT(now.st_mode)) != (seen.st_ino, stat.S_IFMT(seen.st_mode)):
         raise Stays(FILLED)
+    if not is_untouched(seen, now):
+        reason = may_go(path, now)
+        if reason is not None:
+            raise Stays(reason)
     if not stat.S_ISDIR(now.st_mode):
         os.unlink(name_of(path), dir_fd=directory)
         return

@@ -157,9 +157,10 @@ class Stage:
 
     def write_intent(self, directories: Iterable[bytes]) -> None:
         """Say, durably, in which directories of the source unfinished files may be left. Raises `OSError`."""
-        told = b"".join(_LENGTH.pack(len(path)) + path for path in directories)
-        if len(told) > INTENT_BYTES - _HEAD.size:
-            told = _ANYWHERE
+        paths = list(directories)
+        told = _ANYWHERE
+        if sum(_LENGTH.size + len(path) for path in paths) <= INTENT_BYTES - _HEAD.size:
+            told = b"".join(_LENGTH.pack(len(path)) + path for path in paths)
         self._put_intent(_HEAD.pack(zlib.crc32(told), len(told)) + told)
 
     def clear_intent(self) -> None:

@@ -3,7 +3,8 @@
 File `since`: records of crc32 (`<I`, of all behind it), `Ident` (37 bytes; 37 of 0xFE where the entry is gone), the path's length (`<H`),
 the path. A later record of a path replaces an earlier one; reading ends at the first record that is not whole.
 
-A record that is lost costs a conflict that is none, never one that is not seen: so a full disk is no reason to stop a commit.
+A record that is lost costs a conflict that is none, never one that is not seen: so neither a full disk nor a path that is too long for a
+record is a reason to stop a commit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import struct
 import zlib
 
-from coworkd.workers.stage_baseline import Baseline, Was
+from coworkd.workers.stage_baseline import PATH_LIMIT_BYTES, Baseline, Was
 from coworkd.workers.stage_entries import IDENT_BYTES, Ident, unpack
 
 _CRC = struct.Struct("<I")
@@ -42,6 +43,8 @@ class Since:
     def note(self, path: bytes, now: Ident | None) -> None:
         """From now on `path` is expected to be like this."""
         self._known[path] = now
+        if len(path) > PATH_LIMIT_BYTES:
+            return
         body = (_GONE if now is None else now.pack()) + _LENGTH.pack(len(path)) + path
         self._waiting += _CRC.pack(zlib.crc32(body)) + body
         if len(self._waiting) >= _FLUSH_BYTES:

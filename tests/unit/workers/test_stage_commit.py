@@ -5,13 +5,16 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coworkd.model.stage import UNFINISHED_PREFIX
+from coworkd.system import beneath
 from coworkd.system.remove_tree import remove_tree
 from coworkd.workers import stage_commit
 from coworkd.workers.stage_copy import copy_content
+from coworkd.workers.stage_tree import Tree
 from tests.unit.workers.staged_folder import StagedFolder, tree_of
 
 
@@ -350,3 +353,105 @@ def test_user_attributes_come_along(folder: StagedFolder) -> None:
         pytest.skip("this file system has no user attributes")
     folder.commit()
     assert os.getxattr(folder.source / "a", "user.note") == b"hello"
+
+
+def test_a_file_that_is_written_to_while_it_waits_to_be_deleted_stays(folder: StagedFolder) -> None:
+    folder.has(a=b"old", d__b=b"old", d__c=b"old")
+    folder.prepare()
+    folder.delete("a")
+    folder.delete("d")
+    seen: list[bytes] = []
+
+    def edit(path: bytes) -> None:
+        seen.append(path)
+        for name in ("a", "d/b"):
+            if path == name.encode() and seen.count(path) == (3 if name == "a" else 1):
+                (folder.source / name).write_bytes(b"the user's own")
+
+    done = folder.commit(step=edit)
+    assert (done.conflicts, done.committed) == (2, 0)
+    assert {folder.tree()[name] for name in ("a", "d/b")} == {b"the user's own"}
+
+
+@pytest.mark.parametrize("entry", ["file", "symlink", "directory"])
+def test_a_change_right_before_the_rename_is_brought_back(
+    folder: StagedFolder, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    folder.has(a=b"old")
+    folder.prepare()
+    if entry == "file":
+        folder.write("a", b"the session's")
+    elif entry == "symlink":
+        (folder.upper / "a").symlink_to("elsewhere")
+    else:
+        folder.enter("a")
+    true = beneath.renameat2
+    late: list[bool] = []
+
+    def edit_first(*arguments: Any) -> None:
+        if not late:
+            late.append(True)
+            (folder.source / "a").write_bytes(b"the user's own")
+        true(*arguments)
+
+    monkeypatch.setattr(stage_commit, "renameat2", edit_first)
+    done = folder.commit()
+    assert (done.conflicts, folder.tree()) == (1, {"a": b"the user's own"})
+    assert [change.path for change in folder.changes()] == [b"a"]
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EIO])
+def test_a_directory_that_cannot_be_seen_whole_makes_room_for_no_file(
+    folder: StagedFolder, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    folder.has(d__a=b"a", d__mounted__b=b"b")
+    folder.prepare()
+    folder.write("d", b"a file")
+    true = Tree.names
+
+    def refuse(tree: Tree, path: bytes) -> list[bytes]:
+        if path.endswith(b"/mounted"):
+            raise OSError(code, os.strerror(code))
+        return true(tree, path)
+
+    monkeypatch.setattr(Tree, "names", refuse)
+    done = folder.commit(overwrite=True)
+    assert (done.failed, done.committed) == (1, 0)
+    assert folder.tree() == {"d": None, "d/a": b"a", "d/mounted": None, "d/mounted/b": b"b"}
+
+
+def test_without_the_flag_what_is_there_is_still_not_renamed_over(
+    folder: StagedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.prepare()
+    folder.write("a", b"the session's")
+
+    def no_flags(*arguments: Any) -> None:
+        (folder.source / "a").write_bytes(b"the user's own")
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(stage_commit, "renameat2", no_flags)
+    assert (folder.commit().conflicts, folder.tree()) == (1, {"a": b"the user's own"})
+
+
+def test_paths_longer_than_a_record_are_committed_as_well(folder: StagedFolder) -> None:
+    make_very_deep(folder.source)
+    folder.has(d__short=b"s")
+    folder.prepare()
+    folder.write("d/short", b"s2")
+    make_very_deep(folder.upper / "d")
+    done = folder.commit()
+    assert (done.failed, done.conflicts, done.committed) == (0, 0, 301)
+    assert (folder.source / "d" / "short").read_bytes() == b"s2"
+    remove_tree(str(folder.source))
+
+
+def make_very_deep(top: Path) -> None:
+    """Three hundred directories within each other, the innermost with a path of 75,000 bytes."""
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("x" * 250, 0o755, dir_fd=fd)
+        below = os.open("x" * 250, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
