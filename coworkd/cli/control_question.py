@@ -25,7 +25,7 @@ class Question(NamedTuple):
     process: str | None
     folder: str
     paths: Sequence[str | bytes]
-    count: int
+    files: int
     more: bool
     trees: Sequence[str | bytes]
     command: Sequence[str | bytes]
@@ -41,7 +41,7 @@ def question_of(params: Mapping[str, Any]) -> Question:
         process=params.get("process"),
         folder=str(params["folder"]),
         paths=params.get("paths") or (),
-        count=int(params.get("count") or 0),
+        files=int(params.get("count") or 0),
         more=bool(params.get("more")),
         trees=params.get("trees") or (),
         command=params.get("command") or (),
@@ -57,11 +57,11 @@ def question_of_approval(approval: Approval) -> Question:
 
 def lines_of(question: Question) -> list[str]:
     """What is asked, a line each; without the keys."""
-    count = f"{question.count}{' or more' if question.more else ''}"
+    count = f"{question.files}{' or more' if question.more else ''}"
     files = "file" if count == "1" else "files"
     lines = [f"session {shown(question.session)} wants to delete {count} {files} in folder {shown(question.folder)}:"]
     lines += [f"    {shown(path)}" for path in question.paths[:SHOWN_PATHS]]
-    left = question.count - min(len(question.paths), SHOWN_PATHS)
+    left = question.files - min(len(question.paths), SHOWN_PATHS)
     if left > 0:
         lines.append(f"    and {left} more")
     if question.more:

@@ -114,7 +114,8 @@ class OpenApproval:
     @property
     def untold(self) -> tuple[int | Identity, ...]:
         """What came since it was told."""
-        return tuple(key for key in (*self._waiting, *self._listings) if key not in self._told)
+        keys: list[int | Identity] = [*self._waiting, *self._listings]
+        return tuple(key for key in keys if key not in self._told)
 
     def tell(self, keys: Iterable[int | Identity]) -> None:
         """Those are told now, as a new revision."""
