@@ -26,6 +26,8 @@ def find_problem(request: MountFolder) -> str | None:
         return "a staged folder has the absolute path of its stage"
     if request.journal and not _is_absolute(request.journal):
         return "a journal has an absolute path"
+    if not all(map(_is_absolute, request.apart_from)):
+        return "directories of coworkd's own have absolute paths"
     if not _DEADLINES_S[0] <= request.deadline_s <= _DEADLINES_S[1]:
         return f"a deadline is {_DEADLINES_S[0]} to {_DEADLINES_S[1]} s"
     return None

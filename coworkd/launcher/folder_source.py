@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from coworkd.launcher import folder_server
 from coworkd.launcher.errand import ErrandError, Report, Teller
+from coworkd.launcher.folder_walls import refuse_walled
 from coworkd.model.folder import DeleteRule
 from coworkd.model.launch import MountFolder
 from coworkd.system import idmap, mounts
@@ -133,6 +134,7 @@ def look_up(request: MountFolder) -> tuple[int, os.stat_result]:
     if kind not in (stat.S_IFDIR, stat.S_IFREG):
         number, what = _KINDS.get(kind, (errno.EINVAL, "of an unknown kind"))
         raise ErrandError("source", number, f"{where} is {what}; a folder is a directory or a plain file")
+    refuse_walled(found, request.apart_from)
     return found, status
 
 

@@ -165,6 +165,8 @@ class MountFolder(Struct, frozen=True, kw_only=True, tag="mount_folder"):
     """Of a guarded folder: the guest's file that remembers what the session has made in it."""
     stage: bytes = b""
     """Of a staged folder: the guest's directory with `upper` and `work`."""
+    apart_from: tuple[bytes, ...] = ()
+    """Directories of coworkd's own: a source that lies in one, or holds one, is refused, whatever path leads to it."""
     deadline_s: float = 5.0
 
 

@@ -47,6 +47,11 @@ class FolderRules:
         self._share_root = share_root
         self._own = (*own_directories, *(() if share_root else _KERNEL))
 
+    @property
+    def own_directories(self) -> tuple[bytes, ...]:
+        """What no source lies in or holds, by whatever path."""
+        return tuple(os.fsencode(directory) for directory in self._own)
+
     def judge(self, folders: Sequence[FolderGrant], profile: Profile) -> None:
         """Raise `InvalidParams` or `PolicyDenied` for the first folder that cannot be; no I/O."""
         if len(folders) > FOLDER_LIMIT:

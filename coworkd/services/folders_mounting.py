@@ -163,7 +163,11 @@ class Mounter:
             number = error.details.get("errno")
             if number not in _SOURCES:  # of the session disk
                 raise
-            said = "only a directory can be staged" if number == errno.ENOTDIR else error.message
+            said = (
+                "only a directory can be staged, named without symbolic links"
+                if number == errno.ENOTDIR
+                else error.message
+            )
             raise MountFailed(said, errno=number, stage="source") from error
 
     async def _ask(self, request: MountFolder) -> MountedFolder:
@@ -203,6 +207,7 @@ class Mounter:
             deletes=_rule(grant, asks=asks),
             journal=self._journals.path(session, grant.name, place.path) if guardable else b"",
             stage=stage,
+            apart_from=self._rules.own_directories,
             deadline_s=DEADLINE_S,
         )
 

@@ -1,7 +1,8 @@
 """Why a folder could not be mounted, in words, and whose fault that is. Pure.
 
 `InvalidState`: what was named is not there, or not what a folder can be. `Unavailable`: it is of a share that does not answer now; the
-same call may work later. Anything else stays what it is, such as `MountFailed`, a fault of ours. All carry `folder`, `path`, `errno`.
+same call may work later. `PolicyDenied`: it is where no folder is. Anything else stays what it is, such as `MountFailed`, a fault of
+ours. All carry `folder`, `path`, `errno`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from coworkd.model.errors import CoworkError, InvalidState, MountFailed, Unavailable
+from coworkd.model.errors import CoworkError, InvalidState, MountFailed, PolicyDenied, Unavailable
 from coworkd.model.session import FolderGrant
 
 _SOURCES = {
@@ -36,6 +37,8 @@ def describe_failure(grant: FolderGrant, path: str, error: CoworkError) -> Cowor
     if isinstance(error, MountFailed):
         if number in _SHARES:
             return Unavailable(f"{name}: {path} {_SHARES[number]}", **details)
+        if (stage, number) == ("source", errno.EPERM):
+            return PolicyDenied(f"{name}: {path}: {error.message}", **{**details, "key": "folders.source"})
         if stage == "source":
             said = _SOURCES.get(number) if isinstance(number, int) else None
             return InvalidState(f"{name}: {path} {said}" if said else f"{name}: {path}: {error.message}", **details)

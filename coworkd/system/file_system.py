@@ -17,6 +17,33 @@ DEBUGFS_MAGIC = 0x64626720
 TRACEFS_MAGIC = 0x74726163
 SECURITYFS_MAGIC = 0x73636673
 BPF_FS_MAGIC = 0xCAFE4A11
+CONFIGFS_MAGIC = 0x62656570
+EFIVARFS_MAGIC = 0xDE5E81E4
+PSTORE_MAGIC = 0x6165676C
+SELINUX_MAGIC = 0xF97CFF8C
+BINFMTFS_MAGIC = 0x42494E4D
+FUSE_CTL_MAGIC = 0x65735543
+KERNEL_KINDS = frozenset(
+    [
+        PROC_SUPER_MAGIC,
+        SYSFS_MAGIC,
+        CGROUP_SUPER_MAGIC,
+        CGROUP2_SUPER_MAGIC,
+        DEVPTS_SUPER_MAGIC,
+        NSFS_MAGIC,
+        DEBUGFS_MAGIC,
+        TRACEFS_MAGIC,
+        SECURITYFS_MAGIC,
+        BPF_FS_MAGIC,
+        CONFIGFS_MAGIC,
+        EFIVARFS_MAGIC,
+        PSTORE_MAGIC,
+        SELINUX_MAGIC,
+        BINFMTFS_MAGIC,
+        FUSE_CTL_MAGIC,
+    ]
+)
+"""What is in them is the kernel itself: no place for files."""
 
 _STATFS_BYTES = 256
 """struct statfs has 120 bytes on the machines we know."""
@@ -28,3 +55,8 @@ def file_system_kind(fd: int) -> int:
     libc.check(libc.function("fstatfs")(ctypes.c_int(fd), buffer))
     kind: int = struct.unpack_from("@l", buffer)[0]
     return kind & 0xFFFFFFFF
+
+
+def is_kernels(fd: int) -> bool:
+    """Whether it lies on one of `KERNEL_KINDS`. Raises `OSError`."""
+    return file_system_kind(fd) in KERNEL_KINDS

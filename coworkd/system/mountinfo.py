@@ -15,8 +15,12 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class MountEntry(Struct, frozen=True, kw_only=True):
-    """One line. `options` are the mount's own, `super_options` those of the file system below all its mounts."""
+    """One line. `root` is the path in the file system that is seen at `mount_point`.
 
+    `options` are the mount's own, `super_options` those of the file system below all its mounts.
+    """
+
+    mount_id: int
     device: int
     root: bytes
     mount_point: bytes
@@ -41,6 +45,7 @@ def parse_mounts(lines: Iterable[bytes]) -> list[MountEntry]:
         major, _, minor = words[2].partition(b":")
         found.append(
             MountEntry(
+                mount_id=int(words[0]),
                 device=os.makedev(int(major), int(minor)),
                 root=_unescape(words[3]),
                 mount_point=_unescape(words[4]),
@@ -56,6 +61,20 @@ def parse_mounts(lines: Iterable[bytes]) -> list[MountEntry]:
 def mounted_at(mount_point: bytes, mounts: Iterable[MountEntry]) -> MountEntry | None:
     """The topmost mount on exactly this place; None where nothing is mounted there."""
     return next((entry for entry in reversed(list(mounts)) if entry.mount_point == mount_point), None)
+
+
+def mount_id(fd: int) -> int:
+    """Of the mount that `fd` was opened in. Raises `OSError`. Source: proc_pid_fdinfo(5)."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(b"mnt_id:"))
+
+
+def path_in_file_system(path: str, entry: MountEntry) -> bytes | None:
+    """Where `path`, a file below that mount, lies in its file system; None if it does not lie there."""
+    above, place = entry.mount_point.rstrip(b"/"), os.fsencode(path)
+    if place != entry.mount_point and not place.startswith(above + b"/"):
+        return None
+    return (entry.root.rstrip(b"/") + place[len(above) :]).rstrip(b"/") or b"/"
 
 
 def _unescape(word: bytes) -> bytes:

@@ -21,20 +21,6 @@ from coworkd.system import file_system
 from coworkd.system.openat2 import RESOLVE_NO_MAGICLINKS, openat2
 
 _AT_FDCWD = -100
-_KERNEL_KINDS = frozenset(
-    [
-        file_system.PROC_SUPER_MAGIC,
-        file_system.SYSFS_MAGIC,
-        file_system.CGROUP_SUPER_MAGIC,
-        file_system.CGROUP2_SUPER_MAGIC,
-        file_system.DEVPTS_SUPER_MAGIC,
-        file_system.NSFS_MAGIC,
-        file_system.DEBUGFS_MAGIC,
-        file_system.TRACEFS_MAGIC,
-        file_system.SECURITYFS_MAGIC,
-        file_system.BPF_FS_MAGIC,
-    ]
-)
 _LINKS_LIMIT = 40
 """As many symbolic links the kernel follows in one path."""
 _KINDS: dict[int, FileKind] = {
@@ -58,7 +44,7 @@ class Refused(Exception):
 
 def refuse_kernel_files(fd: int) -> None:
     """Raise `Refused` where `fd` lies on a file system of the kernel's own."""
-    if file_system.file_system_kind(fd) in _KERNEL_KINDS:
+    if file_system.is_kernels(fd):
         raise Refused(
             "kernel_files", "it lies on a file system of the kernel's (proc, sys, devpts), which is no place for files"
         )
@@ -66,7 +52,7 @@ def refuse_kernel_files(fd: int) -> None:
 
 def refuse_kernel_entry(fd: int) -> None:
     """The same as an `OSError`, for what goes on with the next entry."""
-    if file_system.file_system_kind(fd) in _KERNEL_KINDS:
+    if file_system.is_kernels(fd):
         raise OSError(errno.EACCES, "it lies on a file system of the kernel's")
 
 

@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import stat
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Any
 import pytest
 
 from coworkd.model import launch
+from coworkd.model.policy import FolderMode
 from tests.root.folder_room import (
     PRIVATE,
     Share,
+    enter,
     launcher,
     launcher_pid,
     mounted,
@@ -176,6 +179,27 @@ def test_a_missing_stage_is_told(talk: Talk, source: Path, tmp_path: Path) -> No
     answer = refused(talk, folder_request(source, "staged", stage=bytes(tmp_path / "nowhere")))
     assert (answer.stage, answer.errno) == ("stage", errno.ENOENT)
     assert run(talk, "ls") == ""
+
+
+@pytest.mark.parametrize("mode", ["ro", "rw", "rwd"])
+def test_no_name_leads_to_our_own_or_to_the_kernels(
+    launcher: Started, talk: Talk, tmp_path: Path, mode: FolderMode
+) -> None:
+    own, alias, kernels = (tmp_path / name for name in ("own", "alias", "chroot-proc"))
+    for path in (own, alias, kernels):
+        path.mkdir()
+    for words in (("--bind", str(tmp_path), str(alias)), ("-t", "proc", "proc", str(kernels))):
+        subprocess.run(enter(launcher, "mount", *words), check=True)
+    walls = (bytes(own), b"/nowhere")
+    for place, told in (
+        (alias, "lie in each other"),
+        (alias / "own", "lie in each other"),
+        (kernels / "sys", "kernel's own"),
+    ):
+        answer = refused(talk, folder_request(place, mode, apart_from=walls))
+        assert (answer.stage, answer.errno) == ("source", errno.EPERM)
+        assert told in answer.message
+    mounted(talk, folder_request(alias / "home", mode, apart_from=walls))
 
 
 def test_names_of_any_bytes_are_sources(talk: Talk, tmp_path: Path) -> None:

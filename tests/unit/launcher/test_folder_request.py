@@ -25,6 +25,7 @@ def request(**fields: Any) -> MountFolder:
         {"name": "My Files.d"},
         {"mode": "staged", "stage": b"/s/stage"},
         {"journal": b"/s/journal"},
+        {"apart_from": (b"/state",)},
         {"deadline_s": 60.0},
     ],
 )
@@ -48,6 +49,7 @@ def test_plain_words_are_taken(fields: dict[str, Any]) -> None:
         ({"mode": "staged"}, "stage"),
         ({"mode": "staged", "stage": b"stage"}, "stage"),
         ({"journal": b"journal"}, "journal"),
+        ({"apart_from": (b"/run", b"state")}, "own"),
         ({"deadline_s": 0.0}, "deadline"),
         ({"deadline_s": 1e9}, "deadline"),
         ({"deadline_s": float("nan")}, "deadline"),

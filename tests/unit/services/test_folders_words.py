@@ -21,6 +21,7 @@ from tests.unit.services.session_house import folder
         (errno.ETIMEDOUT, "source", Unavailable, "did not answer in time"),
         (errno.ESTALE, "probe", Unavailable, "stale file handle"),
         (errno.ENOTCONN, "source", Unavailable, "lost its share"),
+        (errno.EPERM, "source", PolicyDenied, "/srv/src: as it said"),
         (errno.EPERM, "place", MountFailed, "as it said"),
         (errno.ENOENT, "overlay", MountFailed, "as it said"),
     ],

@@ -18,6 +18,7 @@ DEVICE = os.makedev(7, 3)
 
 def entry(device: int = DEVICE, *super_options: str, options: tuple[str, ...] = ("rw",)) -> MountEntry:
     return MountEntry(
+        mount_id=40,
         device=device,
         root=b"/",
         mount_point=b"/sessions",
