@@ -2,17 +2,21 @@
 
 Rules
 - Everything is named relative to a held descriptor, so no path is ever too long and none leads elsewhere.
+- What is mounted in it is not entered: it is EXDEV, and stays.
 - At most `_DEPTH_LIMIT` directories are open at once: what lies deeper is first moved up to the top. shutil.rmtree and os.walk
   recurse instead, and a directory of a thousand levels ends them with a RecursionError.
 
-Sources: unlinkat(2), renameat(2), openat(2).
+Sources: unlinkat(2), renameat(2), openat2(2).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
+
+from coworkd.system.beneath import DIRECTORY, open_beneath
 
 _DEPTH_LIMIT = 64
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,13 +69,22 @@ def _remove_entry(entry: os.DirEntry[str], directory: int, top: int, fresh_names
     if depth == _DEPTH_LIMIT:
         os.rename(entry.name, next(fresh_names), src_dir_fd=directory, dst_dir_fd=top)
         return 0
-    child = os.open(entry.name, _DIRECTORY, dir_fd=directory)
+    child = _open_inner(entry.name, directory)
     try:
         freed_bytes = _empty(child, top, fresh_names, depth + 1)
     finally:
         os.close(child)
     os.rmdir(entry.name, dir_fd=directory)
     return freed_bytes
+
+
+def _open_inner(name: str, directory: int) -> int:
+    try:
+        return open_beneath(directory, os.fsencode(name), DIRECTORY, one_mount=True)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise OSError(errno.EXDEV, "another file system is mounted in it", name) from error
 
 
 def _fresh_names() -> Iterator[str]:

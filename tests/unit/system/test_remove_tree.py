@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from coworkd.system.remove_tree import remove_tree
+
+_REPO = Path(__file__).resolve().parents[3]
 
 
 def make_deep(directory: Path, levels: int) -> None:
@@ -70,3 +74,23 @@ def test_remove_tree_removes_names_that_are_no_text(tmp_path: Path) -> None:
 
 def test_remove_tree_takes_one_that_is_gone(tmp_path: Path) -> None:
     assert remove_tree(str(tmp_path / "never")) == 0
+
+
+@pytest.mark.needs("mountns")
+def test_remove_tree_enters_nothing_that_is_mounted_in_it(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "a" / "mounted").mkdir(parents=True)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "kept").touch()
+    program = (
+        "import errno, subprocess, sys\n"
+        "from coworkd.system.remove_tree import remove_tree\n"
+        "subprocess.run(('mount', '--bind', sys.argv[2], sys.argv[1] + '/a/mounted'), check=True)\n"
+        "try:\n"
+        "    remove_tree(sys.argv[1])\n"
+        "except OSError as error:\n"
+        "    sys.exit(0 if error.errno == errno.EXDEV else 3)\n"
+    )
+    argv = ("unshare", "--mount", "--propagation", "private", sys.executable, "-c", program)
+    ended = subprocess.run((*argv, str(tmp_path / "tree"), str(tmp_path / "disk")), cwd=_REPO, check=False)
+    assert ended.returncode == 0
+    assert (tmp_path / "disk" / "kept").exists()
