@@ -87,7 +87,7 @@ def describe(content: Content) -> str:
 
 
 _REMEDIES = {
-    "foreign": "to use it, save what is on it and blank it by hand (wipefs and zeros), or attach another",
+    "foreign": "to use it, save what is on it and blank it by hand (blkdiscard --zeroout), or attach another",
     "unreadable": "look at the kernel's log; the disk may be failing",
     "small": "attach a bigger one",
     "cut": "give it back its size; it is checked then",

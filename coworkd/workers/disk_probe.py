@@ -1,11 +1,12 @@
 """What is on a device: blank, ours, or somebody else's. The judge of what may be formatted, so it doubts.
 
-Blank is only what is zero in its first and last MiB, where our own file systems keep copies of their superblock, and in samples all over,
+Blank is only what is zero in its first 16 MiB and its last, where file systems keep copies of their superblock, and in samples all over,
 has no signature that blkid knows, and gives every sector that was asked for. All else is told with what was found, and left alone.
 
 Rules
 - Ours is an ext4 with our label and no other signature. One whose first superblock is lost is ours by a copy of it.
-- A marker (`disk_marker`) makes a device ours to format only while no file system on it was ever mounted.
+- A marker (`disk_marker`) makes a device ours to format only while no file system on it was ever mounted, and nothing else has a
+  signature there: somebody may have used the device for something else since.
 - What cannot be read is never blank.
 
 Nothing is written here. Reads go through `Device`, so that tests can hand in ones that fail.
@@ -29,6 +30,10 @@ from coworkd.workers.disk_superblock import (
 
 LEAST_BYTES = 16 * 1024 * 1024
 _EDGE_BYTES = 1024 * 1024
+_HEAD_BYTES = 16 * 1024 * 1024
+"""Zeros over a table of partitions leave the first of them behind, 1 MiB further; ext4 of small blocks has its first copy at 8 MiB."""
+_COPIES = (32 * 1024 * 1024, 64 * 1024 * 1024, 256 * 1024 * 1024 * 1024)
+"""Where others keep copies of their superblock, beside `backup_offsets`: ext4 of 2 KiB blocks, and btrfs."""
 _SAMPLES, _SAMPLE_BYTES = 256, 64 * 1024
 _READ_BYTES = 1024 * 1024
 
@@ -74,9 +79,10 @@ def _probe(device: Device, label: str) -> Content:
     head = _read(device, 0, _EDGE_BYTES)
     superblock = parse_superblock(head[PRIMARY_OFFSET : PRIMARY_OFFSET + SUPERBLOCK_BYTES])
     never_mounted = superblock is None or (superblock.mounted_at == 0 and superblock.label in ("", label))
-    if never_mounted and is_marker(_read(device, marker_offset(size), SECTOR_BYTES), size):
-        return Content(what="begun", detail="a format of ours that did not end")
+    marked = never_mounted and is_marker(_read(device, marker_offset(size), SECTOR_BYTES), size)
     signatures = device.signatures()
+    if marked and not _others(signatures):
+        return Content(what="begun", detail="a format of ours that did not end")
     if superblock is not None:
         return _judge_ext4(superblock, signatures, size, label)
     if signatures:
@@ -100,10 +106,9 @@ def describe(signatures: dict[str, str]) -> str:
 
 def _judge_ext4(superblock: Superblock, signatures: dict[str, str], size: int, label: str) -> Content:
     # A checksum that is wrong hides it from blkid, which is no reason to take it for another's.
-    others = {key: value for key, value in signatures.items() if key in ("AMBIVALENT", "PTTYPE")}
-    kind = signatures.get("TYPE", "ext4")
-    if others or not kind.startswith("ext"):
-        return Content(what="foreign", detail=f"{describe(others or signatures)}, over an ext4 file system")
+    others = _others(signatures)
+    if others:
+        return Content(what="foreign", detail=f"{describe(others)}, over an ext4 file system")
     if superblock.label != label:
         named = f"labelled {superblock.label!r}" if superblock.label else "without a label"
         return Content(what="foreign", detail=f"an ext4 file system {named}")
@@ -111,6 +116,12 @@ def _judge_ext4(superblock: Superblock, signatures: dict[str, str], size: int, l
         said = f"its file system has {superblock.size_bytes} bytes, the device only {size}"
         return Content(what="cut", detail=f"{said}: it was cut short", superblock=superblock)
     return Content(what="ours", superblock=superblock)
+
+
+def _others(signatures: dict[str, str]) -> dict[str, str]:
+    """What blkid has found that is no part of an ext4 file system alone."""
+    others = {key: value for key, value in signatures.items() if key in ("AMBIVALENT", "PTTYPE")}
+    return others or ({} if signatures.get("TYPE", "ext4").startswith("ext") else signatures)
 
 
 def _find_backup(device: Device, label: str) -> Content | None:
@@ -128,12 +139,14 @@ def _find_backup(device: Device, label: str) -> Content | None:
 
 def _judge_unsigned(device: Device, head: bytes) -> Content:
     size = device.size_bytes
-    places = [(0, head), (size - _EDGE_BYTES, _read(device, size - _EDGE_BYTES, _EDGE_BYTES))]
-    for offset, data in places:
+    whole = [(0, head), (size - _EDGE_BYTES, _read(device, size - _EDGE_BYTES, _EDGE_BYTES))]
+    whole += ((offset, _read(device, offset, _EDGE_BYTES)) for offset in range(_EDGE_BYTES, _HEAD_BYTES, _EDGE_BYTES))
+    for offset, data in whole:
         if data.count(0) != len(data):
             return _unknown_data(offset + len(data) - len(data.lstrip(b"\0")))
-    for number in range(_SAMPLES):
-        offset = (size - _SAMPLE_BYTES) * number // _SAMPLES
+    copies = [offset for offset in (*backup_offsets(size), *_COPIES) if offset + _SAMPLE_BYTES <= size]
+    spread = [(size - _SAMPLE_BYTES) * number // _SAMPLES for number in range(_SAMPLES)]
+    for offset in (*copies, *spread):
         data = _read(device, offset - offset % SECTOR_BYTES, _SAMPLE_BYTES)
         if data.count(0) != len(data):
             return _unknown_data(offset)

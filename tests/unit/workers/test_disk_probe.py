@@ -105,3 +105,30 @@ def test_a_format_that_did_not_end_is_begun() -> None:
 def test_a_marker_beside_what_was_mounted_or_is_anothers_is_worth_nothing(there: bytes) -> None:
     pieces = {marker_offset(SIZE): compose_marker(SIZE), 1024: there}
     assert probe(FakeDevice(SIZE, pieces, signatures={"TYPE": "ext4"}), LABEL).what in ("ours", "foreign")
+
+
+@pytest.mark.parametrize(
+    "signatures", [{"TYPE": "xfs"}, {"PTTYPE": "gpt"}, {"TYPE": "crypto_LUKS"}, {"AMBIVALENT": "x"}]
+)
+def test_a_marker_below_what_was_put_on_the_disk_since_is_worth_nothing(signatures: dict[str, str]) -> None:
+    pieces = {marker_offset(SIZE): compose_marker(SIZE)}
+    assert probe(FakeDevice(SIZE, pieces, signatures=signatures), LABEL).what == "foreign"
+    over_ours = {**pieces, 1024: superblock(mounted_at=0)}
+    assert probe(FakeDevice(SIZE, over_ours, signatures=signatures), LABEL).what == "foreign"
+
+
+@pytest.mark.parametrize("size", [SIZE, 4096 * MIB, 3_000_000 * MIB])
+@pytest.mark.parametrize(
+    ("offset", "data"),
+    [
+        (128 * MIB, superblock(group=1, label="photos")),
+        (8193 * 1024, superblock(group=1, label="photos", block_bytes=1024)),
+        (64 * MIB + 64, b"_BHRfS_M"),
+        (MIB + 1024, superblock(label="photos")),
+        (10 * MIB, b"first partition"),
+    ],
+)
+def test_zeros_over_the_first_bytes_of_another_file_system_do_not_make_it_blank(
+    size: int, offset: int, data: bytes
+) -> None:
+    assert probe(FakeDevice(size, {offset: data}), LABEL).what == "foreign"
