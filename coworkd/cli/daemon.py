@@ -24,13 +24,14 @@ from coworkd.cli.egress_start import ensure_egress
 from coworkd.cli.launcher_start import ensure_launcher
 from coworkd.cli.program_start import LINGER_S
 from coworkd.config import Config, StorageConfig, load_config
-from coworkd.model.errors import CoworkError
+from coworkd.model.errors import CoworkError, InvalidParams
 from coworkd.services.logs import LogService
 from coworkd.settings import BadValue
 from coworkd.settings.values import size
 from coworkd.system.cgroup import choose_own
 from coworkd.system.descriptors import raise_descriptor_limit
 from coworkd.system.guest import read_bwrap_features
+from coworkd.system.supervised import PATH_LIMIT_BYTES
 
 LEAST_LOOP_BYTES = 16 * 1024 * 1024
 _PRIORITY = -5
@@ -143,8 +144,16 @@ def compose_local_config(
 
 
 def run_local(config: Config, *, linger_s: float | None, ready: Callable[[], None]) -> int:
-    """Serve in the foreground with a launcher and a coworkd-egress of one's own."""
+    """Serve in the foreground with a launcher and a coworkd-egress of one's own. Raises `InvalidParams` for a state directory whose
+    path is too long for their sockets.
+    """
     runtime_dir = os.path.dirname(config.launcher_socket)
+    over_bytes = len(os.fsencode(config.launcher_socket)) - PATH_LIMIT_BYTES
+    if over_bytes > 0:
+        raise InvalidParams(
+            f"the path of {runtime_dir} is {over_bytes} bytes too long for sockets in it (unix(7)); choose a shorter state directory",
+            key="state",
+        )
     for directory in (config.sessions_dir, runtime_dir):
         os.makedirs(directory, mode=0o700, exist_ok=True)
     bubblewrap = read_bwrap_features().path

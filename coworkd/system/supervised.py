@@ -19,12 +19,15 @@ import msgspec
 from coworkd.system import packet
 
 _BACKLOG = 4
+_EARLY = ".new"
+PATH_LIMIT_BYTES = 107 - len(_EARLY)
+"""Of a socket's path: unix(7) has room for 107 bytes, and its early name is longer."""
 _Request = TypeVar("_Request")
 
 
 def listen_early(path: str) -> tuple[socket.socket, str]:
     """A listener for root alone (0600), and the name it has until it is renamed to `path`."""
-    early = f"{path}.new"
+    early = path + _EARLY
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(early)

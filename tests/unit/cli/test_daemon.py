@@ -168,3 +168,13 @@ def test_with_a_disk_what_must_be_there_before_it_lies_beside_its_mount_point(tm
     assert made.cache_dir == f"{tmp_path}/cache"
     assert made.storage.kind == "loop"
     assert compose_local_config(state=str(tmp_path), socket="/s").storage.kind == "directory"
+
+
+def test_a_state_directory_too_deep_for_sockets_is_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    deep = tmp_path / ("d" * 100)
+    assert main(["local", "--state", str(deep), "--socket", str(tmp_path / "socket")]) == 1
+    assert "choose a shorter state directory" in capsys.readouterr().err
+    assert not deep.exists()
