@@ -5,7 +5,7 @@ Rules
   namespace, is `busy`.
 - A loop file is locked (flock(2)) from the moment it is seen to until its device is gone, and refused while any loop device lies on
   it: that is a coworkd that has it mounted.
-- A loop file is made where there is none, sparse, and grown where it is smaller than is wanted; it never shrinks.
+- A loop file is made where there is none, sparse, and grown where it is ours, or blank, and smaller than is wanted; it never shrinks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coworkd.system import disk_tools, loop_devices
 from coworkd.system.block_devices import Disk, disks_below, read_disk, read_disks, size_of
 from coworkd.system.mountinfo import parse_mounts
 from coworkd.workers.disk_choice import Candidate, Plan, Refused, choose, plan, plan_content
-from coworkd.workers.disk_probe import Content, probe
+from coworkd.workers.disk_probe import LEAST_BYTES, Content, probe
 from coworkd.workers.disk_steps import Steps
 
 _LOOK_AGAIN_S = 0.1
@@ -182,12 +182,30 @@ def open_loop(ask: BringUp, steps: Steps) -> Iterator[Target]:
         file_fd = _open_loop_file(ask.loop_file, steps)
         stack.callback(os.close, file_fd)
         _claim(file_fd, path)
-        notes = fit_loop_file(file_fd, path, ask.loop_size, steps)
-        content = probe(OpenDevice(file_fd, path), ask.label)
-        wanted = plan_content(content, path)
+        wanted, notes = _see_to_loop_file(file_fd, path, ask, steps)
         fd, device = loop_devices.attach(file_fd, ask.loop_file)
         stack.callback(os.close, fd)
         yield Target(fd, device, size_of(fd), wanted, notes=notes)
+
+
+def _see_to_loop_file(fd: int, path: str, ask: BringUp, steps: Steps) -> tuple[Plan, list[str]]:
+    """What is to be done with it, and what a person should know. It is judged as it is: what stands at its end says whose it is."""
+    if _is_small_and_zero(fd):
+        notes = fit_loop_file(fd, path, ask.loop_size, steps)
+        return plan_content(probe(OpenDevice(fd, path), ask.label), path), notes
+    content = probe(OpenDevice(fd, path), ask.label)
+    wanted = plan_content(content, path)
+    # A marker knows the device by its size: what was begun is ended first, and grows the next time.
+    size = 0 if content.what == "begun" else ask.loop_size
+    return wanted, fit_loop_file(fd, path, size, steps)
+
+
+def _is_small_and_zero(fd: int) -> bool:
+    """Whether nothing is in it yet, nor room for a file system."""
+    if os.fstat(fd).st_size >= LEAST_BYTES:
+        return False
+    data = os.pread(fd, LEAST_BYTES, 0)
+    return data.count(0) == len(data)
 
 
 def look_at_loop_file(ask: BringUp) -> Content:

@@ -122,6 +122,34 @@ def test_what_is_not_blank_is_left_alone_and_told(lab: DiskLab, tmp_path: Path, 
     assert not found.found
 
 
+def test_a_loop_file_is_not_grown_before_it_is_known_whose_it_is(lab: DiskLab, tmp_path: Path) -> None:
+    path = make_file(tmp_path / "disk", 64 * MIB)
+    overwrite(path, 64 * MIB - 512, b"EFI PART\0\0\1\0")
+    before = digest(path)
+    up = lab.loop(path, 100 * MIB)
+    assert up.state == "absent"
+    assert "left as it is" in up.reason
+    assert digest(path) == before
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * MIB, b"notes of somebody's"])
+def test_a_small_file_is_grown_where_it_holds_nothing(lab: DiskLab, tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(data)
+    up = lab.loop(path)
+    assert up.state == ("absent" if data.strip(b"\0") else "ok")
+    assert path.stat().st_size == (len(data) if up.state == "absent" else 64 * MIB)
+
+
+def test_a_format_that_did_not_end_is_made_again_where_more_is_wanted_by_now(lab: DiskLab, tmp_path: Path) -> None:
+    path = make_file(tmp_path / "disk", 64 * MIB)
+    _in_mkfs(path)
+    assert lab.loop(path, 100 * MIB).state == "ok"
+    lab.unmount()
+    again = lab.loop(path, 100 * MIB)
+    assert (again.state, path.stat().st_size) == ("ok", 100 * MIB)
+
+
 def test_a_partition_table_over_our_own_file_system_is_left_alone(lab: DiskLab, tmp_path: Path) -> None:
     path = filled(tmp_path)
     _bytes(446, b"\x80\0\0\0\x83\0\0\0\0\x08\0\0\0\x80\0\0".ljust(64, b"\0") + b"\x55\xaa")(path)
