@@ -6,9 +6,12 @@ match is the end.
 
 Rules
 - Each change is one frame, written before the request is answered, and outlives the server. It is not fsynced: after a power failure
-  the last names may be the user's again, never the reverse, for a name is own only while inode and birth time are the recorded ones.
-- When most of it is waste, one record of all names is appended and made durable; then what lies before it is punched out.
-- What cannot be written (a full disk) stays in memory alone and is written when there is room again; no request fails for it.
+  the last names may be the user's again. The reverse is not to be: a name is own only while inode and birth time are the recorded ones,
+  and a frame that makes a name the user's while the same file stands there (`Disowned`) is durable before what comes of it.
+- When most of it is waste, one record of all names is appended and made durable; then what lies before it is punched out. It is waste
+  when it is `_WASTE` times as long as that record was, or would be by a guess.
+- What cannot be written (a full disk) stays in memory alone and is written when there is room again; no request fails for it. Where what
+  cannot be written makes a name the user's, the file is emptied: then all names would be his after a restart.
 
 Source: fallocate(2), lseek(2) SEEK_DATA.
 """
@@ -27,7 +30,6 @@ from coworkd.folderfs.names import Identity, OwnNames, Path
 from coworkd.system import file_calls
 
 BLOCK_BYTES = 4096
-FRAME_LIMIT_BYTES = 512 * 1024 * 1024
 COMPACT_BYTES = 4 * 1024 * 1024
 """No shorter journal is compacted."""
 _WASTE = 4
@@ -132,6 +134,7 @@ class JournaledNames:
         self.names = OwnNames()
         self._fd = fd
         self._end = self._start = 0
+        self._compact_at = COMPACT_BYTES
         self._behind = 0
         if fd is not None:
             self._load(fd)
@@ -148,6 +151,9 @@ class JournaledNames:
         if self.names.get(path) is not None:
             self.names.disown(path)
             self._write(Disowned(path))
+            if self._fd is not None:
+                with contextlib.suppress(OSError):
+                    os.fdatasync(self._fd)
 
     def move(self, source: Path, target: Path, own: Identity | None) -> None:
         if own is not None or self.names.is_known(source) or self.names.is_known(target):
@@ -165,7 +171,7 @@ class JournaledNames:
         return self._behind > 0
 
     def _load(self, fd: int) -> None:
-        with contextlib.suppress(OSError):  # ENXIO: a file without data
+        with contextlib.suppress(OSError, MemoryError):  # ENXIO: a file without data
             self._start = os.lseek(fd, 0, os.SEEK_DATA) // BLOCK_BYTES * BLOCK_BYTES
             data = _read_from(fd, self._start, os.stat(fd).st_size - self._start)
             self.names, read = parse_journal(data, self.names)
@@ -177,15 +183,24 @@ class JournaledNames:
     def _write(self, record: Record) -> None:
         if self._fd is None:
             return
-        if self._behind:
-            self._behind += 1
-            if self._behind % _RETRY_FRAMES == 0:
-                self._compact()
-            return
-        if not self._append(compose_frame(record)):
-            self._behind = 1
-            return
-        self._compact_if_due()
+        if not self._behind:
+            if self._append(compose_frame(record)):
+                self._compact_if_due()
+                return
+        elif self._behind % _RETRY_FRAMES == 0:
+            self._compact()
+            if not self._behind:
+                return
+        self._behind += 1
+        if _gives_back(record):
+            self._empty()
+
+    def _empty(self) -> None:
+        """Keep nothing: to shorten a file takes no room."""
+        assert self._fd is not None
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            self._end = self._start = 0
 
     def _append(self, frame: bytes) -> bool:
         assert self._fd is not None
@@ -201,7 +216,8 @@ class JournaledNames:
 
     def _compact_if_due(self) -> None:
         length = self._end - self._start
-        if length > COMPACT_BYTES and length > _WASTE * _NAME_BYTES * self.names.count:
+        if length > max(COMPACT_BYTES, self._compact_at) and length > _WASTE * _NAME_BYTES * self.names.count:
+            self._compact_at = _WASTE * length  # until it is known better
             self._compact()
 
     def _compact(self) -> None:
@@ -211,15 +227,32 @@ class JournaledNames:
         begin = -(-before // BLOCK_BYTES) * BLOCK_BYTES
         if 0 < begin - before < _FRAME.size:  # too short to be seen as a gap
             begin += BLOCK_BYTES
-        if not self._append(bytes(begin - before) + compose_frame(All(list(self.names)))):
+        try:
+            written = self._append(bytes(begin - before) + compose_frame(All(list(self.names))))
+        except MemoryError:
+            return
+        if not written:
             return
         self._behind = 0
+        self._compact_at = _WASTE * (self._end - begin)
         with contextlib.suppress(OSError):
             os.fdatasync(self._fd)
             self._start = begin
             mode = file_calls.FALLOC_FL_PUNCH_HOLE | file_calls.FALLOC_FL_KEEP_SIZE
             if begin:
                 file_calls.fallocate(self._fd, mode, 0, begin)
+
+
+def _gives_back(record: Record) -> bool:
+    """Whether it makes a name the user's while what was recorded may stand there still, or again."""
+    match record:
+        case Added() | Removed() | All():
+            return False
+        case Moved():
+            return record.own is None
+        case Swapped():
+            return record.own_one is None or record.own_other is None
+    return True
 
 
 def _read_from(fd: int, offset: int, length: int) -> bytes:

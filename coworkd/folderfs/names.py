@@ -9,7 +9,7 @@ Rules
 - **Saving by renaming away**: a user's name A that was renamed to B, where the session has made a new A, may go as B; A is the user's
   from then on. So the user has never fewer names than before. What was renamed is remembered for the last `ORIGINS` times, until the end.
 - A name made by linking to what is not own (`borrowed`) is own only while the file has another name.
-- At most `LIMIT` own names are remembered; what is made beyond them counts as the user's.
+- At most `LIMIT` own names are remembered, of paths of at most `PATH_BYTES`; what is made beyond them counts as the user's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 LIMIT = 1_000_000
 ORIGINS = 4096
+PATH_BYTES = 4096
+"""As long as a path that a command can name. Longer ones are reached step by step, and would be written down at full length."""
 
 Path = tuple[bytes, ...]
 """Components from the folder down; `()` is the folder itself."""
@@ -34,7 +36,7 @@ class Identity(NamedTuple):
     borrowed: bool = False
 
     def is_same(self, inode: int, born: int) -> bool:
-        return self.inode == inode and (self.born == born or not self.born or not born)
+        return self.inode == inode and self.born == born
 
 
 class _Place:
@@ -66,7 +68,7 @@ class OwnNames:
     def add(self, path: Path, identity: Identity) -> bool:
         """The session has made `path` anew; False where there are too many, and it counts as the user's."""
         self.remove(path)
-        if self.count >= self._limit or not path:
+        if self.count >= self._limit or not path or sum(map(len, path)) + len(path) > PATH_BYTES:
             return False
         place = self._root
         for name in path:
@@ -129,13 +131,15 @@ class OwnNames:
         self._origins.pop(path, None)
 
     def __iter__(self) -> Iterator[tuple[Path, Identity]]:
-        """Every own name, each directory before what lies in it."""
-        pending: list[tuple[Path, _Place]] = [((), self._root)]
+        """Every own name whose path is not too long by now, each directory before what lies in it."""
+        pending: list[tuple[Path, int, _Place]] = [((), 0, self._root)]
         while pending:
-            path, place = pending.pop()
+            path, length, place = pending.pop()
             if place.own is not None:
                 yield path, place.own
-            pending.extend(((*path, name), below) for name, below in place.below.items())
+            for name, below in place.below.items():
+                if length + len(name) + 1 <= PATH_BYTES:
+                    pending.append(((*path, name), length + len(name) + 1, below))
 
     def _find(self, path: Path) -> _Place | None:
         place: _Place | None = self._root

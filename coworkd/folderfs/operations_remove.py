@@ -45,9 +45,8 @@ class Removals:
             return self._remove(parent, directory, name, path, found, is_directory=is_directory, pid=request.pid)
         origin = None if is_directory else self._origin(directory, name, path, found)
         if origin is not None:
-            answer = self._remove(parent, directory, name, path, found, is_directory=is_directory, pid=request.pid)
-            folder.names.disown(origin)
-            return answer
+            folder.names.disown(origin)  # first: whatever happens in between, the user has one of the two
+            return self._remove(parent, directory, name, path, found, is_directory=is_directory, pid=request.pid)
         if self.deletes == "deny":
             return errno.EPERM
         if is_directory and not _is_empty(directory, name):

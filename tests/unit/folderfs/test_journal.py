@@ -100,6 +100,58 @@ def test_without_room_it_goes_on_in_memory_and_catches_up(fd: int, monkeypatch: 
     assert dict(JournaledNames(fd).names) == dict(names.names)
 
 
+def test_a_name_that_became_the_users_without_room_is_no_own_one_after_a_restart(
+    fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = JournaledNames(fd)
+    for name in (b"letter", b"own", b"kept"):
+        names.add((name,), ONE)
+    write = os.pwrite
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    names.add((b"more",), ONE)
+    names.remove((b"own",))
+    assert dict(JournaledNames(fd).names).keys() == {(b"letter",), (b"own",), (b"kept",)}
+    names.disown((b"letter",))
+    assert JournaledNames(fd).names.get((b"letter",)) is None
+    monkeypatch.setattr(os, "pwrite", write)
+    for number in range(300):
+        names.add((b"%d" % number,), ONE)
+    assert dict(JournaledNames(fd).names) == dict(names.names)
+
+
+@pytest.mark.parametrize("target", [b"letter", b"other"])
+def test_what_gives_back_is_durable(fd: int, monkeypatch: pytest.MonkeyPatch, target: bytes) -> None:
+    synced: list[int] = []
+    names = JournaledNames(fd)
+    names.add((b"letter",), ONE)
+    monkeypatch.setattr(os, "fdatasync", lambda _: synced.append(os.fstat(fd).st_size))
+    before = os.fstat(fd).st_size
+    names.disown((target,))
+    assert synced == ([os.fstat(fd).st_size] if target == b"letter" else [])
+    assert os.fstat(fd).st_size > before or not synced
+
+
+def test_long_paths_are_not_written_anew_all_the_time(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "COMPACT_BYTES", 20_000)
+    compact, times = JournaledNames._compact, 0
+
+    def count(names: JournaledNames) -> None:
+        nonlocal times
+        times += 1
+        compact(names)
+
+    monkeypatch.setattr(JournaledNames, "_compact", count)
+    names = JournaledNames(fd)
+    for number in range(1000):
+        names.add((b"x" * 250, b"y" * 250, b"%d" % number), ONE)
+    assert 0 < times < 10
+    assert dict(JournaledNames(fd).names) == dict(names.names)
+
+
 def test_rubbish_is_an_empty_journal(fd: int) -> None:
     os.write(fd, b"\x05\x00\x00\x00rubbish that is no frame")
     names = JournaledNames(fd)

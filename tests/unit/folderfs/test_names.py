@@ -24,14 +24,24 @@ def test_the_folder_itself_is_never_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "same"), [((1, 10), True), ((1, 11), False), ((2, 10), False), ((1, 0), True), ((2, 0), False)]
+    ("other", "same"), [((1, 10), True), ((1, 11), False), ((2, 10), False), ((1, 0), False), ((2, 0), False)]
 )
 def test_an_identity_is_inode_and_birth(other: tuple[int, int], same: bool) -> None:
     assert ONE.is_same(*other) is same
 
 
-def test_an_identity_without_birth_is_the_inode() -> None:
-    assert Identity(1, 0).is_same(1, 99)
+def test_an_identity_without_birth_is_the_inode_of_a_file_system_that_keeps_none() -> None:
+    assert Identity(1, 0).is_same(1, 0)
+    assert not Identity(1, 0).is_same(1, 99)  # another file system by now
+
+
+def test_a_path_that_no_command_can_name_counts_as_the_users() -> None:
+    names = OwnNames()
+    assert names.add((b"x" * 255,) * 16, ONE)
+    assert not names.add((b"d",) * 2049, ONE)
+    names.move((b"x" * 255,), (b"y" * 255, b"z"), None)
+    assert names.get((b"y" * 255, b"z", *(b"x" * 255,) * 15)) == ONE
+    assert list(names) == []
 
 
 def test_what_lies_below_goes_along() -> None:

@@ -48,6 +48,20 @@ def test_a_borrowed_name_goes_while_there_is_another(room: Room) -> None:
     assert room.ask(Op.UNLINK, ROOT_NODE, (), b"second") == b""
 
 
+def test_one_of_the_two_is_the_users_at_every_moment(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert room.ask(Op.RENAME, ROOT_NODE, (ROOT_NODE,), b"letter", b"backup") == b""
+    room.create(b"letter")
+
+    def unlink(name: bytes, *, dir_fd: int) -> None:
+        assert room.folder.names.names.get((b"letter",)) is None
+        raise OSError(errno.EIO, "the end, right here")
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    assert room.ask(Op.UNLINK, ROOT_NODE, (), b"backup") == errno.EIO
+    monkeypatch.undo()
+    assert room.ask(Op.UNLINK, ROOT_NODE, (), b"letter") == errno.EPERM
+
+
 @pytest.fixture
 def asking(source: Path) -> Room:
     return Room(source, deletes="ask")
