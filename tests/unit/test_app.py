@@ -82,7 +82,7 @@ class Program:
 @pytest.fixture
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     features = BwrapFeatures(path="/usr/bin/bwrap", version="bubblewrap 9", options=frozenset())
-    monkeypatch.setattr("coworkd.app.read_bwrap_features", lambda: features)
+    monkeypatch.setattr("coworkd.composition.read_bwrap_features", lambda: features)
 
 
 @pytest.mark.usefixtures("_installed")
