@@ -2,7 +2,7 @@
 
 Rules
 - A disk is looked at through an exclusive descriptor (O_EXCL), which no mounted device gives: what is in use anywhere, in any
-  namespace, is `busy`.
+  namespace, is `busy`. One that is to be formatted is looked at a second time, and marked, through one that is held meanwhile.
 - A loop file is locked (flock(2)) from the moment it is seen to until its device is gone, and refused while any loop device lies on
   it: that is a coworkd that has it mounted.
 - A loop file is made where there is none, sparse, and grown where it is ours, or blank, and smaller than is wanted; it never shrinks.
@@ -23,8 +23,9 @@ from coworkd.system import disk_tools, loop_devices
 from coworkd.system.block_devices import Disk, disks_below, read_disk, read_disks, size_of
 from coworkd.system.mountinfo import parse_mounts
 from coworkd.workers.disk_choice import Candidate, Plan, Refused, choose, plan, plan_content
+from coworkd.workers.disk_marker import SECTOR_BYTES, is_marker, marker_offset
 from coworkd.workers.disk_probe import LEAST_BYTES, Content, probe
-from coworkd.workers.disk_steps import Steps
+from coworkd.workers.disk_steps import Steps, begin_format
 
 _LOOK_AGAIN_S = 0.1
 _ALIGN_BYTES = 512
@@ -70,11 +71,34 @@ def open_disk(ask: BringUp, steps: Steps) -> Iterator[Target]:
         words.append(f"{found.disk.name}: {found.content.detail or found.content.what}")
     wanted = plan(found)
     path = os.fsdecode(found.disk.path)
+    if wanted.action == "format":
+        _mark_alone(path, ask.label)
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
+        if wanted.action == "format" and not _is_marked(fd):
+            raise Refused(f"{path} is another disk than a moment ago")
         yield Target(fd, path, size_of(fd), wanted)
     finally:
         os.close(fd)
+
+
+def _mark_alone(path: str, label: str) -> None:
+    """Look once more while nobody else can mount it, and begin its format: the marker shows that mkfs gets what was seen here.
+
+    Raises `Refused`, `OSError`.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+    try:
+        if plan_content(probe(OpenDevice(fd, path), label), path).action != "format":
+            raise Refused(f"{path} was blank a moment ago, and is not any more")
+        begin_format(fd, size_of(fd))
+    finally:
+        os.close(fd)
+
+
+def _is_marked(fd: int) -> bool:
+    size = size_of(fd)
+    return is_marker(os.pread(fd, SECTOR_BYTES, marker_offset(size)), size)
 
 
 def find_disk(ask: BringUp) -> Candidate:

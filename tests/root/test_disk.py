@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from coworkd.model import disk
+from coworkd.workers import disk_target
+from coworkd.workers.disk_choice import Candidate, Refused
 from coworkd.workers.disk_marker import compose_marker, file_system_bytes, marker_offset
+from coworkd.workers.disk_steps import Steps
 from tests.root.disk_lab import MIB, DiskLab, disk_lab, loop_device, make_file, overwrite
 
 pytestmark = pytest.mark.needs("loop", "mountns")
@@ -148,6 +151,26 @@ def test_a_format_that_did_not_end_is_made_again_where_more_is_wanted_by_now(lab
     lab.unmount()
     again = lab.loop(path, 100 * MIB)
     assert (again.state, path.stat().st_size) == ("ok", 100 * MIB)
+
+
+def test_a_disk_that_comes_into_use_between_the_look_and_the_format_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_file(tmp_path / "disk", 64 * MIB)
+    with loop_device(path) as device:
+        look = disk_target.find_disk
+
+        def use_it_then(ask: disk.BringUp) -> Candidate:
+            found = look(ask)
+            overwrite(Path(device), 4096, b"somebody's own")
+            return found
+
+        monkeypatch.setattr(disk_target, "find_disk", use_it_then)
+        ask = disk.BringUp(id=1, kind="disk", mount_point=b"/none", label="cowork-sessions", device=os.fsencode(device))
+        with pytest.raises(Refused, match="left as it is"), disk_target.open_disk(ask, Steps()):
+            pytest.fail("it was taken")
+        data = Path(device).read_bytes()
+    assert (data.strip(b"\0"), data.find(b"somebody")) == (b"somebody's own", 4096)
 
 
 def test_a_partition_table_over_our_own_file_system_is_left_alone(lab: DiskLab, tmp_path: Path) -> None:
