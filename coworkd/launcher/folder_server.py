@@ -32,7 +32,6 @@ _OWNER_RIGHTS = (
     capabilities.CAP_DAC_READ_SEARCH,
     capabilities.CAP_FOWNER,
 )
-_JOURNAL_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class FolderServer(Struct, frozen=True, kw_only=True):
@@ -75,10 +74,12 @@ class FolderServer(Struct, frozen=True, kw_only=True):
         )
 
     def _open_journal(self) -> int | None:
+        from coworkd.folderfs.journal_file import open_journal  # nor this
+
         if not self.journal:
             return None
         try:
-            return os.open(self.journal, _JOURNAL_FLAGS, 0o600)
+            return open_journal(self.journal)
         except OSError as error:
             raise ErrandError("journal", error.errno, f"{os.fsdecode(self.journal)}: {error.strerror}") from error
 

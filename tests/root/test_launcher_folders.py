@@ -258,6 +258,22 @@ def test_a_busy_folder_that_must_not_go_lazily_stays(talk: Talk, source: Path) -
         assert shell.ask("ls") == ""
 
 
+def test_a_folder_that_is_in_use_still_and_its_next_one_remember_apart(
+    talk: Talk, source: Path, tmp_path: Path
+) -> None:
+    request = folder_request(source, "rw", journal=bytes(tmp_path / "journal"))
+    mounted(talk, request)
+    with shell_in(talk) as shell:
+        shell.ask("cd work; echo > before")
+        unmounted(talk)
+        mounted(talk, request)
+        assert run(talk, "for n in 1 2 3 4; do echo > work/new$n; done; rm work/before") == ""
+        assert shell.ask("for n in 1 2 3 4; do echo > old$n; done; rm old*") == ""
+        unmounted(talk)
+        mounted(talk, request)
+        assert run(talk, "rm work/new*; ls work") == "kept\n"
+
+
 def test_what_is_mounted_is_answered_as_it_stands(talk: Talk, source: Path, tmp_path: Path) -> None:
     talk.drop_fds()
     request = folder_request(source, "rw", journal=bytes(tmp_path / "journal"))
