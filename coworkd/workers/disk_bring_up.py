@@ -2,10 +2,14 @@
 
 Every way out is an answer: a reason where nothing was mounted, the steps in either case. Done twice, or after a crash anywhere on the way,
 it comes to the same mount.
+
+The directory below the mount point remembers that a disk was there (`HAD_DISK`): without it no other place is taken for the sessions' own,
+where each of them would be made anew, to be hidden again by the disk when that is back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -29,6 +33,8 @@ from coworkd.workers.disk_steps import (
 )
 from coworkd.workers.disk_target import Target, find_disk, fit_loop_file, look_at_loop_file, open_disk, open_loop
 
+HAD_DISK = b".had-disk"
+_WITHOUT = "attach it, or set storage.kind to directory to begin without them"
 _UNHEALTHY = ("ro", "emergency_ro", "shutdown")
 
 
@@ -42,6 +48,8 @@ def bring_up(ask: disk.BringUp) -> disk.BroughtUp:
         reason, none_there = refused.reason, refused.none_there
     except OSError as error:
         reason, none_there = error.strerror or str(error), False
+    if none_there and ask.kind == "auto" and had_disk(ask.mount_point):
+        reason, none_there = f"{reason}; sessions lie on a disk that was here before: {_WITHOUT}", False
     return disk.BroughtUp(
         id=ask.id,
         state="absent",
@@ -129,6 +137,7 @@ def _mount(ask: disk.BringUp, kind: disk.DiskKind, target: Target, steps: Steps)
     superblock = read_superblock(target.fd)
     if superblock is None or superblock.label != ask.label:
         raise Refused(f"{target.path} is not ours any more after its check; see its report")
+    notes += _prepare_below(ask, kind)
     quota = mount_device(target.path, ask.mount_point, superblock, steps)
     if fresh:
         os.chmod(ask.mount_point, 0o711)  # noqa: S103 (homes are 0700, and are reached through it)
@@ -149,6 +158,27 @@ def _mount(ask: disk.BringUp, kind: disk.DiskKind, target: Target, steps: Steps)
         steps=tuple(steps.done),
         report=steps.report,
     )
+
+
+def had_disk(mount_point: bytes) -> bool:
+    """Whether this directory has ever been covered by a session disk."""
+    return os.path.lexists(os.path.join(mount_point, HAD_DISK))
+
+
+def _prepare_below(ask: disk.BringUp, kind: disk.DiskKind) -> list[str]:
+    """Remember the disk, and say what it is about to hide."""
+    try:
+        os.makedirs(ask.mount_point, 0o711, exist_ok=True)
+        hidden = [name for name in os.listdir(ask.mount_point) if not name.startswith(b".") and name != b"lost+found"]
+    except OSError:  # the mount says what is wrong
+        return []
+    if kind == "disk":
+        with contextlib.suppress(OSError):  # a root file system that nobody can write to forgets
+            os.close(os.open(os.path.join(ask.mount_point, HAD_DISK), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+    if not hidden:
+        return []
+    place = os.fsdecode(ask.mount_point)
+    return [f"{len(hidden)} sessions that lie in {place} are hidden by the disk that is mounted on it"]
 
 
 def _tell_failure(target: Target, grow: Callable[[], object]) -> list[str]:

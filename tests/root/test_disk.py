@@ -352,6 +352,34 @@ def test_no_disk_at_all_is_told_apart_from_one_that_is_refused(lab: DiskLab) -> 
     assert (up.state, up.none_there) == ("absent", True)
 
 
+def test_a_disk_that_is_missing_once_is_not_replaced_by_an_empty_directory(lab: DiskLab, tmp_path: Path) -> None:
+    with loop_device(make_file(tmp_path / "disk", 64 * MIB)) as device:
+        link = tmp_path / "device"
+        auto = {"kind": "auto", "device": os.fsencode(link)}
+        before = lab.up(**auto)
+        assert (before.state, before.none_there) == ("absent", True)
+        link.symlink_to(device)
+        assert lab.up(**auto).state == "ok"
+        (lab.inside / "work").mkdir()
+        lab.unmount()
+        link.unlink()
+        gone = lab.up(**auto)
+        assert (gone.state, gone.none_there) == ("absent", False)
+        assert "was here before" in gone.reason
+        link.symlink_to(device)
+        assert lab.up(**auto).state == "ok"
+        assert (lab.inside / "work").is_dir()
+        lab.unmount()
+
+
+def test_sessions_that_a_disk_hides_are_told(lab: DiskLab, tmp_path: Path) -> None:
+    (lab.mount_point / "work").mkdir()
+    (lab.mount_point / ".coworkd").mkdir()
+    up = lab.loop(tmp_path / "disk")
+    assert up.state == "ok"
+    assert "1 sessions that lie in" in up.reason
+
+
 # -- room ---------------------------------------------------------------------------------------------------------
 
 
