@@ -5,8 +5,9 @@ Rules
   first delete, and told again when its list grows, at most every `GROWTH_S`. Of rm and its like the list has what the same command is
   about to delete (`approvals_command`).
 - `once` allows what was shown: what waits, and for `ONCE_S` what is listed, by the command it was listed for. A directory with more below
-  than can be listed is allowed with all below. `session` allows every delete in this folder until it is mounted anew; each is still
-  recorded. `deny` refuses what waits, and what is listed for `DENIED_S`.
+  than can be listed is allowed with all below. What the session puts at a name later, by a rename or a link, is not. `session` allows
+  every delete in this folder until it is mounted anew; each is still recorded. `deny` refuses what waits, and what is listed for
+  `DENIED_S`.
 - An answer counts once, and is in the audit log before anything is deleted; what came after what its giver saw is asked about anew.
 - Nobody answers: after `timeout_s` it is refused, and so is all that cannot be asked: a log that refuses the question, more than
   `OPEN_LIMIT` questions of a session, or more often than `approvals_grants.Pace` lets it. That is told, and not for each.
@@ -124,6 +125,13 @@ class Approvals:
         for key in [key for key in self._asks if key[0] is asking]:
             del self._asks[key]
         self._grants.drop(asking)
+
+    def replaced(self, asking: AskingFolder, path: bytes) -> None:
+        """The session has put something else at `path`, by a rename or a link; `b""`: nobody knows where."""
+        self._grants.replaced(asking, path)
+        for approval in self._open.values():
+            if approval.asking is asking:
+                approval.replace(path)
 
     def renew(self, asking: AskingFolder) -> None:
         """Another rule holds in the folder from now on: what was answered for later holds no more."""
@@ -324,6 +332,8 @@ class Approvals:
                         paths=frozenset(listing.paths),
                         trees=listing.trees,
                     )
+        for path in approval.replaced:
+            self._grants.replaced(asking, path)
         left = [ask for ask in approval.waiting() if ask not in answered]
         self._end(approval, answer, count=len(answered))
         for ask in answered:

@@ -2,6 +2,7 @@
 
 Rules
 - A grant is a process's, of all that have been since boot, and ends with its time. What is refused goes before what is allowed.
+- A grant is about names. Where the session puts something else at one that is allowed, by a rename or a link, all grants about it end.
 - At most `GRANTS` are kept, of which the oldest go first: whoever loses one is asked about again.
 - A folder's grant ends with the mount it was given for.
 """
@@ -29,13 +30,13 @@ class Grant(NamedTuple):
 
     allow: bool
     paths: frozenset[bytes]
-    trees: tuple[bytes, ...]
+    trees: frozenset[bytes]
+    above: frozenset[bytes]
+    """Every directory that one of them lies in."""
     until: float
 
     def covers(self, path: bytes) -> bool:
-        return path in self.paths or any(
-            not tree or path == tree or path.startswith(tree + b"/") for tree in self.trees
-        )
+        return path in self.paths or not self.trees.isdisjoint((path, *_directories_above(path)))
 
 
 class Grants:
@@ -73,9 +74,17 @@ class Grants:
         held = self._commands.setdefault((asking, identity), [])
         self._commands.move_to_end((asking, identity))
         held[:] = [grant for grant in held if grant.until > self._now()]
-        held.append(Grant(allow, paths, trees, self._now() + (ONCE_S if allow else DENIED_S)))
+        above = frozenset(directory for path in (*paths, *trees) for directory in _directories_above(path))
+        until = self._now() + (ONCE_S if allow else DENIED_S)
+        held.append(Grant(allow, paths, frozenset(trees), above, until))
         while len(self._commands) > GRANTS:
             self._commands.popitem(last=False)
+
+    def replaced(self, asking: AskingFolder, path: bytes) -> None:
+        """Something else stands at `path` now, with all below it; `b""`: anywhere. What was allowed there holds no more."""
+        for key, held in self._commands.items():
+            if key[0] is asking:
+                held[:] = [each for each in held if not each.allow or not (path in each.above or each.covers(path))]
 
     def drop(self, asking: AskingFolder) -> None:
         """The folder is mounted no more, or anew."""
@@ -105,3 +114,12 @@ class Pace:
         while len(self._sessions) > GRANTS:
             self._sessions.popitem(last=False)
         return left >= 1
+
+
+def _directories_above(path: bytes) -> list[bytes]:
+    """The folder itself is the last of them, and its own only one."""
+    found = []
+    while b"/" in path:
+        path = path[: path.rindex(b"/")]
+        found.append(path)
+    return [*found, b""]

@@ -23,6 +23,7 @@ from coworkd.system.process_command import Identity
 SHOWN_PATHS = 1000
 SHOWN_BYTES = 256 * 1024
 EVENT_BYTES = 24 * 1024
+REPLACED_PATHS = 1000
 COMMAND_BYTES = 2048
 
 
@@ -83,6 +84,8 @@ class OpenApproval:
         """Once somebody has answered."""
         self.is_over = False
         """Its time went by, or it could not be told, while somebody answered."""
+        self.replaced: set[bytes] = set()
+        """Where the session has put something else since it was begun; `b""` where those are too many."""
         self.grown = trio.Event()
         self.scope = trio.CancelScope()
         """Of the task that attends to it."""
@@ -101,6 +104,13 @@ class OpenApproval:
 
     def withdraw(self, number: int) -> None:
         self._waiting.pop(number, None)
+
+    def replace(self, path: bytes) -> None:
+        """Something else stands at `path` now than what a person may have seen there."""
+        if len(self.replaced) < REPLACED_PATHS:
+            self.replaced.add(path)
+        else:
+            self.replaced = {b""}
 
     def add_listing(self, identity: Identity, listing: Listing) -> None:
         self._listings[identity] = listing

@@ -121,7 +121,10 @@ class Guarding:
     def _changed(self, channel: Channel, changed: Changed) -> None:
         if changed.lost:
             self._activity.lost(channel.session, channel.folder, changed.lost)
+            self._approvals.replaced(channel, b"")
         for change in changed.changes:
+            if change.change in ("rename", "link"):
+                self._approvals.replaced(channel, change.to if change.change == "rename" else change.path)
             caller = self._callers.find(channel.session, change.pid, change.at)
             author = Author(channel.folder, caller.process)
             self._activity.changed(channel.session, author, change, inferred=caller.inferred)

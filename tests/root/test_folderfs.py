@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coworkd.model.folder import Asked, ListBelow, Listed, Withdrawn
+from coworkd.model.folder import Asked, Changed, ListBelow, Listed, Withdrawn
 from tests.root.folder_mount import (
     Guarded,
     guarded,
@@ -181,6 +181,17 @@ def test_the_rule_changes_while_it_is_mounted(folder: Guarded, source: Path) -> 
     folder.rule("deny")
     refused(folder, "rm kept/photo")
     assert not (source / "letter").exists()
+
+
+def test_what_was_put_at_a_name_is_told_before_its_delete_asks(folder: Guarded) -> None:
+    folder.rule("ask")
+    with start(folder, "sh", "-c", "mv -f letter kept/photo; rm -f kept/photo") as child:
+        asked = folder.asked()
+        assert asked.path == b"kept/photo"
+        told = [each for said in folder.heard if isinstance(said, Changed) for each in said.changes]
+        assert [(each.change, each.path, each.to) for each in told] == [("rename", b"letter", b"kept/photo")]
+        folder.answer(asked.ask, allow=False)
+        child.communicate(timeout=20)
 
 
 @pytest.mark.parametrize("allow", [True, False])

@@ -41,6 +41,30 @@ async def test_other_processes_and_folders_are_other_questions() -> None:
 
 
 @in_trio
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("renames", [1, 2000])
+async def test_what_is_put_at_an_allowed_name_later_is_asked_about(before: bool, renames: int) -> None:
+    async with approval_house() as house:
+        house.commands[7] = (b"rm", b"a", b"b", b"c")
+        house.ask(b"a")
+        await gathered()
+
+        def rename() -> None:
+            for number in range(renames):
+                house.approvals.replaced(house.folder, b"b" if renames == 1 else b"other-%d" % number)
+
+        if before:
+            rename()
+        await house.answer("once")
+        if not before:
+            house.approvals.replaced(house.folder, b"b")
+        later = house.ask(b"b")
+        await gathered()
+        assert later not in house.folder.decided
+        assert [each.paths[0] for each in await house.open()] == [b"b"]
+
+
+@in_trio
 async def test_nothing_is_asked_before_it_is_recorded() -> None:
     async with approval_house() as house:
         house.audit.full = {"approval.request"}

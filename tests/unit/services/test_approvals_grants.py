@@ -35,6 +35,25 @@ def test_a_tree_is_meant_with_all_below() -> None:
     assert grants.look(folder, WHO, b"dd") is True
 
 
+def test_a_name_where_something_else_stands_is_allowed_no_more() -> None:
+    for path in (b"d/a", b"d", b"", b"t/x/y", b"t"):
+        grants, folder = Grants(_Clock()), FakeFolder()
+        grants.add(folder, WHO, allow=True, paths=frozenset({b"d/a"}), trees=(b"t",))
+        for other in (b"d/b", b"d/a/x", b"e", b"tt"):
+            grants.replaced(folder, other)
+        grants.replaced(FakeFolder(), path)
+        assert grants.look(folder, WHO, b"d/a") is True
+        grants.replaced(folder, path)
+        assert grants.look(folder, WHO, b"d/a") is grants.look(folder, WHO, b"t/z") is None
+
+
+def test_a_refusal_stays_whatever_stands_there() -> None:
+    grants, folder = Grants(_Clock()), FakeFolder()
+    grants.add(folder, WHO, allow=False, paths=frozenset({b"a"}), trees=())
+    grants.replaced(folder, b"a")
+    assert grants.look(folder, WHO, b"a") is False
+
+
 def test_what_is_refused_goes_before_what_is_allowed() -> None:
     grants, folder = Grants(_Clock()), FakeFolder()
     grants.add(folder, WHO, allow=False, paths=frozenset({b"a"}), trees=())

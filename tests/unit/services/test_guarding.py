@@ -60,6 +60,29 @@ async def test_a_delete_that_waits_is_answered_by_a_person() -> None:
 
 
 @in_trio
+@pytest.mark.parametrize(
+    ("changed", "path"),
+    [
+        (Changed(number=1, changes=(FolderChange(change="rename", path=b"letter", to=b"d/a"),)), b"d/a"),
+        (Changed(number=1, changes=(FolderChange(change="link", path=b"d/a", to=b"letter"),)), b"d/a"),
+        (Changed(number=1, changes=(), lost=1), b""),
+    ],
+)
+async def test_what_may_stand_elsewhere_is_told_to_who_has_allowed(
+    changed: Changed, path: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_system = FakeFileSystem()
+    async with guard_house() as house:
+        told: list[bytes] = []
+        monkeypatch.setattr(house.approvals, "replaced", lambda _, path: told.append(path))
+        await _watch(house, file_system)
+        file_system.say(changed)
+        await settle()
+        assert told == [path]
+        file_system.close()
+
+
+@in_trio
 async def test_changes_are_told_with_who_made_them() -> None:
     file_system = FakeFileSystem()
     async with guard_house() as house:
