@@ -126,7 +126,7 @@ class Folders:
         """See `ports.FoldersPort`."""
         session = record.name
         self._mounter.let_go_of_stale(session)
-        allowed = tuple(grant for grant in record.folders if grant.mode in policy.profile.folders.modes)
+        allowed = tuple(grant for grant in record.folders if self._mounter.allows(grant, policy.profile))
         await self.shrink(structs.replace(record, folders=allowed))
         for name in set(left) - {grant.name for grant in allowed}:
             await self._mounter.clear(session, name)

@@ -61,8 +61,12 @@ class FolderRules:
             if names.count(name) > 1:
                 raise InvalidParams(f"folder {name!r} is given twice", key="folders")
         for folder in folders:
-            judge_mode(folder, profile)
-            self._judge_place(folder)
+            self.judge_one(folder, profile)
+
+    def judge_one(self, folder: FolderGrant, profile: Profile) -> None:
+        """The same for a folder by itself: one of a record, of other policies and another configuration than these."""
+        judge_mode(folder, profile)
+        self._judge_place(folder)
 
     def place(self, folder: FolderGrant) -> Place:
         """Where its source is. Raises `InvalidParams` for one that cannot be meant."""

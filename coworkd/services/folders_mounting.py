@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 
 import trio
 
@@ -28,7 +29,7 @@ from coworkd.model.policy import Profile
 from coworkd.model.ports import EventPort, FolderLauncherPort, GuardPort, MountedFolder, StagePort, UnmountedFolder
 from coworkd.model.session import FolderGrant
 from coworkd.services.folders_journals import Journals
-from coworkd.services.folders_judging import FolderRules, Place, judge_mode
+from coworkd.services.folders_judging import FolderRules, Place
 from coworkd.services.folders_live import Failing, LiveFolders, Standing
 from coworkd.services.folders_words import describe_failure
 
@@ -78,14 +79,14 @@ class Mounter:
         asks = grant.mode == "rw" and profile.sandbox.ask_delete
         standing = self.live.standing(session, grant.name)
         try:
-            judge_mode(grant, profile)
+            self._rules.judge_one(grant, profile)
             if standing is None:
                 found = await self._mount(session, grant, asks)
                 self._tell_mounted(session, found)
             else:
                 found = await self._adjust(session, standing, grant, asks)
         except (MountFailed, DiskFailed, InvalidParams, InvalidState, PolicyDenied) as error:
-            failing = Failing(grant, describe_failure(grant, self._rules.path(grant), error))
+            failing = Failing(grant, describe_failure(grant, self._path(grant), error))
             self._tell_failing(session, failing)
             return failing
         self.live.of(session)[grant.name] = found
@@ -140,6 +141,14 @@ class Mounter:
             error = Unavailable(f"folder {name!r}: {reason}", folder=name)
             self.live.of(session)[name] = Failing(standing.grant, error)
         return standing is not None
+
+    def allows(self, grant: FolderGrant, profile: Profile) -> bool:
+        """Whether it may be, by what is configured now."""
+        try:
+            self._rules.judge_one(grant, profile)
+        except (InvalidParams, PolicyDenied):
+            return False
+        return True
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -239,11 +248,18 @@ class Mounter:
 
     async def prepare(self, session: str, folders: tuple[FolderGrant, ...]) -> None:
         """What folders need on the session disk, and no more. Where it refuses, the folders that need it fail one by one."""
-        kept = [(grant.name, self._rules.place(grant).path) for grant in folders if grant.mode in ("rw", "rwd")]
+        kept = [(grant.name, os.fsencode(self._path(grant))) for grant in folders if grant.mode in ("rw", "rwd")]
         try:
             await trio.to_thread.run_sync(self._journals.prepare, session, kept)
         except DiskFailed as error:
             _log.error("the journals of session %s: %s", session, error.message)
+
+    def _path(self, grant: FolderGrant) -> str:
+        """As one path of the guest, where its source is one."""
+        try:
+            return self._rules.path(grant)
+        except InvalidParams:
+            return grant.source
 
 
 def _rule(grant: FolderGrant, *, asks: bool) -> DeleteRule:

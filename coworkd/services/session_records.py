@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from coworkd.model.errors import DiskFailed, InvalidParams, InvalidState
-from coworkd.model.names import MAX_UID, MIN_UID, parse_session_name
+from coworkd.model.names import MAX_UID, MIN_UID, parse_folder_name, parse_session_name
 from coworkd.model.ports import ReservePort
 from coworkd.model.session import RECORD_FORMAT, SessionRecord
 
@@ -249,3 +249,6 @@ def _judge(record: SessionRecord, name: str) -> None:
         raise ValueError(f"format {record.format} of session {record.name!r}")
     if not MIN_UID <= record.uid <= MAX_UID or record.gid != record.uid:
         raise ValueError(f"uid {record.uid}, gid {record.gid}: a session has one number from {MIN_UID} to {MAX_UID}")
+    names = [parse_folder_name(grant.name) for grant in record.folders]
+    if len(set(names)) < len(names):
+        raise ValueError("two folders of one name")

@@ -464,6 +464,26 @@ async def test_what_an_earlier_coworkd_has_left_mounted_is_found_and_goes(tmp_pa
 
 
 @in_trio
+async def test_a_source_that_cannot_be_meant_any_more_stops_no_session_that_does_not_require_it(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("src", mode="rwd", required=False), folder("b", required=False)])
+        house.launcher.connections += 1
+        rules, records = house.folders._rules, house.sessions._table.records
+        rules._own = ("/srv/b",)  # as another configuration has it
+        await house.sessions.open("bob")
+        assert await states(house) == {"src": "mounted", "b": "failed"}
+        assert house.launcher.mounts.of() == {"src": "rwd"}
+        house.launcher.connections += 1
+        rules._share_root, rules._own = "/share", ()
+        records["bob"] = structs.replace(
+            records["bob"], folders=(folder("src", source="../x", mode="rw", required=False),)
+        )
+        await house.sessions.open("bob")
+        assert await states(house) == {"src": "failed"}
+        assert house.launcher.mounts.of() == {}
+
+
+@in_trio
 async def test_what_policies_forbid_by_now_goes_from_what_an_earlier_coworkd_has_left(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await house.ensure(folders=[folder("src", mode="rwd", required=False)])

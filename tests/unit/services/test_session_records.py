@@ -116,6 +116,20 @@ def test_half_a_new_record_is_never_read(store: RecordStore, tmp_path: Path) -> 
     assert store.load() == {"bob": record()}
 
 
+_WITH_FOLDERS = (
+    '{{"format": 1, "name": "bob", "uid": 1001, "gid": 1001, "profile": "p", "created_at": 1, "state": "ready",'
+    ' "folders": [{}]}}'
+)
+
+
+def test_a_record_with_folders_is_read(store: RecordStore, tmp_path: Path) -> None:
+    text = _WITH_FOLDERS.format(
+        '{"name": "x", "source": "/srv", "mode": "ro"}, {"name": "y", "source": "/srv", "mode": "rw"}'
+    )
+    (tmp_path / "sessions/bob.json").write_text(text)
+    assert [grant.name for grant in store.load()["bob"].folders] == ["x", "y"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -131,6 +145,9 @@ def test_half_a_new_record_is_never_read(store: RecordStore, tmp_path: Path) -> 
         '{"format": 1, "name": "bob", "uid": 1001, "gid": 0, "profile": "p", "created_at": 1, "state": "ready"}',
         '{"format": 1, "name": "bob", "uid": 60000, "gid": 60000, "profile": "p", "created_at": 1, "state": "ready"}',
         '{"format": 1, "name": "bob", "uid": 1001, "gid": 1001, "profile": "p", "created_at": 1, "state": "odd"}',
+        _WITH_FOLDERS.format('{"name": "../../x", "source": "/srv", "mode": "staged"}'),
+        _WITH_FOLDERS.format('{"name": "x", "source": "/srv", "mode": "rwx"}'),
+        _WITH_FOLDERS.format(", ".join(2 * ['{"name": "x", "source": "/srv", "mode": "ro"}'])),
     ],
 )
 def test_a_broken_record_is_set_aside_and_told(
