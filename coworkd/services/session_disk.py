@@ -53,7 +53,6 @@ class SessionDisk:
             meter=self.meter,
             measuring=measuring,
             places=sessions.places,
-            is_open=sessions.is_open,
             stages=stages,
             storage=storage,
             audit=audit,

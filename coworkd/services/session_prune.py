@@ -1,8 +1,9 @@
 """`session.prune`: deletes of a session what can be had again, and says what.
 
 Rules
-- Only what is named goes: `caches` and `tmp` are the directories of the tables below, `stages` what staged folders hold back, each only
-  while it is not mounted. Work is never among them.
+- Only what is named goes: `caches` and `tmp` are the directories of the tables below, `stages` what staged folders hold back that the
+  session has no more. Work is never among them.
+- An age and a size mean single files, but of a stage all of it: it goes whole, or not at all.
 - The audit log has it before it is done. A dry run goes the same way, and tells exactly what would go.
 - Commands may run meanwhile: what they put in is theirs, and a tool whose cache goes fetches again.
 """
@@ -82,7 +83,6 @@ class Pruning:
         meter: UsageMeter,
         measuring: Measuring,
         places: Callable[[str], tuple[Place, ...]],
-        is_open: Callable[[str], bool],
         stages: StagePort,
         storage: StorageGuard,
         audit: AuditPort,
@@ -93,7 +93,6 @@ class Pruning:
         self._meter = meter
         self._measuring = measuring
         self._places = places
-        self._is_open = is_open
         self._stages = stages
         self._storage = storage
         self._audit = audit
@@ -152,20 +151,39 @@ class Pruning:
             directory = os.path.join(root, name)
             async with self._table.in_turn(name):  # it is not opened meanwhile
                 for folder in await in_thread(_list, directory):
-                    if not self._is_mounted(record, folder):
+                    if not any(grant.name == folder for grant in record.folders):
                         await self._drop_stage((directory, folder), name, params, total)
-
-    def _is_mounted(self, record: SessionRecord, folder: str) -> bool:
-        return self._is_open(record.name) and any(grant.name == folder for grant in record.folders)
 
     async def _drop_stage(self, place: Place, name: str, params: SessionPrune, total: _Total) -> None:
         found = await self._measuring.measure(place)
+        if found.size_bytes <= params.larger_than_bytes and params.larger_than_bytes:
+            return
+        if params.older_than_s and not await self._is_old(place, self._clock() - params.older_than_s):
+            return
         if not params.dry_run:
             await self._stages.forget(name, place[1])
         total.bytes += found.size_bytes
         total.files += found.files
         path = OsBytes(b"mnt/" + os.fsencode(place[1]))
         total.add(Pruned(session=name, path=path, bytes=found.size_bytes, files=found.files))
+
+    async def _is_old(self, place: Place, before: float) -> bool:
+        """Whether nothing in a stage was touched since."""
+        root, name = place
+
+        async def count(before: float) -> int:
+            pruned = await self._measuring.prune(
+                (os.path.dirname(root), os.path.basename(root)),
+                (os.fsencode(name),),
+                before=before,
+                larger_than_bytes=0,
+                dry_run=True,
+                limit=0,
+            )
+            return pruned.files if pruned.complete else -1
+
+        old = await count(before)
+        return old >= 0 and old == await count(0)
 
 
 def _directories(what: tuple[PruneWhat, ...]) -> tuple[bytes, ...]:

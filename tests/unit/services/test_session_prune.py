@@ -83,7 +83,7 @@ async def test_what_was_touched_lately_stays(tmp_path: Path) -> None:
 
 
 @in_trio
-async def test_a_stage_goes_only_when_it_is_named_and_not_mounted(tmp_path: Path) -> None:
+async def test_a_stage_goes_only_when_it_is_named_and_its_folder_is_not_the_sessions_any_more(tmp_path: Path) -> None:
     async with open_disk_house(tmp_path) as house:
         await house.ensure()
         for folder in ("mounted", "left"):
@@ -101,6 +101,35 @@ async def test_a_stage_goes_only_when_it_is_named_and_not_mounted(tmp_path: Path
         assert [bytes(entry.path) for entry in gone.entries] == [b"mnt/left"]
         assert gone.freed_bytes >= 20_000
         assert set(house.stages.there) == {("bob", "mounted")}
+
+
+@in_trio
+async def test_what_a_session_that_is_closed_holds_back_stays(tmp_path: Path) -> None:
+    async with open_disk_house(tmp_path) as house:
+        await house.ensure()
+        (tmp_path / "stages/bob/f/upper").mkdir(parents=True)
+        house.stages.there["bob", "f"] = (b"/", b"x")
+        grant = FolderGrant(name="f", source="/srv/x", mode="staged")
+        house.sessions.table.records["bob"] = structs.replace(house.sessions.table.records["bob"], folders=(grant,))
+        await house.sessions._openings.close("bob")
+        await house.prune(what=("stages",))
+        assert set(house.stages.there) == {("bob", "f")}
+
+
+@in_trio
+async def test_an_age_and_a_size_hold_for_stages_as_well(tmp_path: Path) -> None:
+    async with open_disk_house(tmp_path) as house:
+        await house.ensure()
+        (tmp_path / "stages/bob/left/upper").mkdir(parents=True)
+        file = tmp_path / "stages/bob/left/upper/file"
+        file.write_bytes(bytes(20_000))
+        house.stages.there["bob", "left"] = (b"/", b"x")
+        house.now = file.stat().st_ctime + 100
+        assert (await house.prune(what=("stages",), older_than_s=200)).files == 0
+        assert (await house.prune(what=("stages",), larger_than_bytes=1_000_000)).files == 0
+        assert set(house.stages.there) == {("bob", "left")}
+        assert (await house.prune(what=("stages",), older_than_s=50, larger_than_bytes=1000)).files > 0
+        assert set(house.stages.there) == set()
 
 
 @in_trio
