@@ -2,6 +2,8 @@
 
 Rules
 - At most `WAITING` wait; one more is refused. One whose time is over is refused too, and withdrawn.
+- Who is interrupted waits on, as on any other file system, unless he is to end; the kernel tells of the first signal alone, so he is
+  looked at again every `LOOK_S`.
 - An ask holds a descriptor of the directory and knows the inode it was about: what is deleted in the end is that, or nothing.
 - The kernel holds the directory's lock meanwhile: what is in its cache can still be reached, new names in this directory wait as well.
 
@@ -18,8 +20,10 @@ from typing import Literal
 from coworkd.folderfs.nodes import Node
 from coworkd.folderfs.told import Told
 from coworkd.model.folder import Asked, Withdrawn
+from coworkd.system.pending_signals import wants_to_end
 
 WAITING = 1000
+LOOK_S = 0.25
 
 
 class Ask:
@@ -60,8 +64,17 @@ class Ask:
 class Asks:
     """All that wait, by the order they came in."""
 
-    def __init__(self, told: Told, timeout_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        told: Told,
+        timeout_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+        wants_to_end: Callable[[int], bool] = wants_to_end,
+    ) -> None:
         self.timeout_s = timeout_s
+        self._wants_to_end = wants_to_end
+        self._interrupted: dict[int, Ask] = {}
+        self._looked = 0.0
         self._told = told
         self._monotonic = monotonic
         self._waiting: dict[int, Ask] = {}
@@ -110,15 +123,22 @@ class Asks:
         ask = self._waiting.pop(number, None)
         if ask is not None:
             del self._by_request[ask.unique]
+            self._interrupted.pop(number, None)
         return ask
 
-    def withdraw(self, unique: int) -> bool:
-        """The request was interrupted; whether it was one that waited."""
+    def interrupt(self, unique: int) -> None:
+        """The request was interrupted, which may be one that waits."""
         ask = self._by_request.get(unique)
-        if ask is None:
-            return False
-        self.drop(ask)
-        return True
+        if ask is not None:
+            self._interrupted[ask.number] = ask
+            self._looked = self._monotonic() - LOOK_S
+
+    def given_up(self) -> list[Ask]:
+        """Those that are interrupted by the end of who asks."""
+        if not self._interrupted or self._monotonic() < self._looked + LOOK_S:
+            return []
+        self._looked = self._monotonic()
+        return [ask for ask in self._interrupted.values() if not ask.pid or self._wants_to_end(ask.pid)]
 
     def drop(self, ask: Ask) -> None:
         """It is not asked any more; whoever listens is told."""
@@ -132,9 +152,14 @@ class Asks:
         return [ask for ask in self._waiting.values() if ask.since <= limit]
 
     def due_in_s(self) -> float | None:
-        """When the next one's time is over."""
+        """When the next one's time is over, or somebody is to be looked at."""
         first = next(iter(self._waiting.values()), None)
-        return None if first is None else max(0.0, first.since + self.timeout_s - self._monotonic())
+        if first is None:
+            return None
+        due = first.since + self.timeout_s
+        if self._interrupted:
+            due = min(due, self._looked + LOOK_S)
+        return max(0.0, due - self._monotonic())
 
     def tell_again(self) -> None:
         """Somebody new listens, perhaps."""

@@ -225,9 +225,7 @@ class Server:
         return True
 
     def _interrupt(self, request: Request) -> Answer:
-        unique = request.words[0]
-        if self._asks.withdraw(unique):
-            self.answer(unique, errno.EINTR)
+        self._asks.interrupt(request.words[0])
         return None
 
     def _control_is_ready(self, events: int) -> bool:
@@ -245,6 +243,9 @@ class Server:
         if self._told.due_in_s() == 0.0:
             self._told.flush()
         if self._asks.due_in_s() == 0.0:
+            for ask in self._asks.given_up():
+                self._asks.drop(ask)
+                self.answer(ask.unique, errno.EINTR)
             self._control.refuse_overdue()
 
 

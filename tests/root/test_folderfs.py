@@ -252,6 +252,36 @@ def test_who_is_interrupted_asks_no_more(folder: Guarded, source: Path) -> None:
     assert (source / "letter").exists()
 
 
+SIGNALLED = """
+import os, signal
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+os.unlink("/mnt/letter")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_that_ends_nothing_is_no_end_of_the_question(folder: Guarded, source: Path, number: int) -> None:
+    folder.rule("ask")
+    with start(folder, "/usr/bin/python3", "-c", SIGNALLED) as child:
+        asked = folder.asked()
+        time.sleep(0.5)
+        folder.answer(asked.ask, allow=True)
+        assert child.communicate(timeout=20) == ("", "")
+    assert not (source / "letter").exists()
+    with start(folder, "rmdir", "/mnt/empty") as child:
+        asked = folder.asked()
+        child.send_signal(signal.SIGSTOP)
+        child.send_signal(signal.SIGCONT)
+        time.sleep(0.5)
+        child.send_signal(number)
+        while not isinstance(folder.hear(), Withdrawn):
+            pass
+        child.communicate(timeout=20)
+        assert child.returncode == -number
+    assert (source / "empty").exists()
+
+
 def test_a_question_nobody_answers_is_refused(folder: Guarded, source: Path) -> None:
     folder.rule("ask", ask_timeout_s=0.3)
     refused(folder, "rm letter")

@@ -69,13 +69,19 @@ _WORDS = {
 
 
 def compose_request(
-    op: int, node: int = ROOT_NODE, words: tuple[int, ...] = (), *names: bytes, data: bytes = b"", unique: int = 1
+    op: int,
+    node: int = ROOT_NODE,
+    words: tuple[int, ...] = (),
+    *names: bytes,
+    data: bytes = b"",
+    unique: int = 1,
+    pid: int = PID,
 ) -> bytes:
     """The bytes that the kernel would send; missing words are nil."""
     form = struct.Struct(_WORDS.get(Op(op), "="))
     missing = len(form.unpack(bytes(form.size))) - len(words)
     body = form.pack(*words, *(0,) * missing) + b"".join(name + b"\0" for name in names) + data
-    return HEADER.pack(40 + len(body), op, unique, node, 0, 0, PID, 0, 0) + body
+    return HEADER.pack(40 + len(body), op, unique, node, 0, 0, pid, 0, 0) + body
 
 
 class Entry(NamedTuple):
@@ -117,7 +123,8 @@ class Room:
             descriptors=descriptors,
             open_files=open_files,
         )
-        self.asks = Asks(self.told, 60.0, lambda: self.clock)
+        self.ending: set[int] = set()
+        self.asks = Asks(self.told, 60.0, lambda: self.clock, self.ending.__contains__)
         self.removals = Removals(self.folder, self.asks, deletes)
         self.unique = 0
 

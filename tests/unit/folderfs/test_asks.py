@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.folderfs import asks as asks_module
+from coworkd.folderfs.asks import LOOK_S
 from coworkd.model.folder import Asked, Withdrawn
 from tests.unit.folderfs.folder_room import Room
 
@@ -34,11 +35,22 @@ def test_each_is_asked_under_a_number_of_its_own(room: Room) -> None:
     assert len(room.asks) == 1
 
 
-def test_who_is_interrupted_is_withdrawn(room: Room) -> None:
+def test_who_is_interrupted_waits_on_until_he_is_to_end(room: Room) -> None:
     add(room, 100)
-    assert not room.asks.withdraw(99)
-    assert room.asks.withdraw(100)
-    assert not room.asks.withdraw(100)
+    room.asks.interrupt(99)
+    assert room.asks.due_in_s() == 60
+    room.asks.interrupt(100)
+    assert room.asks.due_in_s() == 0
+    assert room.asks.given_up() == []
+    assert room.asks.due_in_s() == LOOK_S
+    room.ending.add(5)
+    assert room.asks.given_up() == []
+    room.clock += LOOK_S
+    (ask,) = room.asks.given_up()
+    assert ask.unique == 100
+    room.asks.drop(ask)
+    room.clock += LOOK_S
+    assert room.asks.given_up() == []
     assert room.hear()[-1] == Withdrawn(ask=1)
 
 

@@ -77,7 +77,7 @@ def test_others_go_on_while_a_delete_waits(served: Served, source: Path) -> None
 def test_an_interrupted_delete_is_eintr(served: Served, source: Path) -> None:
     served.tell(Rule(id=1, deletes="ask", ask_timeout_s=60))
     served.hear(lambda said: isinstance(said, Ruled))
-    served.send(compose_request(Op.UNLINK, ROOT_NODE, (), b"letter", unique=50))
+    served.send(compose_request(Op.UNLINK, ROOT_NODE, (), b"letter", unique=50, pid=0))
     served.hear(lambda said: isinstance(said, Asked))
     served.send(compose_request(Op.INTERRUPT, 0, (50,), unique=51))
     assert served.answer() == (50, errno.EINTR, b"")
