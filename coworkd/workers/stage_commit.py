@@ -240,6 +240,8 @@ class Commit:
             fd = os.open(name, flags, 0o600, dir_fd=directory)
             try:
                 copy_content(source, fd, found.st_size, self._step)
+                if not is_untouched(found, os.fstat(source)):
+                    raise OSError(errno.ESTALE, "a command that still has the folder was writing to it; try again")
                 uid, gid = self._owner(change, directory)
                 copy_attributes(source, fd, found, uid=uid, gid=gid)
             except BaseException:

@@ -43,6 +43,7 @@ from coworkd.workers.stage_commit import Commit
 from coworkd.workers.stage_conflicts import conflict_of
 from coworkd.workers.stage_diff import NoDiff, make_diff
 from coworkd.workers.stage_entries import kind_of, walk_key
+from coworkd.workers.stage_remove import is_untouched
 from coworkd.workers.stage_renames import find_renames
 from coworkd.workers.stage_room import Stage, has_intent, is_made, make_stage, wait_for_tick
 
@@ -187,6 +188,7 @@ class _Work:
             results = Commit(stage, overwrite=request.overwrite, step=self._step).run(changes)
             if request.paths is None:
                 unsettled = [result.path for result in results if result.state != "committed"]
+                unsettled += (change.path for change in changes if _is_written_since(stage, change))
             else:
                 unsettled = [change.path for change in find_changes(stage, Selection(None), self._step)]
             clear_settled(stage, unsettled, self._step)
@@ -243,6 +245,14 @@ class _Work:
             except FileNotFoundError:  # another worker was tidying there, and took it first
                 self._step(b"")
         return StageForgotten(id=request.id, freed_bytes=freed_bytes)
+
+
+def _is_written_since(stage: Stage, change: Change) -> bool:
+    """Whether the session's file is not what was committed any more: of a folder that was taken away in use, commands still have it."""
+    if change.new is None or change.entry != "file":
+        return False
+    now = stage.upper.look(change.path)
+    return now is not None and not is_untouched(change.new, now)
 
 
 def _idle(path: bytes) -> PathResult:

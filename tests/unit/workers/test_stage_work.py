@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from coworkd.model.stage import (
     StageForgotten,
     StageRefused,
 )
-from coworkd.workers import stage_work
+from coworkd.workers import stage_commit, stage_work
+from coworkd.workers.stage_copy import copy_content
 from coworkd.workers.stage_work import answer
 from tests.unit.workers.staged_folder import PREFIX, StagedFolder, no_step
 
@@ -223,3 +225,39 @@ def test_forget_removes_the_stage_and_may_be_asked_again(folder: StagedFolder) -
     freed = folder.ask(ForgetStage(id=1, path=bytes(folder.stage)), StageForgotten).freed_bytes
     assert (freed >= 8192, os.path.exists(folder.stage)) == (True, False)
     assert folder.ask(ForgetStage(id=1, path=bytes(folder.stage)), StageForgotten).freed_bytes == 0
+
+
+def test_what_is_written_while_it_is_committed_stays_staged(folder: StagedFolder) -> None:
+    """By a command that kept the folder when it was taken away in use."""
+    folder.has(a=b"old")
+    folder.prepare()
+    upper = folder.write("a", b"new")
+    folder.write("b", b"new")
+    seen: list[bytes] = []
+
+    def write_on(path: bytes) -> None:
+        seen.append(path)
+        if path == b"a" and (folder.source / "a").read_bytes() == b"new":
+            upper.write_bytes(b"newer still")
+
+    folder.commit(step=write_on)
+    assert folder.listed() == [("modified", "a")]
+    assert upper.read_bytes() == b"newer still"
+    folder.commit()
+    assert folder.tree() == {"a": b"newer still", "b": b"new"}
+
+
+def test_a_file_that_is_written_while_it_is_copied_is_not_committed(
+    folder: StagedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.has(a=b"old")
+    folder.prepare()
+    upper = folder.write("a", b"half of what is to be written")
+
+    def copy(source: int, target: int, size: int, step: Callable[[bytes], None]) -> None:
+        copy_content(source, target, size, step)
+        upper.write_bytes(b"all of it")
+
+    monkeypatch.setattr(stage_commit, "copy_content", copy)
+    done = folder.commit()
+    assert (done.failed, folder.tree()) == (1, {"a": b"old"})
