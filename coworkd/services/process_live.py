@@ -67,6 +67,8 @@ class LiveProcess:
         self.stdin: Stdin | None = None
         self.terminal: Terminal | None = None
         self.ended_by: ExitReason | None = None
+        self.asked_for = False
+        """Whether the launcher was asked for it. Before that it waits for its session, and whoever ends that has nothing to wait for."""
         self.spawned = False
         self.started = False
         self.closed = False

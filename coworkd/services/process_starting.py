@@ -17,7 +17,7 @@ from typing import Any
 import trio
 from msgspec import Struct
 
-from coworkd.model.errors import CoworkError, PolicyDenied, StartFailed
+from coworkd.model.errors import CoworkError, InvalidState, PolicyDenied, StartFailed
 from coworkd.model.launch import Spawn
 from coworkd.model.policy import EffectivePolicy
 from coworkd.model.ports import AuditPort, LauncherPort, PolicyPort, SessionDirectory, SpawnedFds
@@ -73,6 +73,9 @@ class Starter:
         timeout_s = limit_s or None
         narrowed = (*policy.narrowed, *cut, *([] if shortened is None else [shortened]))
         fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
+        if process.ended_by is not None:
+            raise InvalidState(f"process {process.id} was ended before it was started", process=process.id)
+        process.asked_for = True
         self._launcher.watch(process.id, process.learn)
         try:
             with trio.CancelScope(shield=True):

@@ -236,6 +236,7 @@ class Processes:
             failed=self._stream_failed,
             began=_say_nothing if adopted else self._process_began,
         )
+        process.asked_for = adopted
         self._table.add(process)
         return process
 
@@ -412,7 +413,9 @@ class Processes:
         return self._recent.only_one_at(session, at, [(process.id, process.started_at) for process in ours])
 
     async def end_session(self, session: str, /) -> None:
-        """Kill every process of the session; returns when each is gone and recorded. Ended ones stay kept."""
+        """Kill every process of the session; returns when each is gone and recorded. Ended ones stay kept, and those that wait for
+        the session are not started any more.
+        """
         await self._end_where(lambda process: process.session == session)
 
     async def end_all(self) -> None:
@@ -420,10 +423,15 @@ class Processes:
         await self._end_where(lambda process: True)
 
     async def _end_where(self, wanted: Callable[[LiveProcess], bool]) -> None:
-        while unrecorded := self._table.where(lambda process: wanted(process) and not process.recorded.is_set()):
+        def stands(process: LiveProcess) -> bool:
+            # One that waits for its session would wait for who ends it here; told that it is ended, it is not started.
+            waits = process.ended_by is not None and not process.asked_for
+            return wanted(process) and not waits and not process.recorded.is_set()
+
+        while unrecorded := self._table.where(stands):
             for process in unrecorded:
                 await self._ender.end_unwatched(process, "killed", "its session ends")
-            for process in unrecorded:
+            for process in filter(stands, unrecorded):
                 await process.recorded.wait()
 
     def state_counts(self) -> dict[str, int]:

@@ -131,12 +131,16 @@ class FakeSessions:
     def __init__(self) -> None:
         self.error: CoworkError | None = None
         self.limits = LimitsRequest()
+        self.turn: trio.Event | None = None
+        """Whoever opens a session waits for it."""
 
     async def open_for_command(self, name: str, /) -> SessionView:
         return await self.open(name)
 
     async def open(self, name: str, /) -> SessionView:
         await trio.lowlevel.checkpoint()
+        if self.turn is not None:
+            await self.turn.wait()
         if self.error is not None:
             raise self.error
         return SessionView(

@@ -10,6 +10,7 @@ import trio
 from coworkd.model import calls
 from coworkd.model.errors import DiskFailed, InvalidState, Unavailable
 from coworkd.model.process import Exit
+from coworkd.model.session import SessionView
 from tests.unit.services.process_house import House, in_trio, jump, open_house, settle
 
 WAIT = calls.WaitProcess(process="one")
@@ -221,3 +222,37 @@ async def test_process_told_as_lost_is_killed_where_it_lives() -> None:
         await settle()
         assert house.launcher.killed == ["one"]
         assert (await wait(house)).reason == "lost"
+
+
+@in_trio
+async def test_who_ends_a_session_does_not_wait_for_a_command_that_waits_for_it() -> None:
+    async with open_house() as house, trio.open_nursery() as nursery:
+        house.sessions.turn = trio.Event()
+
+        async def start() -> None:
+            with pytest.raises(InvalidState, match="ended before it was started"):
+                await house.start()
+
+        nursery.start_soon(start)
+        await settle()
+        assert house.processes.count("work") == 1
+        await house.processes.end_session("work")
+        house.sessions.turn.set()
+        await settle()
+        assert house.processes.count("work") == 0
+        assert "process.start" not in house.audit.kinds
+
+
+@in_trio
+async def test_a_command_whose_own_start_ends_its_session_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one is that starts where the session takes far more of the disk than it may."""
+    async with open_house() as house:
+        gate = house.sessions.open
+
+        async def end_and_open(name: str) -> SessionView:
+            await house.processes.end_session(name)
+            return await gate(name)
+
+        monkeypatch.setattr(house.sessions, "open_for_command", end_and_open)
+        with pytest.raises(InvalidState, match="ended before it was started"):
+            await house.start()
