@@ -80,12 +80,12 @@ class Retention:
         table: SessionTable,
         uses: Uses,
         meter: UsageMeter,
-        delete: Callable[[str, str], Awaitable[bool]],
+        delete: Callable[[str, str, float], Awaitable[bool]],
         audit: AuditPort,
         events: EventPort,
         clock: Callable[[], float],
     ) -> None:
-        """`delete` takes name and reason, and tells whether it is gone: one that came into use is not."""
+        """`delete` takes name, reason and since when it has been idle, and tells whether it is gone: one that was used since is not."""
         self._policy = policy
         self._table = table
         self._uses = uses
@@ -147,7 +147,7 @@ class Retention:
             self._announced[named.name] = (now, named.idle_since)
         if now < goes_at:
             return _entry(named, goes_at=goes_at)
-        deleted = await self._delete(named.name, f"retention: {named.reason}")
+        deleted = await self._delete(named.name, f"retention: {named.reason}", named.idle_since)
         self._announced.pop(named.name, None)
         return _entry(named, deleted=deleted)
 

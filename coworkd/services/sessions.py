@@ -13,6 +13,7 @@ How each verb goes is said in `session_ensuring`, `session_deleting` and `sessio
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -198,11 +199,12 @@ class Sessions:
         async with self._table.in_turn(name):
             return await self._deleting.delete(name, force=params.force, reason="asked for")
 
-    async def delete_idle(self, name: str, reason: str) -> bool:
-        """Remove it unless something runs in it or it is gone; whether it is gone. Raises `DiskFailed`."""
+    async def delete_idle(self, name: str, reason: str, idle_since: float = math.inf) -> bool:
+        """Remove it unless something runs in it, it was used after `idle_since` or is gone; whether it is gone. Raises `DiskFailed`."""
         async with self._table.in_turn(name):
-            if name in self._table.records:
-                if self._table.count(name):
+            record = self._table.records.get(name)
+            if record is not None:
+                if self._table.count(name) or self.uses.idle_since(record) > idle_since:
                     return False
                 await self._deleting.delete(name, force=False, reason=reason)
             return True

@@ -135,6 +135,26 @@ async def test_never_one_that_is_in_use_half_made_or_thrown_away_anyway(tmp_path
 
 
 @in_trio
+async def test_one_that_was_used_while_others_were_deleted_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_disk_house(tmp_path, POLICY) as house:
+        await idle(house, "bob", "eve")
+        await house.retain()
+        house.now += 600
+        record = house.audit.record
+
+        async def use_eve_then(kind: str, fields: dict[str, Any]) -> None:
+            await record(kind, fields)
+            house.sessions.uses.touch("eve")
+
+        monkeypatch.setattr(house.audit, "record", use_eve_then)
+        entries = (await house.retain()).entries
+        assert [(entry.session, entry.deleted) for entry in entries] == [("bob", True), ("eve", False)]
+        assert house.home("eve").exists()
+
+
+@in_trio
 async def test_one_in_which_a_command_began_at_the_last_moment_stays(tmp_path: Path) -> None:
     async with open_disk_house(tmp_path, POLICY) as house:
         await idle(house, "bob")
