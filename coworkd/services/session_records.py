@@ -5,7 +5,8 @@ record is the old one or the new one.
 
 Rules
 - Format 1 is read for ever. A record of a later format stays where it is, untouched: its name and uid are `reserved`.
-- One that cannot be read is set aside as `NAME.json.broken` (`.broken-2` …) and told in `broken`; its home stays.
+- One that makes no sense is set aside as `NAME.json.broken` (`.broken-2` …) and told in `broken`; its home stays. One that the disk does
+  not give stays as well, and its name is `reserved`: it may be read again the next time.
 - A record can be replaced on a disk that is full of bytes or of files: `.spare` is a file that was written before, and becomes the new
   record. Where that does not do, the reserve is given up. New sessions get neither.
 
@@ -33,6 +34,8 @@ _SPARE = ".spare"
 _SPARE_BYTES = 16 * 1024
 _BROKEN_LIMIT = 16
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENOENT)
+"""Something else has the record's name."""
 _log = logging.getLogger("coworkd.session")
 _decoder = msgspec.json.Decoder(SessionRecord)
 
@@ -55,7 +58,8 @@ class RecordStore:
         self._directory = os.path.join(state_dir, "sessions")
         self._reserve = reserve
         self.reserved: dict[str, int | None] = {}
-        """Names whose record is of a later format, and their uids."""
+        """Names whose record is of a later format, or cannot be read now, and their uids where they are known."""
+        self._unread: dict[str, str] = {}
         self.broken: tuple[str, ...] = ()
         """Names whose record was set aside by the last `load`."""
 
@@ -68,7 +72,7 @@ class RecordStore:
             raise DiskFailed(f"{self._directory}: {error.strerror}", errno=error.errno) from error
         records: dict[str, SessionRecord] = {}
         broken: list[str] = []
-        self.reserved = {}
+        self.reserved, self._unread = {}, {}
         for file in names:
             if file.startswith(".") and file.endswith(f"{_SUFFIX}.new"):
                 with contextlib.suppress(OSError):
@@ -88,7 +92,7 @@ class RecordStore:
     def save(self, record: SessionRecord) -> None:
         """Make `record` durable. Raises `DiskFailed`; the old record then still stands."""
         if record.name in self.reserved:
-            raise InvalidState(refusal_of_reserved(record.name), session=record.name)
+            raise InvalidState(self.refusal_of_reserved(record.name), session=record.name)
         data = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
         try:
             self._write(record.name, data)
@@ -109,13 +113,33 @@ class RecordStore:
         except OSError as error:
             raise DiskFailed(f"the record of session {name} cannot be removed: {error.strerror}") from error
 
+    def refusal_of_reserved(self, name: str) -> str:
+        """Why nothing can be done with a session whose record is left alone."""
+        if name in self._unread:
+            return (
+                f"the record of session {name} cannot be read ({self._unread[name]}) and is left alone; see to the session disk, and "
+                "restart coworkd"
+            )
+        return (
+            f"the record of session {name} was written by a later coworkd and is left alone; use that coworkd, or choose "
+            "another session name"
+        )
+
     # -- reading ------------------------------------------------------------------------------------------------
 
     def _read(self, name: str) -> SessionRecord | None:
         path = self._path(f"{name}{_SUFFIX}")
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read()
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    data = file.read()
+            except OSError as error:
+                if error.errno in _NO_FILE:
+                    raise
+                self._unread[name] = error.strerror or str(error)
+                self.reserved[name] = None
+                _log.error("session %s is left alone: %s: %s", name, path, error.strerror)
+                return None
             if self._is_later(name, data):
                 return None
             record = _decoder.decode(data)
@@ -225,14 +249,6 @@ class RecordStore:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def refusal_of_reserved(name: str) -> str:
-    """Why nothing can be done with a session of a later format."""
-    return (
-        f"the record of session {name} was written by a later coworkd and is left alone; use that coworkd, or choose "
-        "another session name"
-    )
 
 
 def _write_new(path: str, data: bytes) -> None:

@@ -19,7 +19,7 @@ from coworkd.model.ports import ProcessDirectory
 from coworkd.model.session import SessionInfo, SessionRecord
 from coworkd.sandbox.tree import sandbox_home
 from coworkd.services.session_home import Homes
-from coworkd.services.session_records import RecordStore, refusal_of_reserved
+from coworkd.services.session_records import RecordStore
 from coworkd.services.session_recovery import Finding, Found, Recovery, plan_recovery
 
 _T = TypeVar("_T")
@@ -52,9 +52,9 @@ class SessionTable:
         return taken
 
     def refuse_reserved(self, name: str) -> None:
-        """Raises `InvalidState` for a session whose record is a later coworkd's."""
+        """Raises `InvalidState` for a session whose record is a later coworkd's, or cannot be read."""
         if name in self._store.reserved:
-            raise InvalidState(refusal_of_reserved(name), session=name)
+            raise InvalidState(self._store.refusal_of_reserved(name), session=name)
 
     async def keep(self, record: SessionRecord) -> None:
         """Make it durable, and count it. Raises `DiskFailed`; the old one then stands."""

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,6 +233,25 @@ def test_a_record_of_a_later_format_is_left_alone_and_reserved(
     with pytest.raises(InvalidState, match="left alone"):
         store.save(record())
     assert path.read_text() == LATER
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.ENOMEM])
+def test_a_record_that_the_disk_does_not_give_is_left_alone_and_read_the_next_time(
+    store: RecordStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    store.save(record())
+
+    def refuse(path: str, *arguments: Any, **options: Any) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session_records, "open", refuse, raising=False)
+        assert store.load() == {}
+        assert (store.reserved, store.broken) == ({"bob": None}, ())
+        with pytest.raises(InvalidState, match="cannot be read"):
+            store.save(record())
+    assert store.load() == {"bob": record()}
+    assert store.reserved == {}
 
 
 def test_every_record_that_was_set_aside_is_kept(store: RecordStore, tmp_path: Path) -> None:
