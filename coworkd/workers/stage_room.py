@@ -60,11 +60,14 @@ def make_stage(place: StagePlace, *, uid: int, gid: int, now: Callable[[], int])
             _replace(stage, "intent", bytes(INTENT_BYTES))
         fresh = not _holds(stage, "upper")
         about = _read_about(stage)
-        if fresh or about is None:
+        if fresh:
             for name in os.listdir(stage):
                 if name == "since" or name.startswith("baseline"):
                     os.unlink(name, dir_fd=stage)
-            about = About(format=1, id=about.id if about else secrets.token_hex(8), began_ns=now())
+        if fresh or about is None:
+            # Where changes are held back and nobody knows since when, whatever the baseline does not know is in conflict.
+            began_ns = now() if fresh else 0
+            about = About(format=1, id=about.id if about else secrets.token_hex(8), began_ns=began_ns)
             _replace(stage, "about", msgspec.json.encode(about))
         os.fsync(stage)
     return fresh

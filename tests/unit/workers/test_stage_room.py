@@ -117,3 +117,18 @@ def test_a_tick_parts_what_was_changed_before_from_what_is_changed_after(tmp_pat
         tick = wait_for_tick()
         (tmp_path / "b").write_bytes(b"after")
         assert (tmp_path / "a").stat().st_ctime_ns <= tick < (tmp_path / "b").stat().st_ctime_ns
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_changes_whose_beginning_is_lost_take_nothing_of_the_users(folder: StagedFolder, baseline: bool) -> None:
+    folder.has(a=b"old", b=b"old")
+    folder.prepare(baseline=baseline)
+    folder.write("a", b"the session's")
+    folder.write("b", b"the session's")
+    (folder.source / "a").write_bytes(b"the user's own")
+    (folder.stage / "about").write_bytes(b"{}")
+    folder.prepare()
+    done = folder.committed()
+    assert done["a"] == "conflict"
+    assert done["b"] == ("committed" if baseline else "conflict")
+    assert folder.tree()["a"] == b"the user's own"
