@@ -108,6 +108,8 @@ def _moved(folder: Folder, source: _Place, target: _Place, own: Identity | None)
 def _exchange(folder: Folder, request: Request, source: _Place, target: _Place) -> Answer:
     if target.found is None or source.found is None:
         return errno.ENOENT
+    if os.path.samestat(source.found, target.found):
+        return OK
     file_calls.renameat2(source.directory, source.name, target.directory, target.name, RENAME_EXCHANGE)
     nodes = folder.nodes.find(*source.at, source.found), folder.nodes.find(*target.at, target.found)
     for node, old, new in ((nodes[0], source.at, target.at), (nodes[1], target.at, source.at)):

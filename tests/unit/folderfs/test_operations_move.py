@@ -100,6 +100,14 @@ def test_two_names_of_one_file_stay_two(room: Room) -> None:
     assert deletable(room, b"second")
 
 
+def test_an_exchange_of_a_name_with_itself_is_none(room: Room) -> None:
+    room.create(b"own")
+    room.hear()
+    assert rename(room, b"own", b"own", file_calls.RENAME_EXCHANGE) == b""
+    assert room.folder.names.names.count == len(list(room.folder.names.names)) == 1
+    assert room.changes() == []
+
+
 def test_a_host_that_is_faster_keeps_its_name(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     room.create(b"t")
     renameat2 = file_calls.renameat2
