@@ -17,7 +17,7 @@ import contextlib
 import mmap
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from coworkd.workers.stage_entries import IDENT_BYTES, Ident, ident_of, unpack, walk_key
@@ -128,6 +128,12 @@ class Baseline:
             else:
                 high = middle
         return None if self._complete else UNKNOWN
+
+    def paths(self) -> Iterator[bytes]:
+        """Every path that it has."""
+        for number in range(self._count):
+            key, _ = self._record(number)
+            yield key.replace(b"\0", b"/")
 
     def _record(self, number: int) -> tuple[bytes, Was]:
         """The key and the ident of a record; a damaged one is `UNKNOWN`."""

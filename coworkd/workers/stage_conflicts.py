@@ -5,6 +5,7 @@ Rules
   changed after the stage began, by its ctime; directories are judged by what is in them.
 - Of a directory that goes, everything in it is judged: something that somebody has put there since is not deleted along.
 - A directory that both have made is no conflict.
+- A source that is empty and was not may be the place where a share is to be mounted: nothing is brought there unasked.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from coworkd.workers.stage_room import Stage
 CHANGED = "it was changed in the folder meanwhile"
 MADE = "it was made in the folder meanwhile"
 DELETED = "it was deleted in the folder meanwhile"
+HOLLOW = "the folder's source is empty and was not: is what is mounted there there?"
+
+
+def is_hollow(stage: Stage) -> bool:
+    """Whether the source has nothing at all any more of what it had, and not through commits of ours. Raises `OSError`."""
+    if stage.source.names(b""):
+        return False
+    return any(stage.was(path) is not None for path in stage.baseline.paths())
 
 
 def conflict_of(stage: Stage, change: Change) -> str | None:

@@ -40,7 +40,7 @@ from coworkd.workers.stage_baseline import take_baseline
 from coworkd.workers.stage_changes import CHANGE_LIMIT, Change, Selection, TooManyChanges, find_changes
 from coworkd.workers.stage_clear import clear_settled, empty_trash, find_trash, give_up, give_up_all
 from coworkd.workers.stage_commit import Commit
-from coworkd.workers.stage_conflicts import conflict_of
+from coworkd.workers.stage_conflicts import HOLLOW, conflict_of, is_hollow
 from coworkd.workers.stage_diff import NoDiff, make_diff
 from coworkd.workers.stage_entries import kind_of, walk_key
 from coworkd.workers.stage_remove import is_untouched
@@ -185,6 +185,8 @@ class _Work:
     def _commit(self, request: CommitStaged) -> StageCommitted:
         with self._open(request.place) as stage:
             changes, asked = self._chosen(stage, request.paths)
+            if not request.overwrite and is_hollow(stage):
+                return _tell(request.id, [_in_vain(stage, change) for change in changes])
             results = Commit(stage, overwrite=request.overwrite, step=self._step).run(changes)
             if request.paths is None:
                 unsettled = [result.path for result in results if result.state != "committed"]
@@ -253,6 +255,10 @@ def _is_written_since(stage: Stage, change: Change) -> bool:
         return False
     now = stage.upper.look(change.path)
     return now is not None and not is_untouched(change.new, now)
+
+
+def _in_vain(stage: Stage, change: Change) -> PathResult:
+    return PathResult(path=change.path, state="conflict", reason=conflict_of(stage, change) or HOLLOW)
 
 
 def _idle(path: bytes) -> PathResult:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from coworkd.model.stage import (
     StageForgotten,
     StageRefused,
 )
+from coworkd.system.remove_tree import remove_tree
 from coworkd.workers import stage_commit, stage_work
 from coworkd.workers.stage_copy import copy_content
 from coworkd.workers.stage_work import answer
@@ -217,6 +219,29 @@ def test_a_diff_of_what_has_not_changed_is_missing(folder: StagedFolder) -> None
     answered = answer(DiffStaged(id=1, place=folder.place, path=b"a"), no_step, xattr_prefix=PREFIX)
     assert isinstance(answered, StageRefused)
     assert answered.missing
+
+
+def test_a_source_that_has_become_empty_gets_nothing_unasked(folder: StagedFolder) -> None:
+    """A share that is not mounted any more: what is below is not the user's folder."""
+    folder.has(a=b"old", d__b=b"old")
+    folder.prepare()
+    folder.write("new", b"the session's")
+    folder.delete("a")
+    remove_tree(str(folder.source))
+    folder.source.mkdir()
+    assert [(each.path, each.state) for each in folder.commit().results] == [(b"new", "conflict")]
+    assert stat.S_ISCHR((folder.upper / "a").lstat().st_mode), "what the session deleted is forgotten"
+    assert (folder.tree(), folder.listed()) == ({}, [("added", "new")])
+    assert folder.commit(overwrite=True).committed == 1
+
+
+def test_a_source_that_a_commit_has_emptied_is_filled_again(folder: StagedFolder) -> None:
+    folder.has(a=b"old")
+    folder.prepare()
+    folder.delete("a")
+    assert folder.commit().committed == 1
+    folder.write("new", b"the session's")
+    assert folder.commit().committed == 1
 
 
 def test_forget_removes_the_stage_and_may_be_asked_again(folder: StagedFolder) -> None:
