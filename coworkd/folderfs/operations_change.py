@@ -2,7 +2,7 @@
 
 Rules
 - Giving a file to the session's own user and group succeeds and does nothing, for that is what is shown; to anybody else is EPERM.
-- Set-id bits are left out of every mode (ADR 5).
+- Set-id bits are left out of every mode (ADR 5). A directory that passes its group on keeps that where the mode asks for it.
 - Extended attributes are those of `user.`; others are EOPNOTSUPP.
 """
 
@@ -31,7 +31,8 @@ def setattr_(folder: Folder, request: Request) -> Answer:
     if (valid & Set.UID and uid != folder.uid) or (valid & Set.GID and gid != folder.gid):
         return errno.EPERM
     if valid & Set.MODE:
-        _set_mode(folder, node, request.words[10] & 0o7777 & ~SET_ID)
+        kept = folder.nodes.stat(node).st_mode & stat.S_ISGID if node.kind == stat.S_IFDIR else 0
+        _set_mode(folder, node, request.words[10] & 0o7777 & (~SET_ID | kept))
     if valid & Set.SIZE:
         _set_size(folder, request, node)
     if valid & (Set.ATIME | Set.MTIME):

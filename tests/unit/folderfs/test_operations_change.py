@@ -38,6 +38,15 @@ def test_a_mode_without_set_id_bits(room: Room) -> None:
     assert [each[0] for each in room.changes()] == ["attributes"] * 3
 
 
+@pytest.mark.parametrize(
+    ("before", "asked", "after"), [(0o2755, 0o6775, 0o2775), (0o2755, 0o775, 0o775), (0o755, 0o2775, 0o775)]
+)
+def test_a_directory_passes_its_group_on_as_before(room: Room, before: int, asked: int, after: int) -> None:
+    (room.source / "kept").chmod(before)
+    assert isinstance(change(room, room.lookup(b"kept").node, Set.MODE, mode=asked), bytes)
+    assert (room.source / "kept").stat().st_mode & 0o7777 == after
+
+
 def test_a_links_mode_is_nobodys(room: Room) -> None:
     (room.source / "link").symlink_to("letter")
     before = (room.source / "letter").stat().st_mode
