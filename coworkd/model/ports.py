@@ -442,7 +442,7 @@ class ProcessDirectory(Protocol):
     def count(self, session: str, /) -> int: ...
 
     async def end_session(self, session: str, /) -> None:
-        """Kill every process of the session and wait until each is gone."""
+        """Kill every process of the session and wait until each is gone. Raises `Unavailable` where one hangs in the kernel."""
 
 
 class CallerDirectory(Protocol):

@@ -58,6 +58,8 @@ from coworkd.services.terminal import check_size
 
 _UPKEEP_INTERVAL_S = 60.0
 
+END_S = 10.0
+"""How long the end of a session waits for its commands to be gone, once they are killed."""
 _log = logging.getLogger("coworkd.process")
 
 
@@ -415,24 +417,38 @@ class Processes:
     async def end_session(self, session: str, /) -> None:
         """Kill every process of the session; returns when each is gone and recorded. Ended ones stay kept, and those that wait for
         the session are not started any more.
+
+        Raises `Unavailable` for those that are not gone by then: who waits for a share in the kernel cannot be ended.
         """
-        await self._end_where(lambda process: process.session == session)
+        left = await self._end_where(lambda process: process.session == session)
+        if left:
+            raise Unavailable(
+                f"{left} commands of session {session} were killed and have not ended within {END_S:g} s: a share that they use"
+                " does not answer; try again when it does",
+                session=session,
+            )
 
     async def end_all(self) -> None:
-        """Kill every process; returns when each is gone and recorded."""
-        await self._end_where(lambda process: True)
+        """Kill every process; returns when each is gone and recorded, or has had its time for that."""
+        left = await self._end_where(lambda process: True)
+        if left:
+            _log.error("%d commands were killed and have not ended: a share that they use does not answer", left)
 
-    async def _end_where(self, wanted: Callable[[LiveProcess], bool]) -> None:
+    async def _end_where(self, wanted: Callable[[LiveProcess], bool]) -> int:
+        """How many have not ended in time."""
+
         def stands(process: LiveProcess) -> bool:
             # One that waits for its session would wait for who ends it here; told that it is ended, it is not started.
             waits = process.ended_by is not None and not process.asked_for
             return wanted(process) and not waits and not process.recorded.is_set()
 
-        while unrecorded := self._table.where(stands):
-            for process in unrecorded:
-                await self._ender.end_unwatched(process, "killed", "its session ends")
-            for process in filter(stands, unrecorded):
-                await process.recorded.wait()
+        with trio.move_on_after(END_S):
+            while unrecorded := self._table.where(stands):
+                for process in unrecorded:
+                    await self._ender.end_unwatched(process, "killed", "its session ends")
+                for process in filter(stands, unrecorded):
+                    await process.recorded.wait()
+        return len(self._table.where(stands))
 
     def state_counts(self) -> dict[str, int]:
         """How many processes are in each state."""

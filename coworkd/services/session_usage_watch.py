@@ -99,4 +99,7 @@ class UsageWatch:
         told = {"session": name, "used_bytes": measured.bytes, "limit_bytes": limit_bytes}
         await self._audit.record("session.quota", {**told, "reason": "its commands are ended"})
         _log.error("the commands of session %s are ended: it takes far more of the disk than it may", name)
-        await self._table.processes.end_session(name)
+        try:
+            await self._table.processes.end_session(name)
+        except CoworkError as error:  # of what it takes nothing is less known by that
+            _log.error("session %s: %s", name, error.message)

@@ -350,6 +350,27 @@ def test_a_share_that_hangs_or_fails_is_told_and_stops_nobody(tmp_path: Path, sh
         client.session_delete(session="patient")
 
 
+def test_a_command_that_hangs_in_a_share_keeps_neither_its_deletion_nor_coworkd(tmp_path: Path) -> None:
+    share = tmp_path / "hangs"
+    with (
+        running_daemon(tmp_path / "d", through=PRIVATE) as daemon,
+        share_of(daemon, share, 0) as hang,
+        client_of(daemon) as client,
+    ):
+        client.session_ensure(name="hangs", folders=[grant(share, "ro")])
+        hang()
+        client.start("hangs", ["ls", "mnt/f/x"])
+        with took_at_most(15), pytest.raises(Unavailable, match="does not answer"):
+            client.session_delete(session="hangs", force=True)
+        assert client.session_get(session="hangs").session.state == "deleting"
+        assert client.session_ensure(name="another").created
+        daemon.child.terminate()
+        assert daemon.child.wait(40) == 0
+    with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
+        wait_until(lambda: [each.name for each in client.session_list().sessions] == ["another"], "it is deleted")
+        client.session_delete(session="another")
+
+
 # -- staged, and a share -------------------------------------------------------------------------------------------
 
 

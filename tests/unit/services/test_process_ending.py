@@ -8,9 +8,10 @@ import pytest
 import trio
 
 from coworkd.model import calls
-from coworkd.model.errors import DiskFailed, InvalidState, Unavailable
+from coworkd.model.errors import CoworkError, DiskFailed, InvalidState, Unavailable
 from coworkd.model.process import Exit
 from coworkd.model.session import SessionView
+from coworkd.services.processes import END_S
 from tests.unit.services.process_house import House, in_trio, jump, open_house, settle
 
 WAIT = calls.WaitProcess(process="one")
@@ -256,3 +257,27 @@ async def test_a_command_whose_own_start_ends_its_session_is_not_started(monkeyp
         monkeypatch.setattr(house.sessions, "open_for_command", end_and_open)
         with pytest.raises(InvalidState, match="ended before it was started"):
             await house.start()
+
+
+@in_trio
+async def test_a_command_that_hangs_in_the_kernel_keeps_nobody_for_ever() -> None:
+    async with open_house() as house, trio.open_nursery() as nursery:
+        await house.start()
+        house.command.on_kill = lambda: None
+        told: list[CoworkError] = []
+
+        async def end() -> None:
+            try:
+                await house.processes.end_session("work")
+            except CoworkError as error:
+                told.append(error)
+
+        for ending in (end, house.processes.end_all):
+            nursery.start_soon(ending)
+            await settle()
+            assert nursery.child_tasks
+            jump(END_S)
+            await settle()
+            assert not nursery.child_tasks
+        assert [type(error) for error in told] == [Unavailable]
+        assert "1 commands of session work" in told[0].message
