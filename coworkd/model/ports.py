@@ -272,9 +272,9 @@ class FoldersPort(Protocol):
         there then.
         """
 
-    async def shrink(self, record: SessionRecord, /) -> None:
+    async def shrink(self, record: SessionRecord, /, *, reason: str | None = None) -> None:
         """Take away what is mounted and not, or not so, in the record: before the record becomes durable, so that it never says less
-        than there is. Raises `Unavailable`.
+        than there is. `reason` goes into the audit log where no call of a host's stands for it. Raises `Unavailable`.
         """
 
     def lacks(self, session: str, /) -> bool:

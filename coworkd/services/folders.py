@@ -49,6 +49,7 @@ MENDS, MENDS_S = 3, 60.0
 _MEND_AFTER_S = 0.2
 """A launcher that has gone takes every file system along: by then that is known."""
 _KEPT = "what it holds back is kept, and is there again when it is mounted staged from the same source"
+_FORBIDDEN = "what is configured forbids it"
 _log = logging.getLogger("coworkd.folder")
 
 
@@ -127,8 +128,11 @@ class Folders:
         session = record.name
         self._mounter.let_go_of_stale(session)
         allowed = tuple(grant for grant in record.folders if self._mounter.allows(grant, policy.profile))
-        await self.shrink(structs.replace(record, folders=allowed))
-        for name in set(left) - {grant.name for grant in allowed}:
+        await self._shrink(structs.replace(record, folders=allowed), reason=_FORBIDDEN)
+        for name in sorted(set(left) - {grant.name for grant in allowed}):
+            await self._record_loss(
+                session, name, _FORBIDDEN if _find(record, name) else "an earlier coworkd has left it"
+            )
             await self._mounter.clear(session, name)
         await self._mounter.prepare(session, record.folders)
         failing = await self._mount(session, record.folders, policy.profile)
@@ -138,9 +142,9 @@ class Folders:
                 raise each.error
         return tuple(FailedFolder(name=each.grant.name, error=each.error.message) for each in failing)
 
-    async def shrink(self, record: SessionRecord, /) -> None:
+    async def shrink(self, record: SessionRecord, /, *, reason: str | None = None) -> None:
         """See `ports.FoldersPort`."""
-        await self._shrink(record)
+        await self._shrink(record, reason=reason)
 
     def lacks(self, session: str, /) -> bool:
         """See `ports.FoldersPort`."""
@@ -311,17 +315,26 @@ class Folders:
             raise
         return gone
 
-    async def _shrink(self, record: SessionRecord) -> dict[str, UnmountedFolder]:
-        """What was taken away, by name."""
+    async def _shrink(self, record: SessionRecord, *, reason: str | None = None) -> dict[str, UnmountedFolder]:
+        """What was taken away, by name. `reason` is recorded of each, where no call has recorded what becomes of them."""
         wanted = {grant.name: grant for grant in record.folders}
         gone: dict[str, UnmountedFolder] = {}
         for name, folder in reversed(tuple(self._live.look(record.name).items())):
             if isinstance(folder, Standing):
                 if name not in wanted or not folder.becomes(wanted[name]):
+                    if reason is not None:
+                        await self._record_loss(record.name, name, reason)
                     gone[name] = await self._mounter.take_away(record.name, name)
             elif name not in wanted:
                 self._live.of(record.name).pop(name, None)
         return gone
+
+    async def _record_loss(self, session: str, name: str, reason: str) -> None:
+        """Before it goes. A log that refuses keeps nobody a folder that he may not have."""
+        try:
+            await self._audit.record("folder.unmount", {"session": session, "name": name, "reason": reason})
+        except CoworkError as error:
+            _log.error("that folder %s of session %s goes is not in the audit log: %s", name, session, error.message)
 
     async def _mount(self, session: str, grants: Sequence[FolderGrant], profile: Profile) -> tuple[Failing, ...]:
         """Mount them; those that failed, in order. Raises what is no single folder's failure."""

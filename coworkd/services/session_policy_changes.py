@@ -2,7 +2,7 @@
 
 Rules
 - Profile and limits change when the session is idle; what it may reach changes at any time, for the next connection.
-- A change that fails changes nothing. Where new policies cannot be had for a session, it reaches nothing.
+- A change that fails changes nothing. Where new policies cannot be had for a session, it reaches nothing, and its folders go.
 - A folder whose mode the new policies forbid is taken away.
 """
 
@@ -25,6 +25,7 @@ from coworkd.services.session_opening import Openings
 from coworkd.services.session_policy import describe_policy
 from coworkd.services.session_table import SessionTable
 
+_NO_POLICY = "its session has no policies that hold"
 _log = logging.getLogger("coworkd.session")
 
 
@@ -114,11 +115,13 @@ class PolicyChanges:
         except CoworkError as error:
             _log.error("session %s reaches nothing until it is opened again: %s", record.name, error.message)
             await self._egress.stop(record.name)
-        if policy is not None:
-            try:
+        try:
+            if policy is None:
+                await self._folders.shrink(structs.replace(record, folders=()), reason=_NO_POLICY)
+            else:
                 await self._folders.mount_all(record, policy)
-            except CoworkError as error:
-                _log.error("session %s lacks a folder from here on: %s", record.name, error.message)
+        except CoworkError as error:
+            _log.error("session %s lacks a folder from here on: %s", record.name, error.message)
 
 
 def _with_policy(record: SessionRecord, params: calls.SetPolicy) -> SessionRecord:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from msgspec import structs
 
 from coworkd.model.calls import SessionDelete
 from coworkd.model.errors import (
@@ -416,20 +415,6 @@ async def test_a_required_folder_whose_server_has_died_is_mounted_before_the_nex
 
 
 @in_trio
-async def test_policies_that_changed_reach_the_folders_of_open_sessions(tmp_path: Path) -> None:
-    async with open_house(tmp_path) as house:
-        await house.ensure(folders=[folder("a", mode="rw"), folder("b", mode="rwd"), folder("c")])
-        house.processes.running["bob"] = 1
-        house.policies.profile = profile("ro", "rw", ask_delete=True)
-        await house.sessions.refresh()
-        assert house.guard.rules["bob", "a"] == ("rw", True)
-        assert house.launcher.mounts.of() == {"a": "rw", "c": "ro"}
-        assert await states(house) == {"a": "mounted", "b": "failed", "c": "mounted"}
-        with pytest.raises(PolicyDenied, match="mode rwd is not allowed"):
-            await house.sessions.open("bob")
-
-
-@in_trio
 async def test_a_session_that_goes_takes_its_journals_and_stages_along(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await house.ensure(folders=[folder("a", mode="rw"), folder("b", mode="staged")])
@@ -446,52 +431,6 @@ async def test_a_launcher_that_is_away_is_no_folders_fault(tmp_path: Path) -> No
         with pytest.raises(Unavailable, match="launcher is away"):
             await mount(house, required=False)
         assert kept(house) == {}
-
-
-@in_trio
-async def test_what_an_earlier_coworkd_has_left_mounted_is_found_and_goes(tmp_path: Path) -> None:
-    async with open_house(tmp_path) as house:
-        await house.ensure(folders=[folder("src", mode="rwd"), folder("b"), folder("c", mode="staged", required=False)])
-        house.launcher.connections += 1  # as a coworkd that has just started finds it
-        assert await states(house) == {"src": "closed", "b": "closed", "c": "closed"}
-        await unmount(house)
-        assert house.launcher.mounts.of() == {"b": "ro", "c": "staged"}
-        async with house.folders.away("bob", "c"):
-            assert house.launcher.mounts.of() == {"b": "ro"}
-        await house.launcher.mounts.mount_folder(structs.replace(house.launcher.mounts.asked[-1], name="unknown"))
-        await house.sessions.open("bob")
-        assert house.launcher.mounts.of() == {"b": "ro", "c": "staged"}
-
-
-@in_trio
-async def test_a_source_that_cannot_be_meant_any_more_stops_no_session_that_does_not_require_it(tmp_path: Path) -> None:
-    async with open_house(tmp_path) as house:
-        await house.ensure(folders=[folder("src", mode="rwd", required=False), folder("b", required=False)])
-        house.launcher.connections += 1
-        rules, records = house.folders._rules, house.sessions._table.records
-        rules._own = ("/srv/b",)  # as another configuration has it
-        await house.sessions.open("bob")
-        assert await states(house) == {"src": "mounted", "b": "failed"}
-        assert house.launcher.mounts.of() == {"src": "rwd"}
-        house.launcher.connections += 1
-        rules._share_root, rules._own = "/share", ()
-        records["bob"] = structs.replace(
-            records["bob"], folders=(folder("src", source="../x", mode="rw", required=False),)
-        )
-        await house.sessions.open("bob")
-        assert await states(house) == {"src": "failed"}
-        assert house.launcher.mounts.of() == {}
-
-
-@in_trio
-async def test_what_policies_forbid_by_now_goes_from_what_an_earlier_coworkd_has_left(tmp_path: Path) -> None:
-    async with open_house(tmp_path) as house:
-        await house.ensure(folders=[folder("src", mode="rwd", required=False)])
-        house.launcher.connections += 1
-        house.policies.profile = profile("ro")
-        await house.sessions.open("bob")
-        assert house.launcher.mounts.of() == {}
-        assert await states(house) == {"src": "failed"}
 
 
 # -- away ----------------------------------------------------------------------------------------------------------
