@@ -8,7 +8,8 @@ Rules
 - A file that was copied up and holds the same as before is a change only where its mode differs; a whiteout of nothing is none.
 - Of a directory that is gone only the top is told, with how many entries go with it.
 - What is neither file, directory nor link (a fifo) is told, and cannot be committed.
-- At most `CHANGE_LIMIT` changes; more is a `TooManyChanges`.
+- At most `CHANGE_LIMIT` changes, and `PATHS_LIMIT_BYTES` of paths, for a session may lay directories within each other as deep as it
+  likes; more is a `TooManyChanges`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from msgspec import Struct
 
 from coworkd.model.calls_folders import EntryKind
 from coworkd.workers.stage_compare import same_content
-from coworkd.workers.stage_entries import MODE_BITS, above, is_whiteout, join, kind_of, walk_key
+from coworkd.workers.stage_entries import MODE_BITS, above, all_above, is_whiteout, join, kind_of, walk_key
 from coworkd.workers.stage_room import Stage
 
 CHANGE_LIMIT = 1_000_000
+PATHS_LIMIT_BYTES = 256 * 1024 * 1024
 
 
 class TooManyChanges(Exception):
@@ -60,7 +62,7 @@ class Selection:
     def __init__(self, paths: Iterable[bytes] | None) -> None:
         chosen = None if paths is None else frozenset(paths)
         self.paths = None if chosen is None or b"" in chosen else chosen
-        self._leading = {top for path in self.paths or () for top in above(path)}
+        self._leading = all_above(self.paths or ())
 
     def has(self, path: bytes) -> bool:
         if self.paths is None or path in self.paths:
@@ -88,6 +90,7 @@ def find_changes(
     `step` is called with each path that is looked at. Raises `OSError`, `TooManyChanges`.
     """
     found: list[Change] = []
+    paths_bytes = 0
     waiting = [_Directory(b"", True, True)]
     while waiting:
         directory = waiting.pop()
@@ -96,6 +99,9 @@ def find_changes(
                 found.append(change)
                 if len(found) > limit:
                     raise TooManyChanges(f"more than {limit} paths have changed")
+                paths_bytes += len(change.path)
+                if paths_bytes > PATHS_LIMIT_BYTES:
+                    raise TooManyChanges("directories lie so deep within each other that their paths are too much")
             if below is not None:
                 waiting.append(below)
     found.sort(key=lambda change: walk_key(change.path))
@@ -106,7 +112,7 @@ def _meant(found: list[Change], selection: Selection) -> list[Change]:
     """Those that are selected, and each change above them: without it there is no place for them."""
     if selection.paths is None:
         return found
-    needed = {top for change in found if selection.has(change.path) for top in above(change.path)}
+    needed = all_above(change.path for change in found if selection.has(change.path))
     return [change for change in found if change.path in needed or selection.has(change.path)]
 
 

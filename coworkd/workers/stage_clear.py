@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from coworkd.system.beneath import DIRECTORY, RENAME_EXCHANGE, renameat2
 from coworkd.system.remove_tree import remove_tree_at
 from coworkd.workers.stage_changes import Change
-from coworkd.workers.stage_entries import above, ident_of, is_same, join, name_of, parent_of
+from coworkd.workers.stage_entries import above, all_above, ident_of, is_same, join, name_of, parent_of
 from coworkd.workers.stage_room import Stage
 
 Step = Callable[[bytes], None]
@@ -136,7 +136,7 @@ def clear_settled(stage: Stage, unsettled: Iterable[bytes], step: Step) -> None:
     What an opaque directory holds stays while anything below it is unsettled. Raises `OSError`.
     """
     keep = frozenset(unsettled)
-    leading = {top for path in keep for top in above(path)}
+    leading = all_above(keep)
     trash = Trash(stage)
     waiting = [b""]
     while waiting:

@@ -32,7 +32,6 @@ from coworkd.workers.stage_conflicts import CHANGED, MADE, conflict_of, judge
 from coworkd.workers.stage_copy import copy_attributes, copy_content, copy_user_attributes
 from coworkd.workers.stage_entries import (
     MODE_BITS,
-    above,
     has_steady_inodes,
     ident_of,
     is_same,
@@ -142,11 +141,11 @@ class Commit:
 
     def _attempt(self, change: Change, do: Callable[[Change], None]) -> None:
         self._step(change.path)
-        for top in above(change.path):
-            refused = self._results.get(top)
-            if refused is not None and refused.state != "committed":
-                self._tell(change, "skipped", "the directory that it lies in was not committed")
-                return
+        # Of what a directory that is new holds every entry is a change, so the one right above it tells.
+        refused = self._results.get(parent_of(change.path))
+        if refused is not None and refused.state != "committed":
+            self._tell(change, "skipped", "the directory that it lies in was not committed")
+            return
         try:
             do(change)
         except (Conflict, Stays) as error:

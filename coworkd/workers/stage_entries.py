@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
@@ -112,6 +112,17 @@ def above(path: bytes) -> Iterator[bytes]:
     while b"/" in path:
         path = path.rpartition(b"/")[0]
         yield path
+
+
+def all_above(paths: Iterable[bytes]) -> set[bytes]:
+    """The directories that lead to any of `paths`; each is looked at once, however deep they lie."""
+    found: set[bytes] = set()
+    for path in paths:
+        for top in above(path):
+            if top in found:
+                break
+            found.add(top)
+    return found
 
 
 def parent_of(path: bytes) -> bytes:

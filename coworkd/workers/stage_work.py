@@ -192,7 +192,10 @@ class _Work:
                 unsettled = [result.path for result in results if result.state != "committed"]
                 unsettled += (change.path for change in changes if _is_written_since(stage, change))
             else:
-                unsettled = [change.path for change in find_changes(stage, Selection(None), self._step)]
+                try:
+                    unsettled = [change.path for change in find_changes(stage, Selection(None), self._step)]
+                except TooManyChanges:  # what is settled is no change, and goes when it can be told from the others
+                    return _tell(request.id, [*results, *(_idle(path) for path in asked)])
             clear_settled(stage, unsettled, self._step)
         results += [_idle(path) for path in asked]
         return _tell(request.id, results)
@@ -201,8 +204,10 @@ class _Work:
         """The changes that `paths` mean, with the other ends of renames, and the paths that mean none."""
         if paths is None:
             return find_changes(stage, Selection(None), self._step), []
-        everything = find_changes(stage, Selection(None), self._step)
-        pairs = find_renames(stage, everything, self._step)
+        try:
+            pairs = find_renames(stage, find_changes(stage, Selection(None), self._step), self._step)
+        except TooManyChanges:  # what is chosen is committed without the other ends of renames
+            pairs = {}
         wanted = Selection(paths)
         more = [old for new, old in pairs.items() if wanted.has(new)] + [
             new for new, old in pairs.items() if wanted.has(old)

@@ -10,6 +10,7 @@ from coworkd.workers.stage_entries import (
     IDENT_BYTES,
     Ident,
     above,
+    all_above,
     ident_of,
     is_same,
     is_whiteout,
@@ -88,3 +89,8 @@ def test_a_walk_puts_a_directory_before_what_lies_in_it_and_all_that_before_the_
 def test_paths_are_taken_apart() -> None:
     assert (parent_of(b"a/b/c"), name_of(b"a/b/c"), join(b"a", b"b"), join(b"", b"b")) == (b"a/b", b"c", b"a/b", b"b")
     assert (parent_of(b"a"), list(above(b"a/b/c")), list(above(b"a"))) == (b"", [b"a/b", b"a"], [])
+
+
+def test_what_leads_to_many_paths_is_told_once() -> None:
+    assert all_above([b"a/b/c", b"a/b/d", b"e", b"a/f/g"]) == {b"a", b"a/b", b"a/f"}
+    assert all_above([]) == set()

@@ -17,7 +17,7 @@ from coworkd.model.stage import (
     StageRefused,
 )
 from coworkd.system.remove_tree import remove_tree
-from coworkd.workers import stage_commit, stage_work
+from coworkd.workers import stage_changes, stage_commit, stage_work
 from coworkd.workers.stage_copy import copy_content
 from coworkd.workers.stage_work import answer
 from tests.unit.workers.staged_folder import PREFIX, StagedFolder, no_step
@@ -242,6 +242,21 @@ def test_a_source_that_a_commit_has_emptied_is_filled_again(folder: StagedFolder
     assert folder.commit().committed == 1
     folder.write("new", b"the session's")
     assert folder.commit().committed == 1
+
+
+def test_what_is_chosen_is_committed_beside_more_than_can_be_looked_at(
+    folder: StagedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session may lay directories within each other as deep as it likes."""
+    folder.prepare()
+    folder.write("ok/file", b"work")
+    folder.enter("/".join(["deep"] * 60))
+    monkeypatch.setattr(stage_changes, "PATHS_LIMIT_BYTES", 2000)
+    assert "too much" in folder.ask(ListStaged(id=1, place=folder.place, limit=9), StageRefused).message
+    assert folder.commit(b"ok").committed == 2
+    assert folder.tree() == {"ok": None, "ok/file": b"work"}
+    assert folder.discard() > 0
+    assert list(folder.upper.iterdir()) == []
 
 
 def test_forget_removes_the_stage_and_may_be_asked_again(folder: StagedFolder) -> None:
