@@ -35,6 +35,7 @@ _HANG_S = 1.0
 _LOOK_AGAIN_S = 0.05
 _WAITS_FOR_REQUESTS = {"x86_64": (7, 271, 232, 281), "aarch64": (73, 22)}[os.uname().machine]
 """poll, ppoll, epoll_wait, epoll_pwait; the newer machine has only those with a mask."""
+_STOPPED, _NO_CALL = (b"T", b"t"), -1
 _ATTRIBUTES = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV
 
 
@@ -201,7 +202,8 @@ def _cut_off(name: bytes) -> None:
 
 
 def _hangs(pid: int) -> bool:
-    """Whether it stands still within one call to the kernel, which is not the wait for requests: its source does not answer."""
+    """Whether it stands still within one call to the kernel that is not the wait for requests, for its source does not answer; so does
+    one that somebody has stopped, whatever it waits for."""
     before = _standing(pid)
     if before is None or before.call in _WAITS_FOR_REQUESTS:
         return False
@@ -218,7 +220,9 @@ def _standing(pid: int) -> _Standing | None:
         with open(f"/proc/{pid}/syscall", "rb") as file:
             words = file.read().split()
         with open(f"/proc/{pid}/status", "rb") as file:
-            switches = tuple(int(line.split()[1]) for line in file if b"ctxt_switches" in line)
-        return _Standing(int(words[0]), switches)
+            lines = file.read().splitlines()
+        switches = tuple(int(line.split()[1]) for line in lines if b"ctxt_switches" in line)
+        stopped = any(line.split()[1] in _STOPPED for line in lines if line.startswith(b"State:"))
+        return _Standing(_NO_CALL if stopped else int(words[0]), switches)
     except (OSError, ValueError, IndexError):  # it is gone, or runs, or the kernel does not say
         return None

@@ -213,6 +213,47 @@ def test_another_mode_decides_what_waits(client: Client, source: Path) -> None:
         assert open_approvals(client, session) == ()
 
 
+LIAR = """
+import os, time
+os.unlink("a")
+os.rename("d/x", "b")
+os.unlink("b")
+"""
+
+
+def test_a_command_that_was_allowed_a_name_is_not_allowed_what_it_puts_there(client: Client, source: Path) -> None:
+    (source.parent / "liar.py").write_text(LIAR)
+    shutil.copy(source.parent / "liar.py", source / "liar.py")
+    script = "exec 2>&1; exec -a rm /usr/bin/python3 liar.py a b"
+    with session_with(client, "liars", (source, "rw")) as session:
+        with client.start(session, ["bash", "-c", f"cd mnt/f; {script}"]) as process:
+            asked = wait_for_approval(client, session)
+            assert {b"a", b"b"} <= set(asked.paths)
+            client.approval_answer(approval=asked.approval, answer="once", revision=asked.revision)
+            again = wait_for_approval(client, session, lambda each: each.approval != asked.approval)
+            assert again.waiting == 1
+            client.approval_answer(approval=again.approval, answer="deny")
+            status, said = _end(process)
+            assert status == 1
+            assert b"not permitted" in said
+        assert (source / "b").read_text() == "d/x\n"
+        assert not (source / "a").exists()
+
+
+def test_a_session_is_deleted_while_its_deletes_wait(client: Client, asking: Daemon, source: Path) -> None:
+    made = session_with(client, "gone", (source, "rw"))
+    session = made.__enter__()
+    for name in ("a", "d/x", "d/e/z"):
+        client.start(session, ["sh", "-c", f"cd mnt/f; rm {name}"])
+    wait_for_approval(client, session)
+    began = time.monotonic()
+    client.session_delete(session=session, force=True)
+    assert time.monotonic() - began < 10
+    assert contents(source) == ["a", "b", "d", "d/e", "d/e/z", "d/x", "d/y"]
+    assert client.approval_list().approvals == ()
+    wait_until(lambda: not _file_systems_of(asking), "its file system has ended")
+
+
 # -- storms and deaths ------------------------------------------------------------------------------------------------
 
 
@@ -269,13 +310,8 @@ def test_a_file_system_that_is_killed_refuses_and_is_told(client: Client, asking
     listener = Listener(asking)
     with session_with(client, "deaths", (source, "rw")) as session, _sh(client, session, "rm a 2>&1") as process:
         wait_for_approval(client, session)
-        served = [
-            int(entry)
-            for entry in os.listdir("/proc")
-            if entry.isdigit() and _is_file_system_of(int(entry), asking.child.pid)
-        ]
-        assert len(served) == 1
-        os.kill(served[0], signal.SIGKILL)
+        (served,) = _file_systems_of(asking)
+        os.kill(served, signal.SIGKILL)
         assert _end(process)[0] == 1
         assert (source / "a").exists()
         failed = listener.wait(lambda: listener.of("folder.failed", session=session), "its end is told")
@@ -285,6 +321,26 @@ def test_a_file_system_that_is_killed_refuses_and_is_told(client: Client, asking
         # The next command has the folder again: it is required.
         assert client.run(session, ["cat", "mnt/f/a"]).stdout == b"a\n"
     listener.close()
+
+
+def test_a_file_system_that_stands_still_keeps_nobody(client: Client, asking: Daemon, source: Path) -> None:
+    with session_with(client, "still", (source, "rw")) as session, _sh(client, session, "rm a") as process:
+        asked = wait_for_approval(client, session)
+        (served,) = _file_systems_of(asking)
+        os.kill(served, signal.SIGSTOP)
+        try:
+            client.approval_answer(approval=asked.approval, answer="deny")
+            assert client.folder_list(session=session).folders[0].name == "f"
+            client.process_kill(process=process.id, grace_s=0)
+            assert process.wait(timeout_s=30).exit.code is None
+        finally:
+            os.kill(served, signal.SIGCONT)
+        assert (source / "a").exists()
+
+
+def _file_systems_of(daemon: Daemon) -> list[int]:
+    every = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return [pid for pid in every if _is_file_system_of(pid, daemon.child.pid)]
 
 
 def _is_file_system_of(pid: int, coworkd: int) -> bool:
