@@ -80,12 +80,21 @@ def session_with(
     client: Client, name: str, *folders: tuple[Path, FolderMode], profile: str = "asking"
 ) -> Iterator[str]:
     """A session with folders named `f`, `g`, …"""
-    grants = [
+    with session_of(client, name, profile=profile, folders=_grants(folders)) as session:
+        yield session
+
+
+def ensure_with(client: Client, name: str, *folders: tuple[Path, FolderMode], profile: str = "asking") -> str:
+    """The same, and whoever makes it deletes it."""
+    client.session_ensure(name=name, profile=profile, folders=_grants(folders))
+    return name
+
+
+def _grants(folders: tuple[tuple[Path, FolderMode], ...]) -> list[FolderGrant]:
+    return [
         FolderGrant(name=chr(ord("f") + number), source=str(source), mode=mode)
         for number, (source, mode) in enumerate(folders)
     ]
-    with session_of(client, name, profile=profile, folders=grants) as session:
-        yield session
 
 
 def open_approvals(client: Client, session: str) -> tuple[Approval, ...]:

@@ -20,6 +20,7 @@ from tests.root.approval_lab import (
     Listener,
     asking_daemon,
     contents,
+    ensure_with,
     open_approvals,
     session_with,
     tree,
@@ -241,8 +242,7 @@ def test_a_command_that_was_allowed_a_name_is_not_allowed_what_it_puts_there(cli
 
 
 def test_a_session_is_deleted_while_its_deletes_wait(client: Client, asking: Daemon, source: Path) -> None:
-    made = session_with(client, "gone", (source, "rw"))
-    session = made.__enter__()
+    session = ensure_with(client, "gone", (source, "rw"))
     for name in ("a", "d/x", "d/e/z"):
         client.start(session, ["sh", "-c", f"cd mnt/f; rm {name}"])
     wait_for_approval(client, session)
@@ -359,8 +359,7 @@ def _is_file_system_of(pid: int, coworkd: int) -> bool:
 def test_a_killed_coworkd_leaves_what_waits_to_the_next(tmp_path: Path, source: Path) -> None:
     with asking_daemon(tmp_path / "k") as daemon:
         with client_of(daemon) as client:
-            made = session_with(client, "again", (source, "rw"))
-            session = made.__enter__()
+            session = ensure_with(client, "again", (source, "rw"))
             process = client.start(session, ["sh", "-c", "cd mnt/f; rm a; echo $?; ls"])
             before = wait_for_approval(client, session)
             daemon.child.kill()
