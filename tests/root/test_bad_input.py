@@ -257,7 +257,7 @@ def test_unknown_parameter_is_refused_with_the_right_spelling(
     assert hint in refused.value.message
 
 
-@pytest.mark.parametrize("method", ["process.rum", "", "nothing", "session", "folder.mount", "\0", "__init__"])
+@pytest.mark.parametrize("method", ["process.rum", "", "nothing", "session", "folder.mounts", "\0", "__init__"])
 def test_unknown_method_is_unimplemented(client: Client, method: str) -> None:
     with took_at_most(1), pytest.raises(Unimplemented):
         client.call(method, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -220,13 +221,21 @@ os.statvfs(".")
     assert sorted(each.name for each in source.iterdir()) == ["empty", "kept", "letter", "pointer"]
 
 
+@contextlib.contextmanager
+def within(directory: Path) -> Iterator[None]:
+    """Work in `directory`, and go back."""
+    before = os.getcwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def test_fifos_and_sockets_stay_inside(folder: Guarded, source: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(source)
-        try:
+        with within(source):  # an address has room for 108 bytes
             listener.bind("host.sock")
-        finally:
-            os.chdir("/")
         listener.listen()
         os.chmod(source / "host.sock", 0o777)
         python(

@@ -124,8 +124,8 @@ def test_what_is_mounted_below_the_source_does_not_come_along(
     options = f"mode=0777,uid={OWNER}"
     subprocess.run(enter(launcher, "mount", "-t", "tmpfs", "-o", options, "disk", str(below)), check=True)
     subprocess.run(enter(launcher, "touch", str(below / "secret")), check=True)
-    stage = make_stage(tmp_path / "stage")
-    mounted(talk, folder_request(source, mode, **({"stage": bytes(stage)} if mode == "staged" else {})))
+    more: dict[str, Any] = {"stage": bytes(make_stage(tmp_path / "stage"))} if mode == "staged" else {}
+    mounted(talk, folder_request(source, mode, **more))
     assert run(talk, "ls -a work/below; ls work") == ".\n..\nbelow\nkept\n"
 
 

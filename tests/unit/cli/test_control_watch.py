@@ -12,7 +12,7 @@ from tests.unit.cli.conftest import Ctl
 from tests.unit.client.conftest import FakeGuest
 
 
-def _line(name: str, **params: Any) -> str | None:
+def line_of(name: str, params: dict[str, Any]) -> str | None:
     line = event_line(Event(seq=1, at=0.0, name=name, params={"session": "work", **params}))
     return None if line is None else line.partition(" ")[2]
 
@@ -52,13 +52,13 @@ def _line(name: str, **params: Any) -> str | None:
     ],
 )
 def test_an_event_is_one_line(name: str, params: dict[str, Any], line: str | None) -> None:
-    assert _line(name, **params) == line
+    assert line_of(name, params) == line
 
 
 def test_one_session_is_watched(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
     def follow(_: dict[str, Any]) -> None:
-        for session in ("other", "work"):
-            guest.notify("activity", seq=3, at=0.0, session=session, folder="f", change="delete", path="a")
+        for seq, session in enumerate(("other", "work"), start=3):
+            guest.notify("activity", seq=seq, at=0.0, session=session, folder="f", change="delete", path="a")
         guest.hang_up()
 
     guest.answers["events.subscribe"] = lambda _: {"next": 3, "missed": 1}
