@@ -14,6 +14,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
+from msgspec import structs
+
 from coworkd.model.disk import REPORT_LIMIT_BYTES, RESERVE_UID, DiskStep
 from coworkd.system import capabilities, disk_tools, mounts
 from coworkd.system.block_devices import size_of
@@ -31,7 +33,8 @@ from coworkd.workers.disk_superblock import (
     table_bytes,
 )
 
-_UNMENDED = ~3
+_MENDED = 3
+_UNMENDED = ~_MENDED
 _COULD_NOT = ~7
 _COSTLY = (
     "SEVERE DATA LOSS POSSIBLE",
@@ -107,11 +110,20 @@ def check_device(fd: int, path: str, *, backup: int, steps: Steps) -> None:
     elif not has_sound_table(fd):
         _repair(path, copies, steps)
     else:
-        with steps.step("e2fsck -p") as words:
-            done = disk_tools.e2fsck(path, "-p")
-            words.append(f"ended with {done.code}")
+        done = _preen(path, steps)
         if done.code & _UNMENDED:
             _repair(path, [0, *copies], steps)
+
+
+def _preen(path: str, steps: Steps) -> disk_tools.ToolResult:
+    """What it mends by itself may be a name without a file, taken away: that is told like any other repair."""
+    with steps.step("e2fsck -p") as words:
+        done = disk_tools.e2fsck(path, "-p")
+        words.append(f"ended with {done.code}")
+    if done.code & _MENDED and not done.code & _UNMENDED:
+        steps.done[-1] = structs.replace(steps.done[-1], changed=True)
+        steps.report = _bounded(done.output)
+    return done
 
 
 def has_sound_table(fd: int) -> bool:

@@ -257,6 +257,17 @@ def test_lost_group_descriptors_are_repaired_with_a_report(lab: DiskLab, tmp_pat
     assert_work_is_there(lab)
 
 
+def test_what_a_quiet_repair_has_taken_away_is_told(lab: DiskLab, tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    for request in ("clri work", "ssv state 2"):  # an inode is lost, and the kernel has noticed
+        subprocess.run(("debugfs", "-w", "-R", request, str(path)), check=True, capture_output=True)
+    up = lab.loop(path, BIG)
+    assert up.state == "ok"
+    assert [(step.name, step.changed) for step in up.steps] == [("e2fsck -p", True), ("mount", False)]
+    assert "Entry 'work'" in up.report
+    assert "has been repaired" in up.reason
+
+
 def test_what_cannot_be_repaired_is_not_mounted(lab: DiskLab, tmp_path: Path) -> None:
     path = filled(tmp_path)
     overwrite(path, 1024 + 0x18, b"\x05\0\0\0")  # blocks of 32 KiB: nothing lies where it says
