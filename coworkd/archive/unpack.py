@@ -19,6 +19,7 @@ import errno
 import os
 import secrets
 from types import TracebackType
+from typing import NamedTuple
 
 from coworkd.archive.entry import ArchiveError, Entry, split_path
 from coworkd.archive.reader import ArchiveEnd, Data, Reader
@@ -27,6 +28,8 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 REMEMBERED = 100_000
 """Files that a hard link can lead to, and directories that get their mode and time: the first so many of an archive."""
+REMEMBERED_BYTES = 16 * 1024 * 1024
+"""About as much of their paths: an archive can have a hundred thousand that are thousands of names deep."""
 _HOLE_BYTES = 64 * 1024
 _PAGE_BYTES = 4096
 _ZEROS = memoryview(bytes(_HOLE_BYTES))
@@ -37,6 +40,13 @@ TEMPORARY = b".coworkd-"
 _OWN_FDS = "/proc/self/fd"
 _UNNAMED = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC if hasattr(os, "O_TMPFILE") and os.path.isdir(_OWN_FDS) else 0
 _NOT_UNNAMED = frozenset([errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS])
+
+
+class _Settled(NamedTuple):
+    """What a directory gets at the end."""
+
+    mode: int
+    mtime_ns: int
 
 
 class _Growing:
@@ -97,7 +107,8 @@ class Unpack:
         self._over = False
         self._growing: _Growing | None = None
         self._files: set[bytes] = set()
-        self._directories: dict[tuple[bytes, ...], Entry] = {}
+        self._directories: dict[bytes, _Settled] = {}
+        self._file_room = self._directory_room = REMEMBERED_BYTES
         self._parent: tuple[tuple[bytes, ...], int] | None = None
         """Where the last entry lay: the next one mostly does too."""
 
@@ -115,9 +126,9 @@ class Unpack:
     def finish(self) -> None:
         """That was all. Raises `ArchiveError` where it is not, `OSError`."""
         self._reader.check_end()
-        for names, entry in reversed(self._directories.items()):
-            with _Naming(entry):
-                self._settle_directory(names, entry)
+        for path, settled in reversed(self._directories.items()):
+            with _Naming(path):
+                self._settle_directory(split_path(path), settled)
 
     def __enter__(self) -> Unpack:
         return self
@@ -137,7 +148,7 @@ class Unpack:
         if self.entries > self._entries_limit:
             raise ArchiveError(f"the archive has more than {self._entries_limit} entries", entry.path)
         names = split_path(entry.path)
-        with _Naming(entry):
+        with _Naming(entry.path):
             if entry.kind == "directory":
                 self._make_directory(names, entry)
             elif not names:
@@ -159,10 +170,12 @@ class Unpack:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(names[-1], 0o700 | entry.mode & 0o777, dir_fd=parent)
             os.close(os.open(names[-1], DIRECTORY, dir_fd=parent))
-        if len(self._directories) < REMEMBERED:
-            self._directories[names] = entry
+        path, settled = b"/".join(names), _Settled(entry.mode & 0o777, entry.mtime_ns)
+        if len(self._directories) < REMEMBERED and self._directory_room > 0:
+            self._directory_room -= len(path)
+            self._directories[path] = settled
         else:
-            self._settle_directory(names, entry)
+            self._settle_directory(names, settled)
 
     def _make_link(self, names: tuple[bytes, ...], entry: Entry) -> None:
         if not entry.target:
@@ -193,7 +206,7 @@ class Unpack:
     def _write(self, data: Data) -> None:
         growing = self._growing
         assert growing is not None
-        with _Naming(growing.entry):
+        with _Naming(growing.entry.path):
             write_sparsely(growing.fd, data.data)
             self.bytes += len(data.data)
             if data.last:
@@ -207,22 +220,31 @@ class Unpack:
         growing.put()
         self._growing = None
         growing.close()
-        if len(self._files) < REMEMBERED:
-            self._files.add(b"/".join(split_path(entry.path)))
+        if len(self._files) < REMEMBERED and self._file_room > 0:
+            path = b"/".join(split_path(entry.path))
+            self._file_room -= len(path)
+            self._files.add(path)
 
     # -- directories --------------------------------------------------------------------------------------------
 
     def _open_parent(self, names: tuple[bytes, ...]) -> int:
-        """The directory, made where it is missing; ours until the next is asked for."""
-        if self._parent is not None and self._parent[0] == names:
-            return self._parent[1]
-        opened = self._open_directory(names, make=True)
+        return self._open_directory(names, make=True)
+
+    def _open_directory(self, names: tuple[bytes, ...], *, make: bool) -> int:
+        """From where the last one lay, where it lies below that; ours until the next is asked for."""
+        known, above = self._parent if self._parent is not None else ((), self._top)
+        if known == names and self._parent is not None:
+            return above
+        if names[: len(known)] != known:
+            known, above = (), self._top
+        opened = self._descend(above, names[len(known) :], make=make)
         self._forget_parent()
         self._parent = (names, opened)
         return opened
 
-    def _open_directory(self, names: tuple[bytes, ...], *, make: bool) -> int:
-        opened = os.open(".", DIRECTORY, dir_fd=self._top)
+    def _descend(self, above: int, names: tuple[bytes, ...], *, make: bool) -> int:
+        """Raises `OSError`; `above` stays."""
+        opened = os.open(".", DIRECTORY, dir_fd=above)
         try:
             for name in names:
                 if make:
@@ -241,11 +263,12 @@ class Unpack:
             os.close(self._parent[1])
             self._parent = None
 
-    def _settle_directory(self, names: tuple[bytes, ...], entry: Entry) -> None:
-        opened = self._open_directory(names, make=False)
+    def _settle_directory(self, names: tuple[bytes, ...], settled: _Settled) -> None:
+        above = self._open_directory(names[:-1], make=False)
+        opened = os.open(names[-1] if names else b".", DIRECTORY, dir_fd=above)
         try:
-            os.fchmod(opened, entry.mode & 0o777)
-            os.utime(opened, ns=(entry.mtime_ns, entry.mtime_ns))
+            os.fchmod(opened, settled.mode)
+            os.utime(opened, ns=(settled.mtime_ns, settled.mtime_ns))
         except PermissionError:
             # A directory that was there and is another's keeps what it has.
             if os.fstat(opened).st_uid == os.geteuid():
@@ -283,8 +306,8 @@ def _rename(parent: int, temporary: bytes, name: bytes) -> None:
 class _Naming:
     """An `OSError` on its way out gets the entry's path: names relative to a descriptor tell nobody anything."""
 
-    def __init__(self, entry: Entry) -> None:
-        self._path = entry.path
+    def __init__(self, path: bytes) -> None:
+        self._path = path
 
     def __enter__(self) -> None:
         return None

@@ -227,3 +227,36 @@ def test_descriptors_are_all_closed(top: Path) -> None:
     with pytest.raises(ArchiveError):
         unpack(top, tar_of((member("e/f"), b"1" * 3000))[:2000])
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_paths_that_are_remembered_are_bounded_by_their_bytes(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "REMEMBERED_BYTES", 3)
+    names = ["aa", "aa/bb", "aa/cc", "aa/cc/dd", "ee"]
+    directories = [(member(name, type=tarfile.DIRTYPE, mode=0o750, mtime=9), b"") for name in names]
+    unpack(top, tar_of(*directories, (member("aa/f"), b""), (member("g", type=tarfile.LNKTYPE, linkname="aa/f"), b"")))
+    assert {os.stat(top / name).st_mode & 0o777 for name in names} == {0o750}
+    assert os.stat(top / "aa").st_mtime == 9
+    assert (top / "g").exists()
+    many = [(member(f"f{number}"), b"") for number in range(5)]
+    refuse(top, *many, (member("h", type=tarfile.LNKTYPE, linkname="f4"), b""), match="hard link leads to no file")
+
+
+def test_a_directory_is_reached_from_where_the_last_one_lay(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    really = os.open
+
+    def count(path: object, *args: object, **fields: object) -> int:
+        opened.append(path)
+        return really(path, *args, **fields)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", count)
+    chain = [(member("/".join(["d"] * depth), type=tarfile.DIRTYPE, mode=0o700), b"") for depth in range(1, 40)]
+    made = tar_of(*chain)
+    directory = really(top, os.O_RDONLY)
+    try:
+        with Unpack(directory, entries_limit=100) as unpacking_it:
+            unpacking_it.receive_data(made)
+            assert len(opened) < 4 * len(chain)
+            unpacking_it.finish()
+    finally:
+        os.close(directory)
