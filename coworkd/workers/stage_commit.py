@@ -186,7 +186,7 @@ class Commit:
             copy_user_attributes(self._stage.upper.directory(change.path), made)
             uid, gid = self._owner(change, directory)
             os.fchown(made, uid, gid)
-            os.fchmod(made, mode)
+            os.fchmod(made, mode | os.fstat(made).st_mode & stat.S_ISGID)  # as the directory it lies in hands it down
         finally:
             os.close(made)
 
@@ -197,6 +197,8 @@ class Commit:
         try:
             if not self._overwrite and not is_same(ident_of(change.old), ident_of(os.fstat(fd))):
                 raise Conflict(CHANGED)
+            if stat.S_ISDIR(change.old.st_mode):
+                mode |= os.fstat(fd).st_mode & (stat.S_ISGID | stat.S_ISVTX)  # the user's own, and no danger there
             os.fchmod(fd, mode)
         finally:
             os.close(fd)

@@ -133,6 +133,22 @@ def test_set_id_and_sticky_bits_are_never_given(folder: StagedFolder) -> None:
     assert stat.S_IMODE((folder.source / "d").stat().st_mode) & 0o7000 == 0
 
 
+def test_a_directory_of_a_groups_stays_one_and_hands_it_down(folder: StagedFolder) -> None:
+    folder.has(team=None, box=None)
+    (folder.source / "team").chmod(0o2775)
+    (folder.source / "box").chmod(0o1777)
+    folder.prepare()
+    folder.write("team/new/file", b"x")
+    (folder.upper / "team").chmod(0o750)
+    folder.enter("box").chmod(0o755)
+    assert folder.commit().failed == 0
+    modes = {
+        name: stat.S_IMODE((folder.source / name).stat().st_mode)
+        for name in ("team", "team/new", "box", "team/new/file")
+    }
+    assert modes == {"team": 0o2750, "team/new": 0o2755, "box": 0o1755, "team/new/file": 0o644}
+
+
 def test_a_mode_alone_is_committed(folder: StagedFolder) -> None:
     folder.has(run=b"#!")
     (folder.source / "run").chmod(0o644)
