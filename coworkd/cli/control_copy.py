@@ -81,12 +81,15 @@ def parse_side(word: str) -> Remote | bytes:
 def upload(client: Client, source: bytes, target: Remote, *, recursive: bool, progress: Progress) -> int:
     """Copy a file, a tree or standard input into a session; the bytes that went. Raises `CoworkError`, `OSError`."""
     if source == b"-":
+        _refuse_missing_directory(target)
         pieces = _read_all(sys.stdin.fileno())
         return client.upload(target.session, target.path, progress.through(pieces, None))
     seen = os.stat(source)
     if stat.S_ISDIR(seen.st_mode):
         return _upload_tree(client, source, target, recursive=recursive, progress=progress)
     path = _inside(client, target, base_name(source))
+    if path == target.path:
+        _refuse_missing_directory(target)
     fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         seen = os.fstat(fd)
@@ -131,6 +134,15 @@ def _inside(client: Client, target: Remote, name: bytes) -> bytes:
     if not name or not _is_remote_directory(client, target):
         return target.path
     return target.path.rstrip(b"/") + b"/" + name
+
+
+def _refuse_missing_directory(target: Remote) -> None:
+    """A file does not become what is called a directory. Raises `InvalidState`."""
+    if target.path.endswith(b"/"):
+        raise InvalidState(
+            f"{os.fsdecode(target.path)} does not name a file: make the directory first, or name a file in it",
+            key="target",
+        )
 
 
 def _is_remote_directory(client: Client, side: Remote) -> bool:

@@ -72,6 +72,16 @@ def test_a_file_goes_in_with_its_mode_and_time(ctl: Ctl, files: FileGuest, tmp_p
     assert (told["mode"], told["mtime_ns"], told["size"]) == (0o751, 1_234_567_890_123, 5)
 
 
+@pytest.mark.parametrize("source", ["a", "-"])
+def test_a_file_does_not_become_a_directory_that_is_not_there(
+    ctl: Ctl, files: FileGuest, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    (tmp_path / "a").write_bytes(b"hello")
+    assert ctl("cp", source if source == "-" else str(tmp_path / source), "work:new/") == 1
+    assert "new/ does not name a file" in capsys.readouterr().err
+    assert files.files == {}
+
+
 @pytest.mark.parametrize(("target", "path"), [("d/", "d/a"), ("", "./a"), ("d", "d/a")])
 def test_into_a_directory_it_goes_under_its_own_name(
     ctl: Ctl, files: FileGuest, tmp_path: Path, target: str, path: str
