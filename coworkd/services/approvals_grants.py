@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -31,12 +32,18 @@ class Grant(NamedTuple):
     allow: bool
     paths: frozenset[bytes]
     trees: frozenset[bytes]
-    above: frozenset[bytes]
-    """Every directory that one of them lies in."""
+    sorted: tuple[bytes, ...]
+    """Both."""
     until: float
 
     def covers(self, path: bytes) -> bool:
-        return path in self.paths or not self.trees.isdisjoint((path, *_directories_above(path)))
+        return path in self.paths or (bool(self.trees) and not self.trees.isdisjoint((path, *_directories_above(path))))
+
+    def is_about(self, path: bytes) -> bool:
+        """Whether it covers `path`, or anything below it."""
+        below = path + b"/" if path else b""
+        after = bisect_left(self.sorted, below)
+        return self.covers(path) or (after < len(self.sorted) and self.sorted[after].startswith(below))
 
 
 class Grants:
@@ -74,9 +81,8 @@ class Grants:
         held = self._commands.setdefault((asking, identity), [])
         self._commands.move_to_end((asking, identity))
         held[:] = [grant for grant in held if grant.until > self._now()]
-        above = frozenset(directory for path in (*paths, *trees) for directory in _directories_above(path))
         until = self._now() + (ONCE_S if allow else DENIED_S)
-        held.append(Grant(allow, paths, frozenset(trees), above, until))
+        held.append(Grant(allow, paths, frozenset(trees), tuple(sorted({*paths, *trees})), until))
         while len(self._commands) > GRANTS:
             self._commands.popitem(last=False)
 
@@ -84,7 +90,7 @@ class Grants:
         """Something else stands at `path` now, with all below it; `b""`: anywhere. What was allowed there holds no more."""
         for key, held in self._commands.items():
             if key[0] is asking:
-                held[:] = [each for each in held if not each.allow or not (path in each.above or each.covers(path))]
+                held[:] = [each for each in held if not each.allow or not each.is_about(path)]
 
     def drop(self, asking: AskingFolder) -> None:
         """The folder is mounted no more, or anew."""
