@@ -74,13 +74,26 @@ def open_directory(path: bytes) -> int:
 
 def open_file(path: bytes, flags: int, mode: int = 0) -> int:
     """A plain file. Raises `OSError`, `Refused` for anything else."""
-    fd = open_path(path, flags | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    try:
+        fd = open_path(path, flags | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a fifo nobody reads, a socket, a terminal that is none
+            _refuse_unopened(path)
+        raise
     try:
         refuse_special(os.fstat(fd))
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _refuse_unopened(path: bytes) -> None:
+    looked_at = open_path(path, os.O_PATH)
+    try:
+        refuse_special(os.fstat(looked_at))
+    finally:
+        os.close(looked_at)
 
 
 def refuse_special(seen: os.stat_result) -> None:

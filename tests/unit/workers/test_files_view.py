@@ -48,7 +48,7 @@ def test_a_magic_link_is_never_followed(magic: str, tmp_path: Path) -> None:
 def test_a_fifo_is_refused_at_once_for_reading_and_writing(worker: Talk, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     assert worker.refused(read(tmp_path / "fifo")).stage == "not_a_file"
-    assert worker.refused(write(tmp_path / "fifo", b"x", append=True)).errno == errno.ENXIO
+    assert worker.refused(write(tmp_path / "fifo", b"x", append=True)).stage == "not_a_file"
     assert worker.refused(write(tmp_path / "fifo", b"x")).stage == "not_a_file"
 
 
@@ -56,7 +56,7 @@ def test_a_device_and_a_socket_are_refused(worker: Talk, tmp_path: Path) -> None
     assert worker.refused(read(b"/dev/zero")).stage == "not_a_file"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
-        assert worker.refused(read(tmp_path / "s")).errno == errno.ENXIO
+        assert worker.refused(read(tmp_path / "s")).stage == "not_a_file"
 
 
 def test_a_directory_is_no_file(worker: Talk, tmp_path: Path) -> None:
