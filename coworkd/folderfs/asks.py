@@ -29,7 +29,19 @@ LOOK_S = 0.25
 class Ask:
     """One delete that waits. Its directory descriptor is the ask's."""
 
-    __slots__ = ("directory", "found", "is_directory", "name", "number", "parent", "path", "pid", "since", "unique")
+    __slots__ = (
+        "born",
+        "directory",
+        "found",
+        "is_directory",
+        "name",
+        "number",
+        "parent",
+        "path",
+        "pid",
+        "since",
+        "unique",
+    )
 
     def __init__(
         self,
@@ -41,6 +53,7 @@ class Ask:
         name: bytes,
         path: bytes,
         found: os.stat_result,
+        born: int,
         is_directory: bool,
         pid: int,
         since: float,
@@ -52,9 +65,17 @@ class Ask:
         self.name = name
         self.path = path
         self.found = found
+        self.born = born
         self.is_directory = is_directory
         self.pid = pid
         self.since = since
+
+    def is_of(self, found: os.stat_result, born: int) -> bool:
+        """Whether that is what was asked about. An inode's number is used again at once; where its file system keeps no birth times,
+        what was changed since is asked about anew."""
+        if not os.path.samestat(found, self.found) or born != self.born:
+            return False
+        return bool(born) or found.st_ctime_ns == self.found.st_ctime_ns
 
     def message(self) -> Asked:
         action: Literal["delete", "rmdir"] = "rmdir" if self.is_directory else "delete"
@@ -93,6 +114,7 @@ class Asks:
         name: bytes,
         path: bytes,
         found: os.stat_result,
+        born: int,
         is_directory: bool,
         pid: int,
     ) -> bool:
@@ -107,6 +129,7 @@ class Asks:
             name=name,
             path=path,
             found=found,
+            born=born,
             is_directory=is_directory,
             pid=pid,
             since=self._monotonic(),

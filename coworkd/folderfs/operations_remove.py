@@ -5,7 +5,7 @@ Rules
 - `allow` deletes, `deny` is EPERM, `ask` does not answer until there is a verdict. Before that, what would fail anyway fails: a directory
   that is not empty is ENOTEMPTY and asks nobody.
 - A user's file that the session has renamed away, and made anew where it was, may go; the new one is the user's from then on (`names`).
-- A verdict is carried out on the directory that was asked about, and on the inode that was asked about: ENOENT or EPERM otherwise.
+- A verdict is carried out on the directory that was asked about, and on the file that was asked about: ENOENT or EPERM otherwise.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Removals:
             name=name,
             path=joined(path),
             found=found,
+            born=file_calls.inode_and_birth(directory, name)[1],
             is_directory=is_directory,
             pid=request.pid,
         )
@@ -69,7 +70,7 @@ class Removals:
             if not allow:
                 return errno.EPERM
             found = os.stat(ask.name, dir_fd=ask.directory, follow_symlinks=False)
-            if not os.path.samestat(found, ask.found):
+            if not ask.is_of(found, file_calls.inode_and_birth(ask.directory, ask.name)[1]):
                 return errno.EPERM
             path = below(ask.parent, ask.name)
             return self._remove(

@@ -288,10 +288,13 @@ def test_a_question_nobody_answers_is_refused(folder: Guarded, source: Path) -> 
     assert (source / "letter").exists()
 
 
-def test_a_verdict_is_not_for_another_file(folder: Guarded, source: Path) -> None:
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_verdict_is_not_for_another_file(folder: Guarded, source: Path, renamed: bool) -> None:
     folder.rule("ask")
     with start(folder, "rm", "-f", "letter") as child:
         asked = folder.asked()
+        if not renamed:  # the number of its inode is free then
+            (source / "letter").unlink()
         host_write(source / "new", "another")
         os.rename(source / "new", source / "letter")
         folder.answer(asked.ask, allow=True)

@@ -18,6 +18,7 @@ def add(room: Room, unique: int) -> bool:
         name=b"letter",
         path=b"letter",
         found=os.stat(room.source / "letter"),
+        born=1,
         is_directory=False,
         pid=5,
     )
@@ -52,6 +53,21 @@ def test_who_is_interrupted_waits_on_until_he_is_to_end(room: Room) -> None:
     room.clock += LOOK_S
     assert room.asks.given_up() == []
     assert room.hear()[-1] == Withdrawn(ask=1)
+
+
+@pytest.mark.parametrize(
+    ("born_then", "born_now", "changed", "same"),
+    [(7, 7, True, True), (7, 8, False, False), (0, 0, False, True), (0, 0, True, False), (7, 0, False, False)],
+)
+def test_an_ask_is_about_one_file(room: Room, born_then: int, born_now: int, changed: bool, same: bool) -> None:
+    add(room, 100)
+    ask = room.asks.take(1)
+    assert ask is not None
+    ask.born = born_then
+    if changed:
+        (room.source / "letter").chmod(0o600)
+    assert ask.is_of(os.stat(room.source / "letter"), born_now) is same
+    os.close(ask.directory)
 
 
 def test_time_runs_out(room: Room) -> None:
