@@ -6,6 +6,8 @@ Rules
   which would read as a deletion of what it hides, and nobody waits for very many files to be removed.
 - A path below an opaque directory is given up by making that directory transparent first: a whiteout for each entry that it hid, and
   its inner directories opaque in their turn. All of that changes nothing of what is seen, so it may end anywhere.
+- Before anything goes, what may stay forgets which entry of the source it was copied from (`overlay.origin`): overlayfs takes two names
+  of one origin for one file, and a session that wrote to the one that comes into view again would write to the other.
 
 Sources: kernel, filesystems/overlayfs, "whiteouts and opaque directories"; mknod(2): a device 0/0 needs no privilege since Linux 5.8.
 """
@@ -21,7 +23,7 @@ from collections.abc import Callable, Iterable
 from coworkd.system.beneath import DIRECTORY, RENAME_EXCHANGE, renameat2
 from coworkd.system.remove_tree import remove_tree_at
 from coworkd.workers.stage_changes import Change
-from coworkd.workers.stage_entries import above, all_above, ident_of, is_same, join, name_of, parent_of
+from coworkd.workers.stage_entries import above, all_above, ident_of, is_same, is_whiteout, join, name_of, parent_of
 from coworkd.workers.stage_room import Stage
 
 Step = Callable[[bytes], None]
@@ -135,6 +137,7 @@ def clear_settled(stage: Stage, unsettled: Iterable[bytes], step: Step) -> None:
 
     What an opaque directory holds stays while anything below it is unsettled. Raises `OSError`.
     """
+    _part_from_source(stage)
     keep = frozenset(unsettled)
     leading = all_above(keep)
     trash = Trash(stage)
@@ -154,6 +157,12 @@ def clear_settled(stage: Stage, unsettled: Iterable[bytes], step: Step) -> None:
                 waiting.append(path)
     stage.since.sync()
     trash.close()
+
+
+def _part_from_source(stage: Stage) -> None:
+    for path, found in stage.upper.below(b""):
+        if not stat.S_ISDIR(found.st_mode) and not is_whiteout(found):
+            stage.forget_origin(path)
 
 
 def _expect_as_is(stage: Stage, path: bytes) -> None:
@@ -177,6 +186,7 @@ def _is_directory(stage: Stage, path: bytes) -> bool:
 
 def give_up(stage: Stage, changes: Iterable[Change], step: Step) -> int:
     """Drop these changes, so that the session sees what the source has; how many. Raises `OSError`."""
+    _part_from_source(stage)
     trash = Trash(stage)
     count = 0
     for change in changes:

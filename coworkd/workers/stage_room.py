@@ -7,6 +7,7 @@ of the source) or the directories, each with its length (`<H`). All zero: nothin
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import struct
@@ -21,11 +22,14 @@ from msgspec import Struct
 from coworkd.model.stage import StagePlace
 from coworkd.system.beneath import DIRECTORY, open_beneath
 from coworkd.workers.stage_baseline import Baseline, Was
+from coworkd.workers.stage_entries import name_of, parent_of
 from coworkd.workers.stage_since import Since
 from coworkd.workers.stage_tree import Tree
 
 INTENT_BYTES = 64 * 1024
 OPAQUE = "overlay.opaque"
+ORIGIN = "overlay.origin"
+_NO_ATTRIBUTE = frozenset((errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM))
 _REALTIME_COARSE = 5
 """CLOCK_REALTIME_COARSE of clock_gettime(2), which Python does not name."""
 _HEAD = struct.Struct("<II")
@@ -118,6 +122,7 @@ class Stage:
     def __init__(self, place: StagePlace, *, xattr_prefix: str = "trusted.") -> None:
         """`xattr_prefix` is overlayfs's own; with `user.` it is that of a mount with `userxattr`."""
         self._opaque = xattr_prefix + OPAQUE
+        self._origin = xattr_prefix + ORIGIN
         with ExitStack() as stack:
             self.fd = os.open(place.stage, DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, self.fd)
@@ -157,6 +162,15 @@ class Stage:
     def forget_opaque(self, path: bytes) -> None:
         """Raises `OSError`."""
         os.removexattr(self.upper.directory(path), self._opaque)
+
+    def forget_origin(self, path: bytes) -> None:
+        """Have overlayfs not know any more which entry of the source the changed one `path` was copied from. Raises `OSError`."""
+        place = b"/proc/self/fd/%d/%s" % (self.upper.directory(parent_of(path)), name_of(path))
+        try:
+            os.removexattr(place, self._origin, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_ATTRIBUTE:
+                raise
 
     def write_intent(self, directories: Iterable[bytes]) -> None:
         """Say, durably, in which directories of the source unfinished files may be left. Raises `OSError`."""

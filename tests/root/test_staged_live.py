@@ -147,6 +147,20 @@ def test_a_discard_gives_back_what_the_host_has(client: Client, staged: str) -> 
     assert sh(client, staged, "cat edited gone; ls") == "one\ntwo\nthree\ngone\ndocs\nedited\ngone\nkept\n"
 
 
+def test_a_file_that_comes_into_view_again_is_not_taken_for_its_renamed_copy(
+    client: Client, staged: str, shared: Path
+) -> None:
+    """overlayfs knows a file that was renamed by where it was copied from, and that is there again after a discard."""
+    sh(client, staged, "mv edited renamed; echo more >> renamed")
+    client.folder_discard(session=staged, name="f", paths=(OsBytes(b"edited"),))
+    assert sh(client, staged, "cat edited") == "one\ntwo\nthree\n"
+    sh(client, staged, "cat renamed > /dev/null; echo new > edited; cat edited renamed > /dev/null")
+    assert sh(client, staged, "cat edited; cat renamed") == "new\none\ntwo\nthree\nmore\n"
+    client.folder_commit(session=staged, name="f")
+    assert (shared / "edited").read_text() == "new\n"
+    assert (shared / "renamed").read_text() == "one\ntwo\nthree\nmore\n"
+
+
 def test_a_folder_in_use_is_not_committed_and_stays_in_view(client: Client, staged: str, shared: Path) -> None:
     sh(client, staged, "echo x > x")
     process = client.start(staged, ["sh", "-c", "cd ~/mnt/f && echo in && exec sleep 600"])
