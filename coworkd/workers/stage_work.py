@@ -184,6 +184,8 @@ class _Work:
 
     def _commit(self, request: CommitStaged) -> StageCommitted:
         with self._open(request.place) as stage:
+            # First: what an interrupted one has left in the source is nothing that somebody has made there.
+            Commit(stage, overwrite=False, step=self._step).clear_unfinished()
             changes, asked = self._chosen(stage, request.paths)
             if not request.overwrite and is_hollow(stage):
                 return _tell(request.id, [_in_vain(stage, change) for change in changes])

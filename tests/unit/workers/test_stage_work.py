@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.model.stage import (
+    UNFINISHED_PREFIX,
     CommitStaged,
     DiffStaged,
     ForgetStage,
@@ -257,6 +258,18 @@ def test_what_is_chosen_is_committed_beside_more_than_can_be_looked_at(
     assert folder.tree() == {"ok": None, "ok/file": b"work"}
     assert folder.discard() > 0
     assert list(folder.upper.iterdir()) == []
+
+
+def test_what_an_interrupted_commit_left_is_no_conflict(folder: StagedFolder) -> None:
+    folder.has(d__a=b"a")
+    folder.prepare()
+    (folder.replace("d") / "b").write_bytes(b"b")
+    with folder.open() as stage:
+        stage.write_intent([b"d"])
+        left = UNFINISHED_PREFIX + stage.about.id.encode() + b"-1-1"
+    (folder.source / "d" / os.fsdecode(left)).write_bytes(b"half")
+    done = folder.commit()
+    assert (done.conflicts, folder.tree()) == (0, {"d": None, "d/b": b"b"})
 
 
 def test_forget_removes_the_stage_and_may_be_asked_again(folder: StagedFolder) -> None:
