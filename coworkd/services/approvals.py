@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
@@ -318,6 +318,9 @@ class Approvals:
         """What follows from an answer that is recorded; how many that waited were answered."""
         asking = approval.asking
         answered = approval.waiting(revision if answer == "once" else None)
+        done: defaultdict[Identity | None, set[bytes]] = defaultdict(set)
+        for ask in answered:
+            done[ask.identity].add(ask.path)
         if answer != "deny":
             self._pace.give_back(approval.session)
         if answer == "session" and asking.is_there:
@@ -325,13 +328,9 @@ class Approvals:
         elif asking.is_there:
             for identity, listing in approval.listings(revision).items():
                 if listing.paths or listing.trees:
-                    self._grants.add(
-                        asking,
-                        identity,
-                        allow=answer == "once",
-                        paths=frozenset(listing.paths),
-                        trees=listing.trees,
-                    )
+                    allow = answer == "once"
+                    paths = frozenset(listing.paths) - (done[identity] if allow else frozenset())
+                    self._grants.add(asking, identity, allow=allow, paths=paths, trees=listing.trees)
         for path in approval.replaced:
             self._grants.replaced(asking, path)
         left = [ask for ask in approval.waiting() if ask not in answered]

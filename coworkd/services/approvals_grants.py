@@ -2,6 +2,7 @@
 
 Rules
 - A grant is a process's, of all that have been since boot, and ends with its time. What is refused goes before what is allowed.
+- What is allowed by its own name is allowed once: a file that stands there again is asked about.
 - A grant is about names. Where the session puts something else at one that is allowed, by a rename or a link, all grants about it end.
 - At most `GRANTS` are kept, of which the oldest go first: whoever loses one is asked about again.
 - A folder's grant ends with the mount it was given for.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import NamedTuple
 
 import trio
@@ -30,7 +31,7 @@ class Grant(NamedTuple):
     """What a command was answered of paths that it has not asked for yet; `trees` are meant with all below."""
 
     allow: bool
-    paths: frozenset[bytes]
+    paths: set[bytes]
     trees: frozenset[bytes]
     sorted: tuple[bytes, ...]
     """Both."""
@@ -61,8 +62,14 @@ class Grants:
         if identity is None:
             return None
         held = self._commands.get((asking, identity), [])
-        found = [grant.allow for grant in held if grant.until > self._now() and grant.covers(path)]
-        return all(found) if found else None
+        found = [grant for grant in held if grant.until > self._now() and grant.covers(path)]
+        if not found:
+            return None
+        allowed = all(grant.allow for grant in found)
+        if allowed:
+            for grant in found:
+                grant.paths.discard(path)
+        return allowed
 
     def allow_folder(self, asking: AskingFolder) -> None:
         """Whatever the session deletes in it."""
@@ -74,7 +81,7 @@ class Grants:
         identity: Identity,
         *,
         allow: bool,
-        paths: frozenset[bytes],
+        paths: Set[bytes],
         trees: tuple[bytes, ...],
     ) -> None:
         """For `ONCE_S` or, of what is refused, for `DENIED_S`."""
@@ -82,7 +89,7 @@ class Grants:
         self._commands.move_to_end((asking, identity))
         held[:] = [grant for grant in held if grant.until > self._now()]
         until = self._now() + (ONCE_S if allow else DENIED_S)
-        held.append(Grant(allow, paths, frozenset(trees), tuple(sorted({*paths, *trees})), until))
+        held.append(Grant(allow, set(paths), frozenset(trees), tuple(sorted({*paths, *trees})), until))
         while len(self._commands) > GRANTS:
             self._commands.popitem(last=False)
 

@@ -41,6 +41,20 @@ async def test_other_processes_and_folders_are_other_questions() -> None:
 
 
 @in_trio
+async def test_a_file_that_stands_there_again_is_asked_about() -> None:
+    async with approval_house() as house:
+        house.commands[7] = (b"rm", b"a", b"b")
+        house.ask(b"a")
+        await gathered()
+        await house.answer("once")
+        assert house.folder.decided[house.ask(b"b")] is True
+        again = [house.ask(b"a"), house.ask(b"b")]
+        await gathered()
+        assert not house.folder.decided.keys() & set(again)
+        assert [each.waiting for each in await house.open()] == [2]
+
+
+@in_trio
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("renames", [1, 2000])
 async def test_what_is_put_at_an_allowed_name_later_is_asked_about(before: bool, renames: int) -> None:
