@@ -49,13 +49,12 @@ class _Settled(NamedTuple):
     mtime_ns: int
 
 
-class _Growing:
-    """The file that is being written."""
+class NewFile:
+    """A file that takes its place when it is whole. Write to `fd`, then `put`; `close` in any case."""
 
-    def __init__(self, parent: int, name: bytes, entry: Entry) -> None:
-        """`parent` stays the caller's: a copy is taken."""
+    def __init__(self, parent: int, name: bytes) -> None:
+        """`parent` stays the caller's: a copy is taken. Raises `OSError`."""
         self.name = name
-        self.entry = entry
         self.temporary: bytes | None = None
         self.fd = self._open(parent)
         self.parent = os.dup(parent)
@@ -93,6 +92,14 @@ class _Growing:
 
     def _link(self, name: bytes) -> None:
         os.link(f"{_OWN_FDS}/{self.fd}", os.fsdecode(name), dst_dir_fd=self.parent, follow_symlinks=True)
+
+
+class _Growing(NewFile):
+    """The file that is being written."""
+
+    def __init__(self, parent: int, name: bytes, entry: Entry) -> None:
+        super().__init__(parent, name)
+        self.entry = entry
 
 
 class Unpack:

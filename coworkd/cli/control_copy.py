@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from coworkd.archive.entry import ArchiveError
 from coworkd.archive.pack import CHUNK_BYTES, Pack
-from coworkd.archive.unpack import Unpack, temporary_name
+from coworkd.archive.unpack import NewFile, Unpack, write_sparsely
 from coworkd.cli.control_copy_progress import Progress
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import open_client
@@ -188,26 +188,22 @@ def _written(fd: int, piece: bytes) -> int:
 def _download_file(incoming: Download, pieces: Iterable[bytes], path: bytes) -> int:
     directory, name = os.path.split(path)
     with _opened(directory or b".", _DIRECTORY) as parent:
-        if name in (b"", b".", b"..") or _is_directory(parent, name):
+        mode = stat.S_IFDIR if name in (b"", b".", b"..") else _mode_of(parent, name)
+        if stat.S_ISDIR(mode):
             raise InvalidState(f"{os.fsdecode(path)} is a directory: name a file", key="target")
-        temporary = temporary_name()
-        fd = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
-        )
-        try:
-            try:
-                size = sum(_written(fd, piece) for piece in pieces)
-                os.fchmod(fd, 0o644 if incoming.mode is None else incoming.mode & 0o777)
-                if incoming.mtime_ns is not None:
-                    mtime_ns = max(-_TIME_LIMIT_NS, min(incoming.mtime_ns, _TIME_LIMIT_NS))
-                    os.utime(fd, ns=(mtime_ns, mtime_ns))
-            finally:
-                os.close(fd)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=parent)
-            raise
+        if not stat.S_ISREG(mode):  # it would be replaced, and root may replace /dev/null
+            raise InvalidState(f"{os.fsdecode(path)} is no plain file; standard output is called -", key="target")
+        with contextlib.closing(NewFile(parent, name)) as file:
+            size = 0
+            for piece in pieces:
+                write_sparsely(file.fd, piece)
+                size += len(piece)
+            os.ftruncate(file.fd, size)
+            os.fchmod(file.fd, 0o644 if incoming.mode is None else incoming.mode & 0o777)
+            if incoming.mtime_ns is not None:
+                mtime_ns = max(-_TIME_LIMIT_NS, min(incoming.mtime_ns, _TIME_LIMIT_NS))
+                os.utime(file.fd, ns=(mtime_ns, mtime_ns))
+            file.put()
         return size
 
 
@@ -258,11 +254,12 @@ def _opened(path: bytes, flags: int, directory: int | None = None) -> Iterator[i
         os.close(fd)
 
 
-def _is_directory(parent: int, name: bytes) -> bool:
+def _mode_of(parent: int, name: bytes) -> int:
+    """Of what is there, or a symbolic link leads to; a plain file's where nothing is."""
     try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        return os.stat(name, dir_fd=parent).st_mode
     except FileNotFoundError:
-        return False
+        return stat.S_IFREG
 
 
 def base_name(path: bytes) -> bytes:

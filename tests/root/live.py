@@ -78,3 +78,13 @@ def took_at_most(limit_s: float) -> Iterator[None]:
     yield
     took_s = time.monotonic() - start
     assert took_s <= limit_s, f"took {took_s:.2f} s, at most {limit_s:g} s are allowed"
+
+
+def links_of(pid: int) -> list[str]:
+    """What the descriptors of `pid` are of; none where it has gone."""
+    links = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return links

@@ -72,6 +72,29 @@ def test_a_file_goes_in_with_its_mode_and_time(ctl: Ctl, files: FileGuest, tmp_p
     assert (told["mode"], told["mtime_ns"], told["size"]) == (0o751, 1_234_567_890_123, 5)
 
 
+@pytest.mark.parametrize("name", ["fifo", "link"])
+def test_what_is_no_plain_file_is_not_replaced(
+    ctl: Ctl, files: FileGuest, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    files.files["a"] = b"hello"
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    assert ctl("cp", "work:a", str(tmp_path / name)) == 1
+    assert "no plain file" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "link"]
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_a_link_is_replaced_and_zeros_take_no_room(ctl: Ctl, files: FileGuest, tmp_path: Path) -> None:
+    files.files["a"] = bytes(1 << 20)
+    (tmp_path / "kept").write_bytes(b"kept")
+    (tmp_path / "b").symlink_to("kept")
+    assert ctl("cp", "work:a", str(tmp_path / "b")) == 0
+    assert (tmp_path / "kept").read_bytes() == b"kept"
+    assert (tmp_path / "b").read_bytes() == bytes(1 << 20)
+    assert os.lstat(tmp_path / "b").st_blocks < 64
+
+
 @pytest.mark.parametrize("source", ["a", "-"])
 def test_a_file_does_not_become_a_directory_that_is_not_there(
     ctl: Ctl, files: FileGuest, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
