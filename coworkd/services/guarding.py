@@ -130,7 +130,7 @@ class Guarding:
             self._activity.changed(channel.session, author, change, inferred=caller.inferred)
 
     def _asked(self, channel: Channel, asked: Asked) -> None:
-        caller = self._callers.find(channel.session, asked.pid, asked.at)
+        caller = self._callers.find(channel.session, asked.pid, asked.at, waits=True)
         self._approvals.asked(channel, asked, caller.process)
 
     def _ended(self, channel: Channel, reason: str) -> None:

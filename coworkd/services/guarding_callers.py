@@ -46,9 +46,10 @@ class Callers:
         """Say who knows the commands; before use."""
         self._processes = processes
 
-    def find(self, session: str, pid: int, at: float) -> Caller:
-        """Who `pid` is, a process that did something in a view of `session` at `at`."""
-        seen = self._seen.get(pid)
+    def find(self, session: str, pid: int, at: float, *, waits: bool = False) -> Caller:
+        """Who `pid` is, a process that did something in a view of `session` at `at`. One that `waits` is looked at, whoever had its
+        number a moment ago."""
+        seen = None if waits else self._seen.get(pid)
         if seen is None or self._monotonic() - seen[1] > REMEMBERED_S:
             ancestry = self._read_ancestry(pid) if pid else ()
             if not ancestry:

@@ -48,6 +48,15 @@ def test_one_that_has_gone_is_remembered_for_a_moment() -> None:
     assert machine.callers.find("bob", 70, 0) == Caller(None)
 
 
+def test_one_that_waits_is_who_has_the_number_now() -> None:
+    machine = _Machine()
+    machine.processes.inits[51] = ("bob", "p3")
+    machine.callers.find("bob", 70, 0)
+    machine.parents[70] = (70, 51, 40)
+    assert machine.callers.find("bob", 70, 0) == Caller("p1")
+    assert machine.callers.find("bob", 70, 0, waits=True) == Caller("p3")
+
+
 def test_one_that_nobody_saw_is_the_only_one_there_was_and_that_is_said() -> None:
     machine = _Machine()
     assert machine.callers.find("bob", 71, 0) == machine.callers.find("bob", 0, 0) == Caller(None)
