@@ -272,9 +272,12 @@ class FoldersPort(Protocol):
         there then.
         """
 
-    async def shrink(self, record: SessionRecord, /, *, reason: str | None = None) -> None:
+    async def withdraw(self, record: SessionRecord, reason: str, /) -> None:
+        """Take away all folders of a session, also those that an earlier coworkd has left in it. Raises `Unavailable`, `MountFailed`."""
+
+    async def shrink(self, record: SessionRecord, /) -> None:
         """Take away what is mounted and not, or not so, in the record: before the record becomes durable, so that it never says less
-        than there is. `reason` goes into the audit log where no call of a host's stands for it. Raises `Unavailable`.
+        than there is. Raises `Unavailable`.
         """
 
     def lacks(self, session: str, /) -> bool:

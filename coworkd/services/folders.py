@@ -142,9 +142,21 @@ class Folders:
                 raise each.error
         return tuple(FailedFolder(name=each.grant.name, error=each.error.message) for each in failing)
 
-    async def shrink(self, record: SessionRecord, /, *, reason: str | None = None) -> None:
+    async def withdraw(self, record: SessionRecord, reason: str, /) -> None:
         """See `ports.FoldersPort`."""
-        await self._shrink(record, reason=reason)
+        failed: CoworkError | None = None
+        for grant in reversed(record.folders):
+            await self._record_loss(record.name, grant.name, reason)
+            try:
+                await self._mounter.clear(record.name, grant.name)
+            except CoworkError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def shrink(self, record: SessionRecord, /) -> None:
+        """See `ports.FoldersPort`."""
+        await self._shrink(record)
 
     def lacks(self, session: str, /) -> bool:
         """See `ports.FoldersPort`."""

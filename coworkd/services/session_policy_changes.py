@@ -117,7 +117,7 @@ class PolicyChanges:
             await self._egress.stop(record.name)
         try:
             if policy is None:
-                await self._folders.shrink(structs.replace(record, folders=()), reason=_NO_POLICY)
+                await self._folders.withdraw(record, _NO_POLICY)
             else:
                 await self._folders.mount_all(record, policy)
         except CoworkError as error:

@@ -247,6 +247,15 @@ class Sessions:
                 await self.open(name)
             except CoworkError as error:
                 _log.error("session %s cannot be taken over: %s", name, error.message)
+                if not self._openings.is_open(name):
+                    await self._withdraw_folders(self._table.records[name])
+
+    async def _withdraw_folders(self, record: SessionRecord) -> None:
+        """Nobody knows any more what its commands may have."""
+        try:
+            await self._folders.withdraw(record, "its session cannot be taken over")
+        except CoworkError as error:
+            _log.error("the folders of session %s stay with its commands: %s", record.name, error.message)
 
     async def end_ephemeral(self) -> None:
         """Delete every ephemeral session: coworkd is stopping."""

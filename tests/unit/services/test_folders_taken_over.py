@@ -38,6 +38,7 @@ async def test_a_session_without_policies_has_no_folders_until_it_has_some(tmp_p
         await house.sessions.refresh()
         assert house.launcher.mounts.of() == {}
         house.policies.error = None
+        house.audit.full = set()
         await house.sessions.refresh()
         assert house.launcher.mounts.of() == {"a": "rwd", "b": "ro"}
 
@@ -87,3 +88,21 @@ async def test_what_policies_forbid_by_now_goes_from_what_an_earlier_coworkd_has
         assert house.launcher.mounts.of() == {}
         assert await states(house) == {"src": "failed"}
         assert "forbids" in house.audit.fields("folder.unmount")["reason"]
+
+
+@in_trio
+async def test_a_session_that_cannot_be_taken_over_has_no_folders(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure(folders=[folder("a", mode="rwd"), folder("b")])
+        house.processes.running["bob"] = 1
+        house.launcher.connections += 1
+        house.policies.error = NotFound("there is no profile 'default'")
+        house.launcher.mounts.is_away = True
+        await house.sessions.reopen()
+        assert house.launcher.mounts.of() == {"a": "rwd", "b": "ro"}
+        house.launcher.mounts.is_away = False
+        await house.sessions.reopen()
+        assert house.launcher.mounts.of() == {}
+        house.policies.error = None
+        await house.sessions.open("bob")
+        assert house.launcher.mounts.of() == {"a": "rwd", "b": "ro"}
