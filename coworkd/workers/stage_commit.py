@@ -208,7 +208,7 @@ class Commit:
         """Make the new file or link under an unfinished name; it waits for its batch."""
         assert change.new is not None
         directory = self._stage.source.directory(parent_of(change.path))
-        if change.only_mode:
+        if change.only_mode and change.old is not None and change.old.st_nlink == 1:  # its other names keep theirs
             self._change_mode(change, directory, change.new.st_mode & MODE_BITS)
             return
         name = self._fresh_name()

@@ -160,6 +160,17 @@ def test_a_mode_alone_is_committed(folder: StagedFolder) -> None:
     assert (after.st_ino, stat.S_IMODE(after.st_mode)) == (inode, 0o755)
 
 
+def test_the_mode_of_a_file_is_not_that_of_its_other_names(folder: StagedFolder) -> None:
+    folder.has(a=b"x")
+    (folder.source / "a").chmod(0o644)
+    os.link(folder.source / "a", folder.source / "other")
+    folder.prepare()
+    folder.write("a", b"x", 0o755)
+    assert folder.commit().committed == 1
+    modes = [stat.S_IMODE((folder.source / name).stat().st_mode) for name in ("a", "other")]
+    assert modes == [0o755, 0o644]
+
+
 def test_the_time_of_a_file_comes_along(folder: StagedFolder) -> None:
     folder.prepare()
     os.utime(folder.write("a", b"a"), ns=(5, 1_000_000_000))
