@@ -77,19 +77,27 @@ class Mounter:
     async def mount(self, session: str, grant: FolderGrant, profile: Profile) -> Standing | Failing:
         """Let it stand as `grant` says. Raises `Unavailable` where the launcher is away."""
         asks = grant.mode == "rw" and profile.sandbox.ask_delete
+        generation = self._launcher.generation
         standing = self.live.standing(session, grant.name)
         try:
             self._rules.judge_one(grant, profile)
             if standing is None:
                 found = await self._mount(session, grant, asks)
-                self._tell_mounted(session, found)
             else:
                 found = await self._adjust(session, standing, grant, asks)
         except (MountFailed, DiskFailed, InvalidParams, InvalidState, PolicyDenied) as error:
             failing = Failing(grant, describe_failure(grant, self._path(grant), error))
             self._tell_failing(session, failing)
             return failing
+        if self._launcher.generation != generation:  # what stands then stands in nothing
+            self._guard.unwatch(session, grant.name)
+            raise Unavailable(
+                f"the launcher went away while folder {grant.name!r} was mounted; it is being started again",
+                folder=grant.name,
+            )
         self.live.of(session)[grant.name] = found
+        if standing is None:
+            self._tell_mounted(session, found)
         return found
 
     async def take_away(self, session: str, name: str, *, lazy: bool = True) -> UnmountedFolder:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
 
-from coworkd.model.errors import NotFound, PolicyDenied
-from tests.unit.services.folder_house import states, unmount
+from coworkd.model.errors import NotFound, PolicyDenied, Unavailable
+from tests.unit.services.folder_house import mount, states, unmount
 from tests.unit.services.process_house import in_trio
 from tests.unit.services.session_house import folder, open_house, profile
 
@@ -88,6 +89,27 @@ async def test_what_policies_forbid_by_now_goes_from_what_an_earlier_coworkd_has
         assert house.launcher.mounts.of() == {}
         assert await states(house) == {"src": "failed"}
         assert "forbids" in house.audit.fields("folder.unmount")["reason"]
+
+
+@in_trio
+async def test_what_was_mounted_in_a_launcher_that_has_gone_meanwhile_does_not_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        watch = house.guard.watch
+
+        async def lose_launcher(*args: Any) -> None:
+            monkeypatch.setattr(house.guard, "watch", watch)
+            await watch(*args)
+            house.launcher.restart()
+
+        monkeypatch.setattr(house.guard, "watch", lose_launcher)
+        with pytest.raises(Unavailable, match="went away"):
+            await mount(house, mode="rwd")
+        assert house.guard.watched == {}
+        await mount(house, mode="rwd")
+        assert (await states(house), house.launcher.mounts.of()) == ({"src": "mounted"}, {"src": "rwd"})
 
 
 @in_trio
