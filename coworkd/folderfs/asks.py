@@ -41,6 +41,7 @@ class Ask:
         "pid",
         "since",
         "unique",
+        "was",
     )
 
     def __init__(
@@ -52,6 +53,7 @@ class Ask:
         directory: int,
         name: bytes,
         path: bytes,
+        was: bytes,
         found: os.stat_result,
         born: int,
         is_directory: bool,
@@ -64,6 +66,7 @@ class Ask:
         self.directory = directory
         self.name = name
         self.path = path
+        self.was = was
         self.found = found
         self.born = born
         self.is_directory = is_directory
@@ -79,7 +82,7 @@ class Ask:
 
     def message(self) -> Asked:
         action: Literal["delete", "rmdir"] = "rmdir" if self.is_directory else "delete"
-        return Asked(ask=self.number, action=action, path=self.path, pid=self.pid, at=time.time())
+        return Asked(ask=self.number, action=action, path=self.path, was=self.was, pid=self.pid, at=time.time())
 
 
 class Asks:
@@ -113,6 +116,7 @@ class Asks:
         directory: int,
         name: bytes,
         path: bytes,
+        was: bytes = b"",
         found: os.stat_result,
         born: int,
         is_directory: bool,
@@ -128,6 +132,7 @@ class Asks:
             directory=os.dup(directory),
             name=name,
             path=path,
+            was=was,
             found=found,
             born=born,
             is_directory=is_directory,

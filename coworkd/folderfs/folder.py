@@ -18,6 +18,7 @@ from coworkd.folderfs.handles import Handles
 from coworkd.folderfs.journal import JournaledNames
 from coworkd.folderfs.names import Identity, Path
 from coworkd.folderfs.nodes import Node, Nodes
+from coworkd.folderfs.renames import Renames
 from coworkd.folderfs.shown import Shown
 from coworkd.folderfs.told import Told
 from coworkd.system import file_calls
@@ -49,6 +50,7 @@ class Folder:
         self.uid = uid
         self.gid = gid
         self.names = names
+        self.renames = Renames()
         self.told = told
         self.nodes = Nodes(source_fd, descriptors=descriptors)
         self.handles = Handles(open_files)
@@ -67,6 +69,7 @@ class Folder:
 
     def made(self, directory_fd: int, name: bytes, path: Path, *, borrowed: bool = False) -> None:
         """The session has made `name`. What cannot be looked at counts as the user's."""
+        self.renames.forget(path)
         try:
             inode, born = file_calls.inode_and_birth(directory_fd, name)
         except OSError:

@@ -93,6 +93,10 @@ def _replaced(folder: Folder, target: _Place) -> None:
 
 def _moved(folder: Folder, source: _Place, target: _Place, own: Identity | None) -> None:
     folder.names.move(source.path, target.path, own)
+    if source.own is None:
+        folder.renames.add(source.path, target.path)
+    else:
+        folder.renames.forget(target.path)
     names = folder.names.names
     if source.own is not None or target.found is not None:
         names.forget_origin(source.path)
@@ -116,6 +120,7 @@ def _exchange(folder: Folder, request: Request, source: _Place, target: _Place) 
         if node is not None:
             folder.nodes.renamed(node, old, new)
     both = source.own is not None and target.own is not None
+    folder.renames.swap(source.path, target.path)
     folder.names.swap(source.path, target.path, target.own if both else None, source.own if both else None)
     for each in (source, target):
         folder.names.names.forget_origin(each.path)

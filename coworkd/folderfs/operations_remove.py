@@ -57,6 +57,7 @@ class Removals:
             directory=directory,
             name=name,
             path=joined(path),
+            was=joined(folder.renames.before(path) or ()),
             found=found,
             born=file_calls.inode_and_birth(directory, name)[1],
             is_directory=is_directory,
@@ -99,6 +100,7 @@ class Removals:
         folder = self.folder
         folder.names.remove(path)
         folder.names.names.forget_origin(path)
+        folder.renames.forget(path)
         node = folder.nodes.find(parent, name, found)
         if node is not None:
             folder.nodes.unlinked(node, parent, name, found)

@@ -53,6 +53,8 @@ class Asked(Struct, frozen=True, kw_only=True, tag="asked"):
     path: bytes
     pid: int
     at: float
+    was: bytes = b""
+    """What the session has renamed it from; empty where it was always called so."""
 
 
 class Withdrawn(Struct, frozen=True, kw_only=True, tag="withdrawn"):

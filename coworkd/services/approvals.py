@@ -104,7 +104,7 @@ class Approvals:
         identity = self._identify(asked.pid) if asked.pid else None
         known = self._grants.look(asking, identity, asked.path)
         if known is None:
-            self._join(asking, Ask(asked.ask, asked.path, identity), process, asked.at)
+            self._join(asking, Ask(asked.ask, asked.path, identity, asked.was), process, asked.at)
         else:
             asking.decide(asked.ask, allow=known)
 

@@ -54,6 +54,8 @@ class Ask(NamedTuple):
     path: bytes
     identity: Identity | None
     """Who waits; None where it is not known."""
+    was: bytes = b""
+    """What the session has renamed it from."""
 
 
 class Listing(NamedTuple):
@@ -144,9 +146,11 @@ class OpenApproval:
         return revision is None or self._told.get(key, revision + 1) <= revision
 
     def paths(self) -> tuple[bytes, ...]:
-        """Those that wait before those that are listed, each once."""
+        """Those that wait before those that are listed, each once. One that the session has renamed is there by its old name as well:
+        a person knows it by that."""
         listed = (path for listing in self._listings.values() for path in listing.paths)
-        return tuple(dict.fromkeys((*(ask.path for ask in self._waiting.values()), *listed)))
+        waiting = (name for ask in self._waiting.values() for name in (ask.path, ask.was) if name)
+        return tuple(dict.fromkeys((*waiting, *listed)))
 
     def describe(self, limit_bytes: int = SHOWN_BYTES) -> Approval:
         """What a person is shown."""

@@ -187,7 +187,7 @@ def test_what_was_put_at_a_name_is_told_before_its_delete_asks(folder: Guarded) 
     folder.rule("ask")
     with start(folder, "sh", "-c", "mv -f letter kept/photo; rm -f kept/photo") as child:
         asked = folder.asked()
-        assert asked.path == b"kept/photo"
+        assert (asked.path, asked.was) == (b"kept/photo", b"letter")
         told = [each for said in folder.heard if isinstance(said, Changed) for each in said.changes]
         assert [(each.change, each.path, each.to) for each in told] == [("rename", b"letter", b"kept/photo")]
         folder.answer(asked.ask, allow=False)

@@ -41,6 +41,16 @@ async def test_other_processes_and_folders_are_other_questions() -> None:
 
 
 @in_trio
+async def test_what_was_renamed_is_shown_by_its_old_name_too() -> None:
+    async with approval_house() as house:
+        asked = Asked(ask=1, action="delete", path=b"tmp/x", pid=7, at=house.clock(), was=b"letter")
+        house.approvals.asked(house.folder, asked, "p1")
+        await gathered()
+        (approval,) = await house.open()
+        assert (approval.paths, approval.waiting) == ((b"tmp/x", b"letter"), 1)
+
+
+@in_trio
 async def test_a_file_that_stands_there_again_is_asked_about() -> None:
     async with approval_house() as house:
         house.commands[7] = (b"rm", b"a", b"b")
