@@ -59,7 +59,8 @@ HOSTS = st.one_of(
         r"(0x[0-9a-f]{1,8}|0[0-7]{1,4}|[0-9]{1,10})(\.(0x[0-9a-f]{1,4}|0[0-7]{1,3}|[0-9]{1,5})){0,3}\.?", fullmatch=True
     ),
 )
-LABELS = st.from_regex(r"[a-z0-9_-]{0,3}[a-z_-]", fullmatch=True)
+# Not one of `0x…`: where it comes last, the name is an IPv4 address.
+LABELS = st.from_regex(r"[a-z0-9_-]{0,3}[a-z_-]", fullmatch=True).filter(lambda label: not label.startswith("0x"))
 NAMES = st.lists(LABELS, min_size=2, max_size=5).map(".".join)
 PORTS = st.integers(1, 65535)
 VALUES: Any = st.recursive(
