@@ -54,7 +54,7 @@ def discard(args: argparse.Namespace) -> int:
         _ask(args)
     with open_client(args) as client:
         done = client.folder_discard(session=args.session, name=args.name, paths=_paths(args.paths))
-    print(dump(done) if args.json else f"{done.discarded} changes are discarded")
+    print(dump(done) if args.json else f"{done.discarded} discarded")
     return 0
 
 

@@ -92,7 +92,7 @@ def test_what_was_not_committed_is_an_exit_status(
 def test_a_discard_says_how_many(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
     guest.answers["folder.discard"] = lambda _: {"discarded": 3}
     assert ctl("discard", "work", "src", "a", "--yes") == 0
-    assert capsys.readouterr().out == "3 changes are discarded\n"
+    assert capsys.readouterr().out == "3 discarded\n"
 
 
 def test_nothing_is_discarded_unasked(
