@@ -109,7 +109,7 @@ def test_an_answer_for_the_session_holds_for_other_commands(client: Client, sour
         assert contents(source) == []
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+@pytest.mark.needs("git")
 def test_git_works_and_git_clean_asks(client: Client, source: Path) -> None:
     script = (
         "git init -q . && git config user.email a@b && git config user.name n && git add a && git commit -qm one"
