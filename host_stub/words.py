@@ -12,6 +12,7 @@ socket `PATH_P`. So everything above a back end is the same on every host.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -159,3 +160,30 @@ class Backend(Protocol):
 
         If the nursery is cancelled the machine is killed. If this process dies, the machine ends too.
         """
+
+
+class GuestNews(Struct, frozen=True, kw_only=True):
+    """What the host's link to coworkd has found out, in order; each change is told once.
+
+    `connected`: hello was answered, `degraded["starting"]` says what is still coming up, if anything is. `ready`: all is up that will be;
+    `degraded` says what does not work, and is told again when that changes. `hung`: a link is there, and nothing is answered on it;
+    `answering` takes that back. `lost`: the link broke; it is being made again. `slept`: this host slept or its clock was set, and the
+    guest's was set after it. `event`: an event of coworkd's, its name in `message`, its parameters in `details`.
+    """
+
+    kind: Literal["connected", "ready", "hung", "answering", "lost", "slept", "event"]
+    message: str = ""
+    boot_id: str = ""
+    version: str = ""
+    degraded: dict[str, str] = {}
+    details: dict[str, Any] = {}
+
+
+class Guest(Protocol):
+    """The host's link to coworkd in a guest: made again for ever, however late the guest is or however often it goes."""
+
+    async def run(self, tell: Callable[[GuestNews], None], *, task_status: trio.TaskStatus[None] = ...) -> None:
+        """Until cancelled. `started` at once: nothing need be there yet. `tell` does not block and does not raise."""
+
+    async def shutdown(self, *, budget_s: float, reason: str) -> str | None:
+        """Ask coworkd to power off within `budget_s`; None once it has agreed, else the sentence why it did not. Never raises."""
