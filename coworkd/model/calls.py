@@ -171,6 +171,8 @@ class Logs(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     limit: int = 200
     component: str | None = None
     level: str | None = None
+    after: int | None = None
+    """Lines behind this number, oldest first, as many as `limit` says; None: the newest."""
 
 
 class LogLine(Struct, frozen=True, kw_only=True):
@@ -184,6 +186,10 @@ class LogLine(Struct, frozen=True, kw_only=True):
 class LogsAnswer(Answer, frozen=True, kw_only=True):
     lines: tuple[LogLine, ...]
     dropped: int
+    next: int = 0
+    """What to give as `after` to go on behind these lines; numbers begin with 1 in each coworkd."""
+    missed: int = 0
+    """How many lines behind `after` were gone before they were asked for."""
 
 
 class SetLogLevel(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

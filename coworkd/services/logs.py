@@ -35,7 +35,7 @@ from typing import Any, TextIO
 import msgspec
 
 from coworkd.model.calls import Empty, LogLine, Logs, LogsAnswer, SetLogLevel
-from coworkd.model.errors import DiskFailed, InvalidParams, NotFound
+from coworkd.model.errors import DiskFailed, InvalidParams, NotFound, OutOfRange
 
 ROOT = "coworkd"
 RING_LINES = 2000
@@ -118,6 +118,8 @@ class LogService(logging.Handler):
         super().__init__()
         self._ring: deque[LogLine] = deque(maxlen=RING_LINES)
         self._dropped = 0
+        self._newest = 0
+        """The number of the newest line."""
         self._stream = stream
         self._localtime = localtime
         self._journal = "JOURNAL_STREAM" in os.environ if journal is None else journal
@@ -134,6 +136,7 @@ class LogService(logging.Handler):
         if len(self._ring) == RING_LINES:
             self._dropped += 1
         self._ring.append(line)
+        self._newest += 1
         traceback = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
         try:
             self._write(line, traceback)
@@ -141,25 +144,44 @@ class LogService(logging.Handler):
             self._dropped += 1
 
     def logs(self, params: Logs) -> LogsAnswer:
-        """The newest lines that fit, oldest first. `dropped` counts lines that the ring or a sink has lost since start.
+        """The newest lines that fit, or with `after` those that follow it; oldest first.
 
-        `component` fits itself and its instances; `level` is the least. Raises `InvalidParams`.
+        `dropped` counts lines that the ring or a sink has lost since start. `component` fits itself and its instances; `level` is the
+        least. Raises `InvalidParams`, `OutOfRange` for an `after` that no line of this coworkd has reached yet.
         """
         if not 1 <= params.limit <= RING_LINES:
             raise InvalidParams(f"limit must be 1 to {RING_LINES}, not {params.limit}", key="limit")
         least = _level(params.level) if params.level is not None else 0
         self.acquire()
         try:
-            lines = list(self._ring)
+            lines, newest = list(self._ring), self._newest
         finally:
             self.release()
+        first = newest - len(lines) + 1
         fits = [
-            line
-            for line in lines
+            (number, line)
+            for number, line in enumerate(lines, first)
             if LEVELS[line.level] >= least
             and (params.component is None or params.component in (line.component, line.component.partition(":")[0]))
         ]
-        return LogsAnswer(lines=tuple(fits[-params.limit :]), dropped=self._dropped)
+        if params.after is None:
+            return LogsAnswer(
+                lines=tuple(line for _, line in fits[-params.limit :]), dropped=self._dropped, next=newest
+            )
+        if not 0 <= params.after <= newest:
+            raise OutOfRange(
+                f"no line {params.after} was logged yet, the newest is {newest}; ask after 0 for everything that is kept",
+                after=params.after,
+                newest=newest,
+            )
+        behind = [(number, line) for number, line in fits if number > params.after]
+        shown = behind[: params.limit]
+        return LogsAnswer(
+            lines=tuple(line for _, line in shown),
+            dropped=self._dropped,
+            next=newest if len(shown) == len(behind) else shown[-1][0],
+            missed=max(0, first - params.after - 1),
+        )
 
     def set_log_level(self, params: SetLogLevel) -> Empty:
         """Set the least level of one component; without one, of all, and no component differs any more.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from coworkd.model.calls import Logs, SetLogLevel
-from coworkd.model.errors import DiskFailed, InvalidParams, NotFound
+from coworkd.model.errors import DiskFailed, InvalidParams, NotFound, OutOfRange
 from coworkd.services import logs
 from coworkd.services.logs import LogService, escape
 
@@ -145,6 +145,37 @@ def test_ring_keeps_the_newest_and_counts_the_rest(service: LogService, monkeypa
     assert [line.message for line in answer.lines] == [f"line {logs.RING_LINES + 3}", f"line {logs.RING_LINES + 4}"]
     assert answer.dropped == 5
     assert service.logs(Logs(limit=logs.RING_LINES)).lines[0].message == "line 5"
+
+
+def test_logs_behind_a_number_are_had_once_each_in_order(service: LogService) -> None:
+    for number in range(10):
+        LOGGER.info("line %d", number)
+    first = service.logs(Logs(after=0, limit=6))
+    rest = service.logs(Logs(after=first.next, limit=6))
+    assert [line.message for line in first.lines + rest.lines] == [f"line {number}" for number in range(10)]
+    assert (first.next, rest.next, rest.missed) == (6, 10, 0)
+    assert service.logs(Logs(after=10)).lines == ()
+
+
+def test_logs_behind_a_number_pass_over_what_does_not_fit(service: LogService) -> None:
+    LOGGER.info("no")
+    LOGGER.warning("yes")
+    LOGGER.info("no")
+    answer = service.logs(Logs(after=0, level="warning"))
+    assert [line.message for line in answer.lines] == ["yes"]
+    assert answer.next == 3
+
+
+def test_logs_say_how_many_were_gone(service: LogService) -> None:
+    for number in range(logs.RING_LINES + 5):
+        LOGGER.info("line %d", number)
+    answer = service.logs(Logs(after=2, limit=1))
+    assert (answer.lines[0].message, answer.missed) == ("line 5", 3)
+
+
+def test_logs_refuse_a_number_that_is_not_reached(service: LogService) -> None:
+    with pytest.raises(OutOfRange):
+        service.logs(Logs(after=1))
 
 
 def test_logs_fit_component_and_level(service: LogService) -> None:
