@@ -62,7 +62,11 @@ NO_MIRROR = {
     "coworkd/model/stream.py": "declares types and a Protocol only",
     "coworkd/model/watch.py": "declares types only",
     "coworkd/proxy/events.py": "declares types only",
+    "host_stub/words.py": "declares types and Protocols only",
 }
+
+TESTED_IN_VM: dict[str, str] = {}
+"""What needs a booted guest; the test named is of the gate's vm tier."""
 
 TESTED_AS_ROOT = {
     "coworkd/egressd/lockdown.py": "gives up root for good; tests/root/test_egress_walls.py tries to get over the walls",
@@ -202,7 +206,7 @@ def exports_only(statement: ast.stmt) -> bool:
 def test_package_inits_only_export() -> None:
     rows = [
         f"{path}:{statement.lineno} {ast.unparse(statement).splitlines()[0]}"
-        for path in tracked("coworkd/**/__init__.py", "coworkd/__init__.py")
+        for path in tracked("coworkd/*__init__.py", "host_stub/*__init__.py", "rootfs-build/*__init__.py")
         for statement in parsed(path).body
         if not exports_only(statement)
     ]
@@ -232,11 +236,14 @@ def is_mirror(path: Path) -> bool:
 
 
 def modules_that_need_a_mirror() -> list[Path]:
-    return [path for path in tracked("coworkd/*.py") if path.stem not in ("__init__", "__main__")]
+    there = tracked("coworkd/*.py", "host_stub/*.py", "rootfs-build/imagebuild/*.py")
+    return [path for path in there if path.stem not in ("__init__", "__main__")]
 
 
 def mirror_of(module: Path) -> Path:
-    return Path("tests/unit", *module.parts[1:-1], f"test_{module.name}")
+    """`coworkd/` has no room of its own in tests/unit, the two others have."""
+    inner = module.parts[:-1] if module.parts[0] == "host_stub" else module.parts[1:-1]
+    return Path("tests/unit", *inner, f"test_{module.name}")
 
 
 def test_each_module_has_its_unit_test() -> None:
@@ -244,7 +251,7 @@ def test_each_module_has_its_unit_test() -> None:
     rows = [
         f"{module}: no {mirror_of(module)}"
         for module in modules_that_need_a_mirror()
-        if str(module) not in {*NO_MIRROR, *TESTED_AS_ROOT} and mirror_of(module) not in there
+        if str(module) not in {*NO_MIRROR, *TESTED_AS_ROOT, *TESTED_IN_VM} and mirror_of(module) not in there
     ]
     assert_none("modules without their mirror in tests/unit:", rows)
 
@@ -255,10 +262,10 @@ def test_each_unit_test_has_its_module() -> None:
     assert_none("unit tests of no module (renamed or moved?):", rows)
 
 
-@pytest.mark.parametrize("name", sorted(TESTED_AS_ROOT))
-def test_modules_tested_as_root_name_their_test(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(TESTED_AS_ROOT | TESTED_IN_VM))
+def test_modules_tested_elsewhere_name_their_test(name: str) -> None:
     """The module is there and has no mirror by now, and so is the test that stands for one."""
-    named = re.findall(r"tests/root/test_\w+\.py", TESTED_AS_ROOT[name])
+    named = re.findall(r"tests/(?:root|vm)/test_\w+\.py", (TESTED_AS_ROOT | TESTED_IN_VM)[name])
     assert named
     assert {Path(name), *map(Path, named)} <= set(tracked("*.py"))
     assert mirror_of(Path(name)) not in set(tracked("tests/unit/*.py"))
