@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test unit root-test soak fuzz lint bench vectors man lock clean
+.PHONY: help setup setup-vm setup-test demo demo-vm image test unit root-test test-vm soak fuzz lint bench vectors man lock clean
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
@@ -25,11 +25,20 @@ help: ## tell every target
 setup: ## install what coworkd needs (system packages, .venv); asks nothing
 	@./setup run
 
+setup-vm:
+	@./setup vm
+
 setup-test:
 	@./setup test
 
 demo: setup root-or-sudo ## run the main job on real input: a session, a command in its sandbox, what is refused, the audit log
 	@$(AS_ROOT) $(PYTHON) tests/demo/run_demo.py $(ARGS)
+
+demo-vm: setup-vm root-or-sudo ## build the guest, boot it under QEMU and run the same demo in it
+	@$(AS_ROOT) $(PYTHON) tests/demo/run_demo.py --vm $(ARGS)
+
+image: setup-vm root-or-sudo ## build the guest's root file system, kernel and initrd into build/image/ (ARGS=--help tells how)
+	@$(AS_ROOT) rootfs-build/build $(ARGS)
 
 test: setup-test root-or-sudo ## run every test (needs root for the sandboxes; pytest's closing line comes last)
 	@$(AS_ROOT) $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests $(ARGS)
@@ -39,6 +48,9 @@ unit: setup-test ## run the tests that need no root: units and the house's rules
 
 root-test: setup-test root-or-sudo ## run the tests with real sandboxes, namespaces and mounts
 	@$(AS_ROOT) $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/root $(ARGS)
+
+test-vm: setup-test root-or-sudo ## run the tests in booted guests, whose images it builds once and keeps
+	@$(AS_ROOT) $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/vm $(ARGS)
 
 soak: setup-test root-or-sudo ## cut the power 200 times and more, and come up again each time (COWORKD_POWER_CUTS, COWORKD_POWER_SEED)
 	@$(AS_ROOT) env COWORKD_POWER_CUTS=$${COWORKD_POWER_CUTS:-200} COWORKD_POWER_SEED=$${COWORKD_POWER_SEED:-0} \
