@@ -63,6 +63,9 @@ class Timing(NamedTuple):
     sync_again_s: float = 10.0
 
 
+TIMING = Timing()
+
+
 class GuestLink:
     """Implements `words.Guest` over a URI of the client's, such as `hybrid:///BUNDLE/run/vsock.sock?port=5005`."""
 
@@ -72,7 +75,7 @@ class GuestLink:
         *,
         log: BoundedLog | None = None,
         token: str | None = None,
-        timing: Timing = Timing(),  # noqa: B008 - immutable
+        timing: Timing = TIMING,
         dial: Dial | None = None,
         wall: Callable[[], float] = time.time,
         jumps: JumpWatch | None = None,
