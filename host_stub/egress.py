@@ -95,16 +95,13 @@ class HostEgress:
         listener = trio.socket.from_stdlib_socket(listen(self._path))
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._keep_records)
+                nursery.start_soon(self._records.serve)
                 task_status.started()
                 await self._accept(listener, nursery)
         finally:
             listener.close()
             self._path.unlink(missing_ok=True)
-
-    async def _keep_records(self, *, task_status: trio.TaskStatus[None]) -> None:
-        task_status.started()
-        await self._records.serve()
+            await self._records.flush()
 
     async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         serving = trio.CapacityLimiter(self._options.connections)

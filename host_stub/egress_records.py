@@ -39,14 +39,14 @@ class EgressRecords:
             self._lost += 1
 
     async def serve(self) -> None:
-        """Write until cancelled; what was told before is written then, too."""
-        try:
-            while True:
-                first = await self._receive.receive()
-                await self._write(first)
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._write(None)
+        """Write until cancelled; call `flush` afterwards."""
+        while True:
+            await self._write(await self._receive.receive())
+
+    async def flush(self) -> None:
+        """Write what was told and is not written yet, cancelled or not."""
+        with trio.CancelScope(shield=True):
+            await self._write(None)
 
     async def _write(self, first: str | None) -> None:
         lines = [] if first is None else [first]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from host_stub.egress import TIMING, EgressTiming, HostEgress, listen
 from host_stub.egress_rules import EgressOptions

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import trio
+import trio.testing
 
 from host_stub.egress_records import BOUND, EgressRecords
 from host_stub.logs import BoundedLog
@@ -20,7 +21,9 @@ def write(path: Path, count: int) -> list[dict[str, object]]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(records.serve)
             await trio.testing.wait_all_tasks_blocked()
+            records.tell(number=-1)
             nursery.cancel_scope.cancel()
+        await records.flush()
         log.close()
 
     trio.run(main)
@@ -28,12 +31,12 @@ def write(path: Path, count: int) -> list[dict[str, object]]:
 
 
 def test_records_are_json_lines_without_what_is_not_known(tmp_path: Path) -> None:
-    assert write(tmp_path / "egress.log", 3) == [{"number": 0}, {"number": 1}, {"number": 2}]
+    assert write(tmp_path / "egress.log", 3) == [{"number": 0}, {"number": 1}, {"number": 2}, {"number": -1}]
 
 
 def test_what_is_too_much_is_counted(tmp_path: Path) -> None:
     records = write(tmp_path / "egress.log", BOUND + 7)
-    assert len(records) == BOUND + 1
+    assert len(records) == BOUND + 2
     assert {"event": "lost", "records": 7} in records
 
 
