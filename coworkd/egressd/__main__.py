@@ -1,4 +1,4 @@
-"""coworkd-egress --socket PATH --uid N --gid N [--linger SECONDS]
+"""coworkd-egress --socket PATH (--user NAME | --uid N --gid N) [--linger SECONDS]
 
 Started by systemd or by `coworkd local`, as root; speaks `model.egress` on a SEQPACKET socket that only root may connect to, and is the
 user `--uid` from then on. Without `--linger` it waits for ever for a supervisor.
@@ -10,6 +10,7 @@ import contextlib
 import gc
 import getopt
 import os
+import pwd
 import signal
 import sys
 
@@ -24,9 +25,10 @@ from coworkd.system.supervised import listen_early
 def main(argv: list[str]) -> int:
     """Serve; 0 after a wanted end, 1 where the walls could not be put up, 2 for unusable arguments."""
     try:
-        pairs, rest = getopt.getopt(argv, "", ["socket=", "uid=", "gid=", "linger="])
+        pairs, rest = getopt.getopt(argv, "", ["socket=", "user=", "uid=", "gid=", "linger="])
         options = dict(pairs)
-        path, uid, gid = options["--socket"], int(options["--uid"]), int(options["--gid"])
+        path = options["--socket"]
+        uid, gid = _read_ids(options)
         linger_s = float(options["--linger"]) if "--linger" in options else None
     except (getopt.GetoptError, KeyError, ValueError) as error:
         print(f"coworkd-egress: {error}\n{__doc__}", file=sys.stderr)
@@ -61,6 +63,17 @@ def main(argv: list[str]) -> int:
     gc.freeze()
     egress.run(wakeup)
     return 0
+
+
+def _read_ids(options: dict[str, str]) -> tuple[int, int]:
+    """Whom to become. Raises `KeyError` where nobody is named, `ValueError` for a number that is none or a name nobody has."""
+    if "--user" not in options:
+        return int(options["--uid"]), int(options["--gid"])
+    try:
+        account = pwd.getpwnam(options["--user"])
+    except KeyError:
+        raise ValueError(f"there is no account {options['--user']!r}; whoever builds the image makes it") from None
+    return account.pw_uid, account.pw_gid
 
 
 def _open_wakeup() -> int:

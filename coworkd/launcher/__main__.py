@@ -1,7 +1,7 @@
-"""coworkd-launcher --socket PATH --base DIR --bubblewrap PATH [--cgroup DIR] [--linger SECONDS]
+"""coworkd-launcher --socket PATH --base DIR --bubblewrap PATH [--cgroup DIR | --delegated] [--linger SECONDS]
 
 Started by systemd or by `coworkd local`; speaks `model.launch` on a SEQPACKET socket. `--base` is an empty directory on which session
-trees are built. Without `--linger` it waits for ever for a supervisor.
+trees are built. Without `--linger` it waits for ever for a supervisor. `--delegated`: its cgroups go below the one it was started in.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coworkd.system.supervised import listen_early
 def main(argv: list[str]) -> int:
     """Run the launcher below its guard; 0 after a wanted end, 2 for unusable arguments, 128 + n if signal n has ended it."""
     try:
-        pairs, rest = getopt.getopt(argv, "", ["socket=", "base=", "bubblewrap=", "cgroup=", "linger="])
+        pairs, rest = getopt.getopt(argv, "", ["socket=", "base=", "bubblewrap=", "cgroup=", "delegated", "linger="])
         options = dict(pairs)
         path, base, bubblewrap = options["--socket"], options["--base"], options["--bubblewrap"]
         linger_s = float(options["--linger"]) if "--linger" in options else None
@@ -33,10 +33,11 @@ def main(argv: list[str]) -> int:
     if rest:
         print(f"coworkd-launcher: unexpected {rest[0]!r}", file=sys.stderr)
         return 2
+    # Before the guard: both must be out of the cgroup that is divided.
+    cgroup_root = cgroup.claim_delegated() if "--delegated" in options else options.get("--cgroup")
     ended = guard.stand_guard()
     if ended is not None:
         return ended
-    cgroup_root = options.get("--cgroup")
     if cgroup_root is not None:
         cgroup.create(cgroup_root)
         _end_leftovers(cgroup_root)

@@ -13,6 +13,8 @@ import time
 
 _WANTED = ("memory", "pids", "cpu")
 _PERIOD_US = 100_000
+SUPERVISOR, SESSIONS = "supervisor", "sessions"
+"""Below a delegated cgroup: the leaf of who divides it, and where its children's are."""
 
 
 def find_root(mountinfo: str) -> str | None:
@@ -28,6 +30,31 @@ def choose_own(name: str) -> str | None:
     """Where a launcher without a unit of its own makes its cgroups: `name` below the v2 root, None where there is no v2."""
     root = find_root(_read("/proc/self/mountinfo"))
     return None if root is None else os.path.join(root, name)
+
+
+def claim_delegated() -> str | None:
+    """Divide the cgroup this process was started in, which was delegated to it: itself into the leaf `supervisor`, so that controllers can
+    be given to the rest. Returns where its children's cgroups go, None where there is no v2. Raises `OSError`.
+
+    No process may sit in a cgroup whose children have controllers ("no internal processes").
+    """
+    root = find_root(_read("/proc/self/mountinfo"))
+    path = parse_own(_read("/proc/self/cgroup"))
+    if root is None or path is None:
+        return None
+    own = root + path.rstrip("/")
+    if own.endswith(f"/{SUPERVISOR}"):
+        own = os.path.dirname(own)
+    leaf = f"{own}/{SUPERVISOR}"
+    create(leaf)
+    _write(f"{leaf}/cgroup.procs", "0")
+    enable_controllers(own)
+    return f"{own}/{SESSIONS}"
+
+
+def parse_own(text: str) -> str | None:
+    """The v2 path in the text of /proc/self/cgroup, or None."""
+    return next((line[3:] for line in text.splitlines() if line.startswith("0::/")), None)
 
 
 def missing_controllers(directory: str) -> tuple[str, ...]:

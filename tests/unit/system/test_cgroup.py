@@ -123,3 +123,26 @@ def test_remove_says_when_something_still_lives(tmp_path: Path) -> None:
     assert not cgroup.remove(str(tmp_path / "a"), wait_s=0.005)
     os.unlink(tmp_path / "a" / "process")
     assert cgroup.remove(str(tmp_path / "a"))
+
+
+def test_parse_own_reads_the_line_of_version_two() -> None:
+    assert cgroup.parse_own("4:memory:/a\n0::/coworkd.slice/x.service\n") == "/coworkd.slice/x.service"
+    assert cgroup.parse_own("4:memory:/a\n") is None
+
+
+@pytest.mark.parametrize("place", ["/x.service", "/x.service/supervisor"])
+def test_a_delegated_cgroup_is_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    own = tmp_path / "x.service"
+    (own / "supervisor").mkdir(parents=True)
+    (own / "supervisor" / "cgroup.procs").touch()
+    (own / "cgroup.subtree_control").touch()
+    (own / "cgroup.controllers").write_text("cpu memory pids\n")
+    texts = {
+        "/proc/self/mountinfo": f"1 2 0:3 / {tmp_path} rw - cgroup2 cgroup2 rw\n",
+        "/proc/self/cgroup": f"0::{place}\n",
+    }
+    really_read = cgroup._read
+    monkeypatch.setattr(cgroup, "_read", lambda path: texts.get(path) or really_read(path))
+    assert cgroup.claim_delegated() == str(own / "sessions")
+    assert (own / "supervisor" / "cgroup.procs").read_text() == "0"
+    assert (own / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
