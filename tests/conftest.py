@@ -36,6 +36,8 @@ class Capability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tier: str
     what: str
     probe: tuple[str, ...]
+    inside: bool = False
+    """User Mode Linux has it: tests that need it are run there (tests/vm/test_inside.py)."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -77,6 +79,7 @@ def lack_of(name: str) -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): needs these capabilities of the machine (capabilities.toml)")
+    config.addinivalue_line("markers", "inside: is run in User Mode Linux too, which has what this machine may lack")
     required_tiers(os.environ)
 
 
@@ -87,6 +90,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.root)
             item.add_marker(pytest.mark.needs("root"))
         for name in needs_of(item):
+            if name in known and known[name].inside:
+                item.add_marker(pytest.mark.inside)
             if name not in known:
                 raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which tests/capabilities.toml does not have")
 
