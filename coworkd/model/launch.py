@@ -180,14 +180,14 @@ class UnmountFolder(Struct, frozen=True, kw_only=True, tag="unmount_folder"):
     """With false, one that is in use stays as it is, and is answered as `busy`."""
 
 
-WorkerKind = Literal["files", "stage", "measure", "watch", "disk"]
+WorkerKind = Literal["files", "stage", "measure", "watch", "disk", "tool", "update"]
 
 
 class StartWorker(Struct, frozen=True, kw_only=True, tag="start_worker"):
     """Start one of the programs of `coworkd.workers`, which talks to the supervisor over a socket of its own, and ends with it.
 
-    `files` works in the view of `session`, as its user; `stage` and `measure` as root with the rights over files alone, `watch` with
-    those of fanotify(7), `disk` with all. Answered by `WorkerStarted`.
+    `files` works in the view of `session`, as its user; `stage`, `measure` and `tool` as root with the rights over files alone,
+    `watch` with those of fanotify(7), `disk` and `update` with all. Answered by `WorkerStarted`.
     """
 
     id: int
