@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from coworkd import __version__
 from coworkd.cli.control_args_approvals import add_approvals
+from coworkd.cli.control_args_audit import add_audit
 from coworkd.cli.control_args_copy import add_copy
 from coworkd.cli.control_args_folders import add_folders
 from coworkd.cli.control_args_session_disk import add_session_disk
@@ -92,7 +93,8 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_forward(commands)
     _add_policy(commands, words)
     _add_ca(commands)
-    _add_audit(commands)
+    add_audit(commands)
+    _add_records(commands)
     _add_daemon(commands)
     return parser
 
@@ -229,13 +231,7 @@ def _add_ca(commands: Subparsers) -> None:
     remove.add_argument("name", metavar="NAME")
 
 
-def _add_audit(commands: Subparsers) -> None:
-    audit = _add(commands, "audit", None, "read the audit log, and prove it whole")
-    verbs = audit.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    tail = _add(verbs, "tail", "control_records:audit_tail", "show the newest records")
-    tail.add_argument("--limit", "-n", type=int, default=100, metavar="N", help="how many (default 100)")
-    tail.add_argument("--session", metavar="NAME", help="only those of this session")
-    _add(verbs, "verify", "control_records:audit_verify", "check the chain of all records; status 1 where it is broken")
+def _add_records(commands: Subparsers) -> None:
     events = _add(commands, "events", "control_records:events", "show events as they come, until interrupted")
     events.add_argument("--after", type=int, metavar="SEQ", help="begin behind this one, with those still kept")
     logs = _add(commands, "logs", "control_records:logs", "show the newest log lines of coworkd")

@@ -1,4 +1,4 @@
-"""`coworkctl audit …`, `events` and `logs`: what happened."""
+"""`coworkctl events` and `logs`, and an audit record in one line: what happened."""
 
 from __future__ import annotations
 
@@ -12,16 +12,7 @@ from coworkd.cli.control_link import open_client
 from coworkd.cli.control_tables import clock, print_fields, shown
 from coworkd.model.calls import LogLine
 
-BROKEN_STATUS = 1
 _HEAD_KEYS = ("seq", "at", "kind", "prev", "hash")
-
-
-def audit_tail(args: argparse.Namespace) -> int:
-    with open_client(args) as client:
-        records = client.audit_tail(limit=args.limit, session=args.session).records
-    for record in records:
-        print(dump(record) if args.json else record_line(record))
-    return 0
 
 
 def record_line(record: Mapping[str, Any]) -> str:
@@ -30,19 +21,6 @@ def record_line(record: Mapping[str, Any]) -> str:
     when = clock(float(at)) if isinstance(at, int | float) else str(at)
     rest = " ".join(f"{key}={shown(value)}" for key, value in record.items() if key not in _HEAD_KEYS)
     return f"{record.get('seq', '-'):>6} {when} {shown(record.get('kind'))} {rest}".rstrip()
-
-
-def audit_verify(args: argparse.Namespace) -> int:
-    with open_client(args) as client:
-        verified = client.audit_verify()
-    if args.json:
-        print(dump(verified))
-    elif verified.ok:
-        print(f"the audit log is whole: {verified.records} records, {verified.first} to {verified.last}")
-        print(f"head {verified.head}")
-    else:
-        print(f"the audit log is BROKEN: {verified.problem}", file=sys.stderr)
-    return 0 if verified.ok else BROKEN_STATUS
 
 
 def events(args: argparse.Namespace) -> int:

@@ -164,6 +164,8 @@ class AsyncClient:
     ca_list = _Verb(methods.CA_LIST)
     ca_remove = _Verb(methods.CA_REMOVE)
     audit_tail = _Verb(methods.AUDIT_TAIL)
+    audit_query = _Verb(methods.AUDIT_QUERY)
+    audit_export = _Verb(methods.AUDIT_EXPORT)
     audit_verify = _Verb(methods.AUDIT_VERIFY)
     events_unsubscribe = _Verb(methods.EVENTS_UNSUBSCRIBE)
     policy_show = _Verb(methods.POLICY_SHOW)

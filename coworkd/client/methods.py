@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from msgspec import Struct
 
 from coworkd.client.requests import run_request, start_request
-from coworkd.model import calls, calls_storage
+from coworkd.model import calls, calls_audit, calls_storage
 from coworkd.model.policy import Profile
 from coworkd.model.process import ExitRecord, ProcessInfo
 from coworkd.model.session import RemovedSession
@@ -86,6 +86,8 @@ CA_LIST = Method("ca.list", calls.NoParams, calls.CaInstalled)
 CA_REMOVE = Method("ca.remove", calls.CaName, calls.Empty)
 
 AUDIT_TAIL = Method("audit.tail", calls.AuditTail, calls.AuditRecords)
+AUDIT_QUERY = Method("audit.query", calls_audit.AuditQuery, calls.AuditRecords)
+AUDIT_EXPORT = Method("audit.export", calls_audit.AuditExport, calls_audit.AuditPiece)
 AUDIT_VERIFY = Method("audit.verify", calls.NoParams, calls.AuditVerified)
 EVENTS_SUBSCRIBE = Method("events.subscribe", calls.Subscribe, calls.Subscribed)
 EVENTS_UNSUBSCRIBE = Method("events.unsubscribe", calls.NoParams, calls.Empty)

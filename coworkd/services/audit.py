@@ -18,7 +18,9 @@ import trio
 
 from coworkd.auditlog import Filter, RotationLimits, admit, tail, verify
 from coworkd.model.calls import AuditRecords, AuditTail, AuditVerified
+from coworkd.model.calls_audit import AuditExport, AuditPiece, AuditQuery
 from coworkd.model.errors import CoworkError, DiskFailed, InvalidParams, LimitExceeded, Unavailable
+from coworkd.services.audit_export import read_piece
 from coworkd.services.audit_files import AuditFiles, DiskCalls, Entry
 from coworkd.services.audit_snapshot import Snapshot
 
@@ -136,15 +138,34 @@ class AuditLog:
 
         Raises `InvalidParams` for a limit outside 1 to `TAIL_LIMIT`, `DiskFailed`.
         """
+        return await self.query(AuditQuery(session=params.session, limit=params.limit))
+
+    async def query(self, params: AuditQuery) -> AuditRecords:
+        """The newest records that fit all that is given, oldest first. Bounds and errors are those of `tail`."""
         if not 1 <= params.limit <= TAIL_LIMIT:
             raise InvalidParams(f"limit must be 1 to {TAIL_LIMIT}, not {params.limit}", key="limit")
-        return await self.find(session=params.session, limit=params.limit)
+        wanted = Filter(
+            session=params.session,
+            process=params.process,
+            kinds=params.kinds,
+            refused_only=params.refused,
+            since=params.since,
+            until=params.until,
+        )
+        return await self._find(wanted, params.limit)
+
+    async def export(self, params: AuditExport) -> AuditPiece:
+        """The log's own bytes from a place on, for a copy that verifies like it. Raises `NotFound`, `OutOfRange`, `DiskFailed`."""
+        snapshot = await self._snapshot()
+        return await _read(snapshot, lambda: read_piece(snapshot, params))
 
     async def find(
         self, *, kinds: Sequence[str] = (), session: str | None = None, refused_only: bool = False, limit: int
     ) -> AuditRecords:
         """See `ports.AuditReader`; at most 3 MiB of records, and `truncated` says if that cut some."""
-        wanted = Filter(session=session, kinds=tuple(kinds), refused_only=refused_only)
+        return await self._find(Filter(session=session, kinds=tuple(kinds), refused_only=refused_only), limit)
+
+    async def _find(self, wanted: Filter, limit: int) -> AuditRecords:
         snapshot = await self._snapshot()
 
         def read() -> tuple[tuple[dict[str, Any], ...], bool]:

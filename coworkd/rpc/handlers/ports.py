@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from coworkd.model import calls, calls_storage
+from coworkd.model import calls, calls_audit, calls_storage
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, ProcessInfo
 from coworkd.model.session import RemovedSession
@@ -121,6 +121,10 @@ class AuditApi(Protocol):
     """Reading the audit log."""
 
     async def tail(self, params: calls.AuditTail, /) -> calls.AuditRecords: ...
+
+    async def query(self, params: calls_audit.AuditQuery, /) -> calls.AuditRecords: ...
+
+    async def export(self, params: calls_audit.AuditExport, /) -> calls_audit.AuditPiece: ...
 
     async def verify(self) -> calls.AuditVerified: ...
 

@@ -1,8 +1,7 @@
-"""`coworkctl audit …`, `events` and `logs`."""
+"""`coworkctl events` and `logs`, and records as lines."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -18,25 +17,6 @@ def test_a_record_is_one_line_without_hashes_and_control_characters() -> None:
     line = record_line(RECORD)
     assert "process.start argv=['a\\x1b']" in line
     assert "aa" not in line
-
-
-def test_tail_passes_its_options_on(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
-    guest.answers["audit.tail"] = lambda _: {"records": [RECORD]}
-    assert ctl("audit", "tail", "-n", "5", "--session", "w", "--json") == 0
-    assert guest.called("audit.tail") == [{"limit": 5, "session": "w"}]
-    assert json.loads(capsys.readouterr().out) == RECORD
-
-
-@pytest.mark.parametrize(("ok", "status"), [(True, 0), (False, 1)])
-def test_verify_has_its_status(
-    ok: bool, status: int, ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answer = {"ok": ok, "records": 3, "first": 1, "last": 3, "head": "ff", "problem": None if ok else "record 2"}
-    guest.answers["audit.verify"] = lambda _: answer
-    assert ctl("audit", "verify") == status
-    said = capsys.readouterr()
-    assert ("whole" in said.out) is ok
-    assert ("BROKEN: record 2" in said.err) is not ok
 
 
 def test_events_are_shown_until_the_link_ends(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
