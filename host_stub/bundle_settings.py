@@ -30,6 +30,17 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _COMMAND_LINE = r"^[\x20-\x7e]{0,1024}$"
 
 
+class EgressSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The way out on this host, for all sessions of the machine: what `egress.EgressOptions` takes."""
+
+    settings: str | None = None
+    """A file of srt-settings."""
+    parent: str | None = None
+    """The URL of a proxy. It may hold a password: the file is its owner's alone."""
+    allow_private: bool = False
+    allow_addresses: tuple[str, ...] = ()
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One machine. `share` and `update_disk` are absolute paths; without `share` the bundle's own `share/` is used."""
 
@@ -45,6 +56,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     share: str | None = None
     update_disk: str | None = None
     restart: RestartMode = "hung"
+    egress: EgressSettings = EgressSettings()
     command_line: Annotated[str, Meta(pattern=_COMMAND_LINE)] = ""
     """Added behind the image's own."""
     cid: Annotated[int, Meta(ge=FIRST_CID, le=LAST_CID)] = FIRST_CID

@@ -91,6 +91,11 @@ class Machine:
         return self._over.is_set()
 
     @property
+    def running(self) -> Running | None:
+        """The life that goes on now, as the back end gave it."""
+        return self._running
+
+    @property
     def pid(self) -> int | None:
         return None if self._running is None else self._running.pid
 
@@ -146,7 +151,7 @@ class Machine:
                     task_status = None
                 ended = await self._follow(nursery)
         except (Exception, BaseExceptionGroup) as error:
-            trouble = _trouble_in(error)
+            trouble = trouble_in(error)
             if trouble is None:
                 raise
         finally:
@@ -299,11 +304,11 @@ async def _kill(running: Running) -> None:
             await running.wait()
 
 
-def _trouble_in(error: BaseException) -> Trouble | None:
+def trouble_in(error: BaseException) -> Trouble | None:
     """The one trouble that a nursery raised, alone or in groups; None where there is anything else in it."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, BaseExceptionGroup):
-        found = [_trouble_in(each) for each in error.exceptions]
+        found = [trouble_in(each) for each in error.exceptions]
         return found[0] if all(each is not None for each in found) else None
     return error if isinstance(error, Trouble) else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import trio
 from msgspec import Struct
@@ -144,6 +144,14 @@ class Running(Protocol):
     async def pause(self) -> None: ...
 
     async def resume(self) -> None: ...
+
+
+@runtime_checkable
+class GrowsDisks(Protocol):
+    """A `Running` whose back end can give a disk more room under a guest that runs."""
+
+    async def grow_disk(self, serial: str, size_bytes: int) -> None:
+        """Make the disk, and its file, `size_bytes` large, and tell the guest. Raises `Trouble`, and then it is as large as before."""
 
 
 class Backend(Protocol):
