@@ -39,6 +39,7 @@ from coworkd.rpc.handlers.session import session_methods
 from coworkd.rpc.handlers.session_disk import session_disk_methods
 from coworkd.rpc.handlers.storage import storage_methods
 from coworkd.rpc.handlers.streams import bridge_methods, stream_methods
+from coworkd.rpc.handlers.tools import tool_methods
 from coworkd.rpc.handlers.trust import trust_methods
 from coworkd.rpc.methods import MethodTable
 from coworkd.rpc.server import Server
@@ -127,6 +128,7 @@ class App:
             await self._parts.policies.load()
         with self._health.stage("trust"):
             await self._parts.trust.load()
+        self._health.degrade("tools", await self._parts.tools.load())
         await nursery.start(self._parts.network.serve)
         with self._health.stage("egress"):
             await nursery.start(self._parts.egress.serve)
@@ -207,6 +209,7 @@ class App:
                 *approval_methods(self._parts.approvals),
                 *egress_methods(self._parts.egress),
                 *trust_methods(self._parts.trust),
+                *tool_methods(self._parts.tools),
                 *file_methods(self._parts.files),
                 *stream_methods(self._parts.streams, self._parts.forwards),
                 *bridge_methods(self._parts.bridges),

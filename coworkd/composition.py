@@ -42,6 +42,8 @@ from coworkd.services.sessions import Sessions
 from coworkd.services.stages import Stages
 from coworkd.services.storage_quota import ProjectQuota
 from coworkd.services.streams import Streams
+from coworkd.services.tools import Tools
+from coworkd.services.tools_fetching import Fetching
 from coworkd.services.trust import Trust
 from coworkd.system.guest import read_bwrap_features, read_layout
 from coworkd.wire.connection import compose_notification
@@ -74,6 +76,7 @@ class Composition:
             events=self.events,
         )
         self.trust = Trust(config.state_dir, self.audit, on_change=lambda: self.egress.trust_changed())
+        self.tools = self._make_tools()
         self.egress = self._make_egress(connect)
         self.network = Network(
             events=self.events,
@@ -120,6 +123,18 @@ class Composition:
             ),
             on_degraded=lambda reason: self.health.degrade("audit", reason),
             more_room=self.storage.reserve.release,
+        )
+
+    def _make_tools(self) -> Tools:
+        config = self._config
+        return Tools(
+            config.state_dir,
+            share_root=config.share_root,
+            keep=config.tools.keep,
+            max_bytes=config.tools.max_size,
+            fetching=Fetching(self.launcher.folders),
+            storage=self.storage,
+            audit=self.audit,
         )
 
     def _make_egress(self, connect: Connect) -> Egress:
@@ -176,6 +191,7 @@ class Composition:
             policies=self.policies,
             egress=self.egress,
             trust=self.trust,
+            tools=self.tools,
             audit=self.audit,
             events=self.events,
             storage=self.storage,

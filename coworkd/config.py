@@ -118,6 +118,15 @@ class RetentionConfig(Struct, frozen=True, kw_only=True):
     """Nothing goes by itself, nothing is said; `session.retention` tells what would."""
 
 
+class ToolsConfig(Struct, frozen=True, kw_only=True):
+    """`[tools]`: what is installed from the share (`services.tools`)."""
+
+    keep: int = 3
+    """How many versions of a tool stay, the one in use among them."""
+    max_size: int = 4 * 1024 * _MIB
+    """Of one version, as it comes and as it is unpacked."""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything a coworkd needs to know before it starts. `Config()` is what holds without a file."""
 
@@ -148,6 +157,7 @@ class Config(Struct, frozen=True, kw_only=True):
     network: NetworkConfig = NetworkConfig()
     egress: EgressConfig = EgressConfig()
     retention: RetentionConfig = RetentionConfig()
+    tools: ToolsConfig = ToolsConfig()
     bridges: tuple[BridgeSpec, ...] = ()
     allow_bridges: bool = False
     """Whether a link may open a bridge that listens inside a session: a way past its egress policy."""
@@ -197,6 +207,7 @@ def parse_config(data: bytes, *, file: str) -> Config:
         network=NetworkConfig(**_section(values, "network")),
         egress=EgressConfig(**_section(values, "egress")),
         retention=RetentionConfig(**_section(values, "retention")),
+        tools=ToolsConfig(**_section(values, "tools")),
         **{key: value for key, value in values.items() if "." not in key},
     )
     _check_audit_bounds(config.audit, given)
@@ -359,4 +370,6 @@ _SCHEMA: dict[str, Parser] = {
     "retention.max_total_bytes": size(0, 1 << 50),
     "retention.announce_s": number(0, 30 * 24 * 3600),
     "retention.dry_run": flag,
+    "tools.keep": integer(1, 100),
+    "tools.max_size": size(_MIB, 1 << 40),
 }

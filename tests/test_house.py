@@ -60,6 +60,8 @@ NO_MIRROR = {
     "coworkd/model/process.py": "declares types only",
     "coworkd/model/session.py": "declares types only",
     "coworkd/model/stage.py": "declares types only",
+    "coworkd/model/calls_tools.py": "declares types only; tests/unit/services/test_tools.py asks by them",
+    "coworkd/model/tool.py": "declares types only; tests/unit/workers/test_tool_fetch.py speaks them",
     "coworkd/model/stream.py": "declares types and a Protocol only",
     "coworkd/model/watch.py": "declares types only",
     "coworkd/proxy/events.py": "declares types only",

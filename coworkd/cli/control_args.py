@@ -18,6 +18,7 @@ from coworkd.cli.control_args_folders import add_folders
 from coworkd.cli.control_args_session_disk import add_session_disk
 from coworkd.cli.control_args_staged import add_staged
 from coworkd.cli.control_args_storage import add_storage
+from coworkd.cli.control_args_tools import add_tools
 from coworkd.cli.control_parser import RUN_FAILURE_STATUS, Parser
 from coworkd.cli.control_parser import add_command as _add
 
@@ -93,6 +94,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     _add_forward(commands)
     _add_policy(commands, words)
     _add_ca(commands)
+    add_tools(commands)
     add_audit(commands)
     _add_records(commands)
     _add_daemon(commands)

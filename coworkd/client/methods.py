@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from coworkd.client.requests import run_request, start_request
 from coworkd.model import calls, calls_audit, calls_storage
+from coworkd.model.calls_tools import ToolInstall, ToolInstalled, ToolList, ToolRemove, ToolRemoved
 from coworkd.model.policy import Profile
 from coworkd.model.process import ExitRecord, ProcessInfo
 from coworkd.model.session import RemovedSession
@@ -112,6 +113,10 @@ STREAM_CLOSE = Method("stream.close", calls.StreamClose, calls.Empty)
 BRIDGE_OPEN = Method("bridge.open", calls.BridgeOpen, calls.BridgeOpened)
 BRIDGE_LIST = Method("bridge.list", calls.NoParams, calls.BridgeList)
 BRIDGE_CLOSE = Method("bridge.close", calls.BridgeClose, calls.Empty)
+
+TOOL_INSTALL = Method("tool.install", ToolInstall, ToolInstalled)
+TOOL_LIST = Method("tool.list", calls.NoParams, ToolList)
+TOOL_REMOVE = Method("tool.remove", ToolRemove, ToolRemoved)
 
 STORAGE_USAGE = Method("storage.usage", calls.NoParams, calls_storage.StorageUsage)
 STORAGE_TRIM = Method("storage.trim", calls_storage.StorageTrim, calls_storage.StorageTrimmed)

@@ -240,6 +240,14 @@ class TrustPort(Protocol):
         """The file that holds all that is trusted, as a sandbox sees it; None while that is what the guest came with."""
 
 
+class ToolsPort(Protocol):
+    """The tools that sandboxes have."""
+
+    @property
+    def directory(self) -> str | None:
+        """What a session has at /opt/tools, as a directory of the guest, the same one for ever; None where it cannot."""
+
+
 class EgressPort(Protocol):
     """The session's only way out. Where coworkd-egress is away nothing gets out, which is told in `degraded`; sessions live on."""
 

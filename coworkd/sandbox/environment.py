@@ -14,6 +14,7 @@ from coworkd.model.session import SessionView
 from coworkd.sandbox.proxy_variables import PROXY_VARIABLES, TRUST_VARIABLES
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TOOLS_PATH = "/opt/tools/bin"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -25,7 +26,7 @@ def compose_environment(session: SessionView, requested: Mapping[str, str], *, t
         "USER": session.name,
         "LOGNAME": session.name,
         "SHELL": "/bin/bash",
-        "PATH": f"{home}/.local/bin:{PATH}",
+        "PATH": f"{home}/.local/bin:{TOOLS_PATH}:{PATH}",
         "TERM": "xterm-256color" if tty else "dumb",
         "LANG": "C.UTF-8",
         "TZ": "UTC",

@@ -3,6 +3,7 @@
 Rules
 - Nothing of another session, of the state directory or of coworkd's own run directory is in it.
 - /usr, /opt and a chosen /etc are read-only; passwd and group know this session's user and nobody else.
+- Tools that were installed lie at `/opt/tools`, where the guest's own /opt has that directory.
 - The trust, where there is one, lies at `/etc/coworkd/trust`, and its `certs` over the guest's `/etc/ssl/certs`.
 - Folders lie below `/sessions/NAME/mnt`, a root-owned tmpfs mounted over the home's own `mnt`: a mount point cannot be renamed or
   replaced by a link, so the session can neither hide nor redirect a folder. They are no part of the tree: they come and go.
@@ -30,6 +31,7 @@ from coworkd.sandbox.bwrap_plan import EMPTY_DIRECTORY
 from coworkd.sandbox.proxy_files import OWN_DIRECTORY, compose_proxy_files
 
 HOSTNAME = b"claude"
+TOOLS = b"/opt/tools"
 _MOUNTS_TMPFS_BYTES = 1024 * 1024
 _MOUNTS_INODES = 1024
 _SHM_BYTES = 256 * 1024 * 1024
@@ -51,10 +53,14 @@ def compose_tree(
     tmp_max_bytes: int,
     layout: GuestLayout,
     trust: bytes | None = None,
+    tools: bytes | None = None,
 ) -> tuple[TreeEntry, ...]:
-    """The whole tree of session `name`; `home` is the guest path of its home directory, `trust` that of its certificates."""
+    """The whole tree of session `name`; `home` is the guest path of its home directory, `trust` that of its certificates,
+    `tools` that of the installed tools.
+    """
     return (
         *_system(layout),
+        *_tools(tools),
         *_etc(name, uid, layout),
         *compose_proxy_files(layout),
         *_trust(trust, layout),
@@ -94,6 +100,11 @@ def _system(layout: GuestLayout) -> Iterator[TreeEntry]:
         yield TreeBind(source=path, path=path, read_only=True, optional=path != b"/usr")
     for path, target in layout.links:
         yield TreeLink(path=path, target=target)
+
+
+def _tools(tools: bytes | None) -> Iterator[TreeEntry]:
+    if tools is not None:
+        yield TreeBind(source=tools, path=TOOLS, read_only=True, optional=True)
 
 
 def _etc(name: str, uid: int, layout: GuestLayout) -> Iterator[TreeEntry]:

@@ -18,7 +18,7 @@ from coworkd.model.egress import SessionEgress
 from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
 from coworkd.model.policy import EffectivePolicy
-from coworkd.model.ports import EgressPort, FoldersPort, LauncherPort, SessionPolicyPort, TrustPort
+from coworkd.model.ports import EgressPort, FoldersPort, LauncherPort, SessionPolicyPort, ToolsPort, TrustPort
 from coworkd.model.session import FailedFolder, SessionRecord, SessionView
 from coworkd.sandbox.tree import compose_tree, sandbox_home
 
@@ -49,6 +49,7 @@ class Openings:
         egress: EgressPort,
         policies: SessionPolicyPort,
         trust: TrustPort,
+        tools: ToolsPort | None = None,
         home_path: Callable[[str], str],
         layout: GuestLayout,
     ) -> None:
@@ -57,6 +58,7 @@ class Openings:
         self._egress = egress
         self._policies = policies
         self._trust = trust
+        self._tools = tools
         self._home_path = home_path
         self._layout = layout
         self._generations: dict[str, int] = {}
@@ -79,6 +81,7 @@ class Openings:
         """
         egress, narrowed = self._policies.compose_egress(policy, record.egress)
         limits = policy.profile.limits
+        tools = None if self._tools is None else self._tools.directory
         generation = self._launcher.generation
         answer = await self._launcher.open_session(
             OpenSession(
@@ -93,6 +96,7 @@ class Openings:
                     tmp_max_bytes=limits.tmp_max_bytes,
                     layout=self._layout,
                     trust=self._trust.directory.encode(),
+                    tools=None if tools is None else tools.encode(),
                 ),
                 memory_max_bytes=limits.memory_max_bytes,
                 pids_max=limits.pids_max,

@@ -38,6 +38,7 @@ from coworkd.model.ports import (
     ProcessDirectory,
     SessionPolicyPort,
     StorageGuard,
+    ToolsPort,
     TrustPort,
 )
 from coworkd.model.session import RemovedSession, SessionRecord, SessionView
@@ -79,6 +80,7 @@ class Sessions:
         policies: SessionPolicyPort,
         egress: EgressPort,
         trust: TrustPort,
+        tools: ToolsPort | None = None,
         audit: AuditPort,
         events: EventPort,
         storage: StorageGuard,
@@ -99,6 +101,7 @@ class Sessions:
             egress=egress,
             policies=policies,
             trust=trust,
+            tools=tools,
             home_path=homes.path,
             layout=layout,
         )

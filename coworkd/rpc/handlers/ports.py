@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from coworkd.model import calls, calls_audit, calls_storage
+from coworkd.model.calls_tools import ToolInstall, ToolInstalled, ToolList, ToolRemove, ToolRemoved
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, ProcessInfo
 from coworkd.model.session import RemovedSession
@@ -157,6 +158,16 @@ class EgressApi(Protocol):
     async def status(self) -> calls.EgressStatus: ...
 
     async def presets(self) -> calls.EgressPresets: ...
+
+
+class ToolsApi(Protocol):
+    """Tools from the share."""
+
+    async def install(self, params: ToolInstall, /) -> ToolInstalled: ...
+
+    async def list(self) -> ToolList: ...
+
+    async def remove(self, params: ToolRemove, /) -> ToolRemoved: ...
 
 
 class CaApi(Protocol):
