@@ -78,11 +78,11 @@ class QemuMachine:
             await self._qemu.wait()
             nursery.cancel_scope.cancel()
 
-    def finish(self) -> None:
+    def finish(self, *, cancelled: bool = False) -> None:
         """QEMU has been reaped: tell all who wait."""
         status = self._qemu.status
         panic = find_panic(tail_of(self._serial_log, self._serial_from))
-        if self._killed or status is None:
+        if self._killed or cancelled or status is None:
             self._ended = Ended(how="killed", message="the machine was killed", exit_status=status)
         elif self._failed is not None:
             self._ended = Ended(how="failed", message=self._failed, exit_status=status)

@@ -7,11 +7,9 @@ import pytest
 
 from host_stub.qemu import QemuBackend
 from host_stub.qemu.accelerator import Evidence
-from host_stub.qemu.backend import keep_variables, trouble_of
+from host_stub.qemu.backend import keep_variables
 from host_stub.words import Disk, MachineSpec, Share, Trouble
 from tests.unit.host_stub.qemu.test_command import spec_of
-
-FALLBACK = Trouble("qemu_gone", "QEMU has closed its control link", remedy="look")
 
 
 @pytest.fixture
@@ -59,22 +57,6 @@ def test_an_accelerator_that_cannot_be_is_told(spec: MachineSpec) -> None:
     shut = Evidence(system="Linux", architecture="x86_64", kvm="permission denied")
     with pytest.raises(Trouble, match="permission denied"):
         QemuBackend(accelerator="kvm", evidence=lambda: shut).check(spec)
-
-
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [
-        ('Failed to get "write" lock\nIs another process using the image [/b/x]?', "disk_in_use"),
-        ("qemu: cannot set up guest memory 'memory': Cannot allocate memory", "no_memory"),
-        ("Could not access KVM kernel module: Permission denied", "no_accelerator"),
-        ("qemu: -chardev socket: Failed to bind: Address already in use", "socket_taken"),
-        ("could not write: No space left on device", "no_space"),
-        ("qemu: something new", "qemu_failed"),
-        ("", "qemu_gone"),
-    ],
-)
-def test_qemus_last_words_become_a_trouble(said: str, code: str) -> None:
-    assert trouble_of(said, FALLBACK).code == code
 
 
 def test_variables_are_copied_once(tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""Guests for tests: booted cold, or cloned from a template, each driven by coworkd's own client over its vsock.
+
+A guest is owned by a thread of its own with a trio loop in it, so that tests stay plain functions. That thread starts QEMU and what runs
+beside it, and lives as long as they do (a child ends with the thread that started it, see `host_stub.qemu.processes`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from coworkd.client.sync import Client, connect
+from coworkd.model.errors import CoworkError
+from host_stub.qemu import QemuBackend
+from host_stub.words import RPC_PORT, Disk, Ended, MachineSpec, Running
+from tests.vm.image_lab import Image
+
+BOOT_TIMEOUT_S = 120.0
+MIB = 1 << 20
+R = TypeVar("R")
+Start = Callable[[trio.Nursery], Awaitable[Running]]
+
+
+class Guest:
+    """A running guest. Its paths lie below `directory`."""
+
+    def __init__(self, directory: Path, spec: MachineSpec) -> None:
+        self.directory = directory
+        self.spec = spec
+        self.started_at = time.monotonic()
+        self.machine: Running
+        self._token: trio.lowlevel.TrioToken
+        self._clients: list[Client] = []
+
+    @property
+    def uri(self) -> str:
+        return f"hybrid://{self.spec.vsock}?port={RPC_PORT}"
+
+    def serial(self) -> str:
+        """What its serial console has said until now."""
+        try:
+            return self.spec.serial_log.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def connect(self, *, timeout_s: float = BOOT_TIMEOUT_S, ready: bool = True) -> Client:
+        """A client, once coworkd answers (and has come up, with `ready`). Closed with the guest."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                client = connect(self.uri, client_name="vm-test", timeout_s=10)
+            except CoworkError as error:
+                self._fail_late(deadline, f"coworkd does not answer: {error}")
+                time.sleep(0.05)
+                continue
+            if ready and "starting" in client.hello.degraded:
+                client.close()
+                self._fail_late(deadline, f"coworkd does not come up: {client.hello.degraded['starting']}")
+                time.sleep(0.2)
+                continue
+            self._clients.append(client)
+            return client
+
+    def wait_for_serial(self, text: str, timeout_s: float = BOOT_TIMEOUT_S) -> None:
+        """Until the console has said it."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.serial():
+            self._fail_late(deadline, f"{text!r} did not come")
+            time.sleep(0.05)
+
+    def run(self, act: Callable[..., Awaitable[R]], *words: Any) -> R:
+        """Call an async function in the guest's own loop."""
+        return trio.from_thread.run(act, *words, trio_token=self._token)
+
+    def ended(self, timeout_s: float = 60) -> Ended:
+        """How it ended; fails where it does not end in time."""
+
+        async def wait() -> Ended:
+            with trio.fail_after(timeout_s):
+                return await self.machine.wait()
+
+        return self.run(wait)
+
+    def forget_clients(self) -> None:
+        while self._clients:
+            with contextlib.suppress(CoworkError, OSError):
+                self._clients.pop().close()
+
+    def _fail_late(self, deadline: float, why: str) -> None:
+        if time.monotonic() > deadline:
+            tail = "\n".join(self.serial().splitlines()[-60:])
+            raise AssertionError(f"{why}\n-- the end of its console\n{tail}")
+
+    async def _live(self, start: Start, told: queue.SimpleQueue[BaseException | None], over: trio.Event) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            self.machine = await start(nursery)
+            told.put(None)
+            await over.wait()
+            nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def running(guest: Guest, start: Start) -> Iterator[Guest]:
+    """Start it, and see to it that it has ended at the end."""
+    told: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    over: list[trio.Event] = []
+
+    async def main() -> None:
+        over.append(trio.Event())
+        await guest._live(start, told, over[0])
+
+    def thread() -> None:
+        try:
+            trio.run(main)
+        except BaseException as error:
+            told.put(error)
+
+    living = threading.Thread(target=thread, name=f"guest {guest.directory.name}", daemon=True)
+    living.start()
+    failed = told.get(timeout=BOOT_TIMEOUT_S)
+    if failed is not None:
+        raise failed
+    try:
+        yield guest
+    finally:
+        guest.forget_clients()
+        trio.from_thread.run_sync(over[0].set, trio_token=guest._token)
+        living.join(30)
+        assert not living.is_alive(), "the guest did not end"
+
+
+def spec_of(image: Image, directory: Path, **fields: Any) -> MachineSpec:
+    """A machine with that image and a blank session disk of 512 MiB; `disks` are added to these, `session_bus` says where it is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sessions = directory / "sessions.img"
+    if not sessions.exists():
+        with sessions.open("wb") as file:
+            file.truncate(512 * MIB)
+    disks = (
+        Disk(path=image.rootfs, serial="cowork-root", read_only=True),
+        Disk(path=sessions, serial="cowork-sessions", bus=fields.pop("session_bus", "virtio")),
+        *fields.pop("disks", ()),
+    )
+    words: dict[str, Any] = {
+        "architecture": image.architecture,
+        "kernel": image.kernel,
+        "initrd": image.initrd,
+        "command_line": image.command_line,
+        "disks": disks,
+        "cpus": 2,
+        "memory_bytes": 768 * MIB,
+        "vsock": directory / "v",
+        "serial_log": directory / "serial.log",
+        "state_dir": directory / "s",
+    }
+    return MachineSpec(**{**words, **fields})
+
+
+@contextlib.contextmanager
+def booted(image: Image, directory: Path, **fields: Any) -> Iterator[Guest]:
+    """A guest from its kernel's first instruction on."""
+    spec = spec_of(image, directory, **fields)
+    backend = QemuBackend()
+
+    async def start(nursery: trio.Nursery) -> Running:
+        return await backend.start(spec, nursery)
+
+    with running(Guest(directory, spec), start) as guest:
+        yield guest
