@@ -1,41 +1,42 @@
-"""The main job, shown on real input: `make demo`. Needs root; leaves nothing behind.
+"""The main job, shown on real input: `make demo`, and in a virtual machine `make demo-vm`. Needs root; leaves nothing behind.
 
-A coworkd of its own on a temporary directory; a session with three folders; a C program compiled in it and run on a real text, its
-output streamed; what it is refused, and why; the audit log, proven whole and caught when it was changed. Every step
-asserts what it shows, and counts again by other means what the program counted. Exit status 0 where every step worked, else 1.
+A coworkd of its own on a temporary directory, or in a guest that is built and booted for it; a session with three folders; a C
+program compiled in it and run on a real text, its output streamed; what it is refused, and why; the audit log, copied out, proven
+whole and caught when it was changed. Every step asserts what it shows, and counts again by other means what the program counted.
+Exit status 0 where every step worked, else 1.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from coworkd.auditlog import verify
 from coworkd.auditlog.rotation import log_files
-from coworkd.auditlog.verify import Verdict
 from coworkd.client.sync import connect
 from coworkd.model.errors import CoworkError
 from coworkd.model.process import ExitRecord
+from tests.demo.guests import (
+    HERE,
+    ROOT,
+    SESSION,
+    DemoFailed,
+    Guest,
+    check,
+    check_nothing_left,
+    open_embedded,
+    open_machine,
+    say,
+    show,
+)
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-BIN = Path(sys.executable).parent
-SESSION = "demo"
-READY_S = 20
-STOP_S = 20
-COMMAND_S = 60
-SHOWN_COLUMNS = 180
 UNREACHABLE = "198.51.100.1"
 """TEST-NET-2: an address for documentation, which belongs to nobody (RFC 5737)."""
 VSOCK = "40"
@@ -53,95 +54,13 @@ OPEN_VSOCK = f"import socket; socket.socket({VSOCK}, socket.SOCK_STREAM)"
 LEAVE_BEHIND = f"setsid sh -c 'sleep {LINGERER} & exec sleep {LINGERER}' & echo 'left one behind'"
 
 
-class DemoFailed(Exception):
-    """A step did not show what it must."""
-
-
-def check(right: bool, otherwise: str) -> None:
-    if not right:
-        raise DemoFailed(otherwise)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def show(text: str) -> None:
-    """What a program said, set off from what the demo says."""
-    for line in text.splitlines():
-        say(f"      {line if len(line) <= SHOWN_COLUMNS else line[: SHOWN_COLUMNS - 1] + '…'}")
-
-
-class Guest:
-    """The coworkd of this demo. `files` holds its state, its socket and the folder that is built into."""
-
-    def __init__(self, files: Path) -> None:
-        self.files = files
-        self.state = files / "state"
-        self.build = files / "build"
-        self.uri = f"unix://{files / 'socket'}"
-
-    def ctl(self, *words: str, status: int = 0) -> str:
-        """Run coworkctl, show what it was asked and what it said, and insist on its exit status; returns both streams' text."""
-        say(f"    $ coworkctl {shlex.join(words)}")
-        command = [str(BIN / "coworkctl"), "--to", self.uri, *words]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_S
-        )
-        said = done.stdout.decode("utf-8", "replace")
-        show(said)
-        check(done.returncode == status, f"coworkctl ended with {done.returncode}, and {status} was right")
-        return said
-
-    def run(self, *argv: str, status: int = 0) -> str:
-        """`coworkctl run` in the demo's session."""
-        return self.ctl("run", "--session", SESSION, "--", *argv, status=status)
-
-
-@contextlib.contextmanager
-def open_guest() -> Iterator[Guest]:
-    """Start coworkd, stop it by TERM, remove its files."""
-    files = Path(tempfile.mkdtemp(prefix="coworkd-demo-"))
-    guest = Guest(files)
-    guest.build.mkdir()
-    # The directory above is root's alone. Where the kernel cannot map owners on this file system, the session's own user
-    # needs the right to write here.
-    guest.build.chmod(0o777)
-    command = [str(BIN / "coworkd"), "local", "--state", str(guest.state), "--socket", str(files / "socket")]
-    try:
-        with (
-            (files / "log").open("wb") as log,
-            subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-            ) as child,
-        ):
-            try:
-                assert child.stdout is not None
-                line = child.stdout.readline().decode()
-                check(line.startswith("ready "), f"coworkd did not start:\n{(files / 'log').read_text()}")
-                yield guest
-            finally:
-                stop(child)
-    finally:
-        shutil.rmtree(files)
-
-
-def stop(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.send_signal(signal.SIGTERM)
-    try:
-        child.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        raise
-
-
 # -- the steps ----------------------------------------------------------------------------------------------------
 
 
 def make_session(guest: Guest) -> None:
     """a session with three folders: the program's sources and the docs to read, a build folder to write"""
-    folders = [f"{HERE / 'project'}:project:ro", f"{ROOT / 'docs'}:docs:ro", f"{guest.build}:build:rwd"]
+    sources = (guest.offer(HERE / "project"), guest.offer(ROOT / "docs"), guest.offer(guest.build))
+    folders = [f"{source}:{mode}" for source, mode in zip(sources, ("project:ro", "docs:ro", "build:rwd"), strict=True)]
     guest.ctl("session", "ensure", SESSION, *(word for folder in folders for word in ("--folder", folder)))
     shown = guest.ctl("session", "show", SESSION)
     for name, mode in (("project", "ro"), ("docs", "ro"), ("build", "rwd")):
@@ -240,7 +159,7 @@ def refuse_writes(guest: Guest) -> None:
 def guard_folder(guest: Guest) -> None:
     """a folder with mode rw: the command saves and tidies up after itself, and cannot delete what was there before it"""
     thesis = make_thesis(guest, "guarded")
-    guest.ctl("folder", "mount", SESSION, f"{thesis}:thesis:rw")
+    guest.ctl("folder", "mount", SESSION, f"{guest.offer(thesis)}:thesis:rw")
     guest.run(
         "sh",
         "-c",
@@ -256,7 +175,7 @@ def guard_folder(guest: Guest) -> None:
 def stage_folder(guest: Guest) -> None:
     """a folder with mode staged: every change is held back until its owner has looked at it and takes it"""
     thesis = make_thesis(guest, "staged")
-    guest.ctl("folder", "mount", SESSION, f"{thesis}:draft:staged")
+    guest.ctl("folder", "mount", SESSION, f"{guest.offer(thesis)}:draft:staged")
     guest.run("sh", "-c", "cd mnt/draft && echo two >>thesis.txt && echo note >note && rm -r chapters")
     check(
         (thesis / "thesis.txt").read_text() == "one\n" and (thesis / "chapters").is_dir(),
@@ -275,7 +194,7 @@ def stage_folder(guest: Guest) -> None:
 
 def make_thesis(guest: Guest, name: str) -> Path:
     """A user's folder, the user being nobody's session."""
-    thesis = guest.files / name
+    thesis = guest.shared / name
     (thesis / "chapters").mkdir(parents=True)
     (thesis / "thesis.txt").write_text("one\n")
     return thesis
@@ -285,7 +204,7 @@ def leave_nothing(guest: Guest) -> None:
     """what a command leaves running ends with it, and a timeout ends the whole tree"""
     guest.run("sh", "-c", LEAVE_BEHIND)
     guest.ctl("run", "--session", SESSION, "--timeout", "0.5", "--", "sh", "-c", f"sleep {LINGERER}; true", status=124)
-    left = processes_with(LINGERER)
+    left = guest.running_with(LINGERER)
     check(not left, f"still running: {left}")
     say("    No process of either is left.")
 
@@ -296,19 +215,12 @@ def prove_log(guest: Guest) -> None:
     check("process.start" in tail and "process.exit" in tail, "the log does not tell of the commands")
     check("is whole" in guest.ctl("audit", "verify"), "the log is not whole")
     copy = guest.files / "copy"
-    shutil.copytree(guest.state / ".coworkd" / "audit", copy)
-    check(judge(copy).problem is None, "the untouched copy is not whole")
+    check("is whole" in guest.ctl("audit", "export", str(copy)), "the untouched copy is not whole")
     newest = copy / log_files(os.listdir(copy))[-1]
     newest.write_bytes(newest.read_bytes().replace(b'"touch","/usr/bin/planted"', b'"touch","/tmp/harmless"', 1))
-    problem = judge(copy).problem
-    check(problem is not None and "line" in problem, "a changed record was not found")
-    say("    In a copy, the attempt on /usr/bin was changed into something harmless. Verifying the copy says:")
-    show(f"{problem}")
-
-
-def judge(directory: Path) -> Verdict:
-    names = log_files(os.listdir(directory))
-    return verify((name, [(directory / name).read_bytes()]) for name in names)
+    say("    In the copy, the attempt on /usr/bin was changed into something harmless. Verifying the copy says:")
+    said = guest.ctl("audit", "verify", "--copy", str(copy), status=1)
+    check("BROKEN" in said and "line" in said, "a changed record was not found")
 
 
 STEPS: tuple[Callable[[Guest], None], ...] = (
@@ -326,31 +238,10 @@ STEPS: tuple[Callable[[Guest], None], ...] = (
 )
 
 
-# -- the end ------------------------------------------------------------------------------------------------------
-
-
-def processes_with(word: str) -> list[str]:
-    """Command lines of this machine that hold `word`, our own left out."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            command = Path("/proc", pid, "cmdline").read_bytes().decode("utf-8", "replace").replace("\0", " ")
-            if word in command and int(pid) != os.getpid():
-                found.append(f"{pid} {command}")
-    return found
-
-
-def check_nothing_left(files: Path) -> None:
-    check(not files.exists(), f"{files} was not removed")
-    check(not (left := processes_with(str(files))), f"still running: {left}")
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(files) in line]
-    check(not mounts, f"still mounted: {mounts}")
-
-
-def tell() -> None:
+def tell(open_guest: Callable[[], AbstractContextManager[Guest]], first: str) -> None:
     began = time.monotonic()
     say("coworkd, the main job. Commands are shown as you would type them; each step checks what it shows.\n")
-    say("[1] a coworkd of its own starts, on a temporary directory")
+    say(f"[1] {first}")
     with open_guest() as guest:
         say(f"    ready after {time.monotonic() - began:.2f} s")
         for number, step in enumerate(STEPS, start=2):
@@ -361,13 +252,16 @@ def tell() -> None:
     say(f"    no process, no mount, no file\n\neverything above worked ({time.monotonic() - began:.1f} s)")
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     """Run the demo; 0 where every step worked, 1 where one did not, which is then named."""
     if os.geteuid() != 0:
         print("the demo needs root: sudo make demo", file=sys.stderr)
         return 1
     try:
-        tell()
+        if argv == ["--vm"]:
+            tell(open_machine, "a guest is built, and booted by QEMU, with a share and a session disk of its own")
+        else:
+            tell(open_embedded, "a coworkd of its own starts, on a temporary directory")
     except (DemoFailed, CoworkError, OSError, subprocess.SubprocessError) as error:
         print(f"\nthe last step above did not work: {error}", file=sys.stderr)
         return 1
@@ -375,4 +269,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
