@@ -44,7 +44,7 @@ def start_keeper(bundle: Bundle, progress: Progress) -> int:
             )
         os.close(write_end)
         write_end = -1
-        pid = read_report(read_end, progress)
+        pid = _heard(child, read_end, progress)
     finally:
         os.close(read_end)
         if write_end >= 0:
@@ -57,6 +57,17 @@ def start_keeper(bundle: Bundle, progress: Progress) -> int:
         )
     child.returncode = 0  # it lives on and is not ours to reap: without this Popen's end would warn of it
     return pid
+
+
+def _heard(child: subprocess.Popen[bytes], read_end: int, progress: Progress) -> int | None:
+    try:
+        return read_report(read_end, progress)
+    except Trouble:
+        child.wait()  # it has said all, and ends
+        raise
+    except BaseException:
+        child.returncode = 0  # interrupted: it goes on without us
+        raise
 
 
 def _import_path() -> str:

@@ -19,11 +19,6 @@ from tests.unit.host_stub.image_lab import PARTS, make_bundle, stored
 ROOT = PARTS["rootfs"][1]
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(tmp_path)
-
-
 def check(bundle: Bundle) -> tuple[str, ...]:
     return bundle_image.check_artifacts(bundle.path, bundle.manifest.needed("kernel"), no_progress)
 
