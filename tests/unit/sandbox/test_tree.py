@@ -21,7 +21,11 @@ from tests.unit.sandbox.spawn_room import MERGED, UNMERGED
 
 
 def tree(
-    *, tmp_max_bytes: int = 1 << 30, layout: GuestLayout = MERGED, trust: bytes | None = None
+    *,
+    tmp_max_bytes: int = 1 << 30,
+    layout: GuestLayout = MERGED,
+    trust: bytes | None = None,
+    tools: bytes | None = None,
 ) -> dict[bytes, TreeEntry]:
     entries = compose_tree(
         name="bob",
@@ -30,6 +34,7 @@ def tree(
         tmp_max_bytes=tmp_max_bytes,
         layout=layout,
         trust=trust,
+        tools=tools,
     )
     assert len({entry.path for entry in entries}) == len(entries) - 1  # the home: a directory, then the bind on it
     return {entry.path: entry for entry in entries}
@@ -153,3 +158,9 @@ def test_tree_makes_parents_before_children() -> None:
 def test_paths_of_home_and_folders() -> None:
     assert sandbox_home("bob") == b"/sessions/bob"
     assert folder_path("bob", "my src") == b"/sessions/bob/mnt/my src"
+
+
+def test_tools_are_read_only_and_no_need_for_a_session() -> None:
+    made = bind(tree(tools=b"/sessions/.coworkd/tools/tree"), b"/opt/tools")
+    assert (made.source, made.read_only, made.optional) == (b"/sessions/.coworkd/tools/tree", True, True)
+    assert b"/opt/tools" not in tree()
