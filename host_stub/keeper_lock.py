@@ -103,7 +103,7 @@ def settle_predecessor(bundle: Bundle, *, grace_s: float = GRACE_S) -> str | Non
     except psutil.TimeoutExpired:
         with contextlib.suppress(psutil.NoSuchProcess):
             machine.kill()
-            machine.wait(grace_s)
+            machine.wait(GRACE_S)
         return f"{said}; the machine (process {record.machine_pid}) ran on, and was ended now"
     return f"{said}; the machine ended with it"
 

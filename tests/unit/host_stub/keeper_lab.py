@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import trio
 
@@ -101,8 +102,8 @@ def lab_command(bundle: Bundle, report_fd: int | None) -> list[str]:
 
 
 def main() -> int:
-    keeper.choose_backend = lambda _settings: ProcessBackend()
-    return keeper.main()
+    with mock.patch.object(keeper, "choose_backend", lambda _settings: ProcessBackend()):
+        return keeper.main()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from host_stub.bundle import Bundle
 from host_stub.bundle_files import no_progress
 from host_stub.manifest import Artifact, Stored
 from host_stub.words import Trouble
-from tests.unit.host_stub.image_lab import PARTS, make_bundle, stored
+from tests.unit.host_stub.image_lab import PARTS, stored
 
 ROOT = PARTS["rootfs"][1]
 
