@@ -16,7 +16,10 @@ def add_tools(commands: Subparsers) -> None:
     tool = add_command(commands, "tool", None, "install agent CLIs and other tools by version, list and remove them")
     verbs = tool.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     install = add_command(
-        verbs, "install", "control_tools:install", "install a version from the share, or switch to one that is installed"
+        verbs,
+        "install",
+        "control_tools:install",
+        "install a version from the share, or switch to one that is installed",
     )
     install.add_argument("name", metavar="NAME", help="what it is called: lower-case letters, digits and '-'")
     install.add_argument("version", metavar="VERSION")
