@@ -20,6 +20,28 @@ DISK_LABEL = "smol-bin"
 LINE_LIMIT = 32
 
 SlotName = Literal["a", "b"]
+Content = Literal["code", "policies"]
+Why = Literal[
+    "unsigned",
+    "wrong_key",
+    "bad_signature",
+    "malformed",
+    "unsafe_path",
+    "too_big",
+    "wrong_architecture",
+    "wrong_python",
+    "image_too_old",
+    "not_newer",
+    "wrong_words",
+    "failed_before",
+    "missing_file",
+    "extra_file",
+    "not_a_file",
+    "wrong_size",
+    "tampered",
+    "unreadable",
+]
+"""Why a release is not taken, for programs."""
 
 
 class Trust(Struct, frozen=True, kw_only=True):
@@ -66,7 +88,7 @@ Request = LookAtDisk | VerifySlot
 class Offered(Struct, frozen=True, kw_only=True):
     version: str
     sha256: str
-    contents: tuple[str, ...]
+    contents: tuple[Content, ...]
     key: str
 
 
@@ -80,17 +102,17 @@ class DiskOffer(Struct, frozen=True, kw_only=True, tag="disk_offer"):
     staged: bool = False
     version: str = ""
     """What a release that is not taken says of itself, where its signature is good."""
-    why: str = ""
+    why: Why | None = None
     reason: str = ""
     lines: tuple[str, ...] = ()
     """For the log."""
 
 
 class SlotVerified(Struct, frozen=True, kw_only=True, tag="slot_verified"):
-    """`why` empty: it may run."""
+    """`why` None: it may run."""
 
     id: int
-    why: str = ""
+    why: Why | None = None
     reason: str = ""
     took_s: float = 0.0
 

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from coworkd.model.update import Content as Content
 from coworkd.release.refusal import ReleaseRefused
 from coworkd.release.versions import Version, parse_version
 
@@ -41,7 +42,6 @@ _PART = re.compile(r"[A-Za-z0-9._+@-]+\Z", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _PYTHON = re.compile(r"3\.[0-9]{1,2}\Z", re.ASCII)
 
-Content = Literal["code", "policies"]
 Architecture = Literal["any", "aarch64", "x86_64"]
 
 

@@ -2,28 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-Why = Literal[
-    "unsigned",
-    "wrong_key",
-    "bad_signature",
-    "malformed",
-    "unsafe_path",
-    "too_big",
-    "wrong_architecture",
-    "wrong_python",
-    "image_too_old",
-    "not_newer",
-    "wrong_words",
-    "failed_before",
-    "missing_file",
-    "extra_file",
-    "not_a_file",
-    "wrong_size",
-    "tampered",
-    "unreadable",
-]
+from coworkd.model.update import Why
 
 
 class ReleaseRefused(Exception):

@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from msgspec import Struct, structs
 
-from coworkd.release.manifest import Content
+from coworkd.model.update import Content
+from coworkd.model.update import SlotName as SlotName
 from coworkd.release.refusal import ReleaseRefused
 from coworkd.release.versions import parse_version
 
@@ -30,7 +31,6 @@ BAD_LIMIT = 8
 UNRECORDED_LIMIT = 32
 REASON_LIMIT = 500
 
-SlotName = Literal["a", "b"]
 Chosen = Literal["0", "a", "b"]
 Status = Literal["staged", "trying", "committed", "bad"]
 

@@ -133,7 +133,7 @@ def _by_libseccomp(ruleset: RuleSet) -> bytes:
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "coworkd.system.libseccomp"],
+            [sys.executable, "-B", "-m", "coworkd.system.libseccomp"],
             input=msgspec.json.encode(asked),
             capture_output=True,
             cwd=_PACKAGE_ROOT,
