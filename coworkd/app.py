@@ -1,8 +1,9 @@
 """One coworkd: brings every service up, owns the nursery tree, and says when it is ready and when it ends.
 
-Order of coming up, each a timed stage: launcher and storage (`bring_up`) → audit → policies → trust → egress → sessions → processes →
-listen. What fails there ends the start with its reason; nothing runs without an audit log or a policy. What only limits (a missing
-cgroup controller, a coworkd-egress that does not answer, a session disk that is absent) is `degraded`.
+Order of coming up, each a timed stage: in a guest listen first (`early`, `door`) → launcher and storage (`bring_up`) → audit → policies →
+trust → egress → sessions → processes → bridges; `local` listens last. What fails there ends the start with its reason; nothing runs
+without an audit log or a policy. What only limits (a missing cgroup controller, a coworkd-egress that does not answer, a session disk
+that is absent) is `degraded`.
 
 The end: TERM or INT (or `shutdown`) stops accepting and tells every link. In `serve` commands live on, held by the launcher; in `local`
 they are ended, throw-away sessions are deleted, and the launcher quits. A session disk that is back ends it too, and it comes up anew.
@@ -23,16 +24,15 @@ from coworkd import __version__
 from coworkd.bring_up import Connects, Ground, Mode
 from coworkd.composition import Composition
 from coworkd.config import Config
+from coworkd.early import Early
 from coworkd.model import calls
 from coworkd.model.errors import CoworkError
 from coworkd.rpc.handlers.admin import admin_methods
 from coworkd.rpc.handlers.approvals import approval_methods
 from coworkd.rpc.handlers.audit import audit_methods
 from coworkd.rpc.handlers.egress import egress_methods
-from coworkd.rpc.handlers.events import event_methods
 from coworkd.rpc.handlers.files import file_methods
 from coworkd.rpc.handlers.folders import folder_methods
-from coworkd.rpc.handlers.link import link_methods
 from coworkd.rpc.handlers.policy import policy_methods
 from coworkd.rpc.handlers.process import process_methods
 from coworkd.rpc.handlers.session import session_methods
@@ -42,41 +42,62 @@ from coworkd.rpc.handlers.streams import bridge_methods, stream_methods
 from coworkd.rpc.handlers.tools import tool_methods
 from coworkd.rpc.handlers.trust import trust_methods
 from coworkd.rpc.methods import MethodTable
-from coworkd.rpc.server import Server
 from coworkd.services.health import Sources
 from coworkd.services.launching import Connect
 from coworkd.services.logs import LogService
-from coworkd.wire.endpoint import parse_served_endpoint
+from coworkd.services.power_off import power_off
+from coworkd.unit import Unit
 
 _LINKS_GRACE_S = 2.0
 _log = logging.getLogger("coworkd.app")
 
 
-async def serve(config: Config, *, mode: Mode, connects: Connects, logs: LogService, ready: Callable[[], None]) -> None:
-    """One coworkd from coming up to its end, and again where its disk is back. Raises what keeps it from coming up."""
-    while await _serve_once(config, mode=mode, connects=connects, logs=logs, ready=ready):
+async def serve(
+    config: Config,
+    *,
+    mode: Mode,
+    connects: Connects,
+    logs: LogService,
+    ready: Callable[[], None],
+    unit: Unit | None = None,
+) -> None:
+    """One coworkd from coming up to its end, and again where its disk is back. Raises what keeps it from coming up.
+
+    `ready` is called once, when all is there; `unit` is told how far it is.
+    """
+    unit = unit or Unit(None)
+    while await _serve_once(config, mode=mode, connects=connects, logs=logs, ready=ready, unit=unit):
         ready = _ready_before
 
 
 async def _serve_once(
-    config: Config, *, mode: Mode, connects: Connects, logs: LogService, ready: Callable[[], None]
+    config: Config, *, mode: Mode, connects: Connects, logs: LogService, ready: Callable[[], None], unit: Unit
 ) -> bool:
     """Whether it is to come up again."""
     ground = Ground(config, connect=connects.launcher)
     ending = ground.ending
+    early = Early(config, ground=ground, logs=logs, mode=mode, unit=unit, token=read_token(config.token_file))
     try:
         async with trio.open_nursery() as nursery:
             with ending.coming_up():
-                await ground.come_up(nursery)
+                await early.come_up(nursery)
             if not ending.wanted.is_set():
-                await App(config, mode=mode, connect=connects.egress, logs=logs, ground=ground).run(ready)
-            # What stands on a disk that was away cannot go on on the one that is back.
-            if mode == "local" or (ending.again and ground.storage.state == "degraded"):
-                with trio.CancelScope(shield=True):
+                await App(config, mode=mode, connect=connects.egress, logs=logs, ground=ground, early=early).run(ready)
+            unit.stopping()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + ending.left_s):
+                await early.door.shut(_LINKS_GRACE_S)
+                # What stands on a disk that was away cannot go on on the one that is back.
+                if (
+                    mode == "local"
+                    or ending.power_off_within_s is not None
+                    or (ending.again and ground.storage.state == "degraded")
+                ):
                     await ground.quit()
             nursery.cancel_scope.cancel()
     finally:
         ground.close()
+    if ending.power_off_within_s is not None:
+        await power_off(ending.left_s)
     return ending.again
 
 
@@ -87,8 +108,10 @@ def _ready_before() -> None:
 class App:
     """One coworkd. `run` serves until a signal or `shutdown`."""
 
-    def __init__(self, config: Config, *, mode: Mode, connect: Connect, logs: LogService, ground: Ground) -> None:
-        """`connect` reaches coworkd-egress; `ground` is up, and stays its maker's to close."""
+    def __init__(
+        self, config: Config, *, mode: Mode, connect: Connect, logs: LogService, ground: Ground, early: Early
+    ) -> None:
+        """`connect` reaches coworkd-egress; `ground` is up, and stays its maker's to close, as does `early`."""
         self._config = config
         self._mode = mode
         self._logs = logs
@@ -96,7 +119,9 @@ class App:
         self._health = ground.health
         self._parts = Composition(config, mode=mode, connect=connect, ground=ground)
         self._ending.on_hangup = self._reload
-        self._server = Server(self._methods(), self._parts.audit)
+        self._early = early
+        self._door = early.door
+        self._ground = ground
         self._health.attach(self._sources())
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -109,18 +134,14 @@ class App:
                     # What is here now stays: the collector need not look at it again and again.
                     gc.collect()
                     gc.freeze()
+                    self._tell_ready()
                     ready()
                     await self._ending.wanted.wait()
-                with trio.CancelScope(shield=True):
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + self._ending.left_s):
                     await self._go_down()
                 nursery.cancel_scope.cancel()
         finally:
             self._parts.close()
-
-    async def shutdown(self) -> calls.Empty:
-        """See `rpc.handlers.ports.ShutdownApi`."""
-        self._ending.end("asked for over a link")
-        return calls.Empty()
 
     async def _come_up(self, nursery: trio.Nursery) -> None:
         await nursery.start(self._parts.storage.serve)
@@ -149,10 +170,10 @@ class App:
             await nursery.start(self._parts.streams.serve)
             await nursery.start(self._parts.files.serve)
             await nursery.start(self._parts.bridges.serve, self._config.bridges)
-        with self._health.stage("listen"):
-            await nursery.start(self._server.run)
-            for uri in self._config.endpoints:
-                await nursery.start(self._server.serve, parse_served_endpoint(uri))
+        await self._door.enter(self._methods(), self._parts.audit)
+        if not self._door.is_open:
+            with self._health.stage("listen"):
+                await self._door.open(nursery, patient=False)
         await self._parts.audit.record(
             "daemon.start",
             {
@@ -167,10 +188,14 @@ class App:
             },
         )
 
+    def _tell_ready(self) -> None:
+        self._health.all_here()
+        self._ground.events.publish("ready", {"degraded": dict(self._health.degraded)})
+
     async def _go_down(self) -> None:
         _log.info("stopping: %s", self._ending.reason)
         running = sum(count for state, count in self._parts.processes.state_counts().items() if state != "exited")
-        await self._server.shut_down(_LINKS_GRACE_S)
+        await self._door.shut(_LINKS_GRACE_S)
         await self._parts.bridges.end_all()
         # Each, whatever became of the one before: what is not ended here stays.
         for end in self._ends():
@@ -199,8 +224,8 @@ class App:
     def _methods(self) -> MethodTable:
         return MethodTable(
             (
-                *link_methods(self._health, token=read_token(self._config.token_file)),
-                *admin_methods(self._health, self),
+                *self._early.methods,
+                *admin_methods(self._health),
                 *session_methods(self._parts.sessions),
                 *session_disk_methods(
                     self._parts.session_disk.meter, self._parts.session_disk.pruning, self._parts.session_disk.retention
@@ -215,7 +240,6 @@ class App:
                 *bridge_methods(self._parts.bridges),
                 *process_methods(self._parts.processes),
                 *audit_methods(self._parts.audit),
-                *event_methods(self._parts.events),
                 *storage_methods(self._parts.storage),
                 *policy_methods(self._parts.policies),
             )
@@ -228,15 +252,13 @@ class App:
             profiles=lambda: self._parts.policies.profiles,
             bubblewrap=lambda: self._parts.features.version,
             launcher_pid=lambda: self._parts.launcher.pid,
-            links=lambda: self._server.links,
+            links=lambda: self._door.server.links,
             sessions=lambda: self._parts.sessions.count,
             processes=processes.state_counts,
             started_total=lambda: processes.started_total,
             start_errors_total=lambda: processes.start_errors_total,
             spool_bytes=lambda: processes.spool_bytes,
             audit_records=lambda: self._parts.audit.records,
-            logs=self._logs.logs,
-            set_log_level=self._logs.set_log_level,
             doctor=self._examine,
         )
 

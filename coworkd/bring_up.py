@@ -1,6 +1,7 @@
 """What stands before the rest is built: signals, the launcher, and the session disk, on which the audit log and all records lie.
 
-Order: the lock of the runtime directory, so that no two coworkds ask one launcher; signals; the launcher; the session disk, which a
+Order: signals; the lock of the runtime directory, so that no two coworkds ask one launcher; in a guest the door, so that hosts can come
+while the rest is on its way; the launcher; the session disk, which a
 worker of the launcher's mounts; the lock of the state directory on it, so that no two coworkds have one disk. A directory needs no
 worker, and comes up before the launcher is there.
 
@@ -10,6 +11,7 @@ An absent disk does not end the start: coworkd then stands on the bare directory
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -48,16 +50,28 @@ class Ending:
         self.reason = ""
         self.again = False
         """Whether it comes up anew at once: the session disk is back."""
+        self.power_off_within_s: float | None = None
+        """The machine is to be turned off as well, and the end has so long."""
+        self._over_at = math.inf
         self.wanted = trio.Event()
         self._scope = trio.CancelScope()
         self.on_hangup: Callable[[], Awaitable[None]] | None = None
 
-    def end(self, reason: str, *, again: bool = False) -> None:
-        """The first reason counts."""
+    def end(self, reason: str, *, again: bool = False, power_off_within_s: float | None = None) -> None:
+        """The first reason counts; a machine that is to be turned off is, whatever was wanted before."""
         if not self.wanted.is_set():
             self.reason, self.again = reason, again
+        if power_off_within_s is not None:
+            self.again = False
+            self.power_off_within_s = power_off_within_s
+            self._over_at = trio.current_time() + power_off_within_s
         self.wanted.set()
         self._scope.cancel()
+
+    @property
+    def left_s(self) -> float:
+        """What is left of the budget of the end; infinite where there is none."""
+        return self._over_at - trio.current_time()
 
     @contextmanager
     def coming_up(self) -> Iterator[trio.CancelScope]:
@@ -86,8 +100,12 @@ class Ground:
         self._state_lock: StateLock | None = None
         self.boot_id = _BOOT_ID.read_text().strip()
         self.ending = Ending()
-        self.health = Health(boot_id=self.boot_id, state_dir=config.state_dir)
         self.events = EventRing()
+        self.health = Health(
+            boot_id=self.boot_id,
+            state_dir=config.state_dir,
+            on_change=self._tell_health,
+        )
         self.launcher = LauncherClient(
             connect, version=__version__, on_state=lambda reason: self.health.degrade("launcher", reason)
         )
@@ -100,15 +118,24 @@ class Ground:
             on_state=lambda reason: self.health.degrade("storage", reason),
         )
 
-    async def come_up(self, nursery: trio.Nursery) -> None:
-        """Raises what keeps it from coming up, a second coworkd among it. `nursery` owns the tasks."""
+    def _tell_health(self, degraded: dict[str, str]) -> None:
+        self.events.publish("health", {"degraded": degraded})
+
+    async def come_up(self, nursery: trio.Nursery, listen: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Raises what keeps it from coming up, a second coworkd among it. `nursery` owns the tasks. `listen` opens the door, as soon as
+        nobody else can be behind it.
+        """
         config = self._config
         await nursery.start(self.ending.take_signals)
         if config.storage.kind == "directory":
+            if listen is not None:
+                await listen()
             await self._bring_up_storage()
         else:
             directory = os.path.dirname(config.launcher_socket)
             self._runtime_lock = StateLock(directory, what=f"the launcher at {config.launcher_socket}")
+            if listen is not None:
+                await listen()
         with self.health.stage("launcher"):
             await nursery.start(self.launcher.serve)
         if config.storage.kind != "directory":

@@ -32,6 +32,7 @@ _VSOCK_DIAL = re.compile(r"vsock://([0-9]{1,10}):([0-9]{1,10})\Z")
 _VIRTIO = re.compile(r"virtio://(/[^?#]*)\Z")
 _TARGET = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})\Z")
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,16}\Z")
+_TAG = re.compile(r"[A-Za-z0-9._-]{1,35}\Z")
 _BRIDGE_KEYS = ("name", "listen", "connect")
 _HOST_CID = 2
 """The only peer there is for a guest (vsock(7), VMADDR_CID_HOST)."""
@@ -127,6 +128,41 @@ class ToolsConfig(Struct, frozen=True, kw_only=True):
     """Of one version, as it comes and as it is unpacked."""
 
 
+class GuestConfig(Struct, frozen=True, kw_only=True):
+    """`[guest]`: what coworkd may do with the machine it runs in. Nothing, where that is somebody's own."""
+
+    keep_clock: bool = False
+    """Whether hosts set its clock (`hello`, `sync_clock`)."""
+    power_off: bool = False
+    """Whether `shutdown` may turn it off."""
+    shutdown_s: float = 20.0
+    """The budget of a shutdown that names none."""
+
+
+class ShareConfig(Struct, frozen=True, kw_only=True):
+    """`[share]`: the host's share, mounted where `share_root` begins. `auto`: virtiofs, else 9p."""
+
+    kind: Literal["none", "auto", "virtiofs", "9p"] = "none"
+    tag: str = "claudeshared"
+    mount_point: str = "/mnt/.virtiofs-root"
+    wait_s: float = 3.0
+    """How long coming up waits for a share that is late; afterwards it is adopted when it comes."""
+
+
+class UpdateConfig(Struct, frozen=True, kw_only=True):
+    """`[update]`: releases of coworkd itself, from the update disk. Without a key there are none."""
+
+    key: str = ""
+    """The file of the public keys that releases are signed by. Empty: the image's, as `find_update_key` finds it."""
+    label: str = "smol-bin"
+    """The serial number or label of the update disk."""
+    device: str = ""
+    """The update disk's device node, where it is not to be looked for."""
+    mount_point: str = "/smol/bin"
+    commit_s: float = 60.0
+    """How long a release must be healthy until it may stay."""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything a coworkd needs to know before it starts. `Config()` is what holds without a file."""
 
@@ -157,7 +193,10 @@ class Config(Struct, frozen=True, kw_only=True):
     network: NetworkConfig = NetworkConfig()
     egress: EgressConfig = EgressConfig()
     retention: RetentionConfig = RetentionConfig()
+    guest: GuestConfig = GuestConfig()
+    share: ShareConfig = ShareConfig()
     tools: ToolsConfig = ToolsConfig()
+    update: UpdateConfig = UpdateConfig()
     bridges: tuple[BridgeSpec, ...] = ()
     allow_bridges: bool = False
     """Whether a link may open a bridge that listens inside a session: a way past its egress policy."""
@@ -207,7 +246,10 @@ def parse_config(data: bytes, *, file: str) -> Config:
         network=NetworkConfig(**_section(values, "network")),
         egress=EgressConfig(**_section(values, "egress")),
         retention=RetentionConfig(**_section(values, "retention")),
+        guest=GuestConfig(**_section(values, "guest")),
+        share=ShareConfig(**_section(values, "share")),
         tools=ToolsConfig(**_section(values, "tools")),
+        update=UpdateConfig(**_section(values, "update")),
         **{key: value for key, value in values.items() if "." not in key},
     )
     _check_audit_bounds(config.audit, given)
@@ -228,6 +270,12 @@ def find_presets() -> str | None:
     """The file of what the presets are on this machine: the admin's, else the installation's; None where there is neither."""
     installed = os.path.join(sys.prefix, "share", "coworkd", "presets.json")
     return next((path for path in (ADMIN_PRESETS, installed) if os.path.exists(path)), None)
+
+
+def find_update_key() -> str | None:
+    """The file of the keys that came with the image; None where there is none."""
+    installed = os.path.join(sys.prefix, "share", "coworkd", "update.pub")
+    return installed if os.path.exists(installed) else None
 
 
 def _section(values: dict[str, Any], table: str) -> dict[str, Any]:
@@ -261,6 +309,13 @@ def _label(value: object) -> str:
     if not _LABEL.match(label):
         raise BadValue(f"{label!r} cannot be the label of a file system: 1 to 16 of A-Z a-z 0-9 . _ -")
     return label
+
+
+def _tag(value: object) -> str:
+    tag = text(value)
+    if not _TAG.match(tag):
+        raise BadValue(f"{tag!r} cannot be the tag of a share: 1 to 35 of A-Z a-z 0-9 . _ -")
+    return tag
 
 
 def _endpoint(value: object) -> str:
@@ -370,6 +425,18 @@ _SCHEMA: dict[str, Parser] = {
     "retention.max_total_bytes": size(0, 1 << 50),
     "retention.announce_s": number(0, 30 * 24 * 3600),
     "retention.dry_run": flag,
+    "update.key": absolute_path,
+    "update.label": _label,
+    "update.device": absolute_path,
+    "update.mount_point": absolute_path,
+    "update.commit_s": number(1, 3600),
+    "guest.keep_clock": flag,
+    "guest.power_off": flag,
+    "guest.shutdown_s": number(1, 600),
+    "share.kind": choice("none", "auto", "virtiofs", "9p"),
+    "share.tag": _tag,
+    "share.mount_point": absolute_path,
+    "share.wait_s": number(0, 600),
     "tools.keep": integer(1, 100),
     "tools.max_size": size(_MIB, 1 << 40),
 }

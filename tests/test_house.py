@@ -41,6 +41,7 @@ NO_MIRROR = {
     "coworkd/egressd/pump.py": "declares Protocols only; tests/unit/egressd/test_exchange.py drives one",
     "coworkd/model/call_shapes.py": "declares types only",
     "coworkd/model/calls_audit.py": "declares types only; tests/unit/services/test_audit_export.py asks by them",
+    "coworkd/model/calls_boot.py": "declares types only; tests/unit/services/test_boot_times.py answers by them",
     "coworkd/model/calls_egress.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_files.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_folders.py": "declares types only; tests/unit/wire converts every one of them",

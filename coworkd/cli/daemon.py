@@ -32,6 +32,7 @@ from coworkd.system.cgroup import choose_own
 from coworkd.system.descriptors import raise_descriptor_limit
 from coworkd.system.guest import read_bwrap_features
 from coworkd.system.supervised import PATH_LIMIT_BYTES
+from coworkd.unit import Unit
 
 LEAST_LOOP_BYTES = 16 * 1024 * 1024
 _PRIORITY = -5
@@ -82,7 +83,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         launcher=partial(_connect, lambda: config.launcher_socket),
         egress=partial(_connect, lambda: config.egress_socket),
     )
-    return _run(config, "serve", connects, lambda: _notify_ready(config))
+    return _run(config, "serve", connects, lambda: None, unit=Unit.of_environment())
 
 
 def _local(arguments: argparse.Namespace) -> int:
@@ -164,14 +165,14 @@ def run_local(config: Config, *, linger_s: float | None, ready: Callable[[], Non
     return _run(config, "local", connects, ready)
 
 
-def _run(config: Config, mode: str, connects: Connects, ready: Callable[[], None]) -> int:
+def _run(config: Config, mode: str, connects: Connects, ready: Callable[[], None], *, unit: Unit | None = None) -> int:
     # Each ended command that is kept holds two; 1024 of them, and the links, must find room.
     raise_descriptor_limit()
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
     logs = LogService(level=config.log.level, file=Path(config.log.file) if config.log.file else None)
     try:
-        serving = partial(serve, config, connects=connects, logs=logs, ready=ready)
+        serving = partial(serve, config, connects=connects, logs=logs, ready=ready, unit=unit)
         trio.run(partial(serving, mode="serve" if mode == "serve" else "local"))
     finally:
         logs.close()
@@ -187,16 +188,6 @@ async def _connect(find: Callable[[], str]) -> trio.socket.SocketType:
         connecting.close()
         raise
     return connecting
-
-
-def _notify_ready(config: Config) -> None:
-    """sd_notify(3): READY=1 to whoever started us, where that is systemd."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        import socket
-
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-            notify.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from msgspec import Struct
 
 from coworkd.client.requests import run_request, start_request
-from coworkd.model import calls, calls_audit, calls_storage
+from coworkd.model import calls, calls_audit, calls_boot, calls_storage
 from coworkd.model.calls_tools import ToolInstall, ToolInstalled, ToolList, ToolRemove, ToolRemoved
 from coworkd.model.policy import Profile
 from coworkd.model.process import ExitRecord, ProcessInfo
@@ -39,7 +39,9 @@ STATS = Method("stats", calls.NoParams, calls.Stats)
 DOCTOR = Method("doctor", calls.NoParams, calls.DoctorAnswer)
 LOGS = Method("logs", calls.Logs, calls.LogsAnswer)
 SET_LOG_LEVEL = Method("set_log_level", calls.SetLogLevel, calls.Empty)
-SHUTDOWN = Method("shutdown", calls.Mutating, calls.Empty)
+SHUTDOWN = Method("shutdown", calls_boot.Shutdown, calls.Empty)
+SYNC_CLOCK = Method("sync_clock", calls_boot.SyncClock, calls_boot.ClockSynced)
+BOOT_TIME = Method("boot_time", calls.NoParams, calls_boot.BootTime)
 
 SESSION_ENSURE = Method("session.ensure", calls.SessionEnsure, calls.SessionEnsured)
 SESSION_GET = Method("session.get", calls.SessionName, calls.SessionAnswer)

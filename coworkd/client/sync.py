@@ -139,6 +139,8 @@ class Client:
     logs = _Verb(methods.LOGS)
     set_log_level = _Verb(methods.SET_LOG_LEVEL)
     shutdown = _Verb(methods.SHUTDOWN)
+    sync_clock = _Verb(methods.SYNC_CLOCK)
+    boot_time = _Verb(methods.BOOT_TIME)
     session_ensure = _Verb(methods.SESSION_ENSURE)
     session_get = _Verb(methods.SESSION_GET)
     session_list = _Verb(methods.SESSION_LIST)

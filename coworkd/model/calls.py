@@ -102,6 +102,8 @@ class Hello(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     client: str
     protocol: ProtocolRange
     token: str | None = None
+    time: float | None = None
+    """The host's clock, in seconds since the epoch; the guest's is stepped to it where it is behind (see `sync_clock`)."""
 
 
 class Stage(Struct, frozen=True, kw_only=True):

@@ -20,13 +20,9 @@ import trio
 from coworkd import __version__
 from coworkd.model.calls import (
     DoctorAnswer,
-    Empty,
     Finding,
     HelloAnswer,
     Info,
-    Logs,
-    LogsAnswer,
-    SetLogLevel,
     Stage,
     Stats,
 )
@@ -53,8 +49,6 @@ class Sources:
     start_errors_total: Callable[[], int]
     spool_bytes: Callable[[], int]
     audit_records: Callable[[], int]
-    logs: Callable[[Logs], LogsAnswer]
-    set_log_level: Callable[[SetLogLevel], Empty]
     doctor: Callable[[], tuple[Finding, ...]]
 
 
@@ -68,18 +62,25 @@ class Health:
         state_dir: str,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        on_change: Callable[[dict[str, str]], None] = lambda degraded: None,
     ) -> None:
+        """`on_change` is given all of `degraded` whenever it has changed."""
+        self._on_change = on_change
         self._boot_id = boot_id
         self._state_dir = state_dir
         self._clock = clock
         self._monotonic = monotonic
         self._since = monotonic()
         self._stages: list[Stage] = []
+        self._doing: list[str] = []
         self._sources: Sources | None = None
+        self._began: list[float] = []
+        self.ready_at: float | None = None
+        """By CLOCK_MONOTONIC; None while coming up, and then `hello` says `starting`."""
         self.degraded: dict[str, str] = {}
 
     def attach(self, sources: Sources) -> None:
-        """Say whom to ask. Needed before `info`, `stats`, `doctor`, `logs` and `set_log_level`."""
+        """Say whom to ask. Needed before `info`, `stats` and `doctor`."""
         self._sources = sources
 
     @contextmanager
@@ -87,6 +88,7 @@ class Health:
         """Time one step of coming up. An error inside makes the part degraded and goes on to the caller, who decides."""
         started_at, began = self._clock(), self._monotonic()
         error: str | None = None
+        self._doing.append(name)
         try:
             yield
         except Exception as problem:
@@ -94,25 +96,55 @@ class Health:
             self.degrade(name, error)
             raise
         finally:
+            self._doing.remove(name)
             took_s = self._monotonic() - began
+            self._began.append(began)
             self._stages.append(Stage(name=name, started_at=started_at, took_s=took_s, error=error))
+
+    @property
+    def doing(self) -> str:
+        """The stages that coming up is at."""
+        return ", ".join(self._doing) or "the first step"
+
+    @property
+    def ready(self) -> bool:
+        """Whether all is there that comes up."""
+        return self.ready_at is not None
+
+    @property
+    def made_at(self) -> float:
+        """When coming up began, by CLOCK_MONOTONIC."""
+        return self._since
+
+    @property
+    def timed(self) -> tuple[tuple[Stage, float], ...]:
+        """The stages that are over, in the order they ended, each with its beginning by CLOCK_MONOTONIC."""
+        return tuple(zip(self._stages, self._began, strict=True))
+
+    def all_here(self) -> None:
+        """Everything has come up, or is degraded."""
+        self.ready_at = self._monotonic()
 
     def degrade(self, part: str, reason: str | None) -> None:
         """Tell that `part` does not work, and why; None when it works again."""
+        if reason == self.degraded.get(part):
+            return
         if reason is None:
-            self.degraded.pop(part, None)
+            self.degraded.pop(part)
         else:
             self.degraded[part] = reason
+        self._on_change(dict(self.degraded))
 
     def hello_answer(self, features: tuple[str, ...], protocol: int = PROTOCOL) -> HelloAnswer:
         """What `hello` tells: `protocol` is the version agreed on."""
+        starting = {} if self.ready else {"starting": self.doing}
         return HelloAnswer(
             protocol=protocol,
             version=__version__,
             boot_id=self._boot_id,
             features=features,
             stages=tuple(self._stages),
-            degraded=dict(self.degraded),
+            degraded={**self.degraded, **starting},
         )
 
     async def info(self) -> Info:
@@ -152,14 +184,6 @@ class Health:
     async def doctor(self) -> DoctorAnswer:
         """Check every requirement; in a worker thread, since some checks run programs. Takes up to a few seconds."""
         return DoctorAnswer(findings=await trio.to_thread.run_sync(self._asked.doctor))
-
-    async def logs(self, params: Logs) -> LogsAnswer:
-        """See `services.logs`."""
-        return self._asked.logs(params)
-
-    async def set_log_level(self, params: SetLogLevel) -> Empty:
-        """See `services.logs`."""
-        return self._asked.set_log_level(params)
 
     @property
     def _asked(self) -> Sources:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Awaitable, Callable
 
 from coworkd.model.calls import Hello, HelloAnswer, NoParams, Pong
 from coworkd.model.errors import InvalidState, Unauthenticated
@@ -15,17 +16,23 @@ from coworkd.rpc.handlers.ports import HelloApi
 from coworkd.rpc.methods import Method
 from coworkd.wire.limits import PROTOCOL_VERSION
 
-FEATURES = ("request_id", "events", "attach", "tty")
+FEATURES = ("request_id", "events", "attach", "tty", "early", "clock")
 """What a host may lean on beyond the methods themselves."""
+KeepClock = Callable[[float], Awaitable[None]]
+"""Never raises: a clock that cannot be set keeps no host out."""
 
 
 def link_methods(
-    health: HelloApi, *, token: str | None, features: tuple[str, ...] = FEATURES
+    health: HelloApi, *, token: str | None, features: tuple[str, ...] = FEATURES, keep_clock: KeepClock | None = None
 ) -> tuple[Method, ...]:  # fmt: skip
-    """The methods of a link itself. `token` is the shared secret, or None where links need none."""
+    """The methods of a link itself. `token` is the shared secret, or None where links need none; `keep_clock` is given the time that a
+    host says in `hello`.
+    """
 
     async def hello(params: Hello, link: LinkPort) -> HelloAnswer:
         _check_token(params.token, token)
+        if params.time is not None and keep_clock is not None:
+            await keep_clock(params.time)
         return health.hello_answer(features, _choose_version(params))
 
     async def ping(params: NoParams, link: LinkPort) -> Pong:

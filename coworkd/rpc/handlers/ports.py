@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from coworkd.model import calls, calls_audit, calls_storage
+from coworkd.model import calls, calls_audit, calls_boot, calls_storage
 from coworkd.model.calls_tools import ToolInstall, ToolInstalled, ToolList, ToolRemove, ToolRemoved
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, ProcessInfo
@@ -30,15 +30,31 @@ class HealthApi(Protocol):
 
     async def doctor(self) -> calls.DoctorAnswer: ...
 
-    async def logs(self, params: calls.Logs, /) -> calls.LogsAnswer: ...
 
-    async def set_log_level(self, params: calls.SetLogLevel, /) -> calls.Empty: ...
+class LogsApi(Protocol):
+    """The log of the day."""
+
+    def logs(self, params: calls.Logs, /) -> calls.LogsAnswer: ...
+
+    def set_log_level(self, params: calls.SetLogLevel, /) -> calls.Empty: ...
+
+
+class BootApi(Protocol):
+    """How this machine came up."""
+
+    async def boot_time(self) -> calls_boot.BootTime: ...
+
+
+class ClockApi(Protocol):
+    """The guest's clock."""
+
+    async def sync(self, params: calls_boot.SyncClock, /) -> calls_boot.ClockSynced: ...
 
 
 class ShutdownApi(Protocol):
     """Who can stop this coworkd."""
 
-    async def shutdown(self) -> calls.Empty:
+    async def shutdown(self, params: calls_boot.Shutdown, /) -> calls.Empty:
         """Begin to stop, and return at once: the answer must still be sent."""
 
 

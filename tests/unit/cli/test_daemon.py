@@ -125,22 +125,6 @@ def test_connect_that_fails_leaves_no_descriptor(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-@pytest.mark.parametrize("abstract", [True, False])
-def test_systemd_is_told_that_we_are_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
-    name = f"coworkd-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(f"\0{name}" if abstract else name)
-        systemd.settimeout(10)
-        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
-        daemon._notify_ready(compose_local_config(state=str(tmp_path), socket="/s"))
-        assert systemd.recv(100) == b"READY=1"
-
-
-def test_nobody_is_told_where_nobody_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    daemon._notify_ready(compose_local_config(state=str(tmp_path), socket="/s"))
-
-
 @pytest.mark.parametrize(
     ("text", "file", "size"),
     [

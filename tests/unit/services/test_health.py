@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import coworkd
-from coworkd.model.calls import Empty, Finding, Logs, LogsAnswer, SetLogLevel
+from coworkd.model.calls import Finding
 from coworkd.services.health import Health, Sources, rss_bytes
 
 
@@ -40,8 +40,6 @@ def sources(**more: Any) -> Sources:
         start_errors_total=lambda: 6,
         spool_bytes=lambda: 7,
         audit_records=lambda: 8,
-        logs=lambda params: LogsAnswer(lines=(), dropped=params.limit),
-        set_log_level=lambda params: Empty(),
         doctor=lambda: (FINDING,),
     )
     return dataclasses.replace(made, **more)
@@ -63,17 +61,52 @@ def test_a_failing_stage_is_noted_and_goes_on_to_the_caller() -> None:
         raise OSError("no disk")
     answer = health.hello_answer(())
     assert answer.stages[0].error == "no disk"
-    assert answer.degraded == {"disk": "no disk"}
+    assert answer.degraded == {"disk": "no disk", "starting": "the first step"}
 
 
 def test_a_part_that_works_again_is_degraded_no_more() -> None:
     health = Health(boot_id="b", state_dir="/s")
     health.degrade("audit", "the disk is full")
+    health.all_here()
     told = health.hello_answer(())
     health.degrade("audit", None)
     health.degrade("audit", None)
     assert told.degraded == {"audit": "the disk is full"}
     assert health.hello_answer(()).degraded == {}
+
+
+def test_until_all_is_here_hello_says_at_which_stage_coming_up_is() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    with health.stage("storage"):
+        assert health.hello_answer(()).degraded == {"starting": "storage"}
+        with health.stage("audit"):
+            assert health.hello_answer(()).degraded == {"starting": "storage, audit"}
+    health.all_here()
+    assert health.hello_answer(()).degraded == {}
+
+
+def test_a_change_of_what_does_not_work_is_told_once() -> None:
+    told: list[dict[str, str]] = []
+    health = Health(boot_id="b", state_dir="/s", on_change=told.append)
+    health.degrade("audit", None)
+    health.degrade("audit", "full")
+    health.degrade("audit", "full")
+    health.degrade("clock", "behind")
+    health.degrade("audit", None)
+    assert told == [{"audit": "full"}, {"audit": "full", "clock": "behind"}, {"clock": "behind"}]
+
+
+def test_stages_are_told_by_the_clock_that_is_never_set() -> None:
+    clock, monotonic = Clock(100.0), Clock(10.0)
+    health = Health(boot_id="b", state_dir="/s", clock=clock, monotonic=monotonic)
+    monotonic.now = 12.0
+    with health.stage("disk"):
+        clock.now = 5000.0
+        monotonic.now = 13.0
+    ((stage, began),) = health.timed
+    assert (stage.name, began, health.made_at, health.ready_at) == ("disk", 12.0, 10.0, None)
+    health.all_here()
+    assert health.ready_at == 13.0
 
 
 def test_hello_tells_who_answers() -> None:
@@ -111,12 +144,10 @@ def test_stats_leaves_out_a_launcher_that_is_away() -> None:
     assert set(trio.run(health.stats).rss_bytes) == {"coworkd"}
 
 
-def test_doctor_logs_and_level_are_passed_on() -> None:
+def test_doctor_is_passed_on() -> None:
     health = Health(boot_id="b", state_dir="/s")
     health.attach(sources())
     assert trio.run(health.doctor).findings == (FINDING,)
-    assert trio.run(health.logs, Logs(limit=9)).dropped == 9
-    assert trio.run(health.set_log_level, SetLogLevel(level="info")) == Empty()
 
 
 def test_rss_is_that_of_the_process() -> None:

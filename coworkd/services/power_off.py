@@ -1,0 +1,43 @@
+"""The last step of a shutdown: what was written reaches the disks, as far as time allows, and the machine is off.
+
+By reboot(2) and not by way of systemd: everything that matters has ended in order by then, the root is not kept, and a unit or a share that
+hangs has no say in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+import trio
+
+from coworkd.system.power import turn_off
+
+LEAST_SYNC_S = 1.0
+_log = logging.getLogger("coworkd.power")
+
+
+def enforce(within_s: float, *, off: Callable[[], None] = turn_off) -> threading.Timer:
+    """Turn off after `within_s`, whatever else hangs: from a thread of its own, without a sync. Returns what can be cancelled."""
+    timer = threading.Timer(within_s, off)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+async def power_off(within_s: float, *, sync: Callable[[], None] = os.sync, off: Callable[[], None] = turn_off) -> None:
+    """Sync for at most `within_s`, but `LEAST_SYNC_S` in any case, then turn off. A sync that hangs is left behind in its thread.
+
+    Returns only where the kernel refuses; that is logged.
+    """
+    with trio.move_on_after(max(within_s, LEAST_SYNC_S)) as waiting:
+        await trio.to_thread.run_sync(sync, abandon_on_cancel=True)
+    if waiting.cancelled_caught:
+        _log.error("not everything was written in time: a disk or a share does not answer")
+    _log.info("powering off")
+    try:
+        off()
+    except OSError as error:
+        _log.error("the machine cannot be turned off: %s; has coworkd CAP_SYS_BOOT?", error.strerror)
