@@ -16,6 +16,13 @@ wait_s = 5
 
 [egress]
 host = "vsock://2:5006"
+
+[guest]
+keep_clock = true
+power_off = true
+
+[share]
+kind = "auto"
 """
 
 
