@@ -134,6 +134,7 @@ KINDS: dict[str, dict[str, Rule]] = {
     "file.change": _table("path change size:integer"),
     "storage.change": _table("device action bytes:integer message"),
     "update.apply": _table("version slot sha256"),
+    "update.commit": _table("version slot"),
     "update.rollback": _table("version slot reason"),
     "update.refused": _table("version slot reason"),
     "tool.install": _table("name version sha256"),

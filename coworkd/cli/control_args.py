@@ -19,6 +19,7 @@ from coworkd.cli.control_args_session_disk import add_session_disk
 from coworkd.cli.control_args_staged import add_staged
 from coworkd.cli.control_args_storage import add_storage
 from coworkd.cli.control_args_tools import add_tools
+from coworkd.cli.control_args_update import add_update
 from coworkd.cli.control_parser import RUN_FAILURE_STATUS, Parser
 from coworkd.cli.control_parser import add_command as _add
 
@@ -88,6 +89,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     add_folders(commands)
     add_staged(commands)
     add_storage(commands)
+    add_update(commands)
     add_copy(commands)
     add_approvals(commands)
     _add_egress(commands)

@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from msgspec import Struct
 
 from coworkd.client.requests import run_request, start_request
-from coworkd.model import calls, calls_audit, calls_boot, calls_storage
+from coworkd.model import calls, calls_audit, calls_boot, calls_storage, calls_update
 from coworkd.model.calls_tools import ToolInstall, ToolInstalled, ToolList, ToolRemove, ToolRemoved
 from coworkd.model.policy import Profile
 from coworkd.model.process import ExitRecord, ProcessInfo
@@ -123,6 +123,10 @@ TOOL_REMOVE = Method("tool.remove", ToolRemove, ToolRemoved)
 STORAGE_USAGE = Method("storage.usage", calls.NoParams, calls_storage.StorageUsage)
 STORAGE_TRIM = Method("storage.trim", calls_storage.StorageTrim, calls_storage.StorageTrimmed)
 STORAGE_GROW = Method("storage.grow", calls_storage.StorageGrow, calls_storage.StorageGrown)
+
+UPDATE_STATUS = Method("update.status", calls.NoParams, calls_update.UpdateStatus)
+UPDATE_APPLY = Method("update.apply", calls_update.UpdateApply, calls_update.UpdateApplied)
+UPDATE_ROLLBACK = Method("update.rollback", calls_update.UpdateRollback, calls_update.UpdateRolledBack)
 
 
 def all_methods() -> dict[str, Method[..., Any]]:

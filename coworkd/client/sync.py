@@ -204,6 +204,9 @@ class Client:
     storage_usage = _Verb(methods.STORAGE_USAGE)
     storage_trim = _Verb(methods.STORAGE_TRIM)
     storage_grow = _Verb(methods.STORAGE_GROW)
+    update_status = _Verb(methods.UPDATE_STATUS)
+    update_apply = _Verb(methods.UPDATE_APPLY)
+    update_rollback = _Verb(methods.UPDATE_ROLLBACK)
 
     # -- commands
 

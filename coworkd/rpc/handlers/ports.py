@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from coworkd.model import calls, calls_audit, calls_boot, calls_storage
+from coworkd.model import calls, calls_audit, calls_boot, calls_storage, calls_update
 from coworkd.model.calls_tools import ToolInstall, ToolInstalled, ToolList, ToolRemove, ToolRemoved
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, ProcessInfo
@@ -272,3 +272,13 @@ class StorageApi(Protocol):
     async def trim(self, params: calls_storage.StorageTrim, /) -> calls_storage.StorageTrimmed: ...
 
     async def grow(self, params: calls_storage.StorageGrow, /) -> calls_storage.StorageGrown: ...
+
+
+class UpdateApi(Protocol):
+    """Which coworkd runs."""
+
+    async def status(self) -> calls_update.UpdateStatus: ...
+
+    async def apply(self, params: calls_update.UpdateApply, /) -> calls_update.UpdateApplied: ...
+
+    async def rollback(self, params: calls_update.UpdateRollback, /) -> calls_update.UpdateRolledBack: ...
