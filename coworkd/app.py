@@ -190,6 +190,7 @@ class App:
 
     def _tell_ready(self) -> None:
         self._health.all_here()
+        _log.info("ready%s", "".join(f"; degraded: {part}: {why}" for part, why in self._health.degraded.items()))
         self._ground.events.publish("ready", {"degraded": dict(self._health.degraded)})
 
     async def _go_down(self) -> None:
