@@ -96,6 +96,21 @@ def compose_vsock_hot_plug(socket: str, port: str) -> list[tuple[str, dict[str, 
     return [("chardev-add", {"id": "vsock", "backend": backend}), ("device_add", device)]
 
 
+def compose_share_hot_plug(tag: str, socket: str, port: str) -> list[tuple[str, dict[str, Any]]]:
+    """The same for a share whose virtiofsd listens at `socket`."""
+    address = {"type": "unix", "data": {"path": socket}}
+    backend = {"type": "socket", "data": {"addr": address, "server": False}}
+    device = {"driver": "vhost-user-fs-pci", "id": port, "chardev": port, "tag": tag, "bus": port}
+    return [("chardev-add", {"id": port, "backend": backend}), ("device_add", device)]
+
+
+def compose_disk_hot_plug(disk: Disk, port: str) -> list[tuple[str, dict[str, Any]]]:
+    """The same for a disk; on virtio or NVMe, for a spare port is PCIe."""
+    driver = "nvme" if disk.bus == "nvme" else "virtio-blk-pci"
+    device = {"driver": driver, "id": port, "drive": f"{port}-disk", "serial": disk.serial, "bus": port}
+    return [("blockdev-add", _block_words(f"{port}-disk", disk.path, read_only=disk.read_only)), ("device_add", device)]
+
+
 def _machine(spec: MachineSpec, parts: Parts) -> list[str]:
     words = ["q35", "vmport=off", "hpet=off"] if spec.architecture == "x86_64" else ["virt"]
     if spec.architecture == "aarch64":
@@ -171,15 +186,18 @@ def _disk(index: int, disk: Disk, *, first_usb: bool) -> list[str]:
 
 
 def _blockdev(name: str, path: Path, *, read_only: bool) -> list[str]:
+    return ["-blockdev", json.dumps(_block_words(name, path, read_only=read_only))]
+
+
+def _block_words(name: str, path: Path, *, read_only: bool) -> dict[str, Any]:
     """Locked by QEMU against a second machine; read by many where none may write."""
-    words = {
+    return {
         "driver": "raw",
         "node-name": name,
         "read-only": read_only,
         "discard": "unmap",
         "file": {"driver": "file", "filename": str(path), "read-only": read_only, "discard": "unmap"},
     }
-    return ["-blockdev", json.dumps(words)]
 
 
 def _share(index: int, share: Share, socket: Path | None) -> list[str]:

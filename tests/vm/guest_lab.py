@@ -19,7 +19,11 @@ import trio
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import CoworkError
 from host_stub.qemu import QemuBackend
-from host_stub.words import RPC_PORT, Disk, Ended, MachineSpec, Running
+from host_stub.qemu.command import compose_disk_hot_plug, compose_share_hot_plug
+from host_stub.qemu.helpers import start_virtiofsd
+from host_stub.qemu.running import QemuMachine
+from host_stub.qemu.tools import Virtiofsd, find_virtiofsd
+from host_stub.words import RPC_PORT, Disk, Ended, MachineSpec, Running, Share
 from tests.vm.image_lab import Image
 
 BOOT_TIMEOUT_S = 120.0
@@ -37,6 +41,8 @@ class Guest:
         self.started_at = time.monotonic()
         self.machine: Running
         self._token: trio.lowlevel.TrioToken
+        self._nursery: trio.Nursery
+        self._spare = 1
         self._clients: list[Client] = []
 
     @property
@@ -88,6 +94,39 @@ class Guest:
 
         return self.run(wait)
 
+    def plug_disk(self, disk: Disk) -> str:
+        """Give a clone another disk while it runs; the name of the port it is in."""
+        port = self._next_port()
+        self._ask_qemu(compose_disk_hot_plug(disk, port))
+        return port
+
+    def plug_share(self, share: Share) -> str:
+        """Give a clone a share while it runs."""
+        port = self._next_port()
+        socket = self.spec.state_dir / f"{port}.sock"
+        daemon = find_virtiofsd()
+        assert daemon is not None, "there is no virtiofsd"
+        self.run(self._start_virtiofsd, daemon, share, socket)
+        self._ask_qemu(compose_share_hot_plug(share.tag, str(socket), port))
+        return port
+
+    def unplug(self, port: str) -> None:
+        """Ask the guest to let go of what is in the port; it is gone a few seconds later."""
+        self._ask_qemu([("device_del", {"id": port})])
+
+    def _next_port(self) -> str:
+        port, self._spare = f"spare{self._spare}", self._spare + 1
+        return port
+
+    def _ask_qemu(self, commands: list[tuple[str, dict[str, Any]]]) -> None:
+        assert isinstance(self.machine, QemuMachine)
+        for command, words in commands:
+            self.run(self.machine.client.execute, command, words)
+
+    async def _start_virtiofsd(self, daemon: Virtiofsd, share: Share, socket: Path) -> None:
+        # In the guest's own thread, which its end is tied to.
+        self._nursery.start_soon(start_virtiofsd(daemon, share, socket).run)
+
     def forget_clients(self) -> None:
         while self._clients:
             with contextlib.suppress(CoworkError, OSError):
@@ -101,6 +140,7 @@ class Guest:
     async def _live(self, start: Start, told: queue.SimpleQueue[BaseException | None], over: trio.Event) -> None:
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             self.machine = await start(nursery)
             told.put(None)
             await over.wait()

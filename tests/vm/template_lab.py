@@ -36,7 +36,8 @@ from tests.vm.guest_lab import Guest, running, spec_of
 from tests.vm.image_lab import Image
 
 SPARE_PORTS = 4
-READY = "coworkd is ready"
+READY = "] ready"
+LOG_TO_CONSOLE = "systemd.journald.forward_to_console=1"
 _SAVE_TIMEOUT_S = 60.0
 _ROOM_BYTES = 4 << 30
 
@@ -62,6 +63,7 @@ def place_for_memory() -> Iterator[Path]:
 @contextlib.contextmanager
 def template_of(image: Image, directory: Path, **fields: Any) -> Iterator[Template]:
     """Boot, wait until coworkd is ready, save."""
+    fields = {"command_line": f"{image.command_line} {LOG_TO_CONSOLE}", **fields}
     with place_for_memory() as place:
         spec = spec_of(image, directory, **fields)
         ram = place / "ram"

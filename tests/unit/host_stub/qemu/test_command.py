@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from host_stub.qemu.command import Memory, Parts, command_line_of, compose_command, compose_vsock_hot_plug
+from host_stub.qemu.command import (
+    Memory,
+    Parts,
+    command_line_of,
+    compose_command,
+    compose_disk_hot_plug,
+    compose_share_hot_plug,
+    compose_vsock_hot_plug,
+)
 from host_stub.words import Architecture, Disk, MachineSpec, Share, Trouble
 
 ROOT = Disk(path=Path("/b/rootfs.img"), serial="cowork-root", read_only=True)
@@ -163,6 +171,15 @@ def test_spare_ports_are_there_for_what_comes_later() -> None:
     commands = compose_vsock_hot_plug("/s", "spare0")
     assert [name for name, _ in commands] == ["chardev-add", "device_add"]
     assert commands[1][1]["bus"] == "spare0"
+
+
+def test_disks_and_shares_come_later_into_a_spare_port() -> None:
+    disk = Disk(path=Path("/u.img"), serial="smol-bin", bus="nvme", read_only=True)
+    (_, block), (_, device) = compose_disk_hot_plug(disk, "spare1")
+    assert (block["node-name"], block["read-only"]) == (device["drive"], True)
+    assert (device["driver"], device["bus"], device["serial"]) == ("nvme", "spare1", "smol-bin")
+    (_, chardev), (_, share) = compose_share_hot_plug("claudeshared", "/s", "spare2")
+    assert (chardev["id"], share["tag"], share["bus"]) == (share["chardev"], "claudeshared", "spare2")
 
 
 def test_qemus_own_filter_is_asked_for() -> None:
