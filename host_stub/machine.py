@@ -8,7 +8,8 @@ Rules
 - `run` owns everything of the machine and ends with it; cancelled, the machine is killed. Nothing of a life outlives it.
 - Only a guest that was heard of and has gone silent is ended for it, and only as often as `RestartBudget` allows. What nobody has heard
   of is waited for: for ever (`machine_life`).
-- A stop has one budget: coworkd is asked, then the power button, then the machine is killed. It never fails, and it may be
+- A stop has one budget: coworkd is asked (again, while there is no link to it), then the
+  power button, then the machine is killed. It never fails, and it may be
   asked for at any time, also while the machine is being prepared.
 - A trouble before the guest's first instruction is raised from `run`; afterwards it is an event and a state.
 
@@ -39,6 +40,7 @@ LOOK_S = 1.0
 STOP_BUDGET_S = 45.0
 ASKED_SHARE = 0.75
 """So much of a stop's budget is coworkd's own; the rest is for the power button."""
+ASK_AGAIN_S = 2.0
 SERIAL_LINES = 20
 
 Prepare = Callable[[], Awaitable[MachineSpec]]
@@ -76,6 +78,7 @@ class Machine:
         self._again = False
         """A restart was asked for: the life that ends now is followed by another."""
         self._overdue = False
+        self._refusal: str | None = None
         self._starting = trio.CancelScope()
         self._over = trio.Event()
 
@@ -245,7 +248,7 @@ class Machine:
 
     async def _press(self, budget_s: float, reason: str) -> None:
         """Ask coworkd, press the power button, kill: each when the one before did not do."""
-        running, guest, life = self._running, self._guest, self._life
+        running, guest = self._running, self._guest
         if running is None:
             return
         self._tell(Said(f"the machine is being stopped: {reason}", MachineState.STOPPING))
@@ -253,16 +256,28 @@ class Machine:
         with trio.move_on_at(deadline):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_ended, running, nursery.cancel_scope)
-                if guest is not None and life is not None and life.greeted:
-                    refusal = await guest.shutdown(budget_s=budget_s * ASKED_SHARE, reason=reason)
-                    if refusal is None:
-                        await trio.sleep_until(deadline - budget_s * (1 - ASKED_SHARE))
-                    else:
-                        self._tell(Said(refusal), kind="progress")
-                await _press_button(running)
+                agreed = guest is not None and await self._ask(guest, budget_s * ASKED_SHARE, reason)
+                if agreed:
+                    await trio.sleep_until(deadline - budget_s * (1 - ASKED_SHARE))
+                # What a hypervisor says to it does not matter: the machine is killed when the budget is over.
+                with contextlib.suppress(Trouble):
+                    await running.request_stop()
+                while guest is not None and not agreed:
+                    await trio.sleep(ASK_AGAIN_S)
+                    left_s = deadline - trio.current_time()
+                    agreed = await self._ask(guest, left_s * ASKED_SHARE, reason)
+                await trio.sleep_forever()
             return
         self._tell(Said(f"the guest has not stopped in {budget_s:.0f} s: it is ended"), kind="trouble")
         await _kill(running)
+
+    async def _ask(self, guest: Guest, budget_s: float, reason: str) -> bool:
+        """Whether coworkd has agreed to power off; why it has not is told once."""
+        refusal = await guest.shutdown(budget_s=budget_s, reason=reason)
+        if refusal is not None and refusal != self._refusal:
+            self._refusal = refusal
+            self._tell(Said(refusal), kind="progress")
+        return refusal is None
 
     async def _end_now(self) -> None:
         if self._running is not None:
@@ -286,13 +301,6 @@ _KINDS: dict[str, Any] = {"state": "progress", "guest": "guest", "progress": "pr
 async def _ended(running: Running, scope: trio.CancelScope) -> None:
     await running.wait()
     scope.cancel()
-
-
-async def _press_button(running: Running) -> None:
-    """What a hypervisor says to it does not matter: the machine is killed when the budget is over."""
-    with contextlib.suppress(Trouble):
-        await running.request_stop()
-    await trio.sleep_forever()
 
 
 async def _kill(running: Running) -> None:

@@ -18,6 +18,16 @@ PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_a
 """For commands whose words are another program's."""
 
 
+class PassOnCommand(click.Command):
+    """A command whose words are another program's: `--` among them is that program's too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            first = args.index("--")
+            args = [*args[:first], "--", *args[first:]]  # click takes one of them away
+        return super().parse_args(ctx, args)
+
+
 class Size(click.ParamType[int]):
     """A size as people write it."""
 

@@ -172,7 +172,7 @@ def test_a_stop_presses_the_button_where_coworkd_was_never_heard_of() -> None:
     async def main() -> None:
         async with open_lab() as lab:
             await lab.machine.stop()
-            assert (lab.guest.asked, lab.running.asked, lab.states[-1]) == ([], ["button"], "stopped")
+            assert (lab.running.asked, lab.states[-1]) == (["button"], "stopped")
 
     play(main)
 
@@ -201,6 +201,25 @@ def test_a_stop_kills_what_heeds_nothing_when_the_budget_is_over() -> None:
             assert trio.current_time() - began == pytest.approx(STOP_BUDGET_S)
             assert lab.running.asked == ["button", "kill"]
             assert lab.machine.state is MachineState.STOPPED
+
+    play(main)
+
+
+def test_a_link_that_comes_again_in_time_ends_it_gracefully() -> None:
+    """A guest without a power button whose coworkd starts again just then."""
+
+    async def main() -> None:
+        async with open_lab(start=False) as lab, trio.open_nursery() as nursery:
+            lab.backend.heeds_button = False
+            await nursery.start(lab.run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(lab.machine.stop)
+            await trio.sleep(9)
+            assert lab.running.asked == ["button"]
+            lab.guest.refusal, lab.guest.on_shutdown = None, lab.running.end
+            await lab.until(MachineState.STOPPED)
+            assert lab.guest.asked[-1][0] == pytest.approx((STOP_BUDGET_S - 10) * 0.75)
+            assert lab.said("progress").count("no link") == 1
 
     play(main)
 
