@@ -10,6 +10,7 @@ completions come later, on the main thread; a machine that nobody holds is gone.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import queue
@@ -219,22 +220,20 @@ class Guest:
         os.close(self._shown)
 
     def _echo(self, end: socket.socket) -> None:
-        with end:
-            try:
-                while data := end.recv(65536):
-                    end.sendall(data)
-                end.shutdown(socket.SHUT_WR)
-            except OSError:
-                return
+        with end, contextlib.suppress(OSError):
+            while data := end.recv(65536):
+                end.sendall(data)
+            end.shutdown(socket.SHUT_WR)
 
     def _obey(self, end: socket.socket) -> None:
-        with end, end.makefile("rb") as lines:
-            for line in lines:
+        with end, contextlib.suppress(OSError):
+            for line in end.makefile("rb", buffering=0):
                 word, _, rest = line.decode().strip().partition(" ")
                 if word == "dial":
                     self._dial(end, int(rest))
-                    return
+                    break
                 self._order(word, rest)
+            end.shutdown(socket.SHUT_RDWR)
 
     def _order(self, word: str, rest: str) -> None:
         mac, machine = self._mac, self._machine()
@@ -254,15 +253,12 @@ class Guest:
         if far is None:
             return
         with far:
-            try:
-                end.sendall(b"accepted\n")
-                while data := end.recv(65536):
-                    far.sendall(data)
-                far.shutdown(socket.SHUT_WR)
-                while data := far.recv(65536):
-                    end.sendall(data)
-            except OSError:
-                return
+            end.sendall(b"accepted\n")
+            while data := end.recv(65536):
+                far.sendall(data)
+            far.shutdown(socket.SHUT_WR)
+            while data := far.recv(65536):
+                end.sendall(data)
 
 
 def _machine(mac: FakeMac, machine: Any, configuration: Any) -> Any:
