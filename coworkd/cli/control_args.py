@@ -14,6 +14,7 @@ from coworkd import __version__
 from coworkd.cli.control_args_approvals import add_approvals
 from coworkd.cli.control_args_audit import add_audit
 from coworkd.cli.control_args_copy import add_copy
+from coworkd.cli.control_args_doctor import add_doctor
 from coworkd.cli.control_args_folders import add_folders
 from coworkd.cli.control_args_session_disk import add_session_disk
 from coworkd.cli.control_args_staged import add_staged
@@ -245,7 +246,7 @@ def _add_records(commands: Subparsers) -> None:
 
 
 def _add_daemon(commands: Subparsers) -> None:
-    _add(commands, "doctor", "control_daemon:doctor", "check every requirement, and say how to mend each")
+    add_doctor(commands)
     _add(commands, "info", "control_daemon:info", "show what is at the other end")
     _add(commands, "stats", "control_daemon:stats", "show what it is doing")
     call = _add(commands, "call", "control_daemon:call", "call any method; the answer is JSON")

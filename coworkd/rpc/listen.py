@@ -112,9 +112,8 @@ class VsockAcceptor:
         try:
             listener = open_vsock_listener(endpoint.port)
         except OSError as error:
-            raise Unavailable(
-                f"cannot listen on {endpoint}: {error.strerror}; has the machine a vsock device?", errno=error.errno
-            ) from error
+            why = "another program of this guest has the port" if error.errno == errno.EADDRINUSE else "has the machine a vsock device?"
+            raise Unavailable(f"cannot listen on {endpoint}: {error.strerror}; {why}", errno=error.errno) from error
         return cls(endpoint, trio.socket.from_stdlib_socket(listener))
 
     async def accept(self) -> tuple[Transport, str]:
