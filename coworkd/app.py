@@ -27,6 +27,7 @@ from coworkd.config import Config
 from coworkd.early import Early
 from coworkd.model import calls
 from coworkd.model.errors import CoworkError
+from coworkd.model.ports import AuditPort
 from coworkd.rpc.handlers.admin import admin_methods
 from coworkd.rpc.handlers.approvals import approval_methods
 from coworkd.rpc.handlers.audit import audit_methods
@@ -41,11 +42,14 @@ from coworkd.rpc.handlers.storage import storage_methods
 from coworkd.rpc.handlers.streams import bridge_methods, stream_methods
 from coworkd.rpc.handlers.tools import tool_methods
 from coworkd.rpc.handlers.trust import trust_methods
+from coworkd.rpc.handlers.update import update_methods
 from coworkd.rpc.methods import MethodTable
 from coworkd.services.health import Sources
 from coworkd.services.launching import Connect
 from coworkd.services.logs import LogService
 from coworkd.services.power_off import power_off
+from coworkd.services.updates import Updates
+from coworkd.slot_start import SlotStart, take_listeners
 from coworkd.unit import Unit
 
 _LINKS_GRACE_S = 2.0
@@ -76,15 +80,29 @@ async def _serve_once(
     """Whether it is to come up again."""
     ground = Ground(config, connect=connects.launcher)
     ending = ground.ending
+    slot = SlotStart(config, ground=ground, mode=mode)
     early = Early(config, ground=ground, logs=logs, mode=mode, unit=unit, token=read_token(config.token_file))
+    early.door.server.handed = take_listeners()
     try:
         async with trio.open_nursery() as nursery:
             with ending.coming_up():
                 await early.come_up(nursery)
+                config = await slot.enter(lambda: early.door.server.listening)
             if not ending.wanted.is_set():
-                await App(config, mode=mode, connect=connects.egress, logs=logs, ground=ground, early=early).run(ready)
+                app = App(
+                    config,
+                    mode=mode,
+                    connect=connects.egress,
+                    logs=logs,
+                    ground=ground,
+                    early=early,
+                    updates=slot.updates,
+                )
+                slot.watched_by(app.audit)
+                await app.run(ready)
             unit.stopping()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + ending.left_s):
+                await slot.updates.leave()
                 await early.door.shut(_LINKS_GRACE_S)
                 # What stands on a disk that was away cannot go on on the one that is back.
                 if (
@@ -98,7 +116,7 @@ async def _serve_once(
         ground.close()
     if ending.power_off_within_s is not None:
         await power_off(ending.left_s)
-    return ending.again
+    return ending.again or ending.restart
 
 
 def _ready_before() -> None:
@@ -109,7 +127,15 @@ class App:
     """One coworkd. `run` serves until a signal or `shutdown`."""
 
     def __init__(
-        self, config: Config, *, mode: Mode, connect: Connect, logs: LogService, ground: Ground, early: Early
+        self,
+        config: Config,
+        *,
+        mode: Mode,
+        connect: Connect,
+        logs: LogService,
+        ground: Ground,
+        early: Early,
+        updates: Updates,
     ) -> None:
         """`connect` reaches coworkd-egress; `ground` is up, and stays its maker's to close, as does `early`."""
         self._config = config
@@ -120,6 +146,7 @@ class App:
         self._parts = Composition(config, mode=mode, connect=connect, ground=ground)
         self._ending.on_hangup = self._reload
         self._early = early
+        self._updates = updates
         self._door = early.door
         self._ground = ground
         self._health.attach(self._sources())
@@ -136,12 +163,17 @@ class App:
                     gc.freeze()
                     self._tell_ready()
                     ready()
+                    await nursery.start(self._updates.serve)
                     await self._ending.wanted.wait()
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self._ending.left_s):
                     await self._go_down()
                 nursery.cancel_scope.cancel()
         finally:
             self._parts.close()
+
+    @property
+    def audit(self) -> AuditPort:
+        return self._parts.audit
 
     async def _come_up(self, nursery: trio.Nursery) -> None:
         await nursery.start(self._parts.storage.serve)
@@ -242,6 +274,7 @@ class App:
                 *process_methods(self._parts.processes),
                 *audit_methods(self._parts.audit),
                 *storage_methods(self._parts.storage),
+                *update_methods(self._updates),
                 *policy_methods(self._parts.policies),
             )
         )

@@ -50,6 +50,8 @@ class Ending:
         self.reason = ""
         self.again = False
         """Whether it comes up anew at once: the session disk is back."""
+        self.restart = False
+        """Whether the image's coworkd comes up in its place, the commands living on: another release is chosen."""
         self.power_off_within_s: float | None = None
         """The machine is to be turned off as well, and the end has so long."""
         self._over_at = math.inf
@@ -57,12 +59,14 @@ class Ending:
         self._scope = trio.CancelScope()
         self.on_hangup: Callable[[], Awaitable[None]] | None = None
 
-    def end(self, reason: str, *, again: bool = False, power_off_within_s: float | None = None) -> None:
+    def end(
+        self, reason: str, *, again: bool = False, restart: bool = False, power_off_within_s: float | None = None
+    ) -> None:
         """The first reason counts; a machine that is to be turned off is, whatever was wanted before."""
         if not self.wanted.is_set():
-            self.reason, self.again = reason, again
+            self.reason, self.again, self.restart = reason, again, restart
         if power_off_within_s is not None:
-            self.again = False
+            self.again = self.restart = False
             self.power_off_within_s = power_off_within_s
             self._over_at = trio.current_time() + power_off_within_s
         self.wanted.set()

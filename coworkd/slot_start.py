@@ -27,6 +27,7 @@ from coworkd import __version__
 from coworkd.bring_up import Ground, Mode
 from coworkd.config import Config, find_update_key
 from coworkd.model import update
+from coworkd.model.ports import AuditPort
 from coworkd.release.slots import SlotName
 from coworkd.services.updates import SlotRun, UpdateFacts, Updates
 from coworkd.services.updates_worker import UpdateWorker
@@ -84,7 +85,6 @@ class SlotStart:
         if self._handover is not None:
             if not self._fresh:  # come up anew: it is for the image to choose again
                 exec_image(self._handover, listeners())
-            os.environ[LISTENERS] = ""
             _remember_entered()
             run = run_of(self._handover)
             await self.updates.resume(run)
@@ -96,6 +96,11 @@ class SlotStart:
         if "code" in chosen.contents:
             exec_slot(chosen, listeners())
         return with_policies(self._config, chosen)
+
+    def watched_by(self, audit: AuditPort) -> None:
+        """From now on there is a log, and a way to end for another release."""
+        ending = self._ground.ending
+        self.updates.attach(audit, healthy=self.healthy, restart=lambda reason: ending.end(reason, restart=True))
 
     def healthy(self) -> str | None:
         """What a release is to blame for; None for nothing."""

@@ -4,6 +4,7 @@ Rules
 - The unix socket is 0600 from its first moment (the mode of the socket's inode is set before bind, unix(7)), and replaces
   a file at its path only if that is a socket on which nobody listens; anything else is refused and stays.
 - A vsock peer is accepted only if its CID is 2, the host's: others are closed before a byte is read.
+- One that this process was handed (`descriptor`, over an exec) listens already, with who waits in it.
 - `close` stops listening and removes the unix socket if it is still the one that was made.
 
 Not here: what is done with what was accepted, and retries. Sources: unix(7), vsock(7).
@@ -50,6 +51,9 @@ class Acceptor(Protocol):
     async def accept(self) -> tuple[Transport, str]:
         """Return the next connection and who its peer is. Raises `OSError`, or `RefusedPeer` for one that may not."""
 
+    def fileno(self) -> int:
+        """What is listened on."""
+
     def close(self) -> None:
         """Stop listening; idempotent."""
 
@@ -59,16 +63,20 @@ class UnixAcceptor:
 
     kind = "unix"
 
-    def __init__(self, endpoint: UnixEndpoint) -> None:
+    def __init__(self, endpoint: UnixEndpoint, descriptor: int | None = None) -> None:
         """Listen. Raises `AlreadyExists` if somebody does already or the path is no socket, `Unavailable` otherwise."""
         self._path = endpoint.path
         self.endpoint = str(endpoint)
-        _remove_stale(self._path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        if descriptor is None:
+            _remove_stale(self._path)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        else:
+            listener = socket.socket(fileno=descriptor)
         try:
-            os.fchmod(listener.fileno(), 0o600)
-            listener.bind(self._path)
-            listener.listen(BACKLOG)
+            if descriptor is None:
+                os.fchmod(listener.fileno(), 0o600)
+                listener.bind(self._path)
+                listener.listen(BACKLOG)
             made = os.lstat(self._path)
         except OSError as error:
             listener.close()
@@ -85,6 +93,9 @@ class UnixAcceptor:
         raw = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
         pid, uid, _ = _PEER_CREDENTIALS.unpack(raw)
         return SocketTransport(accepted), f"pid {pid} uid {uid}"
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
 
     def close(self) -> None:
         if self._listener.fileno() < 0:
@@ -107,12 +118,18 @@ class VsockAcceptor:
         self._listener = listener
 
     @classmethod
-    def open(cls, endpoint: VsockPort) -> VsockAcceptor:
+    def open(cls, endpoint: VsockPort, descriptor: int | None = None) -> VsockAcceptor:
         """Listen. Raises `Unavailable` where there is no vsock device or the port is taken."""
+        if descriptor is not None:
+            return cls(endpoint, trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
         try:
             listener = open_vsock_listener(endpoint.port)
         except OSError as error:
-            why = "another program of this guest has the port" if error.errno == errno.EADDRINUSE else "has the machine a vsock device?"
+            why = (
+                "another program of this guest has the port"
+                if error.errno == errno.EADDRINUSE
+                else "has the machine a vsock device?"
+            )
             raise Unavailable(f"cannot listen on {endpoint}: {error.strerror}; {why}", errno=error.errno) from error
         return cls(endpoint, trio.socket.from_stdlib_socket(listener))
 
@@ -123,6 +140,9 @@ class VsockAcceptor:
             accepted.close()
             raise RefusedPeer(peer, f"only the host, CID {HOST_CID}, may connect")
         return SocketTransport(accepted), peer
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
 
     def close(self) -> None:
         self._listener.close()

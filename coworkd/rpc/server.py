@@ -57,6 +57,9 @@ class Server:
         self._calls: trio.Nursery | None = None
         self._links: trio.Nursery | None = None
         self._accepting: set[trio.CancelScope] = set()
+        self._acceptors: set[Acceptor] = set()
+        self.handed: dict[str, int] = {}
+        """Descriptors that are listened on already, by endpoint: whoever serves the endpoint owns them."""
         self._stopping = False
         self._opened = 0
         self._empty = trio.Event()
@@ -71,6 +74,11 @@ class Server:
     def links(self) -> int:
         """How many links have said hello."""
         return len(self._greeted)
+
+    @property
+    def listening(self) -> dict[str, int]:
+        """The descriptors that are listened on, by endpoint; they stay the server's."""
+        return {acceptor.endpoint: acceptor.fileno() for acceptor in self._acceptors}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold every link and every call. Ends when cancelled."""
@@ -93,18 +101,20 @@ class Server:
             task_status.started()
             await self.serve_port(PortLinks(endpoint))
         else:
-            acceptor = _listen(endpoint)
+            acceptor = _listen(endpoint, self.handed.pop(str(endpoint), None))
             _log.info("listening on %s", acceptor.endpoint)
             task_status.started()
             await self.serve_accepted(acceptor)
 
     async def serve_accepted(self, acceptor: Acceptor) -> None:
         """Give each accepted connection a task. Closes `acceptor` at the end."""
+        self._acceptors.add(acceptor)
         try:
             with self._until_stopped():
                 while True:
                     await self._accept(acceptor)
         finally:
+            self._acceptors.discard(acceptor)
             acceptor.close()
 
     async def serve_dialled(self, endpoint: VsockEndpoint, dial: Dial) -> None:
@@ -239,8 +249,10 @@ class Server:
             _log.error("%s could not be audited: %s", kind, error.message)
 
 
-def _listen(endpoint: UnixEndpoint | VsockPort) -> Acceptor:
-    return UnixAcceptor(endpoint) if isinstance(endpoint, UnixEndpoint) else VsockAcceptor.open(endpoint)
+def _listen(endpoint: UnixEndpoint | VsockPort, descriptor: int | None) -> Acceptor:
+    if isinstance(endpoint, UnixEndpoint):
+        return UnixAcceptor(endpoint, descriptor)
+    return VsockAcceptor.open(endpoint, descriptor)
 
 
 async def dial_vsock(endpoint: VsockEndpoint) -> Transport:

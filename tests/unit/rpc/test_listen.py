@@ -130,3 +130,20 @@ def test_vsock_without_a_device_is_unavailable(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(Unavailable, match="vsock device") as caught:
         VsockAcceptor.open(VsockPort(port=5005))
     assert caught.value.details["errno"] == 19
+
+
+def test_a_socket_that_was_handed_on_is_listened_on_with_who_waits_in_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        first = UnixAcceptor(endpoint(tmp_path))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+            client.sendall(b"hi")
+            second = UnixAcceptor(endpoint(tmp_path), os.dup(first.fileno()))
+            transport, _ = await second.accept()
+            assert await transport.receive(10) == b"hi"
+            transport.close()
+        second.close()
+        assert not (tmp_path / "s").exists()
+        first.close()
+
+    trio.run(main)

@@ -38,6 +38,9 @@ class FakeAcceptor:
             raise given
         return given, "peer"
 
+    def fileno(self) -> int:
+        return 99
+
     def close(self) -> None:
         self.closed = True
 
@@ -246,7 +249,7 @@ def test_serve_chooses_by_the_kind_of_endpoint(monkeypatch: pytest.MonkeyPatch) 
         server = Server(MethodTable([]), FakeAudit())
         monkeypatch.setattr(server, "serve_dialled", note)
         monkeypatch.setattr(server, "serve_accepted", note)
-        monkeypatch.setattr(server_module, "_listen", lambda endpoint: FakeAcceptor())
+        monkeypatch.setattr(server_module, "_listen", lambda endpoint, descriptor: FakeAcceptor())
         async with trio.open_nursery() as nursery:
             for endpoint in (HOST, VsockPort(port=1), UnixEndpoint(path="/x")):
                 await nursery.start(server.serve, endpoint)
@@ -259,7 +262,7 @@ def test_serve_chooses_by_the_kind_of_endpoint(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_cannot_be_listened_on_is_told_before_serving(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        def refuse(endpoint: object) -> FakeAcceptor:
+        def refuse(endpoint: object, descriptor: object) -> FakeAcceptor:
             raise Unavailable("cannot listen")
 
         monkeypatch.setattr(server_module, "_listen", refuse)
