@@ -115,9 +115,9 @@ def _process(record: Mapping[str, Any]) -> Explained:
 
 
 def _approval(record: Mapping[str, Any]) -> Explained:
-    paths = ", ".join(str(path) for path in (record.get("paths") or ())[:3])
-    what = f"a delete in {record.get('name')} ({paths or record.get('action')}) was not granted: {record.get('reason') or record.get('answer')}"
+    why = record.get("reason") or record.get("answer")
     session, name = record.get("session") or "SESSION", record.get("name") or "FOLDER"
+    what = f"a delete in {name} ({record.get('count') or 1} paths) was not granted: {why}"
     return "folder guard", what, f"answer in time (coworkctl approve), or coworkctl folder mode {session} {name} rwd"
 
 

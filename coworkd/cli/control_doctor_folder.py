@@ -58,7 +58,7 @@ def explain_grant(
             check="granted",
             state="failed",
             detail=f"{path} is in no folder of {session}; it has {names}",
-            remedy=f"coworkctl folder mount {session} NAME SOURCE --mode rw",
+            remedy=f"coworkctl folder mount {session} HOST_DIR:NAME:rw",
         )
         return
     yield Finding(check="granted", state="ok", detail=f"{folder.source} as {folder.name}, mode {folder.mode}")
@@ -67,7 +67,7 @@ def explain_grant(
             check="mounted",
             state="failed",
             detail=folder.error or "it could not be mounted",
-            remedy=f"mend its source on the host, then coworkctl folder mount {session} {folder.name} {folder.source}. {_TCC}",
+            remedy=f"mend its source on the host, then coworkctl folder mount {session} {folder.source}:{folder.name}:{folder.mode}. {_TCC}",
         )
     elif folder.state == "closed":
         yield Finding(check="mounted", state="ok", detail="the session is closed; it is mounted when a command starts")
