@@ -29,7 +29,7 @@ _MODES = {
 }
 _TCC = (
     "macOS asks before a program reads some folders (Desktop, Documents, Downloads, iCloud, other volumes): System Settings, Privacy & "
-    "Security, Files and Folders, allow the program that runs cowork-vm (or give it Full Disk Access), then share the folder again"
+    "Security, Files and Folders, allow the program that runs cowork-vm (or give it Full Disk Access), then share it again"
 )
 
 
@@ -67,7 +67,8 @@ def explain_grant(
             check="mounted",
             state="failed",
             detail=folder.error or "it could not be mounted",
-            remedy=f"mend its source on the host, then coworkctl folder mount {session} {folder.source}:{folder.name}:{folder.mode}. {_TCC}",
+            remedy=f"mend its source on the host, then coworkctl folder mount {session} "
+            f"{folder.source}:{folder.name}:{folder.mode}. {_TCC}",
         )
     elif folder.state == "closed":
         yield Finding(check="mounted", state="ok", detail="the session is closed; it is mounted when a command starts")
