@@ -33,8 +33,8 @@ class Accounts:
             name, _, uid, gid, gecos, home, shell = line.split(":")
             accounts.users[name] = (int(uid), int(gid), gecos, home, shell)
         for line in group.splitlines():
-            name, _, gid, members = line.split(":")
-            accounts.groups[name] = (int(gid), [member for member in members.split(",") if member])
+            group_name, _, number, members = line.split(":")
+            accounts.groups[group_name] = (int(number), [member for member in members.split(",") if member])
         return accounts
 
     def add_sysusers(self, texts: Iterable[str]) -> None:
@@ -54,10 +54,17 @@ class Accounts:
         elif kind == "g":
             self.group(name, None if number == "-" else int(number))
         else:
-            uid, _, gid = number.partition(":")
+            uid, _, own_gid = number.partition(":")
             wanted = None if uid == "-" else int(uid)
             where = "/" if home == "-" else home
-            self.user(name, wanted, gid=int(gid) if gid else None, gecos="" if gecos == "-" else gecos, home=where, shell=shell)
+            self.user(
+                name,
+                wanted,
+                gid=int(own_gid) if own_gid else None,
+                gecos="" if gecos == "-" else gecos,
+                home=where,
+                shell=shell,
+            )
 
     def group(self, name: str, gid: int | None = None) -> int:
         """The gid of `name`, added where it is not there."""
@@ -66,7 +73,14 @@ class Accounts:
         return self.groups[name][0]
 
     def user(
-        self, name: str, uid: int | None = None, *, gid: int | None = None, gecos: str = "", home: str = "/", shell: str = "-"
+        self,
+        name: str,
+        uid: int | None = None,
+        *,
+        gid: int | None = None,
+        gecos: str = "",
+        home: str = "/",
+        shell: str = "-",
     ) -> int:
         """The uid of `name`, added with a group of the same name and number where it is not there."""
         if name not in self.users:
@@ -79,7 +93,9 @@ class Accounts:
 
     def compose(self) -> dict[str, str]:
         """The four files by their names, all passwords locked."""
-        passwd = "".join(f"{name}:x:{uid}:{gid}:{rest[0]}:{rest[1]}:{rest[2]}\n" for name, (uid, gid, *rest) in self.users.items())
+        passwd = "".join(
+            f"{name}:x:{uid}:{gid}:{rest[0]}:{rest[1]}:{rest[2]}\n" for name, (uid, gid, *rest) in self.users.items()
+        )
         group = "".join(f"{name}:x:{gid}:{','.join(members)}\n" for name, (gid, members) in self.groups.items())
         shadow = "".join(f"{name}:!*:19000:0:99999:7:::\n" for name in self.users)
         gshadow = "".join(f"{name}:*::{','.join(members)}\n" for name, (_, members) in self.groups.items())

@@ -43,7 +43,9 @@ _PROVIDES = {"debconf": "debconf-2.0", "initramfs-tools": "linux-initramfs-tool"
 
 def compose_stand_ins(names: Sequence[str]) -> str:
     """A dpkg status file in which every one of `names` is installed."""
-    return "\n".join(_STAND_IN.format(name=name, provides=_PROVIDES.get(name, f"{name}-stand-in")) for name in sorted(names))
+    return "\n".join(
+        _STAND_IN.format(name=name, provides=_PROVIDES.get(name, f"{name}-stand-in")) for name in sorted(names)
+    )
 
 
 def fetch_packages(recipe: Recipe, *, not_needed: Sequence[str], cache: Cache, fresh: bool = False) -> Path:
@@ -66,13 +68,19 @@ def fetch_packages(recipe: Recipe, *, not_needed: Sequence[str], cache: Cache, f
             status.write_text(stand_ins)
             sources = []
             for number, text in enumerate(recipe.sources):
-                form = "sources" if text.lstrip().lower().startswith(("types:", "uris:", "suites:", "enabled:")) else "list"
+                form = (
+                    "sources"
+                    if text.lstrip().lower().startswith(("types:", "uris:", "suites:", "enabled:"))
+                    else "list"
+                )
                 sources.append(Path(work, f"{number}.{form}"))
                 sources[-1].write_text(text)
             argv = compose_mmdebstrap(recipe, wanted, status=status, sources=sources, output=path)
             run(argv, env={"SOURCE_DATE_EPOCH": str(recipe.source_date_epoch)})
 
-    return cache.entry(f"packages-{recipe.suite.name}-{recipe.architecture.name}", key, make, suffix=".tar", fresh=fresh)
+    return cache.entry(
+        f"packages-{recipe.suite.name}-{recipe.architecture.name}", key, make, suffix=".tar", fresh=fresh
+    )
 
 
 def compose_mmdebstrap(
@@ -90,7 +98,7 @@ def compose_mmdebstrap(
         '--aptopt=APT::Install-Recommends "false"',
         *((f"--keyring={recipe.keyring}",) if recipe.keyring else ()),
         f'--setup-hook=cp "{status}" "$1/var/lib/dpkg/status"',
-        "--extract-hook=for deb in \"$1\"/var/cache/apt/archives/*.deb; do dpkg-deb -W --showformat='${Package} ${Version}\\n' \"$deb\"; "
+        '--extract-hook=for deb in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb -W --showformat=\'${Package} ${Version}\\n\' "$deb"; '
         'done | sort >"$1/var/lib/cowork-packages"',
         f"--include={','.join(packages)}",
         recipe.suite.name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -40,7 +39,6 @@ class Cache:
         """The entry of `name` for `key`; where it is not there yet (or must be `fresh`), `make` writes the file whose path it is given."""
         wanted = self.directory / f"{name}-{hash_of(key)}{suffix}"
         if wanted.exists() and not fresh:
-            os.utime(wanted)  # so that the oldest can be told by whoever clears up
             return wanted
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=self.directory) as beside:
             made = Path(beside, f"made{suffix}")

@@ -23,25 +23,53 @@ _SETS = ("tools", "office")
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser, also for the test of the documents' command lines."""
-    parser = argparse.ArgumentParser(prog="rootfs-build/build", description="Build the guest's image: kernel, initrd, root, disk, manifest.")
+    parser = argparse.ArgumentParser(
+        prog="rootfs-build/build", description="Build the guest's image: kernel, initrd, root, disk, manifest."
+    )
     own = os.uname().machine
     parser.add_argument("--arch", choices=(*ARCHITECTURES, "all"), default=own if own in ARCHITECTURES else "x86_64")
-    parser.add_argument("--suite", choices=tuple(SUITES), default="bookworm", help="the distribution's release (default: bookworm)")
     parser.add_argument(
-        "--mirror", metavar="URL", action="append", default=[], help="where packages come from (default: this machine's own APT sources)"
+        "--suite", choices=tuple(SUITES), default="bookworm", help="the distribution's release (default: bookworm)"
     )
-    parser.add_argument("--keyring", metavar="FILE", default="", help="the keys that sign a mirror's packages, where APT does not have them")
     parser.add_argument(
-        "--packages", metavar="FILE", action="append", type=Path, default=[], help="a list of packages in place of packages/minimal.txt"
+        "--mirror",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="where packages come from (default: this machine's own APT sources)",
+    )
+    parser.add_argument(
+        "--keyring",
+        metavar="FILE",
+        default="",
+        help="the keys that sign a mirror's packages, where APT does not have them",
+    )
+    parser.add_argument(
+        "--packages",
+        metavar="FILE",
+        action="append",
+        type=Path,
+        default=[],
+        help="a list of packages in place of packages/minimal.txt",
     )
     parser.add_argument("--with", dest="sets", choices=_SETS, action="append", default=[], help="add a set of packages")
-    parser.add_argument("--full-kernel", action="store_true", help="the distribution's full kernel, which knows 9p, not the cloud one")
+    parser.add_argument(
+        "--full-kernel", action="store_true", help="the distribution's full kernel, which knows 9p, not the cloud one"
+    )
     parser.add_argument("--verity", action="store_true", help="make the root checked by dm-verity")
-    parser.add_argument("--update-key", metavar="FILE", type=Path, help="the minisign public key that updates must be signed with")
-    parser.add_argument("--console-login", action="store_true", help="give a root shell on the console: for debugging only")
-    parser.add_argument("--output", metavar="DIR", type=Path, default=CHECKOUT / "build" / "image", help="default: build/image")
+    parser.add_argument(
+        "--update-key", metavar="FILE", type=Path, help="the minisign public key that updates must be signed with"
+    )
+    parser.add_argument(
+        "--console-login", action="store_true", help="give a root shell on the console: for debugging only"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, default=CHECKOUT / "build" / "image", help="default: build/image"
+    )
     parser.add_argument("--cache", metavar="DIR", type=Path, default=None, help="default: ~/.cache/coworkd-image")
-    parser.add_argument("--refresh", action="store_true", help="ask the archive for the newest packages, whatever the cache has")
+    parser.add_argument(
+        "--refresh", action="store_true", help="ask the archive for the newest packages, whatever the cache has"
+    )
     return parser
 
 
@@ -52,7 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in names:
             recipe = compose_recipe(arguments, name)
-            build = Build(cache=Cache(arguments.cache or default_cache()), output=arguments.output, say=_say, fresh=arguments.refresh)
+            build = Build(
+                cache=Cache(arguments.cache or default_cache()),
+                output=arguments.output,
+                say=_say,
+                fresh=arguments.refresh,
+            )
             print(build_image(recipe, build), flush=True)
     except Trouble as error:
         print(f"rootfs-build: {error}", file=sys.stderr)

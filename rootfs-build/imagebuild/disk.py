@@ -53,7 +53,9 @@ def compose_sfdisk(partitions: list[Partition]) -> tuple[str, list[int], int]:
     for part in partitions:
         size = -(-part.content.stat().st_size // _MIB) * _MIB
         starts.append(start)
-        lines.append(f"start={start // _SECTOR}, size={size // _SECTOR}, type={part.type}, uuid={part.id}, name={part.name}")
+        lines.append(
+            f"start={start // _SECTOR}, size={size // _SECTOR}, type={part.type}, uuid={part.id}, name={part.name}"
+        )
         start += size
     return "\n".join(lines) + "\n", starts, start + _MIB
 
@@ -78,7 +80,10 @@ def write_esp(esp: Path, architecture: Architecture, uki: bytes, *, epoch: int) 
     with esp.open("wb") as stream:
         stream.truncate(size_mib * _MIB)
     sectors = str(size_mib * _MIB // _SECTOR)
-    run(["mformat", "-i", str(esp), "-F", "-T", sectors, "-h", "16", "-s", "63", "-N", _FAT_SERIAL, "-v", "EFI", "::"], env=env)
+    run(
+        ["mformat", "-i", str(esp), "-F", "-T", sectors, "-h", "16", "-s", "63", "-N", _FAT_SERIAL, "-v", "EFI", "::"],
+        env=env,
+    )
     run(["mmd", "-i", str(esp), "::/EFI", "::/EFI/BOOT"], env=env)
     with tempfile.TemporaryDirectory() as work:
         file = Path(work, architecture.efi_boot_file)

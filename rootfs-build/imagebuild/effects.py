@@ -1,15 +1,16 @@
 """What maintainer scripts would have done for the packages of our lists, since none is run.
 
-Accounts, the bundle of certificates, the links of alternatives, the machine's names. Each is a function of the tree alone: no program of
-the target is executed. The cache of the dynamic linker is not made: it would want the target's ldconfig; `library_path` says how
-libraries are found without.
+Accounts, the bundle of certificates, the links of alternatives, the machine's names, the cache of the dynamic linker. Each is a function
+of the tree alone: no program of the target is executed.
 """
 
 from __future__ import annotations
 
 from imagebuild.accounts import Accounts
-from imagebuild.trouble import Trouble
+from imagebuild.library_cache import compose_library_cache, find_libraries
+from imagebuild.recipe import Architecture
 from imagebuild.tree import Tree
+from imagebuild.trouble import Trouble
 
 HOSTNAME = "claude"
 EGRESS_USER = "coworkd-egress"
@@ -52,7 +53,9 @@ def make_names(tree: Tree) -> None:
     """Host name, hosts, and a machine id that each boot makes anew (machine-id(5), `uninitialized` would be a first boot each time)."""
     tree.write("etc/hostname", f"{HOSTNAME}\n")
     tree.write("etc/hosts", f"127.0.0.1\tlocalhost\n127.0.1.1\t{HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-    tree.write("etc/resolv.conf", "# The guest has no network of its own: what a session reaches, it reaches by its proxies.\n")
+    tree.write(
+        "etc/resolv.conf", "# The guest has no network of its own: what a session reaches, it reaches by its proxies.\n"
+    )
     tree.write("etc/machine-id", "")
     tree.write("etc/fstab", "# The root is mounted by the initrd, everything else by units or by coworkd.\n")
     tree.write("etc/default/locale", "LANG=C.UTF-8\n")
@@ -96,7 +99,21 @@ def make_alternatives(tree: Tree) -> None:
 
 def make_directories(tree: Tree) -> None:
     """Places to mount at: below a read-only root nobody makes them later."""
-    for name in ("proc", "sys", "dev", "run", "boot", "mnt", "srv", "home", "opt", "media", "var/log", "var/cache", "var/lib"):
+    for name in (
+        "proc",
+        "sys",
+        "dev",
+        "run",
+        "boot",
+        "mnt",
+        "srv",
+        "home",
+        "opt",
+        "media",
+        "var/log",
+        "var/cache",
+        "var/lib",
+    ):
         tree.directory(name)
     for name, mode in (
         ("sessions", 0o755),
@@ -112,7 +129,12 @@ def make_directories(tree: Tree) -> None:
         ("var/tmp", 0o1777),
     ):
         tree.directory(name, mode=mode)
-    if not tree.exists("var/run"):
-        tree.link("var/run", "/run")
-    if not tree.exists("var/lock"):
-        tree.link("var/lock", "/run/lock")
+    for name, target in (("var/run", "../run"), ("var/lock", "../run/lock")):
+        tree.remove(name)
+        tree.link(name, target)
+
+
+def make_library_cache(tree: Tree, architecture: Architecture) -> None:
+    """/etc/ld.so.cache of all libraries that are there."""
+    libraries = find_libraries(tree, architecture)
+    tree.write("etc/ld.so.cache", compose_library_cache(libraries, flags=architecture.ld_cache_flags))

@@ -28,7 +28,22 @@ _FEATURES = "^has_journal,^resize_inode,^huge_file,extent,dir_index,filetype,fle
 def compose_mke2fs(tree: Path, image: Path, *, blocks: int, inodes: int) -> list[str]:
     """The argv that makes `image`, a file, of the directory `tree`."""
     extended = f"hash_seed={HASH_SEED},root_owner=0:0,lazy_itable_init=0,nodiscard,num_backup_sb=0"
-    options = ["-t", "ext4", "-b", str(_BLOCK), "-I", str(_INODE), "-N", str(inodes), "-m", "0", "-O", _FEATURES, "-E", extended]
+    options = [
+        "-t",
+        "ext4",
+        "-b",
+        str(_BLOCK),
+        "-I",
+        str(_INODE),
+        "-N",
+        str(inodes),
+        "-m",
+        "0",
+        "-O",
+        _FEATURES,
+        "-E",
+        extended,
+    ]
     return ["mke2fs", "-q", "-F", *options, "-U", ROOT_UUID, "-L", ROOT_LABEL, "-d", str(tree), str(image), str(blocks)]
 
 
@@ -44,7 +59,9 @@ def measure(tree: Tree) -> tuple[int, int]:
         if stat.S_ISREG(status.st_mode):
             blocks += math.ceil(status.st_size / _BLOCK)
         elif stat.S_ISDIR(status.st_mode):
-            blocks += max(1, math.ceil(sum(len(os.fsencode(entry)) + 12 for entry in os.listdir(tree.root / name)) * 1.4 / _BLOCK))
+            blocks += max(
+                1, math.ceil(sum(len(os.fsencode(entry)) + 12 for entry in os.listdir(tree.root / name)) * 1.4 / _BLOCK)
+            )
         elif status.st_size >= 60:
             blocks += 1
     blocks += math.ceil(inodes * _INODE / _BLOCK)

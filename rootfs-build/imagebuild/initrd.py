@@ -1,6 +1,6 @@
 """The initrd: busybox, the few modules that lead to the root, and one script (`rootfs-build/init`).
 
-Modules are loaded in the order they are listed in /modules, each after what it needs. `veritysetup` and its libraries come along only
+Modules are loaded in the order they are listed in /modules, each after what it needs. `dmsetup` and its libraries come along only
 where the root is checked by dm-verity.
 """
 
@@ -61,7 +61,7 @@ def compose_initrd(tree: Tree, recipe: Recipe, *, script: bytes, modules: Sequen
         entries[f"modules/{short}"] = regular(read_module(tree.path(name)))
     entries["modules/order"] = regular("".join(f"{name}\n" for name in order).encode())
     if recipe.verity:
-        entries.update(_program(tree, "usr/sbin/veritysetup", recipe))
+        entries.update(_program(tree, "usr/sbin/dmsetup", recipe))
     return compose_cpio(entries, epoch=recipe.source_date_epoch)
 
 
@@ -72,7 +72,7 @@ def _program(tree: Tree, name: str, recipe: Recipe) -> dict[str, Entry]:
     directories = (f"usr/lib/{recipe.architecture.triplet}", "usr/lib", "usr/lib64")
     loader = {"x86_64": "lib64", "aarch64": "lib"}[recipe.architecture.name]
     found: dict[str, Entry] = {f"bin/{posixpath.basename(name)}": regular(tree.path(name).read_bytes(), mode=0o755)}
-    waiting = list(needed_libraries(tree.path(name).read_bytes())) + [recipe.architecture.loader]
+    waiting = [*needed_libraries(tree.path(name).read_bytes()), recipe.architecture.loader]
     done: set[str] = set()
     while waiting:
         library = waiting.pop()
@@ -82,7 +82,9 @@ def _program(tree: Tree, name: str, recipe: Recipe) -> dict[str, Entry]:
         place = next((f"{where}/{library}" for where in directories if tree.path(f"{where}/{library}").exists()), None)
         if place is None:
             raise Trouble(f"{name} needs {library}, and it is in none of {', '.join(directories)}")
-        content = tree.path(place).resolve().read_bytes() if _leads_inside(tree, place) else tree.path(place).read_bytes()
+        content = (
+            tree.path(place).resolve().read_bytes() if _leads_inside(tree, place) else tree.path(place).read_bytes()
+        )
         where = loader if library == recipe.architecture.loader else f"lib/{recipe.architecture.triplet}"
         found[f"{where}/{library}"] = regular(content, mode=0o755)
         waiting += needed_libraries(content)

@@ -29,14 +29,21 @@ class ModuleList:
     """Patterns of module names or of paths below kernel/, by where they are wanted."""
 
     initrd: tuple[str, ...]
+    verity: tuple[str, ...]
+    """Also of the initrd, where the root is checked."""
     root: tuple[str, ...]
 
 
 def parse_module_list(text: str) -> ModuleList:
-    """`initrd:` before a line makes it one of the initrd; the rest is for the root alone."""
-    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    initrd = tuple(line.partition(":")[2].strip() for line in lines if line.startswith("initrd:"))
-    return ModuleList(initrd=initrd, root=tuple(line for line in lines if line and not line.startswith("initrd:")))
+    """`initrd:` before a line makes it one of the initrd, `verity:` one of an initrd that checks; the rest is for the root alone."""
+    lines = [line for line in (line.partition("#")[0].strip() for line in text.splitlines()) if line]
+
+    def of(kind: str) -> tuple[str, ...]:
+        return tuple(
+            name.strip() for found, colon, name in (line.partition(":") for line in lines) if colon and found == kind
+        )
+
+    return ModuleList(initrd=of("initrd"), verity=of("verity"), root=tuple(line for line in lines if ":" not in line))
 
 
 def kernel_version(tree: Tree) -> str:
@@ -76,20 +83,20 @@ def choose_modules(dependencies: dict[str, tuple[str, ...]], patterns: tuple[str
     return tuple(chosen)
 
 
-def keep_modules(tree: Tree, wanted: ModuleList) -> tuple[str, ...]:
+def keep_modules(tree: Tree, wanted: ModuleList, *, verity: bool) -> tuple[str, ...]:
     """Drop every module that no pattern wants; the names, in the tree, of the initrd's in the order to load them."""
     version = kernel_version(tree)
     here = f"{_MODULES}/{version}"
     _depmod(tree, version)
     dependencies = parse_dependencies(tree.read(f"{here}/modules.dep"))
-    initrd = choose_modules(dependencies, wanted.initrd)
+    initrd = choose_modules(dependencies, (*wanted.initrd, *(wanted.verity if verity else ())))
     kept = {*initrd, *choose_modules(dependencies, wanted.root)}
     for path in dependencies:
         if path not in kept:
             tree.remove(f"{here}/{path}")
     for name in reversed(list(tree.names(f"{here}/kernel"))):
-        path = tree.path(name)
-        if path.is_dir() and not any(path.iterdir()):
+        place = tree.path(name)
+        if place.is_dir() and not any(place.iterdir()):
             tree.remove(name)
     _depmod(tree, version)
     for name in ("build", "source"):

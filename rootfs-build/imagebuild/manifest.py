@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imagebuild.recipe import Recipe
+from imagebuild.verity import Verity
 
 FORMAT = 1
 
@@ -28,7 +29,7 @@ def compose_manifest(
     version: str,
     artifacts: Mapping[str, Any],
     packages: Sequence[tuple[str, str]],
-    root_hash: str = "",
+    verity: Verity | None = None,
 ) -> str:
     """The file's text. `artifacts` is by role, each as `describe_file` says, with `compressed` where there is one."""
     manifest: dict[str, Any] = {
@@ -38,16 +39,18 @@ def compose_manifest(
         "architecture": recipe.architecture.name,
         "suite": recipe.suite.name,
         "source_date_epoch": recipe.source_date_epoch,
-        "command_line": compose_command_line(recipe, root_hash),
+        "command_line": compose_command_line(recipe, verity),
         "update_key": recipe.update_key,
         "artifacts": artifacts,
         "packages": [{"name": name, "version": package_version} for name, package_version in packages],
     }
-    if root_hash:
-        manifest["verity"] = {"root_hash": root_hash}
+    if verity is not None:
+        manifest["verity"] = {"root_hash": verity.root_hash}
     return json.dumps(manifest, indent=2) + "\n"
 
 
-def compose_command_line(recipe: Recipe, root_hash: str = "") -> str:
+def compose_command_line(recipe: Recipe, verity: Verity | None = None) -> str:
     """The kernel's command line, with the root hash where the root is checked."""
-    return f"{recipe.command_line} cowork.verity={root_hash}" if root_hash else recipe.command_line
+    if verity is None:
+        return recipe.command_line
+    return f"{recipe.command_line} cowork.verity={verity.root_hash} cowork.verity_blocks={verity.blocks}"

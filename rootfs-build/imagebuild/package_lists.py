@@ -41,7 +41,9 @@ def parse_package_list(text: str, *, family: str, file: str) -> tuple[str, ...]:
             raise Trouble(f"{file}:{number}: {only!r} is no family of distributions: {' or '.join(FAMILIES)}")
         name = name.strip()
         if not _NAME.match(name):
-            raise Trouble(f"{file}:{number}: {name!r} is not the name of a package: small letters, digits and + . -, one a line")
+            raise Trouble(
+                f"{file}:{number}: {name!r} is not the name of a package: small letters, digits and + . -, one a line"
+            )
         if not colon or only == family:
             found.append(name)
     return tuple(found)

@@ -27,14 +27,14 @@ from imagebuild.initrd import compose_initrd
 from imagebuild.manifest import compose_command_line, compose_manifest, describe_file
 from imagebuild.package_lists import read_package_lists
 from imagebuild.presets import resolve_presets
-from imagebuild.python_code import HOME, compile_code, install_code, install_layout
+from imagebuild.python_code import HOME, compile_code, find_python, install_code, install_layout, python_version
 from imagebuild.recipe import Recipe
 from imagebuild.run import run
 from imagebuild.settings import compose_settings
 from imagebuild.tree import Tree, pack, unpack
 from imagebuild.trim import trim
 from imagebuild.uki import compose_sections, compose_uki
-from imagebuild.verity import write_verity
+from imagebuild.verity import Verity, write_verity
 from imagebuild.wheels import fetch_wheels, install_wheels
 
 ROOM = Path(__file__).resolve().parents[1]
@@ -88,14 +88,14 @@ def build_into(recipe: Recipe, build: Build, *, work: Path, made: Path) -> None:
         finish_tree(tree, recipe, wheels)
     with _stage(build, "rootfs"):
         ext4.write_ext4(tree, made / "rootfs.img", epoch=recipe.source_date_epoch)
-        root_hash = write_verity(made / "rootfs.img", made / "rootfs.verity") if recipe.verity else ""
+        verity = write_verity(made / "rootfs.img", made / "rootfs.verity") if recipe.verity else None
     with _stage(build, "boot"):
-        _write_boot(recipe, boot, tree, made, work=work, root_hash=root_hash)
+        _write_boot(recipe, boot, tree, made, work=work, verity=verity)
     with _stage(build, "manifest"):
         artifacts = _describe(made, compress=build.compress)
         version = _version()
         text = compose_manifest(
-            recipe, version=version, artifacts=artifacts, packages=read_package_versions(packages), root_hash=root_hash
+            recipe, version=version, artifacts=artifacts, packages=read_package_versions(packages), verity=verity
         )
         (made / "manifest.json").write_text(text)
 
@@ -126,9 +126,10 @@ def _make_system(recipe: Recipe, packages: Path, path: Path) -> None:
         effects.make_directories(tree)
         boot = {"vmlinuz": kernel.take_kernel(tree), "stub": _take_stub(tree, recipe)}
         wanted = kernel.parse_module_list((ROOM / "modules.txt").read_text())
-        order = kernel.keep_modules(tree, wanted)
+        order = kernel.keep_modules(tree, wanted, verity=recipe.verity)
         compile_code(tree, [f"usr/lib/python{recipe.suite.python}", "usr/lib/python3"], recipe)
         trim(tree)
+        effects.make_library_cache(tree, recipe.architecture)
         for name, content in boot.items():
             tree.write(f"boot/{name}", content)
         tree.write("boot/modules", "".join(f"{name}\n" for name in order))
@@ -141,11 +142,14 @@ def _take_stub(tree: Tree, recipe: Recipe) -> bytes:
 
 
 def _system_key(recipe: Recipe, packages: Path) -> Any:
-    ours = [path for path in sorted((ROOM / "imagebuild").glob("*.py"))] + [ROOM / "modules.txt"]
-    return [packages.name, packages.stat().st_mtime_ns, hash_of_files(ours), recipe.source_date_epoch]
+    ours = [*sorted((ROOM / "imagebuild").glob("*.py")), ROOM / "modules.txt"]
+    python = python_version(find_python(recipe.suite.python))
+    return [hash_of_files([packages]), hash_of_files(ours), python, recipe.verity, recipe.source_date_epoch]
 
 
-def _write_boot(recipe: Recipe, boot: dict[str, bytes], tree: Tree, made: Path, *, work: Path, root_hash: str) -> None:
+def _write_boot(
+    recipe: Recipe, boot: dict[str, bytes], tree: Tree, made: Path, *, work: Path, verity: Verity | None
+) -> None:
     """The kernel, the initrd, and the disk that boots by EFI. What they are made of lay in the system's /boot, which no image has."""
     initrd = compose_initrd(tree, recipe, script=(ROOM / "init").read_bytes(), modules=boot["modules"].decode().split())
     raw = work / "initrd"
@@ -154,20 +158,27 @@ def _write_boot(recipe: Recipe, boot: dict[str, bytes], tree: Tree, made: Path, 
     (made / "vmlinuz").write_bytes(boot["vmlinuz"])
     sections = compose_sections(
         os_release=tree.read("usr/lib/os-release"),
-        command_line=compose_command_line(recipe, root_hash),
+        command_line=compose_command_line(recipe, verity),
         kernel=boot["vmlinuz"],
         initrd=(made / "initrd.img").read_bytes(),
     )
     write_esp(work / "esp", recipe.architecture, compose_uki(boot["stub"], sections), epoch=recipe.source_date_epoch)
-    verity = made / "rootfs.verity" if root_hash else None
+    hashes = made / "rootfs.verity" if verity else None
     write_disk(
-        made / "disk.img", plan_partitions(recipe.architecture, root=made / "rootfs.img", esp=work / "esp", verity=verity)
+        made / "disk.img",
+        plan_partitions(recipe.architecture, root=made / "rootfs.img", esp=work / "esp", verity=hashes),
     )
 
 
 def _describe(made: Path, *, compress: bool) -> dict[str, Any]:
     """Every artefact by its role; the big ones get a compressed copy beside them."""
-    roles = {"kernel": "vmlinuz", "initrd": "initrd.img", "rootfs": "rootfs.img", "disk": "disk.img", "verity": "rootfs.verity"}
+    roles = {
+        "kernel": "vmlinuz",
+        "initrd": "initrd.img",
+        "rootfs": "rootfs.img",
+        "disk": "disk.img",
+        "verity": "rootfs.verity",
+    }
     found: dict[str, Any] = {}
     for role, name in roles.items():
         path = made / name

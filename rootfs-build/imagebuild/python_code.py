@@ -11,7 +11,6 @@ process, in one order, with a fixed hash seed, because the bytes depend on all t
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -80,8 +79,15 @@ def find_python(version: str) -> str:
         python = shutil.which(name)
         if python is None:
             continue
-        code = "import sys; print('%d.%d' % sys.version_info[:2])"
-        said = subprocess.run([python, "-S", "-c", code], capture_output=True, text=True, check=False, env={**os.environ})
-        if said.stdout.strip() == version:
+        if python_version(python).startswith(f"{version}."):
             return python
-    raise Trouble(f"byte code for the guest is compiled by a Python {version}, and none is on this machine; install python{version}")
+    raise Trouble(
+        f"byte code for the guest is compiled by a Python {version}, and none is on this machine; install python{version}"
+    )
+
+
+def python_version(python: str) -> str:
+    """The whole version of a Python, such as 3.11.2; empty for what is none."""
+    code = "import platform; print(platform.python_version())"
+    said = subprocess.run([python, "-S", "-c", code], capture_output=True, text=True, check=False)
+    return said.stdout.strip()

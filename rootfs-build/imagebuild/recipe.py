@@ -17,8 +17,6 @@ SOURCE_DATE_EPOCH = 1_767_225_600
 ROOT_LABEL = "cowork-root"
 ROOT_UUID = "6d8f1c2e-3b1a-4f5e-9c47-c0c0a4d00001"
 HASH_SEED = "6d8f1c2e-3b1a-4f5e-9c47-c0c0a4d00002"
-VERITY_SALT = "c0c0a4d0" * 8
-VERITY_UUID = "6d8f1c2e-3b1a-4f5e-9c47-c0c0a4d00003"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +134,7 @@ class Recipe:
         """The kernel's. The last console that is there is /dev/console: the serial port under QEMU, hvc0 under VZ."""
         return (
             f"console=hvc0 console={self.architecture.console} root=LABEL={ROOT_LABEL} ro "
-            "loglevel=4 panic=-1 net.ifnames=0 audit=0 systemd.show_status=0 systemd.log_target=journal"
+            "loglevel=4 panic=-1 net.ifnames=0 audit=0 systemd.show_status=0 systemd.gpt_auto=0"
         )
 
 

@@ -20,15 +20,12 @@ PACKAGE_OF: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
-    "e2fsck": "e2fsprogs",
     "sfdisk": "fdisk",
     "mcopy": "mtools",
+    "mformat": "mtools",
     "mmd": "mtools",
-    "mkfs.fat": "dosfstools",
     "zstd": "zstd",
     "depmod": "kmod",
-    "objcopy": "binutils-multiarch",
-    "veritysetup": "cryptsetup-bin",
 }
 """What a person installs to have a program."""
 
@@ -41,7 +38,14 @@ def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str
     program = require(argv[0])
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC", **(env or {})}
     done = subprocess.run(
-        [program, *argv[1:]], input=stdin, capture_output=True, text=True, errors="replace", env=environment, cwd=cwd, check=False
+        [program, *argv[1:]],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=environment,
+        cwd=cwd,
+        check=False,
     )
     if done.returncode:
         said = (done.stderr + done.stdout).strip()[-_SAID_BYTES:]
@@ -54,5 +58,7 @@ def require(program: str) -> str:
     found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
     if found is None:
         package = PACKAGE_OF.get(program, program)
-        raise Trouble(f"{program} is not on this machine; install the package {package} (./setup test brings all of them)")
+        raise Trouble(
+            f"{program} is not on this machine; install the package {package} (./setup test brings all of them)"
+        )
     return found

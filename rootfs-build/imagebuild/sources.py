@@ -27,7 +27,9 @@ def compose_mirror_sources(mirrors: Sequence[str], suite: Suite, *, keyring: str
             pockets = (suite.name, f"{suite.name}-updates")
             lines += [f"deb {option}{mirror} {pocket} {' '.join(suite.components)}" for pocket in pockets]
         else:
-            raise Trouble(f"--mirror {mirror!r} is neither the URL of a mirror nor a line such as 'deb URL SUITE COMPONENTS'")
+            raise Trouble(
+                f"--mirror {mirror!r} is neither the URL of a mirror nor a line such as 'deb URL SUITE COMPONENTS'"
+            )
     return ("".join(f"{line}\n" for line in lines),) if lines else ()
 
 
@@ -71,7 +73,9 @@ def _wanted_stanzas(text: str, suite: str) -> str:
     found = []
     for block in re.split(r"\n\s*\n", text):
         lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
-        fields = {line.partition(":")[0].strip().lower(): line.partition(":")[2].strip() for line in lines if ":" in line}
+        fields = {
+            line.partition(":")[0].strip().lower(): line.partition(":")[2].strip() for line in lines if ":" in line
+        }
         if fields.get("enabled", "yes").lower() in ("no", "false") or "deb" not in fields.get("types", "").split():
             continue
         if any(_of_suite(word, suite) for word in fields.get("suites", "").split()):

@@ -51,7 +51,9 @@ class Tree:
         for part in parts[:-1]:
             above = above / part
             if above.is_symlink():
-                raise Trouble(f"{name!r} is below {above.relative_to(self.root)}, which is a symbolic link; say where it leads")
+                raise Trouble(
+                    f"{name!r} is below {above.relative_to(self.root)}, which is a symbolic link; say where it leads"
+                )
         return self.root / name
 
     def exists(self, name: str) -> bool:
@@ -93,7 +95,9 @@ class Tree:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-        self.owners = {key: owner for key, owner in self.owners.items() if key != name and not key.startswith(f"{name}/")}
+        self.owners = {
+            key: owner for key, owner in self.owners.items() if key != name and not key.startswith(f"{name}/")
+        }
 
     def names(self, below: str = "") -> Iterator[str]:
         """All names below a directory, each directory before what is in it, in the order of their bytes."""

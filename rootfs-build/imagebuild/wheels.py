@@ -49,7 +49,14 @@ def parse_lock(text: str) -> tuple[Locked, ...]:
         hashes = tuple(re.findall(r"--hash=(sha256:[0-9a-f]{64})", line))
         if match is None or not hashes:
             raise Trouble(f"this line of the lock is no requirement with a version and hashes: {line[:80]!r}")
-        found.append(Locked(name=match["name"].lower(), version=match["version"], marker=(match["marker"] or "").strip(), hashes=hashes))
+        found.append(
+            Locked(
+                name=match["name"].lower(),
+                version=match["version"],
+                marker=(match["marker"] or "").strip(),
+                hashes=hashes,
+            )
+        )
     return tuple(found)
 
 
@@ -73,7 +80,9 @@ def _judge(node: ast.expr, environment: dict[str, str]) -> bool:
 
 def _compare(name: str, left: str, operator: ast.cmpop, right: str) -> bool:
     def key(text: str) -> tuple[int, ...] | str:
-        return tuple(int(part) for part in text.split(".")) if name in ("python_version", "python_full_version") else text
+        return (
+            tuple(int(part) for part in text.split(".")) if name in ("python_version", "python_full_version") else text
+        )
 
     if isinstance(operator, ast.Eq):
         return key(left) == key(right)
@@ -106,7 +115,9 @@ def choose_locked(text: str, recipe: Recipe) -> tuple[Locked, ...]:
         "python_full_version": f"{recipe.suite.python}.0",
     }
     return tuple(
-        one for one in parse_lock(text) if one.name not in FROM_THE_DISTRIBUTION and marker_holds(one.marker, environment)
+        one
+        for one in parse_lock(text)
+        if one.name not in FROM_THE_DISTRIBUTION and marker_holds(one.marker, environment)
     )
 
 
