@@ -1,4 +1,4 @@
-"""/etc/coworkd/coworkd.toml of the image: what differs from coworkd's own defaults in a guest."""
+"""Settings files of the image: coworkd's own, where they differ from its defaults, and the journal's."""
 
 from __future__ import annotations
 
@@ -27,5 +27,17 @@ kind = "auto"
 
 
 def compose_settings() -> str:
-    """The file's text."""
+    """coworkd.toml's text."""
     return _TEXT.format(home=HOME)
+
+
+JOURNAL = """# In memory only, since nothing of the root is kept; what is said is seen at the first serial console, which the host keeps.
+[Journal]
+Storage=volatile
+RuntimeMaxUse=16M
+ForwardToConsole=yes
+MaxLevelConsole=info
+ForwardToSyslog=no
+ForwardToWall=no
+Audit=no
+"""
