@@ -11,7 +11,6 @@ they are ended, throw-away sessions are deleted, and the launcher quits. A sessi
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 import trio
 
 from coworkd import __version__
-from coworkd.bring_up import Connects, Ground, Mode
+from coworkd.bring_up import Ground, Mode
 from coworkd.composition import Composition
 from coworkd.config import Config
 from coworkd.early import Early
@@ -47,80 +46,10 @@ from coworkd.rpc.methods import MethodTable
 from coworkd.services.health import Sources
 from coworkd.services.launching import Connect
 from coworkd.services.logs import LogService
-from coworkd.services.power_off import power_off
 from coworkd.services.updates import Updates
-from coworkd.slot_start import SlotStart, take_listeners
-from coworkd.unit import Unit
 
 _LINKS_GRACE_S = 2.0
 _log = logging.getLogger("coworkd.app")
-
-
-async def serve(
-    config: Config,
-    *,
-    mode: Mode,
-    connects: Connects,
-    logs: LogService,
-    ready: Callable[[], None],
-    unit: Unit | None = None,
-) -> None:
-    """One coworkd from coming up to its end, and again where its disk is back. Raises what keeps it from coming up.
-
-    `ready` is called once, when all is there; `unit` is told how far it is.
-    """
-    unit = unit or Unit(None)
-    while await _serve_once(config, mode=mode, connects=connects, logs=logs, ready=ready, unit=unit):
-        ready = _ready_before
-
-
-async def _serve_once(
-    config: Config, *, mode: Mode, connects: Connects, logs: LogService, ready: Callable[[], None], unit: Unit
-) -> bool:
-    """Whether it is to come up again."""
-    ground = Ground(config, connect=connects.launcher)
-    ending = ground.ending
-    slot = SlotStart(config, ground=ground, mode=mode)
-    early = Early(config, ground=ground, logs=logs, mode=mode, unit=unit, token=read_token(config.token_file))
-    early.door.server.handed = take_listeners()
-    try:
-        async with trio.open_nursery() as nursery:
-            with ending.coming_up():
-                await early.come_up(nursery)
-                config = await slot.enter(lambda: early.door.server.listening)
-            if not ending.wanted.is_set():
-                app = App(
-                    config,
-                    mode=mode,
-                    connect=connects.egress,
-                    logs=logs,
-                    ground=ground,
-                    early=early,
-                    updates=slot.updates,
-                )
-                slot.watched_by(app.audit)
-                await app.run(ready)
-            unit.stopping()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + ending.left_s):
-                await slot.updates.leave()
-                await early.door.shut(_LINKS_GRACE_S)
-                # What stands on a disk that was away cannot go on on the one that is back.
-                if (
-                    mode == "local"
-                    or ending.power_off_within_s is not None
-                    or (ending.again and ground.storage.state == "degraded")
-                ):
-                    await ground.quit()
-            nursery.cancel_scope.cancel()
-    finally:
-        ground.close()
-    if ending.power_off_within_s is not None:
-        await power_off(ending.left_s)
-    return ending.again or ending.restart
-
-
-def _ready_before() -> None:
-    """Whoever started us was told once."""
 
 
 class App:
@@ -333,13 +262,3 @@ class App:
             bwrap=self._parts.features.path,
         )
         return examine(probes)
-
-
-def read_token(path: str) -> str | None:
-    """The token in the file, None where none is wanted. Raises `OSError` where it cannot be read or is empty: fail closed."""
-    if not path:
-        return None
-    token = Path(path).read_text().strip()
-    if not token:
-        raise OSError(errno.EINVAL, "the token file is empty: put a secret into it, or take token_file away", path)
-    return token

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import trio
 
@@ -57,8 +58,10 @@ class Early:
         )
         self.door.put_methods(self.methods)
 
-    async def come_up(self, nursery: trio.Nursery) -> None:
-        """Start what runs, then the ground; in a guest the door is open as soon as nobody else can be behind it."""
+    async def come_up(self, nursery: trio.Nursery, *, alongside: Callable[[], object]) -> None:
+        """Start what runs, then the ground; in a guest the door is open as soon as nobody else can be behind it. `alongside` is called in
+        a thread meanwhile, once the door is open.
+        """
         nursery.start_soon(self._unit.serve, self._ground.health)
         await nursery.start(self.clock.serve)
 
@@ -66,6 +69,7 @@ class Early:
             with self._ground.health.stage("listen"):
                 await self.door.open(nursery, patient=True)
             self._unit.listening()
+            nursery.start_soon(trio.to_thread.run_sync, alongside)
 
         await self._ground.come_up(nursery, listen if self._mode == "serve" else None)
 

@@ -18,12 +18,12 @@ import trio
 from msgspec import structs
 
 from coworkd import __version__
-from coworkd.app import serve
 from coworkd.bring_up import Connects
 from coworkd.cli.egress_start import ensure_egress
 from coworkd.cli.launcher_start import ensure_launcher
 from coworkd.cli.program_start import LINGER_S
 from coworkd.config import Config, StorageConfig, load_config
+from coworkd.lifetime import serve
 from coworkd.model.errors import CoworkError, InvalidParams
 from coworkd.services.logs import LogService
 from coworkd.settings import BadValue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from functools import partial
@@ -13,35 +12,13 @@ import msgspec
 import pytest
 import trio
 
-from coworkd.app import read_token, serve
 from coworkd.bring_up import Connects
 from coworkd.cli.daemon import compose_local_config
+from coworkd.lifetime import serve
 from coworkd.model import egress, launch
 from coworkd.model.layout import BwrapFeatures
 from coworkd.services.logs import LogService
 from coworkd.system import packet
-
-
-def test_no_token_file_is_no_token() -> None:
-    assert read_token("") is None
-
-
-def test_a_token_is_read_without_its_line_end(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("s3cret\n")
-    assert read_token(str(tmp_path / "token")) == "s3cret"
-
-
-@pytest.mark.parametrize("text", ["", "\n", " \t\n"])
-def test_an_empty_token_file_is_no_open_door(tmp_path: Path, text: str) -> None:
-    (tmp_path / "token").write_text(text)
-    with pytest.raises(OSError, match="empty") as caught:
-        read_token(str(tmp_path / "token"))
-    assert caught.value.errno == errno.EINVAL
-
-
-def test_a_token_file_that_is_missing_fails(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        read_token(str(tmp_path / "token"))
 
 
 class Program:
