@@ -30,7 +30,7 @@ from imagebuild.presets import resolve_presets
 from imagebuild.python_code import HOME, compile_code, find_python, install_code, install_layout, python_version
 from imagebuild.recipe import Recipe
 from imagebuild.run import run
-from imagebuild.settings import JOURNAL, compose_settings
+from imagebuild.settings import DEFAULT_PROFILE, JOURNAL, compose_settings
 from imagebuild.tree import Tree, pack, unpack
 from imagebuild.trim import trim
 from imagebuild.uki import compose_sections, compose_uki
@@ -108,6 +108,7 @@ def finish_tree(tree: Tree, recipe: Recipe, wheels: Path) -> None:
     install_code(tree, CHECKOUT, presets=resolve_presets(CHECKOUT))
     compile_code(tree, [library], recipe)
     tree.write("etc/coworkd/coworkd.toml", compose_settings())
+    tree.write("etc/coworkd/policies/profiles/default.toml", DEFAULT_PROFILE)
     tree.write("usr/lib/systemd/journald.conf.d/10-cowork.conf", JOURNAL)
     if recipe.update_key:
         tree.write(f"{HOME}/share/coworkd/update.pub", f"{recipe.update_key}\n")

@@ -26,6 +26,13 @@ kind = "auto"
 """
 
 
+DEFAULT_PROFILE = """# The guest has no network card: what sessions may reach, the host connects them to.
+[egress]
+upstream = "host"
+"""
+"""The admin's layer over the vendor's profile `default`; it replaces the keys it has."""
+
+
 def compose_settings() -> str:
     """coworkd.toml's text."""
     return _TEXT.format(home=HOME)
