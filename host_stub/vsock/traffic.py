@@ -238,7 +238,12 @@ class Traffic:
             return
         if connection.host_done == packet.DONE and end not in self._due:
             self._expect(end)
-        if connection.owes or (end.readable and connection.may_send):
+        may_read = end.readable and connection.may_send
+        if may_read and not connection.credit:
+            # It comes back by the guest's next word on credit.
+            connection.stall()
+            may_read = False
+        if connection.owes or may_read:
             self.enlist(end)
 
     def _let_go(self, end: HostEnd, *, answer: bool) -> None:
@@ -322,8 +327,6 @@ class Traffic:
                 sent += self._read(end, ring, buffers, room)
             elif room:
                 return sent
-            else:
-                connection.stall()
         self._listed.popleft()
         end.listed = False
         self._settle(end)
