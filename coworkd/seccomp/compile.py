@@ -71,9 +71,9 @@ def compile_program(ruleset: RuleSet, *, cache_dir: Path | None) -> SeccompProgr
     return compile_ruleset(ruleset, cache_dir=cache_dir).program
 
 
-def compile_ruleset(ruleset: RuleSet, *, cache_dir: Path | None) -> Compilation:
-    """Like `compile_program`, and tells how."""
-    key = cache_key(ruleset, library_identity())
+def compile_ruleset(ruleset: RuleSet, *, cache_dir: Path | None, library: str | None = None) -> Compilation:
+    """Like `compile_program`, and tells how. `library` is another machine's `library_identity`, for a cache that is to be that one's."""
+    key = cache_key(ruleset, library_identity() if library is None else library)
     if cache_dir is not None:
         kept = program_cache.load_entry(cache_dir, key)
         if kept is not None:
@@ -105,8 +105,13 @@ def library_identity() -> str:
                 status = os.stat(real)
             except FileNotFoundError:
                 continue
-            return f"{real} {status.st_size} {status.st_mtime_ns}"
+            return identify_library(real, status.st_size, status.st_mtime_ns)
     return "none"
+
+
+def identify_library(path: str, size: int, mtime_ns: int) -> str:
+    """What `library_identity` says of such a file."""
+    return f"{path} {size} {mtime_ns}"
 
 
 def _compile(ruleset: RuleSet) -> tuple[bytes, str, str]:

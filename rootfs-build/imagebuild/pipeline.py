@@ -23,6 +23,7 @@ from imagebuild import effects, ext4, kernel, units
 from imagebuild.archive import fetch_packages, read_package_versions
 from imagebuild.cache import Cache, hash_of_files
 from imagebuild.disk import plan_partitions, write_disk, write_esp
+from imagebuild.filters import install_filters
 from imagebuild.initrd import compose_initrd
 from imagebuild.manifest import compose_command_line, compose_manifest, describe_file
 from imagebuild.package_lists import read_package_lists
@@ -112,6 +113,7 @@ def finish_tree(tree: Tree, recipe: Recipe, wheels: Path) -> None:
     tree.write("usr/lib/systemd/journald.conf.d/10-cowork.conf", JOURNAL)
     if recipe.update_key:
         tree.write(f"{HOME}/share/coworkd/update.pub", f"{recipe.update_key}\n")
+    install_filters(tree, recipe, CHECKOUT, policies=f"{HOME}/share/coworkd/policies")
     units.install_units(tree, CHECKOUT / "systemd", console_login=recipe.console_login)
     tree.settle(recipe.source_date_epoch)
 
