@@ -55,6 +55,8 @@ class Parts(Struct, frozen=True, kw_only=True):
     spare_ports: int = 0
     """Empty PCIe ports `spare0`…, for devices that come later."""
     incoming: str | None = None
+    more: tuple[str, ...] = ()
+    """Words of one's own, for tests."""
 
 
 def compose_command(spec: MachineSpec, parts: Parts) -> list[str]:
@@ -85,7 +87,7 @@ def compose_command(spec: MachineSpec, parts: Parts) -> list[str]:
         argv += ["-incoming", parts.incoming]
     if parts.sandbox:
         argv += ["-sandbox", _SANDBOX]
-    return argv
+    return [*argv, *parts.more]
 
 
 def compose_vsock_hot_plug(socket: str, port: str) -> list[tuple[str, dict[str, Any]]]:

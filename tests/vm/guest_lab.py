@@ -25,6 +25,7 @@ from host_stub.qemu.running import QemuMachine
 from host_stub.qemu.tools import Virtiofsd, find_virtiofsd
 from host_stub.words import RPC_PORT, Disk, Ended, MachineSpec, Running, Share
 from tests.vm.image_lab import Image
+from tests.vm.root_shell import RootShell
 
 BOOT_TIMEOUT_S = 120.0
 MIB = 1 << 20
@@ -39,10 +40,12 @@ class Guest:
         self.directory = directory
         self.spec = spec
         self.started_at = time.monotonic()
+        self.answered_after_s: float | None = None
         self.machine: Running
         self._token: trio.lowlevel.TrioToken
         self._nursery: trio.Nursery
         self._spare = 1
+        self._shell: RootShell | None = None
         self._clients: list[Client] = []
 
     @property
@@ -66,6 +69,8 @@ class Guest:
                 self._fail_late(deadline, f"coworkd does not answer: {error}")
                 time.sleep(0.05)
                 continue
+            if self.answered_after_s is None:
+                self.answered_after_s = time.monotonic() - self.started_at
             if ready and "starting" in client.hello.degraded:
                 client.close()
                 self._fail_late(deadline, f"coworkd does not come up: {client.hello.degraded['starting']}")
@@ -93,6 +98,13 @@ class Guest:
                 return await self.machine.wait()
 
         return self.run(wait)
+
+    @property
+    def shell(self) -> RootShell:
+        """A root shell in a clone, for looks that no call of coworkd gives."""
+        if self._shell is None:
+            self._shell = RootShell(self.spec.state_dir / "shell.sock")
+        return self._shell
 
     def plug_disk(self, disk: Disk) -> str:
         """Give a clone another disk while it runs; the name of the port it is in."""
@@ -128,6 +140,8 @@ class Guest:
         self._nursery.start_soon(start_virtiofsd(daemon, share, socket).run)
 
     def forget_clients(self) -> None:
+        if self._shell is not None:
+            self._shell.close()
         while self._clients:
             with contextlib.suppress(CoworkError, OSError):
                 self._clients.pop().close()

@@ -37,7 +37,9 @@ from tests.vm.image_lab import Image
 
 SPARE_PORTS = 4
 READY = "] ready"
-LOG_TO_CONSOLE = "systemd.journald.forward_to_console=1"
+TEST_WORDS = "systemd.journald.forward_to_console=1 systemd.debug_shell=ttyS1"
+"""The journal goes to the first serial port, and systemd itself opens a root shell on the second: whoever gives a guest its kernel and
+command line is root in it anyway."""
 _SAVE_TIMEOUT_S = 60.0
 _ROOM_BYTES = 4 << 30
 
@@ -63,7 +65,7 @@ def place_for_memory() -> Iterator[Path]:
 @contextlib.contextmanager
 def template_of(image: Image, directory: Path, **fields: Any) -> Iterator[Template]:
     """Boot, wait until coworkd is ready, save."""
-    fields = {"command_line": f"{image.command_line} {LOG_TO_CONSOLE}", **fields}
+    fields = {"command_line": f"{image.command_line} {TEST_WORDS}", **fields}
     with place_for_memory() as place:
         spec = spec_of(image, directory, **fields)
         ram = place / "ram"
@@ -118,6 +120,7 @@ def copy_sparse(source: Path, target: Path) -> None:
 
 
 async def _start_template(spec: MachineSpec, ram: Path, nursery: trio.Nursery) -> QemuMachine:
+    spec.state_dir.mkdir()
     return await start_qemu(spec, partial(_parts, spec, ram, None), nursery)
 
 
@@ -148,6 +151,12 @@ def _parts(spec: MachineSpec, ram: Path, incoming: str | None, qmp_fd: int) -> P
         memory=Memory(file=ram),
         spare_ports=SPARE_PORTS,
         incoming=incoming,
+        more=(
+            "-chardev",
+            f"socket,id=shell,path={spec.state_dir}/shell.sock,server=on,wait=off",
+            "-serial",
+            "chardev:shell",
+        ),
     )
 
 
