@@ -115,6 +115,7 @@ class Keeper:
     async def _run_machine(self) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.machine.run)
+            await self._diary.flush()
             self._reporter.started(self.machine.pid or 0)
 
     # -- what the machine leans on
@@ -125,6 +126,7 @@ class Keeper:
         bundle = open_bundle(self.bundle.path)
         for said in await trio.to_thread.run_sync(bundle.check, self._progress):
             self.events.add("trouble", said)
+        await self._diary.flush()  # whoever finds this keeper killed must find that it was about to start
         return bundle.spec()
 
     def _progress(self, what: str, done: int, total: int) -> None:

@@ -9,7 +9,7 @@ import click
 
 from host_stub.bundle import Bundle
 from host_stub.cli.following import how_it_ended
-from host_stub.cli.options import PASS_ON, PassOnCommand, bundle_option, the_bundle
+from host_stub.cli.options import PassOnCommand, bundle_option, the_bundle
 from host_stub.cli.telling import say_trouble
 from host_stub.keeper_client import open_keeper
 from host_stub.words import Trouble
@@ -18,7 +18,7 @@ NO_MACHINE_STATUS = 125
 _WORDS = click.argument("words", nargs=-1, type=click.UNPROCESSED)
 
 
-@click.command(name="exec", cls=PassOnCommand, context_settings=PASS_ON)
+@click.command(name="exec", cls=PassOnCommand)
 @bundle_option
 @_WORDS
 def exec_(bundle: Path | None, words: tuple[str, ...]) -> int:
@@ -26,7 +26,7 @@ def exec_(bundle: Path | None, words: tuple[str, ...]) -> int:
     return _control(bundle, ["run", *words])
 
 
-@click.command(cls=PassOnCommand, context_settings=PASS_ON)
+@click.command(cls=PassOnCommand)
 @bundle_option
 @_WORDS
 def shell(bundle: Path | None, words: tuple[str, ...]) -> int:
@@ -34,7 +34,7 @@ def shell(bundle: Path | None, words: tuple[str, ...]) -> int:
     return _control(bundle, ["shell", *words])
 
 
-@click.command(cls=PassOnCommand, context_settings=PASS_ON)
+@click.command(cls=PassOnCommand)
 @bundle_option
 @_WORDS
 def ctl(bundle: Path | None, words: tuple[str, ...]) -> int:
@@ -42,7 +42,7 @@ def ctl(bundle: Path | None, words: tuple[str, ...]) -> int:
     return _control(bundle, list(words))
 
 
-@click.command(cls=PassOnCommand, context_settings=PASS_ON)
+@click.command(cls=PassOnCommand)
 @bundle_option
 @_WORDS
 def tool(bundle: Path | None, words: tuple[str, ...]) -> int:

@@ -14,18 +14,15 @@ from host_stub.words import Trouble
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PASS_ON: dict[str, Any] = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
-"""For commands whose words are another program's."""
-
 
 class PassOnCommand(click.Command):
-    """A command whose words are another program's: `--` among them is that program's too."""
+    """A command whose words are another program's, whatever they look like: all behind a `--bundle` at their beginning."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--" in args:
-            first = args.index("--")
-            args = [*args[:first], "--", *args[first:]]  # click takes one of them away
-        return super().parse_args(ctx, args)
+        ours = 0
+        while ours < len(args) and args[ours].partition("=")[0] == "--bundle":
+            ours += 1 if "=" in args[ours] else 2
+        return super().parse_args(ctx, [*args[:ours], "--", *args[ours:]])
 
 
 class Size(click.ParamType[int]):

@@ -141,8 +141,16 @@ def relay(joined: socket.socket, source: int, target: int, *, write: Callable[[i
             else:
                 typed = os.read(source, _PIECE_BYTES)
                 kept, left, _ = typed.partition(LEAVE)
-                joined.sendall(kept)
-                if left:
-                    return
                 if not typed:
                     poll.unregister(source)
+                elif not _sent(joined, kept) or left:
+                    return
+
+
+def _sent(joined: socket.socket, data: bytes) -> bool:
+    """Whether the console is still there."""
+    try:
+        joined.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
