@@ -16,7 +16,7 @@ from host_stub.bundle_settings import Settings
 PARTS = {
     "kernel": ("vmlinuz", b"kernel" * 999),
     "initrd": ("initrd.img", b"initrd" * 777),
-    "rootfs": ("rootfs.img", b"root" * 500_000 + bytes(3 << 20) + b"end"),
+    "rootfs": ("rootfs.img", b"root" * 50_000 + bytes(3 << 20) + b"end"),
     "disk": ("disk.img", b"disk" * 1000),
 }
 

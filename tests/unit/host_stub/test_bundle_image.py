@@ -50,7 +50,12 @@ SPOILERS = pytest.mark.parametrize("spoil", [flip, cut, remove, link])
 def test_a_whole_image_is_left_alone(bundle: Bundle) -> None:
     before = (bundle.path / "rootfs.img").stat()
     assert check(bundle) == ()
-    assert (bundle.path / "rootfs.img").stat() == before
+    after = (bundle.path / "rootfs.img").stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
     assert before.st_mode & 0o777 == 0o400
     assert before.st_blocks * 512 < len(ROOT)  # its zeros take no room
 
