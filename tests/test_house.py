@@ -463,6 +463,37 @@ def test_documented_coworkctl_calls_parse(capsys: pytest.CaptureFixture[str]) ->
     assert_parses(parse, "coworkctl", capsys)
 
 
+def parse_cowork_vm(words: list[str]) -> None:
+    """Go down the groups as click does, without running anything; what is coworkctl's is parsed as its own."""
+    import click
+
+    from coworkd.cli.control_args import parse
+    from host_stub.cli.commands import cowork_vm
+
+    command: click.Command | None = cowork_vm
+    context = cowork_vm.make_context("cowork-vm", list(words))
+    while isinstance(command, click.Group):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        context = command.make_context(name, rest, parent=context)
+    passed_on = {"exec": ["run"], "shell": ["shell"], "tool": ["tool"], "ctl": []}
+    if context.info_name in passed_on and context.parent is not None and context.parent.parent is None:
+        parse([*passed_on[context.info_name], *context.params["words"]])
+
+
+def test_documented_cowork_vm_calls_parse() -> None:
+    import click
+
+    rows = []
+    for where, words in documented("cowork-vm"):
+        try:
+            parse_cowork_vm(words)
+        except (click.ClickException, SystemExit) as error:
+            rows.append(f"{where}: cowork-vm {shlex.join(words)}\n      {error}")
+    assert_none("the docs show calls that cowork-vm refuses:", rows)
+    assert documented("cowork-vm"), "no document shows how to call cowork-vm"
+
+
 def test_documented_coworkd_calls_parse(capsys: pytest.CaptureFixture[str]) -> None:
     from coworkd.cli.daemon import build_parser
 
