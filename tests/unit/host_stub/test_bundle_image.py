@@ -14,7 +14,7 @@ from host_stub.bundle import Bundle
 from host_stub.bundle_files import no_progress
 from host_stub.manifest import Artifact, Stored
 from host_stub.words import Trouble
-from tests.unit.host_stub.image_lab import PARTS, stored
+from tests.unit.host_stub.image_lab import PARTS, make_bundle, stored
 
 ROOT = PARTS["rootfs"][1]
 
@@ -47,7 +47,8 @@ def link(path: Path) -> None:
 SPOILERS = pytest.mark.parametrize("spoil", [flip, cut, remove, link])
 
 
-def test_a_whole_image_is_left_alone(bundle: Bundle) -> None:
+def test_a_whole_image_is_left_alone(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
     before = (bundle.path / "rootfs.img").stat()
     assert check(bundle) == ()
     after = (bundle.path / "rootfs.img").stat()
