@@ -17,7 +17,7 @@ import trio
 from host_stub.qemu.processes import Child
 from host_stub.qemu.qmp import QmpEvent
 from host_stub.qemu.qmp_client import QmpClient
-from host_stub.words import Ended
+from host_stub.words import Disk, Ended, Trouble
 
 TAIL_BYTES = 64 << 10
 _PANIC = re.compile(r"Kernel panic - not syncing[^\r\n]*")
@@ -27,11 +27,15 @@ _REASONS = {"guest-shutdown": "powered_off", "guest-reset": "reset", "guest-pani
 class QemuMachine:
     """What `Backend.start` gives. Made by `host_stub.qemu.backend`, which runs `live`."""
 
-    def __init__(self, qemu: Child, client: QmpClient, watched: Sequence[Child], serial_log: Path) -> None:
+    def __init__(
+        self, qemu: Child, client: QmpClient, watched: Sequence[Child], serial_log: Path, disks: Sequence[Disk] = ()
+    ) -> None:
+        """`disks` as they were given to `compose_command`, which calls them disk0, disk1 …"""
         self._qemu = qemu
         self.client = client
         self._watched = watched
         self._serial_log = serial_log
+        self._disks = tuple(disks)
         self._serial_from = size_of(serial_log)
         self._reason: str | None = None
         self._panicked = False
@@ -69,6 +73,17 @@ class QemuMachine:
 
     async def resume(self) -> None:
         await self.client.execute("cont")
+
+    async def grow_disk(self, serial: str, size_bytes: int) -> None:
+        """See `words.GrowsDisks`. Only virtio tells a guest that its disk has grown."""
+        found = [index for index, disk in enumerate(self._disks) if disk.serial == serial]
+        if not found or self._disks[found[0]].bus != "virtio":
+            raise Trouble(
+                "is_running",
+                f"the disk {serial} of a running machine cannot grow: it is not on the virtio bus",
+                remedy="end the machine first (cowork-vm down), grow the disk, and start the machine again",
+            )
+        await self.client.execute("block_resize", {"node-name": f"disk{found[0]}", "size": size_bytes})
 
     async def until_ended(self) -> None:
         """Until QEMU has ended, by whatever."""

@@ -84,7 +84,7 @@ async def start_qemu(
             raise
     nursery.start_soon(qemu.run)
     client = QmpClient(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), lambda event: machine.see(event))
-    machine = QemuMachine(qemu, client, watched, spec.serial_log)
+    machine = QemuMachine(qemu, client, watched, spec.serial_log, spec.disks)
     nursery.start_soon(client.run)
     try:
         await client.greet()
