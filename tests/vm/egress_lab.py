@@ -61,6 +61,7 @@ def way_out(vsock: Path, names: dict[str, list[str]], **options: Any) -> Iterato
             over.append((nursery.cancel_scope, trio.lowlevel.current_trio_token()))
             ready.set()
 
+    vsock.parent.chmod(0o700)  # as a bundle's directories are
     thread = threading.Thread(target=trio.run, args=(main,))
     thread.start()
     assert ready.wait(10), "the host's egress did not come up"
