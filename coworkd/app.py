@@ -104,6 +104,11 @@ class App:
     def audit(self) -> AuditPort:
         return self._parts.audit
 
+    @property
+    def egress_pid(self) -> int | None:
+        """None while coworkd-egress is away."""
+        return self._parts.egress.pid
+
     async def _come_up(self, nursery: trio.Nursery) -> None:
         await nursery.start(self._parts.storage.serve)
         with self._health.stage("policies"):

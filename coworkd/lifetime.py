@@ -76,7 +76,7 @@ async def _serve_once(
                     early=early,
                     updates=slot.updates,
                 )
-                slot.watched_by(app.audit)
+                slot.watched_by(app.audit, egress_pid=lambda: app.egress_pid)
                 await app.run(ready)
             unit.stopping()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + ending.left_s):

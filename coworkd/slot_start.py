@@ -35,8 +35,6 @@ from coworkd.workers.update_disk import may_be_there
 
 SLOT, LISTENERS = "COWORKD_SLOT", "COWORKD_LISTENERS"
 KEY_LIMIT_BYTES = 4096
-_VITAL = ("launcher", "audit", "egress")
-"""What a release that does not work would break, by its name in `degraded`."""
 _START = (
     "import json, os, sys; handed = json.loads(os.environ['COWORKD_SLOT']); "
     "sys.path[:0] = [handed['directory'] + '/code', *handed['path']]; sys.argv[0] = 'coworkd'; "
@@ -53,6 +51,7 @@ class Handover(Struct, frozen=True, kw_only=True):
     directory: str
     image_version: str
     words: int
+    vendor_policies: str
     path: tuple[str, ...]
     command: tuple[str, ...]
 
@@ -88,24 +87,32 @@ class SlotStart:
             _remember_entered()
             run = run_of(self._handover)
             await self.updates.resume(run)
-            return with_policies(self._config, run)
+            config = structs.replace(self._config, vendor_policies=self._handover.vendor_policies)
+            return with_policies(config, run)
         with self._ground.health.stage("update"):
             chosen = None if self._ground.storage.state != "ok" else await self.updates.choose()
         if chosen is None:
             return self._config
         if "code" in chosen.contents:
-            exec_slot(chosen, listeners())
+            exec_slot(chosen, listeners(), vendor_policies=self._config.policy_dirs[0])
         return with_policies(self._config, chosen)
 
-    def watched_by(self, audit: AuditPort) -> None:
+    def watched_by(self, audit: AuditPort, *, egress_pid: Callable[[], int | None]) -> None:
         """From now on there is a log, and a way to end for another release."""
         ending = self._ground.ending
-        self.updates.attach(audit, healthy=self.healthy, restart=lambda reason: ending.end(reason, restart=True))
+        self.updates.attach(
+            audit,
+            healthy=partial(self._healthy, egress_pid),
+            restart=lambda reason: ending.end(reason, restart=True),
+        )
 
-    def healthy(self) -> str | None:
-        """What a release is to blame for; None for nothing."""
-        degraded = self._ground.health.degraded
-        return next((f"{part}: {degraded[part]}" for part in _VITAL if part in degraded), None)
+    def _healthy(self, egress_pid: Callable[[], int | None]) -> str | None:
+        """What a release is to blame for; None for nothing. That a machine lacks something, `degraded` tells as well, and is no blame."""
+        if self._ground.launcher.pid is None:
+            return "the launcher is away"
+        if egress_pid() is None:
+            return "coworkd-egress is away"
+        return self._ground.health.degraded.get("audit")
 
 
 def compose_facts(config: Config, *, boot_id: str, handover: Handover | None, enabled: bool) -> UpdateFacts:
@@ -167,7 +174,7 @@ def with_policies(config: Config, run: SlotRun) -> Config:
     return structs.replace(config, vendor_policies=os.path.join(run.directory, "policies"))
 
 
-def exec_slot(run: SlotRun, listeners: dict[str, int]) -> NoReturn:
+def exec_slot(run: SlotRun, listeners: dict[str, int], *, vendor_policies: str) -> NoReturn:
     """Become the coworkd in the slot. Raises `OSError`, and then nothing has happened."""
     handover = Handover(
         slot=run.slot,
@@ -176,6 +183,7 @@ def exec_slot(run: SlotRun, listeners: dict[str, int]) -> NoReturn:
         directory=run.directory,
         image_version=__version__,
         words=update.WORDS,
+        vendor_policies=vendor_policies,
         path=tuple(path for path in sys.path if path),
         command=(sys.executable, *sys.orig_argv[1:]),
     )
