@@ -27,17 +27,25 @@ def read_soname(content: bytes, *, machine: int) -> str:
     return next((text for tag, text in _texts(content) if tag == _SONAME), "")
 
 
-def _texts(content: bytes) -> Iterator[tuple[int, str]]:
-    """Tag and text of every entry of the dynamic section whose value is a text."""
-    if len(content) < 64 or content[:6] != b"\x7fELF\x02\x01":
-        return
+def _texts(content: bytes) -> tuple[tuple[int, str], ...]:
+    """Tag and text of every entry of the dynamic section whose value is a text; none of a file that is damaged."""
+    if content[:6] != b"\x7fELF\x02\x01":
+        return ()
+    try:
+        return tuple(_read_texts(content))
+    except (struct.error, ValueError, IndexError):  # UnicodeDecodeError is a ValueError
+        return ()
+
+
+def _read_texts(content: bytes) -> Iterator[tuple[int, str]]:
     (program_offset,) = struct.unpack_from("<Q", content, 32)
     size, count = struct.unpack_from("<HH", content, 54)
     headers = [struct.unpack_from("<IIQQQQQQ", content, program_offset + index * size) for index in range(count)]
     dynamic = next((header for header in headers if header[0] == _DYNAMIC), None)
     if dynamic is None:
         return
-    entries = [struct.unpack_from("<QQ", content, dynamic[2] + index * 16) for index in range(dynamic[5] // 16)]
+    end = min(len(content), dynamic[2] + dynamic[5]) - 15
+    entries = [struct.unpack_from("<QQ", content, place) for place in range(dynamic[2], end, 16)]
     address = next((value for tag, value in entries if tag == _STRTAB), 0)
     load = next(
         (header for header in headers if header[0] == _LOAD and header[3] <= address < header[3] + header[5]), None

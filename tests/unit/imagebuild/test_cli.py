@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagebuild import cli
+from imagebuild.trouble import Trouble
+
+KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+
+
+def recipe_of(*words: str, name: str = "aarch64") -> object:
+    return cli.compose_recipe(cli.build_parser().parse_args(["--mirror", "http://mirror.test/x", *words]), name)
+
+
+def test_the_words_become_a_recipe(tmp_path: Path) -> None:
+    key = tmp_path / "update.pub"
+    key.write_text(f"untrusted comment: minisign public key\n{KEY}\n")
+    made = recipe_of("--suite", "jammy", "--with", "tools", "--verity", "--update-key", str(key))
+    assert made.suite.name == "jammy"  # type: ignore[attr-defined]
+    assert {"gcc", "bubblewrap"} <= set(made.packages)  # type: ignore[attr-defined]
+    assert (made.verity, made.update_key) == (True, KEY)  # type: ignore[attr-defined]
+    assert made.sources[0].splitlines()[0] == "deb http://mirror.test/x jammy main universe"  # type: ignore[attr-defined]
+
+
+def test_an_own_list_takes_the_place_of_the_small_one(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("bash\nubuntu:only-there\n")
+    assert recipe_of("--packages", str(mine)).packages == ("bash",)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["", "RWshort\n", f"{KEY}\n{KEY}\n", "untrusted comment: x\n"])
+def test_what_is_no_key_is_refused(tmp_path: Path, text: str) -> None:
+    key = tmp_path / "key"
+    key.write_text(text)
+    with pytest.raises(Trouble, match="no public key of minisign"):
+        cli.read_update_key(key)
+
+
+def test_what_cannot_be_built_is_said_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["--mirror", "nowhere", "--cache", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("rootfs-build: --mirror 'nowhere' is neither")

@@ -1,0 +1,91 @@
+"""The stages that need no archive: from a system's tar to the files of an image. tests/vm boots a whole one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from host_stub.manifest import parse_manifest
+from imagebuild import pipeline
+from imagebuild.cache import Cache
+from imagebuild.run import require
+from tests.unit.imagebuild.test_uki import make_stub
+from tests.unit.imagebuild.tree_lab import make_tree, recipe
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages without an archive, a system without packages, a tree with nothing of ours but a file."""
+
+    def fetch(*_args: object, cache: Cache, **_more: object) -> Path:
+        path = cache.directory / "packages.tar"
+        path.write_bytes(b"packages")
+        return path
+
+    def make_system(_recipe: object, _packages: Path, path: Path) -> None:
+        content = {
+            "boot/vmlinuz": b"kernel",
+            "boot/stub": make_stub(),
+            "boot/modules": "usr/lib/modules/6/kernel/x.ko\n",
+            "usr/lib/modules/6/kernel/x.ko": b"module",
+            "usr/bin/busybox": b"box" * 1000,
+            "usr/lib/os-release": "NAME=test\n",
+        }
+        tree = make_tree(path.parent / "tree", dict(content))
+        tree.settle(7)
+        pipeline.pack(tree, path)
+
+    monkeypatch.setattr(pipeline, "fetch_packages", fetch)
+    monkeypatch.setattr(pipeline, "read_package_versions", lambda _tar: [("bash", "5")])
+    monkeypatch.setattr(pipeline, "_make_system", make_system)
+    monkeypatch.setattr(pipeline, "fetch_wheels", lambda *_args, **_more: Path("none"))
+    monkeypatch.setattr(pipeline, "finish_tree", lambda tree, made, _wheels: tree.settle(made.source_date_epoch))
+
+
+def build(tmp_path: Path, name: str) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    settings = pipeline.Build(cache=Cache(tmp_path / f"cache-{name}"), output=tmp_path / name, say=said.append)
+    return pipeline.build_image(recipe(), settings), said
+
+
+@pytest.mark.usefixtures("small")
+def test_an_image_is_what_its_manifest_says_and_the_same_each_time(tmp_path: Path) -> None:
+    one, said = build(tmp_path, "one")
+    two, _ = build(tmp_path, "two")
+    assert one == tmp_path / "one" / "x86_64"
+    assert [line.split()[0] for line in said] == ["packages", "system", "tree", "rootfs", "boot", "manifest"]
+    assert (one / "manifest.json").read_bytes() == (two / "manifest.json").read_bytes()
+    manifest = parse_manifest((one / "manifest.json").read_bytes(), source="x")
+    for role, artifact in {**manifest.needed("kernel"), **manifest.needed("efi")}.items():
+        assert pipeline.describe_file(one / artifact.file)["sha256"] == artifact.sha256, role
+    disk = manifest.artifacts.disk
+    assert disk is not None
+    assert disk.compressed is not None
+    unpacked = subprocess.run(
+        [require("zstd"), "-dcq", str(one / disk.compressed.file)], capture_output=True, check=True
+    )
+    assert unpacked.stdout == (one / disk.file).read_bytes()
+
+
+@pytest.mark.usefixtures("small")
+def test_what_boots_the_image_is_not_in_its_root(tmp_path: Path) -> None:
+    one, _ = build(tmp_path, "one")
+    said = subprocess.run(
+        [require("debugfs"), "-R", "ls -p /boot", str(one / "rootfs.img")], capture_output=True, text=True, check=True
+    )
+    assert "vmlinuz" not in said.stdout
+    assert (one / "vmlinuz").read_bytes() == b"kernel"
+
+
+@pytest.mark.usefixtures("small")
+def test_an_old_image_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    one, _ = build(tmp_path, "one")
+    (one / "left-over").write_text("x")
+    again, _ = build(tmp_path, "one")
+    assert again == one
+    assert not (one / "left-over").exists()
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["x86_64"]
+    assert json.loads((one / "manifest.json").read_text())["format"] == 1
