@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from imagebuild.cache import Cache
+from imagebuild.manifest import describe_file
 from imagebuild.package_lists import read_package_lists
 from imagebuild.pipeline import CHECKOUT, ROOM, Build, build_image
 from imagebuild.recipe import ARCHITECTURES, SOURCE_DATE_EPOCH, SUITES, Recipe
@@ -70,6 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--refresh", action="store_true", help="ask the archive for the newest packages, whatever the cache has"
     )
+    parser.add_argument(
+        "--no-compress", action="store_true", help="make no compressed copies: quicker, for whoever only boots it"
+    )
+    parser.add_argument(
+        "--check-reproducible",
+        action="store_true",
+        help="build everything twice, nothing cached the second time, and compare",
+    )
     return parser
 
 
@@ -80,13 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in names:
             recipe = compose_recipe(arguments, name)
-            build = Build(
-                cache=Cache(arguments.cache or default_cache()),
-                output=arguments.output,
-                say=_say,
-                fresh=arguments.refresh,
-            )
-            print(build_image(recipe, build), flush=True)
+            compress = not arguments.no_compress
+            cache = Cache(arguments.cache or default_cache())
+            build = Build(cache=cache, output=arguments.output, say=_say, fresh=arguments.refresh, compress=compress)
+            made = build_image(recipe, build)
+            if arguments.check_reproducible:
+                check_reproducible(recipe, build, made)
+            print(made, flush=True)
     except Trouble as error:
         print(f"rootfs-build: {error}", file=sys.stderr)
         return 1
@@ -123,6 +134,24 @@ def read_update_key(path: Path) -> str:
     if len(keys) != 1 or not keys[0].startswith("RW") or len(keys[0]) != 56:
         raise Trouble(f"{path} is no public key of minisign: one line of 56 characters that begins with RW")
     return keys[0]
+
+
+def check_reproducible(recipe: Recipe, build: Build, made: Path) -> None:
+    """Build again with an empty cache, elsewhere, and compare the manifests, which have every SHA-256. Raises `Trouble`."""
+    with tempfile.TemporaryDirectory(prefix=".again-", dir=build.output) as work:
+        again = replace(build, cache=Cache(Path(work, "cache")), output=Path(work, "image"))
+        differing = compare_images(made, build_image(recipe, again))
+    if differing:
+        raise Trouble(f"not reproducible: two builds differ in {', '.join(differing)}")
+    build.say("reproducible: a second build, with nothing cached, gave the same SHA-256 of every file")
+
+
+def compare_images(one: Path, other: Path) -> list[str]:
+    """The names of files of which two images do not have the same bytes."""
+    names = sorted({path.name for directory in (one, other) for path in directory.iterdir()})
+    both = [name for name in names if (one / name).exists() and (other / name).exists()]
+    unequal = {name for name in both if describe_file(one / name) != describe_file(other / name)}
+    return [name for name in names if name in unequal or name not in both]
 
 
 def default_cache() -> Path:

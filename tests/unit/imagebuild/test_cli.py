@@ -41,3 +41,12 @@ def test_what_is_no_key_is_refused(tmp_path: Path, text: str) -> None:
 def test_what_cannot_be_built_is_said_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["--mirror", "nowhere", "--cache", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("rootfs-build: --mirror 'nowhere' is neither")
+
+
+def test_images_are_compared_by_every_file(tmp_path: Path) -> None:
+    for name, files in {"one": {"a": "1", "b": "2", "c": "3"}, "two": {"a": "1", "b": "x", "d": "3"}}.items():
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text)
+    assert cli.compare_images(tmp_path / "one", tmp_path / "two") == ["b", "c", "d"]
+    assert cli.compare_images(tmp_path / "one", tmp_path / "one") == []
