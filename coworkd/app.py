@@ -1,7 +1,7 @@
 """One coworkd: brings every service up, owns the nursery tree, and says when it is ready and when it ends.
 
 Order of coming up, each a timed stage: in a guest listen first (`early`, `door`) → launcher and storage (`bring_up`) → audit → policies →
-trust → egress → sessions → processes → bridges; `local` listens last. What fails there ends the start with its reason; nothing runs
+trust → egress → share → sessions → processes → bridges; `local` listens last. What fails there ends the start with its reason; nothing runs
 without an audit log or a policy. What only limits (a missing cgroup controller, a coworkd-egress that does not answer, a session disk
 that is absent) is `degraded`.
 
@@ -119,6 +119,8 @@ class App:
         await nursery.start(self._parts.network.serve)
         with self._health.stage("egress"):
             await nursery.start(self._parts.egress.serve)
+        with self._health.stage("share"):
+            await nursery.start(self._parts.share.serve)
         with self._health.stage("sessions"):
             await nursery.start(self._parts.measuring.serve)
             await nursery.start(self._parts.stages.serve)

@@ -39,6 +39,8 @@ from coworkd.services.session_home import Homes
 from coworkd.services.session_measuring import Measuring
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
+from coworkd.services.share import Share
+from coworkd.services.share_worker import ShareWorker
 from coworkd.services.stages import Stages
 from coworkd.services.storage_quota import ProjectQuota
 from coworkd.services.streams import Streams
@@ -84,6 +86,12 @@ class Composition:
             host_uri=config.egress.host,
             probe=config.network.probe,
             on_state=lambda reason: self.health.degrade("network", reason),
+        )
+        self.share = Share(
+            config.share,
+            worker=ShareWorker(self.launcher.folders),
+            events=self.events,
+            on_state=lambda reason: self.health.degrade("share", reason),
         )
         self.stages = Stages(config.state_dir, launcher=self.launcher.folders, audit=self.audit, events=self.events)
         self.approvals = Approvals(audit=self.audit, events=self.events, timeout_s=config.approvals.timeout_s)

@@ -60,6 +60,7 @@ NO_MIRROR = {
     "coworkd/model/ports.py": "declares Protocols only; mypy checks them against what is given",
     "coworkd/model/process.py": "declares types only",
     "coworkd/model/session.py": "declares types only",
+    "coworkd/model/share.py": "declares types only",
     "coworkd/model/stage.py": "declares types only",
     "coworkd/model/calls_tools.py": "declares types only; tests/unit/services/test_tools.py asks by them",
     "coworkd/model/tool.py": "declares types only; tests/unit/workers/test_tool_fetch.py speaks them",

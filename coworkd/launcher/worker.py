@@ -3,7 +3,7 @@
 Rules
 - The program is loaded first, while its files can be seen; it may load nothing later.
 - `files` is in its session's view, as its user, without a capability, at home. The others are root in the launcher's view with the
-  rights of their kind; `disk` and `update` have all of root's, for they mount disks.
+  rights of their kind; `disk`, `update` and `share` have all of root's, for they mount.
 - None can gain rights by an exec, be traced, or outlive the launcher.
 
 Sources: capabilities(7), setns(2), prctl(2).
@@ -39,6 +39,7 @@ RIGHTS: dict[WorkerKind, tuple[int, ...] | None] = {
     "watch": (capabilities.CAP_DAC_READ_SEARCH, capabilities.CAP_SYS_ADMIN),
     "disk": None,
     "update": None,
+    "share": None,
 }
 """Capabilities by kind; None is all that root has."""
 _OOM_SCORE_ADJ = {"files": b"0"}

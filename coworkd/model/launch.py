@@ -180,7 +180,7 @@ class UnmountFolder(Struct, frozen=True, kw_only=True, tag="unmount_folder"):
     """With false, one that is in use stays as it is, and is answered as `busy`."""
 
 
-WorkerKind = Literal["files", "stage", "measure", "watch", "disk", "tool", "update"]
+WorkerKind = Literal["files", "stage", "measure", "watch", "disk", "tool", "update", "share"]
 
 
 class StartWorker(Struct, frozen=True, kw_only=True, tag="start_worker"):
