@@ -102,14 +102,14 @@ def compose_share_hot_plug(tag: str, socket: str, port: str) -> list[tuple[str, 
     """The same for a share whose virtiofsd listens at `socket`."""
     address = {"type": "unix", "data": {"path": socket}}
     backend = {"type": "socket", "data": {"addr": address, "server": False}}
-    device = {"driver": "vhost-user-fs-pci", "id": port, "chardev": port, "tag": tag, "bus": port}
+    device = {"driver": "vhost-user-fs-pci", "id": f"{port}-device", "chardev": port, "tag": tag, "bus": port}
     return [("chardev-add", {"id": port, "backend": backend}), ("device_add", device)]
 
 
 def compose_disk_hot_plug(disk: Disk, port: str) -> list[tuple[str, dict[str, Any]]]:
     """The same for a disk; on virtio or NVMe, for a spare port is PCIe."""
     driver = "nvme" if disk.bus == "nvme" else "virtio-blk-pci"
-    device = {"driver": driver, "id": port, "drive": f"{port}-disk", "serial": disk.serial, "bus": port}
+    device = {"driver": driver, "id": f"{port}-device", "drive": f"{port}-disk", "serial": disk.serial, "bus": port}
     return [("blockdev-add", _block_words(f"{port}-disk", disk.path, read_only=disk.read_only)), ("device_add", device)]
 
 

@@ -27,7 +27,9 @@ from host_stub.words import RPC_PORT, Disk, Ended, MachineSpec, Running, Share
 from tests.vm.image_lab import Image
 from tests.vm.root_shell import RootShell
 
-BOOT_TIMEOUT_S = 120.0
+BOOT_TIMEOUT_S = 240.0
+"""Many times what it takes, for machines that have much else to do."""
+ASK_AGAIN_S = 1.0
 MIB = 1 << 20
 R = TypeVar("R")
 Start = Callable[[trio.Nursery], Awaitable[Running]]
@@ -74,7 +76,7 @@ class Guest:
             if ready and "starting" in client.hello.degraded:
                 client.close()
                 self._fail_late(deadline, f"coworkd does not come up: {client.hello.degraded['starting']}")
-                time.sleep(0.2)
+                time.sleep(ASK_AGAIN_S)
                 continue
             self._clients.append(client)
             return client
@@ -124,7 +126,7 @@ class Guest:
 
     def unplug(self, port: str) -> None:
         """Ask the guest to let go of what is in the port; it is gone a few seconds later."""
-        self._ask_qemu([("device_del", {"id": port})])
+        self._ask_qemu([("device_del", {"id": f"{port}-device"})])
 
     def _next_port(self) -> str:
         port, self._spare = f"spare{self._spare}", self._spare + 1

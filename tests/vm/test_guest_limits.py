@@ -47,7 +47,8 @@ def test_a_frozen_session_stands_still_and_can_be_killed(guest: Guest) -> None:
     client.session_ensure(name="ticks")
     process = client.start("ticks", ["sh", "-c", "while :; do date +%N; sleep 0.1; done"])
     assert process.read(timeout_s=20) is not None
-    guest.shell.check(f"echo 1 >{UNIT}/sessions/ticks/cgroup.freeze")
+    own = guest.shell.check(f"cut -d: -f3 /proc/{process.pid}/cgroup").strip()
+    guest.shell.check(f"echo 1 >/sys/fs/cgroup{own}/cgroup.freeze")
     time.sleep(0.5)
     before = client.process_get(process=process.id).streams["stdout"]
     time.sleep(1.0)
