@@ -37,7 +37,8 @@ STARTING = "starting"
 """The part of `degraded` that says what is still coming up."""
 EVENT_NAMES = frozenset(
     {"ready", "health", "network.status", "reachability", "storage.state", "storage.pressure", "memory.oom"}
-    | {"clock.stepped", "clock.slept", "update.state", "update.applied", "update.rolled_back", "share.state"}
+    | {"clock.stepped", "clock.slept", "share.state"}
+    | {"update.applied", "update.committed", "update.rolled_back", "update.refused"}
 )
 _LOOK_AT = frozenset({"ready", "health", "storage.state", "share.state"})
 """Events after which `degraded` is asked for again."""
@@ -61,6 +62,9 @@ class Timing(NamedTuple):
     """How often `degraded` is asked for without a reason."""
     logs_s: float = 1.0
     sync_again_s: float = 10.0
+    """Between two times that the guest's clock is set because pings show it wrong."""
+    refused_again_s: float = 600.0
+    """The same where the guest would not have it: a clock is not set back."""
 
 
 TIMING = Timing()
@@ -95,6 +99,8 @@ class GuestLink:
         self._degraded: dict[str, str] = {}
         self._ready = False
         self._look = trio.Event()
+        self._sync = True
+        """Whether the guest is to be told the time, whatever pings show."""
 
     async def run(self, tell: Tell, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `words.Guest.run`."""
@@ -160,23 +166,17 @@ class GuestLink:
 
     async def _watch(self, client: AsyncClient, tell: Tell) -> None:
         """Ping, compare clocks, and end a link on which nothing comes any more."""
-        synced_at = -self._timing.sync_again_s
-        sync = True
+        self._sync, next_sync = True, 0.0
         while client.broken is None:
             jump = self._jumps.look()
             if jump is not None:
                 tell(GuestNews(kind="slept", message=f"this host slept or its clock was set: {jump:+.1f} s"))
-                synced_at = -self._timing.sync_again_s
-                sync = True
+                self._sync = True
             offset_s = await self._ping(client, tell)
-            wrong = offset_s is not None and abs(offset_s) > JUMP_S
-            if (
-                offset_s is not None
-                and (sync or wrong)
-                and trio.current_time() - synced_at >= self._timing.sync_again_s
-            ):
-                synced_at = trio.current_time()
-                sync = not await self._sync_clock(client, tell)
+            wrong = offset_s is not None and abs(offset_s) > JUMP_S and trio.current_time() >= next_sync
+            if offset_s is not None and (self._sync or wrong):
+                self._sync = False
+                next_sync = trio.current_time() + await self._sync_clock(client, tell)
             if self._hung:
                 await client.aclose()
             await trio.sleep(self._timing.ping_s)
@@ -197,15 +197,15 @@ class GuestLink:
         offset_s = theirs - (before + round_trip_s / 2)
         return offset_s if abs(offset_s) > round_trip_s / 2 else 0.0
 
-    async def _sync_clock(self, client: AsyncClient, tell: Tell) -> bool:
-        """Tell the guest the time; whether it took it."""
+    async def _sync_clock(self, client: AsyncClient, tell: Tell) -> float:
+        """Tell the guest the time; after how many seconds it is worth another try, where it is wrong still."""
         try:
             answer = await client.call("sync_clock", {"time": self._wall()}, timeout_s=self._timing.answer_s)
         except CoworkError:
-            return False
+            return self._timing.ping_s
         told = {name: value for name, value in answer.items() if isinstance(value, float | int | str)}
         tell(GuestNews(kind="event", message="clock.synced", details=told))
-        return True
+        return self._timing.refused_again_s if told.get("reason") else self._timing.sync_again_s
 
     async def _keep_looking(self, client: AsyncClient, tell: Tell) -> None:
         """Ask for `degraded` again: after events that may change it, often while the guest comes up, and now and then.
@@ -238,6 +238,8 @@ class GuestLink:
             async for event in subscription:
                 if event.name in _LOOK_AT:
                     self._look.set()
+                if event.name == "clock.slept":
+                    self._sync = True
                 if event.name in EVENT_NAMES:
                     tell(GuestNews(kind="event", message=event.name, details=dict(event.params)))
         except CoworkError:  # of a broken link, which `_live` sees as well

@@ -199,6 +199,24 @@ def test_a_clock_that_stays_wrong_is_not_set_without_end() -> None:
     assert [name for name, _ in play(script).guest.calls].count("sync_clock") <= 7
 
 
+def test_a_guest_that_will_not_have_its_clock_set_back_is_not_asked_all_the_time() -> None:
+    async def script(lab: Lab) -> None:
+        lab.guest.answers["sync_clock"] = lambda _: {"offset_s": -500.0, "stepped": False, "reason": "never back"}
+        lab.guest_clock_ahead = 500.0
+        await trio.sleep(300)
+
+    assert [name for name, _ in play(script).guest.calls].count("sync_clock") == 1
+
+
+def test_a_guest_that_slept_is_told_the_time() -> None:
+    async def script(lab: Lab) -> None:
+        await trio.sleep(3)
+        await lab.guest.notify("clock.slept", seq=1, at=1.0, slept_s=60.0)
+        await trio.sleep(3)
+
+    assert [name for name, _ in play(script).guest.calls].count("sync_clock") == 2
+
+
 def test_a_host_that_slept_tells_it_and_sets_the_clock() -> None:
     async def script(lab: Lab) -> None:
         await trio.sleep(3)
