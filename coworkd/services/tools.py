@@ -233,7 +233,7 @@ class Tools:
         if source is None:
             raise InvalidParams("that version is not there yet: name its source, a file below the share", key="source")
         if self._share_root:
-            return os.fsencode(self._share_root), source
+            return os.fsencode(self._share_root), bytes(source)  # no subclass of bytes travels to the worker
         if not source.startswith(b"/"):
             raise InvalidParams("there is no share here: source is an absolute path", key="source")
         return b"/", source.lstrip(b"/")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -40,6 +41,7 @@ class Share:
 
     async def fetch(self, request: FetchTool, *, timeout_s: float) -> ToolAnswer:
         self.asked.append(request)
+        msgspec.msgpack.encode(request)  # as it travels to the worker
         if self.hold is not None:
             await self.hold.wait()
         if isinstance(self.answer, CoworkError):
