@@ -21,6 +21,8 @@ import trio
 from host_stub.qemu.accelerator import Choice, Evidence, choose_accelerator, look_for_evidence
 from host_stub.qemu.command import Memory, Parts
 from host_stub.qemu.helpers import carries, start_virtiofsd, start_vsock
+from host_stub.qemu.kernel_vsock import HOST_PORTS, KernelVsock, check_device, dial_guest, listen_for_guests
+from host_stub.qemu.processes import Child
 from host_stub.qemu.running import QemuMachine
 from host_stub.qemu.sockets import check_length, clear_leftover
 from host_stub.qemu.starting import own_machine, start_qemu
@@ -31,14 +33,22 @@ _LONGEST_OWN_NAME = "share00.sock"
 
 
 class QemuBackend:
-    """`accelerator` is a person's word; without it the evidence decides. `evidence` stands in for this host in tests."""
+    """`accelerator` is a person's word; without it the evidence decides. `evidence` stands in for this host in tests.
+
+    `kernel_vsock` takes the kernel's device in place of ours: see `kernel_vsock` for what that costs.
+    """
 
     name: Literal["qemu", "vz"] = "qemu"
 
     def __init__(
-        self, *, accelerator: Accelerator | None = None, evidence: Callable[[], Evidence] = look_for_evidence
+        self,
+        *,
+        accelerator: Accelerator | None = None,
+        kernel_vsock: bool = False,
+        evidence: Callable[[], Evidence] = look_for_evidence,
     ) -> None:
         self._wanted = accelerator
+        self._kernel_vsock = kernel_vsock
         self._evidence = evidence
 
     def choose(self, architecture: Architecture) -> Choice:
@@ -52,6 +62,8 @@ class QemuBackend:
             find_firmware(spec.architecture)
         for path in (spec.state_dir / _LONGEST_OWN_NAME, spec.vsock.with_name(f"{spec.vsock.name}_65535")):
             check_length(path)
+        if self._kernel_vsock:
+            check_device(spec.cid)
         for disk in spec.disks:
             _check_file(disk.path, writable=not disk.read_only)
         for file in (spec.kernel, spec.initrd):
@@ -70,11 +82,17 @@ class QemuBackend:
         spec.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if spec.console is not None:
             clear_leftover(spec.console)
-        vsock_socket = spec.state_dir / "vsock.sock"
-        device = start_vsock(vsock_socket, spec.cid, spec.vsock)
-        nursery.start_soon(device.run)
+        watched: list[Child] = []
+        vsock_socket: Path | None = None
+        if self._kernel_vsock:
+            listeners = [(port, await listen_for_guests(port)) for port in HOST_PORTS]
+            await nursery.start(KernelVsock(spec.vsock, spec.cid, dial_guest(spec.cid), listeners).serve)
+        else:
+            vsock_socket = spec.state_dir / "vsock.sock"
+            watched.append(start_vsock(vsock_socket, spec.cid, spec.vsock))
+            nursery.start_soon(watched[0].run)
         shares = self._start_shares(spec, nursery)
-        return await start_qemu(spec, partial(self._parts, spec, vsock_socket, shares), nursery, watched=[device])
+        return await start_qemu(spec, partial(self._parts, spec, vsock_socket, shares), nursery, watched=watched)
 
     def _start_shares(self, spec: MachineSpec, nursery: trio.Nursery) -> tuple[Path | None, ...]:
         daemon = find_virtiofsd() if spec.shares else None
@@ -88,13 +106,14 @@ class QemuBackend:
             sockets.append(path)
         return tuple(sockets)
 
-    def _parts(self, spec: MachineSpec, vsock: Path, shares: tuple[Path | None, ...], qmp_fd: int) -> Parts:
+    def _parts(self, spec: MachineSpec, vsock: Path | None, shares: tuple[Path | None, ...], qmp_fd: int) -> Parts:
         firmware = find_firmware(spec.architecture) if spec.boot == "efi" else None
         return Parts(
             program=find_qemu(spec.architecture),
             accelerator=self.choose(spec.architecture).accelerator,
             qmp_fd=qmp_fd,
             vsock_socket=vsock,
+            vhost_vsock=self._kernel_vsock,
             share_sockets=shares,
             firmware_code=None if firmware is None else firmware.code,
             firmware_variables=None if firmware is None else keep_variables(firmware.empty_variables, spec.state_dir),

@@ -44,7 +44,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     accelerator: Accelerator
     qmp_fd: int
     vsock_socket: Path | None = None
-    """Of our vhost-user device. None: no vsock, or the kernel's (`vhost_vsock`)."""
+    """Of our vhost-user device. None: no vsock, or the kernel's."""
     vhost_vsock: bool = False
     share_sockets: tuple[Path | None, ...] = ()
     firmware_code: Path | None = None
