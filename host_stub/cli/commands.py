@@ -24,6 +24,7 @@ COMMANDS = {
     "renew": "bundles:renew",
     "grow": "bundles:grow",
     "rm": "bundles:rm",
+    "release": "release:release",
 }
 """In the order a person meets them."""
 
