@@ -7,16 +7,21 @@ The releases are this very coworkd with another version, changed where a test wa
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import re
+import select
 import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import coworkd
@@ -45,13 +50,32 @@ def make_release(
     policies: Path | None = None,
 ) -> Path:
     """This coworkd as `version`, signed; `change` is given its package directory first."""
-    gather(target, code=_PACKAGE, policies=policies, with_bytecode=False)
+    base = _base_release()
+    shutil.copytree(base, target)
+    if policies is not None:
+        shutil.copytree(policies, target / "policies")
     package = target / "code" / "coworkd"
     start = package / "__init__.py"
     start.write_text(re.sub(r'__version__ = "[^"]*"', f'__version__ = "{version}"', start.read_text()))
     change(package)
+    for changed in (path for path in package.rglob("*.py") if path.read_bytes() != _base_of(path, target).read_bytes()):
+        for stale in (changed.parent / "__pycache__").glob(f"{changed.stem}.*"):
+            stale.unlink()
     write_signed(target, compose_manifest(target, version=version, python=(running_python(),)), key)
     return target
+
+
+@lru_cache(maxsize=1)
+def _base_release() -> Path:
+    """This coworkd with its bytecode, once for all tests; gone with this process."""
+    directory = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    gather(Path(directory) / "release", code=_PACKAGE, policies=None)
+    return Path(directory) / "release"
+
+
+def _base_of(path: Path, target: Path) -> Path:
+    return _base_release() / path.relative_to(target)
 
 
 class UpdateLab:
@@ -123,12 +147,17 @@ class UpdateLab:
     def log(self) -> str:
         return (self.directory / "log").read_text()
 
-    @property
-    def kinds(self) -> list[str]:
-        """What of updates the audit log has, in order."""
-        with connect(f"unix://{self.socket}") as client:
-            records = client.audit_tail(limit=1000).records
-        return [record["kind"] for record in records if record["kind"].startswith("update.")]
+    def kinds(self, *last: str) -> list[str]:
+        """What of updates the audit log has, in order, once it ends with `last`."""
+        deadline = time.monotonic() + _COME_UP_S
+        while True:
+            with connect(f"unix://{self.socket}") as client:
+                records = client.audit_tail(limit=1000).records
+            kinds = [record["kind"] for record in records if record["kind"].startswith("update.")]
+            if not last or kinds[-len(last) :] == list(last):
+                return kinds
+            assert time.monotonic() < deadline, f"{kinds} does not end with {last}"
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -149,8 +178,7 @@ def _end(path: Path) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
         asking.connect(str(path))
         pid, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        subprocess.run(("kill", "-TERM", str(pid)), check=False)
-        for _ in range(100):
-            if not path.exists():
-                return
-            time.sleep(0.05)
+        ended = os.pidfd_open(pid)
+        signal.pidfd_send_signal(ended, signal.SIGTERM)
+        select.select([ended], [], [], 10)
+        os.close(ended)
