@@ -91,6 +91,8 @@ class VzBackend:
                     else:
                         task_status.started(machine)
                         await machine.until_ended()
+                        with trio.move_on_after(_LAST_WORDS_S):
+                            await machine.console_ended.wait()
                     nursery.cancel_scope.cancel()
             finally:
                 if machine is not None:
@@ -115,6 +117,7 @@ class VzBackend:
         shown_read, shown_write = os.pipe()
         try:
             console = Console(shown_read, typed_write, SerialLog(spec.serial_log), machine.see_panic)
+            machine.console_ended = console.ended
             nursery.start_soon(console.run, console_listener)
             with trio.fail_after(START_S):
                 request = Start(id=0, spec=spec, guest_ports=self._guest_ports)

@@ -79,9 +79,11 @@ class Console:
         self._on_panic = on_panic
         self._clients: set[trio.MemorySendChannel[bytes]] = set()
         self._typing = trio.Lock()
+        self.ended = trio.Event()
+        """The log has all that the guest wrote."""
 
     async def run(self, listener: socket.socket | None) -> None:
-        """Until VZ closes its end; the log has all of it then. Owns `listener`."""
+        """Until VZ closes its end. Owns `listener`."""
         async with trio.open_nursery() as nursery, trio.lowlevel.FdStream(self._input_fd) as guest_input:
             if listener is not None:
                 accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
@@ -105,6 +107,7 @@ class Console:
                         self._on_panic()
         finally:
             self._log.close()
+            self.ended.set()
 
     def _show(self, data: bytes) -> None:
         for queue in list(self._clients):

@@ -50,6 +50,8 @@ class ControlSocket:
         self._connection = connection
         self._connection.setblocking(True)
         self._frames = words.Frames(kinds)
+        self.broken = False
+        """The peer is known to have broken the words."""
 
     def receive(self) -> tuple[Any, list[int]] | None:
         """The next message; None at the end. Raises `BrokenWords`."""

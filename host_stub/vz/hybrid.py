@@ -22,7 +22,6 @@ import trio
 
 from coworkd.model.errors import CoworkError
 from coworkd.wire.hybrid import HybridAccept, compose_ok
-from coworkd.wire.limits import RemoteProtocolError
 from host_stub.egress_relay import Relay
 from host_stub.words import Trouble
 
@@ -91,20 +90,29 @@ class Hybrid:
 
     async def _shake_hands(self, client: trio.SocketStream) -> GuestConnection | None:
         guest: GuestConnection | None = None
-        with trio.move_on_after(HANDSHAKE_S):
-            try:
-                handshake = HybridAccept()
-                while (asked := handshake.feed(data := await client.receive_some(_READ_BYTES))) is None:
-                    if not data:
-                        return None
-                port, first = asked
-                guest = await self._connect(port)
-                await client.send_all(compose_ok(guest.local_port))
-                await guest.stream.send_all(first)
-            except (Trouble, CoworkError, RemoteProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            else:
-                return guest
-        if guest is not None:
-            await guest.aclose()
-        return None
+        done = False
+        try:
+            with trio.move_on_after(HANDSHAKE_S):
+                asked = await _read_request(client)
+                if asked is not None:
+                    port, first = asked
+                    guest = await self._connect(port)
+                    await client.send_all(compose_ok(guest.local_port))
+                    await guest.stream.send_all(first)
+                    done = True
+        except (Trouble, CoworkError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            if guest is not None and not done:
+                with trio.CancelScope(shield=True):
+                    await guest.aclose()
+        return guest if done else None
+
+
+async def _read_request(client: trio.SocketStream) -> tuple[int, bytes] | None:
+    """The port and the bytes behind the line; None where it ends before. Raises `RemoteProtocolError`."""
+    handshake = HybridAccept()
+    while data := await client.receive_some(_READ_BYTES):
+        if (asked := handshake.feed(data)) is not None:
+            return asked
+    return None

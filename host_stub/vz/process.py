@@ -65,18 +65,17 @@ def serve(framework: Framework, connection: socket.socket) -> int:
     status = loop.run()
     control.close()
     del observer
-    return status
+    return EXIT_WORDS if control.broken and status == 0 else status
 
 
 def _read(control: ControlSocket, loop: MainLoop, machine: VirtualMachine) -> None:
-    status = 0
     try:
         while (received := control.receive()) is not None:
             message, fds = received
             loop.call(lambda message=message, fds=fds: machine.handle(message, fds))  # type: ignore[misc]
     except words.BrokenWords as error:
         sys.stderr.write(f"the back end broke the words: {error}\n")
-        status = EXIT_WORDS
+        control.broken = True
     loop.call(machine.orphaned)
     if not loop.ended.wait(ORPHAN_S):
-        os._exit(status)  # VZ does not answer; the guest ends with this process
+        os._exit(EXIT_WORDS if control.broken else 0)  # VZ does not answer; the guest ends with this process

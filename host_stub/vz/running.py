@@ -64,6 +64,7 @@ class VzMachine:
         self.link = ProcessLink(control, self._see)
         self.hybrid = Hybrid(self._connect)
         self.notes: tuple[str, ...] = ()
+        self.console_ended = trio.Event()
 
     # -- Running ------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,10 @@ import sys
 
 import msgspec
 
-from host_stub.vz.process import serve
+from host_stub.vz import process
 from tests.unit.host_stub.vz.fake_vz import FakeMac, Plan
 
 if __name__ == "__main__":
     mac = FakeMac(msgspec.json.decode(sys.argv[1], type=Plan))
-    sys.exit(serve(mac.framework, socket.socket(fileno=int(sys.argv[3]))))
+    process.ORPHAN_S = mac.plan.orphan_s
+    sys.exit(process.serve(mac.framework, socket.socket(fileno=int(sys.argv[3]))))

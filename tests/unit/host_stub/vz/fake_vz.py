@@ -46,6 +46,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     stop_hangs: bool = False
     stop_error: int = 0
     bug_on_start: bool = False
+    orphan_s: float = 0.3
 
 
 class FakeMac(World):
@@ -220,10 +221,8 @@ class Guest:
         os.close(self._shown)
 
     def _echo(self, end: socket.socket) -> None:
-        with end, contextlib.suppress(OSError):
-            while data := end.recv(65536):
-                end.sendall(data)
-            end.shutdown(socket.SHUT_WR)
+        with end:
+            _carry(end, end)
 
     def _obey(self, end: socket.socket) -> None:
         with end, contextlib.suppress(OSError):
@@ -254,11 +253,17 @@ class Guest:
             return
         with far:
             end.sendall(b"accepted\n")
-            while data := end.recv(65536):
-                far.sendall(data)
-            far.shutdown(socket.SHUT_WR)
-            while data := far.recv(65536):
-                end.sendall(data)
+            down = threading.Thread(target=_carry, args=(far, end), daemon=True)
+            down.start()
+            _carry(end, far)
+            down.join(10)
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 def _machine(mac: FakeMac, machine: Any, configuration: Any) -> Any:

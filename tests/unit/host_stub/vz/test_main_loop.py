@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 
-from host_stub.vz import main_loop
 from host_stub.vz.main_loop import EXIT_BUG, MainLoop
 from tests.unit.host_stub.vz.fake_vz import FakeMac
 
@@ -54,7 +53,7 @@ def test_a_run_loop_that_has_nothing_to_wait_on_is_not_spun(monkeypatch: pytest.
         slept.append(seconds)
         loop.end(0)
 
-    monkeypatch.setattr(main_loop.time, "sleep", sleep)
+    monkeypatch.setattr("host_stub.vz.main_loop.time.sleep", sleep)
     assert loop.run() == 0
     assert len(slept) == 1
     assert slept[0] > 0

@@ -236,8 +236,8 @@ def test_memory_is_asked_of_the_balloon_in_whole_mib(desk: Callable[..., Desk]) 
     one = desk()
     one.start()
     one.ask(words.SetMemory(id=2, target_bytes=(512 << 20) + 7), words.Done)
-    machine = one.mac.machine and one.mac.machine()
-    assert machine is not None
+    assert one.mac.machine is not None
+    machine: Any = one.mac.machine()
     assert machine.memoryBalloonDevices()[0].targetVirtualMachineMemorySize() == 512 << 20
 
 
