@@ -32,7 +32,7 @@ def check_length(path: Path) -> None:
 def clear_leftover(path: Path) -> None:
     """Take away a socket nobody answers at. Raises Trouble `socket_taken` for all else that is there."""
     check_length(path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.settimeout(1)
         try:
             asking.connect(str(path))
@@ -50,7 +50,7 @@ def clear_leftover(path: Path) -> None:
 def listen_at(path: Path) -> socket.socket:
     """A listening socket that only we may connect to; a leftover is replaced. Raises Trouble."""
     clear_leftover(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(str(path))
         path.chmod(0o600)
