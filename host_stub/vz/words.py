@@ -174,7 +174,10 @@ class Frames:
             return None
         try:
             message: Message = self._decoder.decode(self._taken[_LENGTH.size : end])
-        except msgspec.MsgspecError as error:
+        except (
+            msgspec.MsgspecError,
+            UnicodeDecodeError,
+        ) as error:  # msgspec lets a text that is no UTF-8 through as the latter
             raise self._broken(f"it is no message: {error}") from error
         if len(self._fds) < message.FDS:
             raise self._broken(f"{type(message).__name__} came without its descriptors")

@@ -1,7 +1,8 @@
-"""The words between a back end and the process that owns VZ's objects: any bytes give messages or `BrokenWords`, and no descriptor is lost."""
+"""The words of the VZ back end and its process: any bytes give messages or `BrokenWords`, and no descriptor is lost."""
 
 from __future__ import annotations
 
+import itertools
 import os
 
 from hypothesis import given
@@ -51,7 +52,7 @@ def test_any_bytes_give_messages_or_broken_words(pieces: list[bytes], fds: int) 
 @given(st.lists(st.integers(0, len(REAL)), max_size=10))
 def test_any_chunking_gives_the_same_messages(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(REAL)]
-    assert read([REAL[start:end] for start, end in zip(edges, edges[1:], strict=False)], 0) == MESSAGES
+    assert read([REAL[start:end] for start, end in itertools.pairwise(edges)], 0) == MESSAGES
 
 
 @given(st.integers(0, len(REAL) - 1), st.integers(0, 255))
