@@ -83,7 +83,8 @@ class ToolStore:
     def make_incoming(self) -> str:
         """An empty directory to fetch into: `root` in it. `drop_incoming` or `place` ends it."""
         path = os.path.join(self._incoming, secrets.token_hex(8))
-        os.makedirs(os.path.join(path, "root"), 0o755)
+        os.mkdir(path)
+        _make_readable(os.path.join(path, "root"))
         return path
 
     def drop_incoming(self, path: str) -> None:
@@ -92,14 +93,15 @@ class ToolStore:
     def place(self, path: str, info: ToolInfo, commands: Mapping[str, str]) -> None:
         """Give what was fetched its place. It is not in use yet."""
         links = os.path.join(path, "bin")
-        os.mkdir(links, 0o755)
+        _make_readable(links)
         for command, target in commands.items():
             os.symlink(f"../root/{target}", os.path.join(links, command))
         os.chmod(path, 0o755)  # noqa: S103 - sandboxes read it
         _sync(links)
         _sync(path)
         own = os.path.join(self.tree, info.name)
-        os.makedirs(own, 0o755, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            _make_readable(own)
         place = os.path.join(own, info.version)
         remove_tree(place)  # of a version whose record could not be written
         os.rename(path, place)
@@ -223,6 +225,12 @@ class ToolStore:
                 os.unlink(temporary)
             raise
         _sync(self._records)
+
+
+def _make_readable(path: str) -> None:
+    """A directory that sandboxes see, whatever the umask of this process is."""
+    os.mkdir(path)
+    os.chmod(path, 0o755)  # noqa: S103 - sandboxes read it
 
 
 def _link(target: str, path: str) -> None:

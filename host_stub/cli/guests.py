@@ -12,6 +12,7 @@ from host_stub.cli.following import how_it_ended
 from host_stub.cli.options import PassOnCommand, bundle_option, the_bundle
 from host_stub.cli.telling import say_trouble
 from host_stub.keeper_client import open_keeper
+from host_stub.tool_share import shared_tool
 from host_stub.words import Trouble
 
 NO_MACHINE_STATUS = 125
@@ -46,8 +47,13 @@ def ctl(bundle: Path | None, words: tuple[str, ...]) -> int:
 @bundle_option
 @_WORDS
 def tool(bundle: Path | None, words: tuple[str, ...]) -> int:
-    """Agent programs in the guest: cowork-vm tool install|list|remove ..."""
-    return _control(bundle, ["tool", *words])
+    """Agent programs in the guest: cowork-vm tool install NAME VERSION FILE|DIR · list · rm NAME [VERSION]"""
+    try:
+        with shared_tool(list(words), the_bundle(bundle).share) as given:
+            return _control(bundle, ["tool", *given])
+    except Trouble as trouble:
+        say_trouble(trouble)
+        return NO_MACHINE_STATUS
 
 
 def _control(given: Path | None, words: Sequence[str]) -> int:

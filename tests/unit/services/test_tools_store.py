@@ -88,13 +88,19 @@ def test_it_is_the_same_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_sandboxes_may_read_the_tree_and_nobody_else_may_read_the_rest(tmp_path: Path) -> None:
-    store = opened(tmp_path)
-    put(store, info("1"))
+    before = os.umask(0o077)  # as a unit of systemd may have it
+    try:
+        store = opened(tmp_path)
+        put(store, info("1"))
+    finally:
+        os.umask(before)
     modes = {
         name: stat.S_IMODE((tmp_path / "tools" / name).stat().st_mode) for name in ("", "tree", "records", "incoming")
     }
     assert modes == {"": 0o700, "tree": 0o755, "records": 0o700, "incoming": 0o700}
-    assert stat.S_IMODE((Path(store.tree) / "agent" / "1").stat().st_mode) == 0o755
+    tree = Path(store.tree)
+    seen = (tree / "agent", tree / "agent" / "1", tree / "agent" / "1" / "bin", tree / "agent" / "1" / "root")
+    assert {stat.S_IMODE(directory.stat().st_mode) for directory in seen} == {0o755}
 
 
 class _Killed(Exception):
