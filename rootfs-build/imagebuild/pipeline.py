@@ -106,7 +106,7 @@ def finish_tree(tree: Tree, recipe: Recipe, wheels: Path) -> None:
     library = f"{HOME}/lib"
     install_layout(tree, recipe, CHECKOUT / "systemd" / "bin")
     install_wheels(wheels, tree, library)
-    install_code(tree, CHECKOUT, presets=resolve_presets(CHECKOUT))
+    install_code(tree, CHECKOUT, presets=resolve_presets(CHECKOUT, epoch=recipe.source_date_epoch))
     compile_code(tree, [library], recipe)
     tree.write("etc/coworkd/coworkd.toml", compose_settings())
     tree.write("etc/coworkd/policies/profiles/default.toml", DEFAULT_PROFILE)
