@@ -75,7 +75,8 @@ class FolderSource(Struct, frozen=True, kw_only=True):
             self._guard(teller, found, status, view)
             return
         read_only = mounts.MOUNT_ATTR_RDONLY if view.read_only else 0
-        mounts.mount_setattr(clone, set_attributes=_ATTRIBUTES | read_only, recursive=False)
+        attributes = _ATTRIBUTES | read_only
+        mounts.mount_setattr(clone, set_attributes=attributes, propagation=mounts.MS_PRIVATE, recursive=False)
         report = Report(
             mounted_as="idmapped" if mapped else "bind",
             degraded=() if mapped or own else ("files keep their owner: that file system cannot map it",),
@@ -103,7 +104,8 @@ class FolderSource(Struct, frozen=True, kw_only=True):
         clone = mounts.open_tree(found, recursive=False)
         os.close(found)
         read_only = mounts.MOUNT_ATTR_RDONLY if view.read_only else 0
-        mounts.mount_setattr(clone, set_attributes=_ATTRIBUTES | read_only, recursive=False)
+        attributes = _ATTRIBUTES | read_only
+        mounts.mount_setattr(clone, set_attributes=attributes, propagation=mounts.MS_PRIVATE, recursive=False)
         folder_server.FolderServer(
             source_fd=clone,
             source=status,

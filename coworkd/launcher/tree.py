@@ -4,7 +4,8 @@ Runs in the builder, a child that ends afterwards. Layout: a small tmpfs becomes
 guest's own tree stays in it, so neither a mistake of bubblewrap's nor one of ours can reach another session.
 
 Invariants
-- Sources are cloned (open_tree) before the new namespace is entered, and looked up without following a symbolic link.
+- Sources are cloned (open_tree) before the new namespace is entered, and looked up without following a symbolic link. A clone is private:
+  under systemd every mount of the guest is shared, and what is mounted in a session would appear in the guest as well.
 - Destinations are looked up below the new root with RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS, so a link planted in a bound
   home leads nowhere (CVE-2026-87766 is this mistake).
 - Listening sockets are made here and nowhere else: on the tree's own tmpfs, and laid from there over files of /tmp.
@@ -247,7 +248,7 @@ def _attach(root: int, entry: TreeBind | TreeFileBind, sources: Sources) -> None
     if entry.read_only:
         attributes |= mounts.MOUNT_ATTR_RDONLY
     recursive = isinstance(entry, TreeBind) and entry.recursive
-    mounts.mount_setattr(clone, set_attributes=attributes, recursive=recursive)
+    mounts.mount_setattr(clone, set_attributes=attributes, propagation=mounts.MS_PRIVATE, recursive=recursive)
     try:
         target = _open_covered(root, entry) if isinstance(entry, TreeFileBind) else _make_directory(root, entry.path)
     except OSError as error:

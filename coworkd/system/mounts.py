@@ -78,14 +78,18 @@ def move_mount(fd: int, target_fd: int) -> None:
     libc.syscall(_SYS_MOVE_MOUNT, fd, b"", target_fd, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
 
 
-def mount_setattr(fd: int, *, set_attributes: int, user_namespace: int | None = None, recursive: bool) -> None:
+def mount_setattr(
+    fd: int, *, set_attributes: int, user_namespace: int | None = None, propagation: int = 0, recursive: bool
+) -> None:
     """mount_setattr(2) on the mount `fd` refers to; with a `user_namespace` descriptor the mount is idmapped by it.
+
+    A clone of a shared mount is its peer until `propagation` (MS_PRIVATE) makes it none: what is mounted below one appears below both.
 
     EINVAL: the file system cannot be idmapped, or the mount is not a detached clone.
     """
     if user_namespace is not None:
         set_attributes |= MOUNT_ATTR_IDMAP
-    record = ctypes.create_string_buffer(struct.pack("=QQQQ", set_attributes, 0, 0, user_namespace or 0), 32)
+    record = ctypes.create_string_buffer(struct.pack("=QQQQ", set_attributes, 0, propagation, user_namespace or 0), 32)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     libc.syscall(_SYS_MOUNT_SETATTR, fd, b"", flags, record, 32)
 

@@ -38,6 +38,12 @@ def test_mount_setattr_maps_owners_by_a_namespace(monkeypatch: pytest.MonkeyPatc
     assert kernel.call == (442, (5, b"", 0x1000, struct.pack("=QQQQ", 0x100000, 0, 0, 8), 32))
 
 
+def test_mount_setattr_takes_a_clone_from_its_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = fake_syscalls(monkeypatch)
+    mounts.mount_setattr(5, set_attributes=0, propagation=mounts.MS_PRIVATE, recursive=False)
+    assert kernel.call == (442, (5, b"", 0x1000, struct.pack("=QQQQ", 0, 0, 0x40000, 0), 32))
+
+
 def test_a_file_system_is_made_word_by_word(monkeypatch: pytest.MonkeyPatch) -> None:
     context = os.memfd_create("context")
     kernel = fake_syscalls(monkeypatch, context, 0, 0, 0, 12)
