@@ -99,7 +99,7 @@ TESTED_AS_ROOT = {
 }
 """What a unit test could only pretend to run. The test named is driven by the gate's root tier."""
 
-MAN_PAGES = {"coworkd.8", "coworkctl.1", "coworkd.toml.5", "coworkd-policy.5"}
+MAN_PAGES = {"coworkd.8", "coworkctl.1", "cowork-vm.1", "coworkd.toml.5", "coworkd-policy.5"}
 
 # In parts, so that no tracked file holds such a name, this one included.
 REGISTRY_HOSTS = tuple(
