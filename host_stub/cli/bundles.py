@@ -22,7 +22,7 @@ IMAGE_VARIABLE = "COWORK_IMAGE"
 DEFAULT_MEMORY = "2G"
 DEFAULT_CPUS = 4
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
-_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
@@ -114,6 +114,9 @@ def _settings(architecture: str, options: dict[str, Any]) -> Settings:
     """What was asked for, judged as a file of settings is."""
     share, update = options.pop("share"), options.pop("update_disk")
     egress_file, private = options.pop("egress_settings"), options.pop("egress_allow_private")
+    for named in (update, egress_file):
+        if named is not None and not named.is_file():
+            raise Trouble("no_file", f"{named} is not there", remedy="look whether the path is right")
     memory, cpus = options.pop("memory"), options.pop("cpus")
     asked = Settings(
         architecture=architecture,  # type: ignore[arg-type]

@@ -33,6 +33,8 @@ def test_what_is_asked_for_is_kept(tmp_path: Path) -> None:
         ("--architecture aarch64", "wrong_architecture"),
         ("--disk 1M", "bad_size"),
         ("--image none", "no_image"),
+        ("--update-disk none", "no_file"),
+        ("--egress-settings none", "no_file"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
