@@ -63,7 +63,7 @@ class Control:
                 for fd in fds:
                     os.close(fd)
                 self._hear(_decoder.decode(message))
-            except (packet.BrokenPacket, msgspec.MsgspecError):
+            except (packet.BrokenPacket, *packet.UNDECODABLE):
                 continue
         return True
 

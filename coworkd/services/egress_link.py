@@ -173,7 +173,7 @@ class EgressLink:
                 if not message:
                     return
                 reply = _decoder.decode(message)
-            except (OSError, packet.BrokenPacket, msgspec.MsgspecError) as error:
+            except (OSError, packet.BrokenPacket, *packet.UNDECODABLE) as error:
                 _log.error("coworkd-egress broke off: %s", error)
                 return
             if isinstance(reply, words.Told):

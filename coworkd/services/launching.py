@@ -146,10 +146,10 @@ class LauncherClient:
                     return
                 try:
                     reply = _decoder.decode(message)
-                except msgspec.MsgspecError:
+                except packet.UNDECODABLE:
                     _close_all(fds)
                     raise
-            except (OSError, packet.BrokenPacket, msgspec.MsgspecError) as error:
+            except (OSError, packet.BrokenPacket, *packet.UNDECODABLE) as error:
                 _log.error("the launcher broke off: %s", error)
                 return
             self._take(reply, fds)

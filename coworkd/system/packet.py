@@ -12,6 +12,8 @@ import os
 import socket
 from collections.abc import Iterable
 
+import msgspec
+
 from coworkd.model.launch import INLINE_LIMIT_BYTES, MESSAGE_LIMIT_BYTES
 
 FD_LIMIT = 64
@@ -23,6 +25,10 @@ RECEIVE_ARGUMENTS = (INLINE_LIMIT_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_C
 
 Ancillary = list[tuple[int, int, "array.array[int]"]]
 """What `sendmsg` takes as ancillary data."""
+
+
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a peer's message may raise; msgspec lets a text that is no UTF-8, and too deep a nesting, through as Python's own."""
 
 
 class BrokenPacket(Exception):

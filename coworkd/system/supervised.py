@@ -73,7 +73,7 @@ class SupervisorSocket(Generic[_Request]):
             return None
         try:
             return self._decoder.decode(message), fds
-        except msgspec.MsgspecError:  # an empty message is the end of the connection
+        except packet.UNDECODABLE:  # an empty message is the end of the connection
             for fd in fds:
                 os.close(fd)
             self.closed = True

@@ -69,7 +69,7 @@ class WorkerLink(Generic[_Reply]):
                     self._end("it has ended")
                     return
                 self._take(message, fds)
-        except (OSError, trio.ClosedResourceError, packet.BrokenPacket, msgspec.MsgspecError) as error:
+        except (OSError, trio.ClosedResourceError, packet.BrokenPacket, *packet.UNDECODABLE) as error:
             self._end(f"it broke off: {error}")
         finally:
             self._end("it was closed")
@@ -115,7 +115,7 @@ class WorkerLink(Generic[_Reply]):
     def _take(self, message: bytes, fds: list[int]) -> None:
         try:
             reply = self._decoder.decode(message)
-        except msgspec.MsgspecError:
+        except packet.UNDECODABLE:
             _close_all(fds)
             raise
         number = getattr(reply, "id", None)

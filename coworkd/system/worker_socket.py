@@ -44,7 +44,7 @@ class WorkerSocket(Generic[_Request]):
             return None
         try:
             return self._decoder.decode(message), fds
-        except msgspec.MsgspecError:  # an empty message is the end of file
+        except packet.UNDECODABLE:  # an empty message is the end of file
             for fd in fds:
                 os.close(fd)
             return None

@@ -211,14 +211,20 @@ async def test_one_that_dies_again_and_again_is_started_less_often() -> None:
         await settle()
 
 
-@in_trio
-async def test_words_that_are_none_end_the_conversation() -> None:
-    async with open_room() as room:
-        await room.script.begin()
-        assert room.script._socket is not None
-        await room.script._socket.send(b"\xc1")
-        await settle()
-        assert room.link.pid is None
+@pytest.mark.parametrize("said", [b"\xc1", b"\x83\xa4type\xa7refused\xa2id\x01\xa7message\xa1\x80"])
+def test_words_that_are_none_end_the_conversation(said: bytes) -> None:
+    """The second is a refusal whose text is no UTF-8."""
+
+    @in_trio
+    async def run() -> None:
+        async with open_room() as room:
+            await room.script.begin()
+            assert room.script._socket is not None
+            await room.script._socket.send(said)
+            await settle()
+            assert room.link.pid is None
+
+    run()
 
 
 @in_trio

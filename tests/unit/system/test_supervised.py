@@ -74,7 +74,9 @@ def test_a_request_comes_with_its_descriptors(pair: Pair) -> None:
     assert not end.closed
 
 
-@pytest.mark.parametrize("said", [b"junk", b"\xc1", b"\x00", msgspec.msgpack.encode({"type": "word"}), b""])
+@pytest.mark.parametrize(
+    "said", [b"junk", b"\xc1", b"\x81\xa1\x80\x01", b"\x00", msgspec.msgpack.encode({"type": "word"}), b""]
+)
 def test_words_that_are_none_end_the_conversation(pair: Pair, said: bytes) -> None:
     end, theirs = pair
     before = set(os.listdir("/proc/self/fd"))

@@ -141,13 +141,19 @@ async def test_the_end_of_the_peer_fails_who_waits_and_all_later_ones() -> None:
         assert peer.link.why == "it has ended"
 
 
-@in_trio
-async def test_a_peer_that_breaks_the_words_has_ended() -> None:
-    async with served() as (peer, _):
-        await peer.socket.send(b"\xc1")
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(ConnectionResetError, match="it broke off"):
-            await peer.link.ask(Ask(id=0))
+@pytest.mark.parametrize("said", [b"\xc1", b"\x83\xa4type\xa6answer\xa2id\x01\xa4text\xa1\x80"])
+def test_a_peer_that_breaks_the_words_has_ended(said: bytes) -> None:
+    """The second is an answer whose text is no UTF-8."""
+
+    @in_trio
+    async def run() -> None:
+        async with served() as (peer, _):
+            await peer.socket.send(said)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(ConnectionResetError, match="it broke off"):
+                await peer.link.ask(Ask(id=0))
+
+    run()
 
 
 @in_trio

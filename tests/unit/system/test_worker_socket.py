@@ -55,11 +55,15 @@ def test_the_end_of_file_is_the_end(pair: tuple[WorkerSocket[Word], socket.socke
     assert worker.receive() is None
 
 
-@pytest.mark.parametrize("data", [b"\xc1", b"\x00", b"x" * 100_000])
+NO_TEXT = msgspec.msgpack.encode(Word(id=1, text="x")).replace(b"\xa1x", b"\xa1\x80")
+"""A word whose text is no UTF-8."""
+
+
+@pytest.mark.parametrize("data", [b"\xc1", NO_TEXT, b"\x00", b"x" * 100_000])
 def test_a_peer_that_breaks_the_words_is_the_end(pair: tuple[WorkerSocket[Word], socket.socket], data: bytes) -> None:
     worker, peer = pair
     fd = os.memfd_create("x")
-    socket.send_fds(peer, [data], [fd] if data == b"\xc1" else [])
+    socket.send_fds(peer, [data], [fd] if data in (b"\xc1", NO_TEXT) else [])
     os.close(fd)
     assert worker.receive() is None
 
