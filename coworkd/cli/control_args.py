@@ -16,6 +16,7 @@ from coworkd.cli.control_args_audit import add_audit
 from coworkd.cli.control_args_copy import add_copy
 from coworkd.cli.control_args_doctor import add_doctor
 from coworkd.cli.control_args_folders import add_folders
+from coworkd.cli.control_args_machine import add_machine
 from coworkd.cli.control_args_session_disk import add_session_disk
 from coworkd.cli.control_args_staged import add_staged
 from coworkd.cli.control_args_storage import add_storage
@@ -101,6 +102,7 @@ def build_parser(words: Sequence[str]) -> Parser:
     add_audit(commands)
     _add_records(commands)
     _add_daemon(commands)
+    add_machine(commands)
     return parser
 
 

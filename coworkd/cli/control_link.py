@@ -8,14 +8,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
+import time
 from collections.abc import Iterator, Mapping
 
+from coworkd.cli.control_tables import shown
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import InvalidParams, Unavailable
 
 URI_VARIABLE = "COWORKD_URI"
 SYSTEM_SOCKET = "/run/coworkd/coworkd.sock"
 LOCAL_KINDS = ("unix:",)
+EARLY_COMMANDS = frozenset({"boot-time", "sync-clock", "shutdown", "logs", "log-level", "call"})
+"""What a coworkd that is coming up answers (docs/protocol.md H-6); `call` is the caller's own affair."""
+COMING_UP_S = 120.0
+LOOK_S = 0.2
 
 
 def named_uri(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -47,8 +54,28 @@ def open_client(args: argparse.Namespace) -> Iterator[Client]:
         uri = named_uri(args)
         if uri is None:
             uri = stack.enter_context(_embedded())
-        client = connect(uri, token=read_token(args.token_file), client_name=f"coworkctl {args.command}")
-        yield stack.enter_context(client)
+        yield stack.enter_context(_connect_up(uri, args))
+
+
+def _connect_up(uri: str, args: argparse.Namespace) -> Client:
+    """A client of a coworkd that has come up, waited for; those that are answered before that do not wait."""
+    token, name = read_token(args.token_file), f"coworkctl {args.command}"
+    over_at: float | None = None
+    while True:
+        client = connect(uri, token=token, client_name=name)
+        stage = client.hello.degraded.get("starting")
+        if stage is None or args.command in EARLY_COMMANDS:
+            return client
+        client.close()
+        now = time.monotonic()
+        if over_at is None:
+            over_at = now + COMING_UP_S
+            print(f"coworkctl: waiting for coworkd, which is coming up: {shown(stage)}", file=sys.stderr)
+        if now > over_at:
+            raise Unavailable(
+                f"coworkd has not come up in {COMING_UP_S:g} s: it is at {stage}; coworkctl logs says more"
+            )
+        time.sleep(LOOK_S)
 
 
 @contextlib.contextmanager

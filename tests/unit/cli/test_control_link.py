@@ -9,6 +9,7 @@ import pytest
 
 from coworkd.cli import control_link
 from coworkd.cli.control_link import is_local, named_uri, open_client, read_token
+from coworkd.model.calls import HelloAnswer
 from coworkd.model.errors import InvalidParams, Unavailable
 
 
@@ -73,3 +74,66 @@ def test_a_token_file_that_has_none_is_refused(content: str | None, tmp_path: Pa
         file.write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(InvalidParams, match="token"):
         read_token(str(file))
+
+
+class ComingUp:
+    """Connections to one coworkd: at a stage for the first `looks` of them, then up."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.made = 0
+        self.closed = 0
+        self.now = 0.0
+
+    def connect(self, uri: str, **words: object) -> ComingUp:
+        self.made += 1
+        return self
+
+    @property
+    def hello(self) -> HelloAnswer:
+        degraded = {"starting": "storage"} if self.made <= self.looks else {}
+        return HelloAnswer(protocol=1, version="0", boot_id="b", features=(), stages=(), degraded=degraded)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def __enter__(self) -> ComingUp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def at(monkeypatch: pytest.MonkeyPatch, coming: ComingUp) -> None:
+    monkeypatch.setattr(control_link, "connect", coming.connect)
+    monkeypatch.setattr("time.sleep", coming.sleep)
+    monkeypatch.setattr("time.monotonic", lambda: coming.now)
+
+
+def test_a_coworkd_that_is_coming_up_is_waited_for_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coming = ComingUp(looks=3)
+    at(monkeypatch, coming)
+    with open_client(asked("unix:///x")):
+        assert (coming.made, coming.closed) == (4, 3)
+    assert capsys.readouterr().err.count("coming up: storage") == 1
+
+
+def test_what_is_answered_at_once_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    coming = ComingUp(looks=3)
+    at(monkeypatch, coming)
+    with open_client(argparse.Namespace(to="unix:///x", token_file=None, command="boot-time")):
+        assert coming.made == 1
+
+
+def test_one_that_never_comes_up_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    coming = ComingUp(looks=10**6)
+    at(monkeypatch, coming)
+    with pytest.raises(Unavailable, match="it is at storage"), open_client(asked("unix:///x")):
+        pass
+    assert coming.now == pytest.approx(control_link.COMING_UP_S, abs=1.0)
+    assert coming.made == coming.closed
