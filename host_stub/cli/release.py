@@ -14,9 +14,9 @@ from host_stub.release_key import parse_secret_key, write_keys
 from host_stub.update_disk import Kind, write_update_disk
 from host_stub.words import Trouble
 
-_DIRECTORY = click.Path(path_type=Path, file_okay=False, exists=True)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _NEW = click.Path(path_type=Path)
-_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group()

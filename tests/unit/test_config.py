@@ -71,6 +71,12 @@ dry_run = true
 probe = "example.org:443"
 [egress]
 host = "unix:///x/host.sock"
+[update]
+key = "/u.pub"
+label = "mine-too"
+device = "/dev/u"
+mount_point = "/smol"
+commit_s = 5
 """
 
 
@@ -91,6 +97,8 @@ def test_every_key_reaches_its_field() -> None:
     assert (read.retention.max_age_days, read.retention.max_sessions) == (30.0, 100)
     assert (read.retention.max_total_bytes, read.retention.announce_s, read.retention.dry_run) == (1 << 30, 60.0, True)
     assert read.approvals.timeout_s == 30.0
+    assert (read.update.key, read.update.label, read.update.device) == ("/u.pub", "mine-too", "/dev/u")
+    assert (read.update.mount_point, read.update.commit_s) == ("/smol", 5.0)
     assert read.allow_bridges
     assert (read.skeleton, read.share_root) == ("/k", "/r")
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]
