@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,6 @@ def test_a_tool_comes_from_the_share_and_is_switched(client: Client, share: Path
 
 def wait_for_share(client: Client, guest: Guest) -> None:
     """Until coworkd has mounted it; events say so, and `degraded` of a new link no longer names it."""
-    import time
-
     deadline = time.monotonic() + 60
     while "share" in guest.connect().hello.degraded:
         assert time.monotonic() < deadline, "the share was not mounted"
