@@ -75,8 +75,7 @@ class KeeperServer:
 
     async def _serve(self, stream: trio.SocketStream, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await _Link(stream, self._methods, self._boot_id).run()
+            await _Link(stream, self._methods, self._boot_id).run()
 
 
 class _Link:
@@ -91,7 +90,7 @@ class _Link:
     async def run(self) -> None:
         async with self._stream, trio.open_nursery() as nursery:
             try:
-                while data := bytes(await self._stream.receive_some(RECEIVE_BYTES)):
+                while data := await self._receive():
                     self._connection.receive_data(data)
                     while (event := self._connection.next_event()) is not None:
                         await self._take(event, nursery)
@@ -145,9 +144,19 @@ class _Link:
     async def _refuse(self, request_id: int, error: CoworkError) -> None:
         await self._send(self._connection.send_error(request_id, compose_fault(error)))
 
+    async def _receive(self) -> bytes:
+        """Empty at the end, whichever way it came: a client that is killed before it read all resets the link."""
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        return b""
+
     async def _send(self, frame: bytes) -> None:
+        """A client that has gone is no error of whoever answers: `_receive` sees its end."""
         async with self._sending:
-            with trio.move_on_after(SEND_S) as scope:
+            with (
+                trio.move_on_after(SEND_S) as scope,
+                contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            ):
                 await self._stream.send_all(frame)
         if scope.cancelled_caught:
             await trio.aclose_forcefully(self._stream)

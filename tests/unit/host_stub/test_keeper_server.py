@@ -135,6 +135,25 @@ def test_who_breaks_the_wire_is_told_and_left_and_others_are_not(tmp_path: Path,
     play(tmp_path / "s", script)
 
 
+@pytest.mark.parametrize("calls", [1, 200])
+def test_a_client_that_is_killed_before_it_reads_harms_nobody(tmp_path: Path, calls: int) -> None:
+    """What lies unread resets the link on Linux, and answers find nobody."""
+
+    async def script(client: AsyncClient) -> None:
+        stream = await trio.open_unix_socket(str(tmp_path / "s"))
+        connection = Connection("host")
+        hello = {"client": "killed", "protocol": {"min": 1, "max": 1}}
+        await stream.send_all(connection.send_request("hello", hello)[1])
+        for number in range(calls):
+            await stream.send_all(connection.send_request("echo", {"text": f"{number}" * 1000})[1])
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await client.call("echo", {"text": "a"}) == {"text": "a"}
+
+    play(tmp_path / "s", script)
+
+
 def test_the_socket_is_its_owners_replaces_a_leftover_and_goes(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("left over")
