@@ -67,7 +67,7 @@ def parse_settings(data: bytes, *, source: str) -> Settings:
     """The settings in `data`. Raises `Trouble` (`bad_settings`)."""
     try:
         settings = msgspec.json.decode(data, type=Settings)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         _refuse(source, _worded(str(error)))
     for name in ("share", "update_disk"):
         path = getattr(settings, name)

@@ -74,7 +74,7 @@ def read_record(bundle: Bundle) -> Record | None:
     """The last keeper's record; None where there is none that can be read."""
     try:
         return msgspec.json.decode((bundle.state / RECORD_NAME).read_bytes(), type=Record)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

@@ -38,7 +38,7 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], said: str) -> None:
     assert caught.value.code == "bad_settings"
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"architecture": "\x80"}'])
 def test_what_are_no_settings_is_refused(data: bytes) -> None:
     with pytest.raises(Trouble, match=r"bundle\.json"):
         parse_settings(data, source="bundle.json")

@@ -51,8 +51,9 @@ def test_a_record_is_read_again(bundle: Bundle) -> None:
     assert read_record(bundle) is None
     write_record(bundle, record(details={"serial": ["x"]}))
     assert read_record(bundle) == record(details={"serial": ["x"]})
-    (bundle.state / "last.json").write_bytes(b"{")
-    assert read_record(bundle) is None
+    for damaged in (b"{", b'{"version": "\x80", "message": "\x80"}'):
+        (bundle.state / "last.json").write_bytes(damaged)
+        assert read_record(bundle) is None
 
 
 @pytest.mark.parametrize("state", [MachineState.STOPPED, MachineState.CRASHED])
