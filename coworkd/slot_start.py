@@ -218,6 +218,6 @@ def _may_be_there(config: Config) -> bool:
     if config.update.device:
         return os.path.exists(config.update.device)
     try:
-        return may_be_there(config.update.label)
+        return may_be_there()
     except OSError:
         return True

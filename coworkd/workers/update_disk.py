@@ -1,7 +1,8 @@
 """The update disk: found by its serial number or label, and mounted where nobody else sees it.
 
 Rules
-- Never the root's disk, the session disk, or one that somebody has open for himself (O_EXCL); never one larger than `LIMIT_BYTES`.
+- Never a disk that is mounted, the root's or the sessions' by its serial number, one that somebody has open for himself (O_EXCL), or one
+  larger than `LIMIT_BYTES`.
 - A disk, or a partition of one. Read-only, no set-user-id bits, no devices, nothing to be executed.
 - Five kinds of file system; any other is told. An ext4 is read as it stands, without its journal: what is read is hashed anyway.
 - The mount is in a namespace of the caller's own, which must be a process that ends soon: its end unmounts as well.
@@ -23,9 +24,12 @@ from coworkd.model.disk import DISK_LABEL as SESSION_DISK_LABEL
 from coworkd.release.refusal import ReleaseRefused
 from coworkd.system import disk_tools, mounts, namespaces
 from coworkd.system.block_devices import Disk, disks_below, read_disks, size_of
+from coworkd.system.mountinfo import read_mounts
 
 LIMIT_BYTES = 4 << 30
 KINDS = ("exfat", "vfat", "ext4", "squashfs", "erofs")
+_OTHERS = (SESSION_DISK_LABEL, "cowork-root")
+"""Serial numbers of disks that are another's."""
 _OPTIONS = {"ext4": b"noload"}
 _FLAGS = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
 
@@ -41,7 +45,8 @@ def find(label: str, device: str = "", *, sys: str = "/sys", dev: str = "/dev") 
     """The one with that serial number, else that label; with `device` only that one. Raises `OSError`."""
     if device:
         return _named(device)
-    disks = [disk for disk in read_disks(sys, dev) if _may_be(disk, disks_below(os.stat("/").st_dev, sys))]
+    taken = mounted_disks(sys)
+    disks = [disk for disk in read_disks(sys, dev) if _may_be(disk, taken)]
     for disk in disks:
         if disk.serial == label:
             return next(_parts(disk, dev), None)
@@ -51,10 +56,17 @@ def find(label: str, device: str = "", *, sys: str = "/sys", dev: str = "/dev") 
     return None
 
 
-def may_be_there(label: str, *, sys: str = "/sys", dev: str = "/dev") -> bool:
+def may_be_there(*, sys: str = "/sys", dev: str = "/dev") -> bool:
     """A cheap look for whoever asks whether `find` is worth a process: nothing is opened and nothing run. Raises `OSError`."""
-    own = disks_below(os.stat("/").st_dev, sys)
-    return any(_may_be(disk, own) and (disk.serial in (label, "") or disk.removable) for disk in read_disks(sys, dev))
+    taken = mounted_disks(sys)
+    return any(_may_be(disk, taken) for disk in read_disks(sys, dev))
+
+
+def mounted_disks(sys: str = "/sys", mountinfo: str = "/proc/self/mountinfo") -> frozenset[str]:
+    """The names of the disks that something is mounted from, the root's among them: below an overlay it is nowhere else."""
+    # A major number of 0 is what has no device.
+    numbers = {entry.device for entry in read_mounts(mountinfo) if os.major(entry.device)}
+    return frozenset().union(*(disks_below(number, sys) for number in numbers))
 
 
 @contextlib.contextmanager
@@ -77,8 +89,8 @@ def mounted(disk: UpdateDisk, place: bytes) -> Iterator[None]:
         mounts.umount(place, mounts.UMOUNT_NOFOLLOW | mounts.MNT_DETACH)
 
 
-def _may_be(disk: Disk, own: frozenset[str]) -> bool:
-    return disk.name not in own and disk.serial != SESSION_DISK_LABEL and disk.size_bytes <= LIMIT_BYTES
+def _may_be(disk: Disk, taken: frozenset[str]) -> bool:
+    return disk.name not in taken and disk.serial not in _OTHERS and disk.size_bytes <= LIMIT_BYTES
 
 
 def _parts(disk: Disk, dev: str, label: str | None = None) -> Iterator[UpdateDisk]:

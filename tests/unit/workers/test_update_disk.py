@@ -10,7 +10,7 @@ from coworkd.model.update import DISK_LABEL
 from coworkd.release.refusal import ReleaseRefused
 from coworkd.system import disk_tools
 from coworkd.workers import update_disk
-from coworkd.workers.update_disk import LIMIT_BYTES, UpdateDisk, find, may_be_there, mounted
+from coworkd.workers.update_disk import LIMIT_BYTES, UpdateDisk, find, may_be_there, mounted, mounted_disks
 
 Signs = dict[str, dict[str, str]]
 
@@ -45,7 +45,7 @@ class Machine:
         return find(DISK_LABEL, device, sys=str(self.sys), dev=str(self.dev))
 
     def may_be_there(self) -> bool:
-        return may_be_there(DISK_LABEL, sys=str(self.sys), dev=str(self.dev))
+        return may_be_there(sys=str(self.sys), dev=str(self.dev))
 
 
 @pytest.fixture
@@ -123,13 +123,24 @@ def test_what_it_cannot_be_is_not_looked_at(
 
 def test_the_disk_of_the_root_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.add("vda", serial=DISK_LABEL)
-    monkeypatch.setattr(update_disk, "disks_below", lambda number, sys: frozenset({"vda"}))
+    monkeypatch.setattr(update_disk, "mounted_disks", lambda sys: frozenset({"vda"}))
     monkeypatch.setattr(disk_tools, "blkid", lambda device: pytest.fail("it was looked at"))
     assert machine.find() is None
 
 
-def test_disks_with_another_serial_are_not_worth_a_process(machine: Machine) -> None:
-    machine.add("vda", serial="cowork-root")
+def test_disks_that_are_mounted_are_known_by_their_numbers(machine: Machine, tmp_path: Path) -> None:
+    machine.add("vda", parts=("vda1",))
+    below = machine.sys / "dev" / "block"
+    below.mkdir(parents=True)
+    (below / "251:9").symlink_to(machine.sys / "block" / "vda" / "vda1")
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text("21 1 0:5 / /proc rw - proc proc rw\n22 1 251:9 / /run/lower ro - ext4 /dev/vda1 ro\n")
+    assert mounted_disks(str(machine.sys), str(mountinfo)) == {"vda"}
+
+
+def test_the_sessions_disk_alone_is_not_worth_a_process(machine: Machine) -> None:
+    machine.add("vdb", serial="cowork-sessions")
+    machine.add("nvme0n1", size=10 << 30)
     assert not machine.may_be_there()
-    machine.add("sda", serial="", removable=True)
+    machine.add("sda", serial="whatever a stick has", removable=True)
     assert machine.may_be_there()
