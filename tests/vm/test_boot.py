@@ -1,0 +1,83 @@
+"""How a guest comes up, is watched over, and ends: units, stages, times, the watchdog, the clock, a shutdown within its budget."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from coworkd.client.sync import Client
+from coworkd.model.errors import CoworkError
+from tests.vm.guest_lab import Guest
+
+BUDGET_S = 15.0
+
+
+def test_no_unit_has_failed_and_systemd_knows_every_word_of_ours(guest: Guest, client: Client) -> None:
+    assert guest.shell.check("systemctl --failed --no-legend --plain") == ""
+    journal = guest.shell.check("journalctl -b --no-pager -o cat")
+    assert [line for line in journal.splitlines() if "coworkd" in line and "Unknown" in line] == []
+
+
+def test_hello_tells_the_stages_in_order_and_boot_time_where_the_time_went(guest: Guest, client: Client) -> None:
+    names = [stage.name for stage in client.hello.stages]
+    assert names[:3] == ["listen", "launcher", "storage"]
+    told = client.boot_time()
+    assert told.notes == ()
+    assert told.ready_s is not None
+    groups = {step.group for step in told.steps}
+    assert {"kernel", "system", "unit", "coworkd"} <= groups
+    listen = next(step for step in told.steps if step.name == "listen")
+    assert 0 < listen.start_s < told.ready_s
+    assert max(step.start_s for step in told.steps) < told.ready_s + 60
+
+
+def test_a_coworkd_that_hangs_is_started_anew_and_the_command_lives_on(guest: Guest, client: Client) -> None:
+    client.session_ensure(name="watched")
+    started = client.start("watched", ["sh", "-c", "sleep 300"], attach=False)
+    pid = guest.shell.check("systemctl show -P MainPID coworkd.service").strip()
+    guest.shell.check(f"kill -STOP {pid}")
+    deadline = time.monotonic() + 90
+    while guest.shell.check("systemctl show -P MainPID coworkd.service").strip() in (pid, "0"):
+        assert time.monotonic() < deadline, "the watchdog has not bitten"
+        time.sleep(1)
+    again = guest.connect()
+    assert again.info().pid != int(pid)
+    assert [process.state for process in again.process_list().processes] == ["running"], started
+    again.session_delete(session="watched", force=True)
+
+
+def test_limits_are_real_below_a_delegated_cgroup(guest: Guest, client: Client) -> None:
+    own = "/sys/fs/cgroup/coworkd.slice/coworkd-launcher.service"
+    for place in (own, f"{own}/sessions"):
+        assert {"memory", "pids", "cpu"} <= set(guest.shell.check(f"cat {place}/cgroup.subtree_control").split())
+    assert guest.shell.check(f"cat {own}/cgroup.procs") == ""
+    assert len(guest.shell.check(f"cat {own}/supervisor/cgroup.procs").split()) >= 2
+    assert int(guest.shell.check("cat /sys/fs/cgroup/coworkd.slice/memory.min")) > 0
+    pid = guest.shell.check("systemctl show -P MainPID coworkd.service").strip()
+    assert guest.shell.check(f"cat /proc/{pid}/oom_score_adj").strip() == "-1000"
+
+
+def test_the_clock_goes_forward_to_the_hosts_and_never_back(client: Client) -> None:
+    ahead = time.time() + 5000.0
+    assert client.sync_clock(time=ahead).stepped
+    assert client.ping().time == pytest.approx(ahead, abs=10.0)
+    refused = client.sync_clock(time=ahead - 3000.0)
+    assert not refused.stepped
+    assert "never set back" in refused.reason
+    kinds = [record["kind"] for record in client.audit_tail(limit=50).records]
+    assert kinds.count("clock.step") == 1
+
+
+def test_a_shutdown_ends_the_machine_within_its_budget_and_the_disk_is_clean(guest: Guest, client: Client) -> None:
+    client.session_ensure(name="last")
+    client.start("last", ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], attach=False)
+    began = time.monotonic()
+    client.shutdown(power_off=True, budget_s=BUDGET_S, reason="the test is over")
+    ended = guest.ended(BUDGET_S * 4)
+    took_s = time.monotonic() - began
+    assert ended.how == "powered_off"
+    print(f"off after {took_s:.1f} s")
+    assert took_s < BUDGET_S + 10.0
+    with pytest.raises(CoworkError):
+        client.ping()
