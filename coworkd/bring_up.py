@@ -15,7 +15,7 @@ import math
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -105,6 +105,7 @@ class Ground:
         self.boot_id = _BOOT_ID.read_text().strip()
         self.ending = Ending()
         self.events = EventRing()
+        self._token: trio.lowlevel.TrioToken | None = None
         self.health = Health(
             boot_id=self.boot_id,
             state_dir=config.state_dir,
@@ -123,13 +124,19 @@ class Ground:
         )
 
     def _tell_health(self, degraded: dict[str, str]) -> None:
-        self.events.publish("health", {"degraded": degraded})
+        """Parts tell it from their worker threads too; links are woken in the loop's own."""
+        if self._token is None or trio.lowlevel.in_trio_run():
+            self.events.publish("health", {"degraded": degraded})
+            return
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.events.publish, "health", {"degraded": degraded})
 
     async def come_up(self, nursery: trio.Nursery, listen: Callable[[], Awaitable[None]] | None = None) -> None:
         """Raises what keeps it from coming up, a second coworkd among it. `nursery` owns the tasks. `listen` opens the door, as soon as
         nobody else can be behind it.
         """
         config = self._config
+        self._token = trio.lowlevel.current_trio_token()
         await nursery.start(self.ending.take_signals)
         if config.storage.kind == "directory":
             if listen is not None:

@@ -127,3 +127,26 @@ def test_a_signal_ends_it_and_a_hangup_is_handed_on(number: signal.Signals, reas
 
     trio.run(run)
     assert heard == ["hangup"]
+
+
+def test_what_degrades_in_a_worker_thread_is_told_in_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links are woken by it, which only the loop's own thread may do."""
+    launcher = Program(launch)
+    ground = Ground(config(tmp_path), connect=launcher.connect)
+    told: list[tuple[object, bool]] = []
+
+    def publish(_name: str, params: dict[str, object]) -> None:
+        told.append((params["degraded"], trio.lowlevel.in_trio_run()))
+
+    async def main() -> None:
+        await come_up(ground, launcher)
+        monkeypatch.setattr(ground.events, "publish", publish)
+        await trio.to_thread.run_sync(ground.health.degrade, "accounts", "no useradd")
+        await trio.testing.wait_all_tasks_blocked()
+        ground.health.degrade("accounts", None)
+        await trio.testing.wait_all_tasks_blocked()
+
+    trio.run(main)
+    ground.close()
+    assert [inside for _, inside in told] == [True, True]
+    assert ["accounts" in str(degraded) for degraded, _ in told] == [True, False]
