@@ -18,10 +18,11 @@ Not here: starting, stopping and restarting machines (`machine`), and whatever a
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import trio
+from msgspec import structs
 
 from coworkd.client import aio
 from coworkd.client.aio import AsyncClient
@@ -40,8 +41,8 @@ EVENT_NAMES = frozenset(
     | {"clock.stepped", "clock.slept", "share.state"}
     | {"update.applied", "update.committed", "update.rolled_back", "update.refused"}
 )
-_LOOK_AT = frozenset({"ready", "health", "storage.state", "share.state"})
-"""Events after which `degraded` is asked for again."""
+_TELL_DEGRADED = frozenset({"ready", "health"})
+"""Events that say in `degraded` what does not work now."""
 
 Tell = Callable[[GuestNews], None]
 Dial = Callable[[float], Awaitable[AsyncClient]]
@@ -58,8 +59,8 @@ class Timing(NamedTuple):
     ping_s: float = 2.0
     answer_s: float = 5.0
     hung_s: float = 20.0
-    look_s: float = 30.0
-    """How often `degraded` is asked for without a reason."""
+    look_s: float = 600.0
+    """How often `degraded` is asked for although no event told a change."""
     logs_s: float = 1.0
     sync_again_s: float = 10.0
     """Between two times that the guest's clock is set because pings show it wrong."""
@@ -208,13 +209,13 @@ class GuestLink:
         return self._timing.refused_again_s if told.get("reason") else self._timing.sync_again_s
 
     async def _keep_looking(self, client: AsyncClient, tell: Tell) -> None:
-        """Ask for `degraded` again: after events that may change it, often while the guest comes up, and now and then.
+        """Ask for `degraded` again: once events are heard, for one may have come in between, and now and then.
 
-        `hello` is answered once a link, so a link of its own is made for it.
+        `hello` is answered once a link, so a link of its own is made for it, which the guest records: not often.
         """
         while True:
             self._look = trio.Event()
-            with trio.move_on_after(self._timing.look_s if self._ready else self._timing.starting_s):
+            with trio.move_on_after(self._timing.look_s):
                 await self._look.wait()
             try:
                 async with await self._dial(self._timing.answer_s) as second:
@@ -224,20 +225,21 @@ class GuestLink:
             if hello.boot_id != client.hello.boot_id:
                 await client.aclose()  # another guest is behind the same socket by now
                 return
-            self._judge_degraded(hello, tell)
+            self._judge_degraded(hello, hello.degraded, tell)
 
-    def _judge_degraded(self, hello: HelloAnswer, tell: Tell) -> None:
-        ready, before = STARTING not in hello.degraded, (self._ready, self._degraded)
-        self._ready, self._degraded = ready, dict(hello.degraded)
+    def _judge_degraded(self, hello: HelloAnswer, degraded: Mapping[str, str], tell: Tell) -> None:
+        ready, before = STARTING not in degraded, (self._ready, self._degraded)
+        self._ready, self._degraded = ready, dict(degraded)
         if ready and before != (self._ready, self._degraded):
-            tell(_news("ready", hello))
+            tell(_news("ready", structs.replace(hello, degraded=dict(degraded))))
 
     async def _hear_events(self, client: AsyncClient, tell: Tell) -> None:
         try:
             subscription = await _subscribe(client, self._timing.starting_s)
+            self._look.set()
             async for event in subscription:
-                if event.name in _LOOK_AT:
-                    self._look.set()
+                if event.name in _TELL_DEGRADED and (self._ready or event.name == "ready"):
+                    self._judge_degraded(client.hello, _read_degraded(event.params), tell)
                 if event.name == "clock.slept":
                     self._sync = True
                 if event.name in EVENT_NAMES:
@@ -265,6 +267,11 @@ class GuestLink:
 def _news(kind: Literal["connected", "ready"], hello: HelloAnswer, details: dict[str, Any] | None = None) -> GuestNews:
     degraded = dict(hello.degraded)
     return GuestNews(kind=kind, boot_id=hello.boot_id, version=hello.version, degraded=degraded, details=details or {})
+
+
+def _read_degraded(params: Mapping[str, Any]) -> dict[str, str]:
+    found = params.get("degraded")
+    return {str(part): str(why) for part, why in found.items()} if isinstance(found, dict) else {}
 
 
 async def _subscribe(client: AsyncClient, pause_s: float) -> AsyncSubscription:

@@ -71,8 +71,15 @@ class ScriptedGuest:
         }
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
-        connection = Connection("guest")
-        self._links.append((stream, connection))
+        link = (stream, Connection("guest"))
+        self._links.append(link)
+        try:
+            await self._talk(*link)
+        finally:
+            if link in self._links:
+                self._links.remove(link)
+
+    async def _talk(self, stream: trio.abc.Stream, connection: Connection) -> None:
         while True:
             try:
                 data = bytes(await stream.receive_some())
