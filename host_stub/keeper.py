@@ -55,6 +55,8 @@ from host_stub.words import EGRESS_PORT, SESSION_DISK_SERIAL, Backend, GrowsDisk
 BOUND_S = 5.0
 """How often the serial log's size is looked at."""
 MAX_WAIT_S = 60.0
+MAX_EVENTS = 128
+"""As many of the largest fit into one answer."""
 LAST_LOOK_S = 0.5
 """So long those who follow the events have to see the last one before their link ends."""
 FAILED_STATUS = 1
@@ -198,7 +200,7 @@ class Keeper:
     async def _events(self, params: EventsParams) -> EventsAnswer:
         with trio.move_on_after(min(max(params.wait_s, 0.0), MAX_WAIT_S)):
             await self.events.wait_after(params.after)
-        events, missed = self.events.after(params.after, limit=max(1, min(params.limit, 1024)))
+        events, missed = self.events.after(params.after, limit=max(1, min(params.limit, MAX_EVENTS)))
         return EventsAnswer(events=events, missed=missed)
 
     async def _stop(self, params: StopParams) -> Status:

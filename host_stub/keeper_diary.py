@@ -56,7 +56,7 @@ class Diary:
         for event in reversed(events):
             if event.state is not None:
                 return self._compose(event, event.message)
-            if "pid" in event.details:
+            if event.kind == "progress" and "pid" in event.details:
                 return self._compose(event, event.message)
         return None
 

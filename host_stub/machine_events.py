@@ -11,12 +11,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
+import msgspec
 import trio
 
+from coworkd.wire.fault import encodable
 from host_stub.words import MachineEvent, MachineState
 
 LIMIT = 4096
 MESSAGE_LIMIT = 4096
+DETAILS_LIMIT_BYTES = 16 << 10
+"""Details that a guest made larger are left out: what is kept of a guest is bounded, whatever it sends."""
 Kind = Literal["state", "progress", "guest", "trouble", "log"]
 
 
@@ -45,7 +49,7 @@ class EventRing:
             kind=kind,
             state=state,
             message=message[:MESSAGE_LIMIT],
-            details=details or {},
+            details=_bounded(details or {}),
         )
         self._events.append(event)
         self._changed.set()
@@ -64,3 +68,9 @@ class EventRing:
         """Until there is an event behind `seq`."""
         while self.last_seq <= seq:
             await self._changed.wait()
+
+
+def _bounded(details: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = encodable(details)
+    size = len(msgspec.msgpack.encode(kept))
+    return kept if size <= DETAILS_LIMIT_BYTES else {"left_out_bytes": size}

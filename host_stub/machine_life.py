@@ -30,6 +30,8 @@ LOST_S = 30.0
 HUNG_S = 30.0
 RESTARTS = 3
 RESTART_WINDOW_S = 600.0
+MAX_DEGRADED, NAME_CHARACTERS, REASON_CHARACTERS = 32, 64, 500
+"""So much is kept of what a guest says of itself."""
 
 _UP = (MachineState.READY, MachineState.DEGRADED)
 
@@ -96,11 +98,14 @@ class Life:
 
     def _heard(self, news: GuestNews, at: float, details: dict[str, Any]) -> Said:
         self.greeted, self._lost_at, self._hung_at = True, None, None
-        self.degraded, self.boot_id, self.version = dict(news.degraded), news.boot_id, news.version
-        details.update(boot_id=news.boot_id, version=news.version, degraded=self.degraded)
+        self.degraded = {
+            part[:NAME_CHARACTERS]: why[:REASON_CHARACTERS] for part, why in list(news.degraded.items())[:MAX_DEGRADED]
+        }
+        self.boot_id, self.version = news.boot_id[:NAME_CHARACTERS], news.version[:NAME_CHARACTERS]
+        details.update(boot_id=self.boot_id, version=self.version, degraded=self.degraded)
         if news.kind == "connected":
             coming = self.degraded.get("starting")
-            message = f"the guest answers, coworkd {news.version}" + (f"; coming up: {coming}" if coming else "")
+            message = f"the guest answers, coworkd {self.version}" + (f"; coming up: {coming}" if coming else "")
             return self._change(MachineState.CONNECTED, message, details)
         if self.ready_after_s is None:
             self.ready_after_s = at - self._began

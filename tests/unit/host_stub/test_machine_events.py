@@ -34,6 +34,15 @@ def test_a_slow_reader_is_told_what_it_missed() -> None:
     trio.run(main)
 
 
+def test_what_a_guest_makes_too_large_is_left_out() -> None:
+    async def main() -> None:
+        ring = EventRing()
+        assert set(ring.add("guest", "x", details={"a": ["b" * 4000] * 10}).details) == {"left_out_bytes"}
+        assert ring.add("guest", "x", details={"serial": ["b" * 300] * 20}).details == {"serial": ["b" * 300] * 20}
+
+    trio.run(main)
+
+
 def test_a_number_of_another_ring_begins_anew() -> None:
     async def main() -> None:
         ring = EventRing()

@@ -40,6 +40,14 @@ def test_what_does_not_work_degrades_and_can_come_back() -> None:
     assert life.news(READY, 3.0).state is MachineState.READY
 
 
+def test_little_is_kept_of_what_a_guest_says_of_itself() -> None:
+    life = Life(0.0)
+    flood = {f"{number:03}" + "x" * 99: "why" * 9999 for number in range(999)}
+    life.news(GuestNews(kind="ready", degraded=flood, version="v" * 9999, boot_id="b" * 9999), 1.0)
+    assert (len(life.degraded), len(life.version), len(life.boot_id)) == (32, 64, 64)
+    assert max(map(len, life.degraded.values())) == 500
+
+
 def test_a_late_guest_is_told_now_and_then_with_its_last_line() -> None:
     life = Life(0.0)
     assert life.late(LATE_S - 1, "x") is None
