@@ -135,6 +135,11 @@ class EarlyAudit:
         else:
             _log.warning("not recorded, there is no audit log yet: %s %s", kind, dict(fields))
 
+    def take_kept(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """What was kept, the caller's to see written: this coworkd ends before it has a log."""
+        kept, self._kept = self._kept, []
+        return kept
+
     async def hand_over(self, audit: AuditPort) -> None:
         """Write down what was kept. A log that takes none is told by the log of the day."""
         self._audit = audit

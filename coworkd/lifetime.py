@@ -65,7 +65,7 @@ async def _serve_once(
             with ending.coming_up():
                 await early.come_up(nursery, alongside=_load_rest)
                 slot = (await _loaded("slot_start")).SlotStart(config, ground=ground, mode=mode)
-                config = await slot.enter(lambda: early.door.server.listening)
+                config = await slot.enter(lambda: early.door.server.listening, early.door.audit.take_kept)
             if slot is not None and not ending.wanted.is_set():
                 app = (await _loaded("app")).App(
                     config,

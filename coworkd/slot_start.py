@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec import Struct, structs
@@ -40,6 +40,10 @@ _START = (
     "sys.path[:0] = [handed['directory'] + '/code', *handed['path']]; sys.argv[0] = 'coworkd'; "
     "from coworkd.cli.daemon import main; sys.exit(main())"
 )
+
+
+Kept = tuple[str, Mapping[str, Any]]
+"""An audit record, by its kind and fields."""
 
 
 class Handover(Struct, frozen=True, kw_only=True):
@@ -74,10 +78,10 @@ class SlotStart:
             may_be_there=partial(_may_be_there, config),
         )
 
-    async def enter(self, listeners: Callable[[], dict[str, int]]) -> Config:
+    async def enter(self, listeners: Callable[[], dict[str, int]], unrecorded: Callable[[], list[Kept]]) -> Config:
         """Go on in the slot that is chosen, which does not return, or here, with the configuration that holds from now on.
 
-        `listeners` gives the descriptors that are listened on, by endpoint.
+        `listeners` gives the descriptors that are listened on, by endpoint, `unrecorded` what waits for an audit log.
         """
         if not self._enabled:
             return self._config
@@ -94,6 +98,7 @@ class SlotStart:
         if chosen is None:
             return self._config
         if "code" in chosen.contents:
+            await self.updates.carry(unrecorded())
             exec_slot(chosen, listeners(), vendor_policies=self._config.policy_dirs[0])
         return with_policies(self._config, chosen)
 

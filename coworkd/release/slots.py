@@ -16,6 +16,7 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from msgspec import Struct, structs
@@ -28,7 +29,7 @@ from coworkd.release.versions import parse_version
 FAILURES = 2
 INTERRUPTIONS = 5
 BAD_LIMIT = 8
-UNRECORDED_LIMIT = 32
+UNRECORDED_LIMIT = 64
 REASON_LIMIT = 500
 
 Chosen = Literal["0", "a", "b"]
@@ -227,6 +228,13 @@ def roll_back(state: SlotState, to: Chosen | None, reason: str) -> SlotState:
 def refuse(state: SlotState, *, version: str, slot: Chosen, reason: str) -> SlotState:
     """Write down what was refused before there was a log."""
     return _record(state, "update.refused", {"version": version, "slot": slot, "reason": reason[:REASON_LIMIT]})
+
+
+def carry(state: SlotState, records: Iterable[tuple[str, Mapping[str, Any]]]) -> SlotState:
+    """Records of other kinds that had no log either, as many as find room: what links and clock have told before the exec."""
+    for kind, fields in list(records)[: UNRECORDED_LIMIT - len(state.unrecorded)]:
+        state = _record(state, kind, dict(fields))
+    return state
 
 
 def recorded(state: SlotState, count: int) -> SlotState:

@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import trio
 from msgspec import Struct, structs
 
 from coworkd.model import calls_update as calls
 from coworkd.model import update
-from coworkd.model.errors import CoworkError, InvalidState, NotFound
+from coworkd.model.errors import CoworkError, DiskFailed, InternalError, InvalidState, NotFound
 from coworkd.model.ports import AuditPort, EventPort
 from coworkd.release import slots
 from coworkd.release.refusal import ReleaseRefused
@@ -107,6 +107,13 @@ class Updates:
         except CoworkError as error:
             self._tell(f"the image's own version runs: {error.message}")
         return self._run
+
+    async def carry(self, records: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Have the release that is begun record what this coworkd has no log for. Never raises a `CoworkError`."""
+        try:
+            await self._states.save(slots.carry(self._states.state, records))
+        except CoworkError as error:
+            _log.error("not recorded: %s", error.message)
 
     async def resume(self, run: SlotRun) -> None:
         """This coworkd runs from `run`; it was begun by slot `0`. Never raises a `CoworkError`."""
@@ -256,7 +263,12 @@ class Updates:
     async def _record_early(self) -> None:
         waiting = self._states.state.unrecorded
         for item in waiting:
-            await self._recorder.record(item.kind, item.fields)
+            try:
+                await self._recorder.record(item.kind, item.fields)
+            except DiskFailed:
+                raise
+            except InternalError as error:  # of another version's kinds: told, and no reason to keep it for ever
+                _log.error("not recorded: %s %s: %s", item.kind, item.fields, error.message)
         await self._states.save(slots.recorded(self._states.state, len(waiting)))
 
     async def _watch_over(self, run: SlotRun) -> None:

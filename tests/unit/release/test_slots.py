@@ -173,6 +173,14 @@ def test_what_is_kept_is_bounded() -> None:
     assert len(state.a.reason) == slots.REASON_LIMIT
 
 
+def test_what_others_could_not_record_is_carried_along() -> None:
+    state = slots.carry(staged("1.1"), [("link.open", {"peer": "cid 2"})])
+    assert [item.kind for item in state.unrecorded] == ["update.apply", "link.open"]
+    state = slots.carry(state, [("link.open", {})] * 1000)
+    assert len(state.unrecorded) == slots.UNRECORDED_LIMIT
+    assert state.unrecorded[0].kind == "update.apply"
+
+
 def test_what_is_recorded_is_taken_out_from_the_front() -> None:
     state = slots.commit(staged("1.1"), "a")
     assert [item.kind for item in slots.recorded(state, 1).unrecorded] == ["update.commit"]
