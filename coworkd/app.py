@@ -15,6 +15,7 @@ import gc
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -49,6 +50,8 @@ from coworkd.services.logs import LogService
 from coworkd.services.updates import Updates
 
 _LINKS_GRACE_S = 2.0
+_GRACE_SHARE = 0.4
+"""Of the budget of a shutdown: what commands have between TERM and KILL."""
 _log = logging.getLogger("coworkd.app")
 
 
@@ -180,6 +183,8 @@ class App:
     def _ends(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         if self._mode == "local":
             return (self._parts.processes.end_all, self._parts.sessions.end_ephemeral, self._parts.egress.quit)
+        if self._ending.power_off_within_s is not None:
+            return (partial(self._parts.processes.terminate_all, self._ending.power_off_within_s * _GRACE_SHARE),)
         return (self._parts.processes.end_all,) if self._ending.again else ()
 
     async def _reload(self) -> None:

@@ -13,6 +13,7 @@ Sans policy and sans sandbox: those are asked in `process_starting`. Encoding is
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import time
@@ -427,6 +428,16 @@ class Processes:
                 " does not answer; try again when it does",
                 session=session,
             )
+
+    async def terminate_all(self, grace_s: float) -> None:
+        """TERM to every process, KILL to those that `grace_s` later still run; returns as `end_all` does."""
+        with trio.move_on_after(grace_s):
+            for process in self._table.where(lambda process: process.running):
+                with contextlib.suppress(CoworkError):  # the launcher is gone, and all of them with it
+                    await self._ender.end(process, "killed", grace_s=grace_s, why="the machine is shut down")
+            for process in self._table.where(lambda process: process.running):
+                await process.over.wait()
+        await self.end_all()
 
     async def end_all(self) -> None:
         """Kill every process; returns when each is gone and recorded, or has had its time for that."""

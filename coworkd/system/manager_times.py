@@ -9,7 +9,7 @@ import errno
 import shutil
 import subprocess
 
-_ASK_TIMEOUT_S = 10.0
+_ASK_TIMEOUT_S = 30.0
 _MANAGER = (
     "InitRDTimestampMonotonic",
     "UserspaceTimestampMonotonic",
