@@ -1,4 +1,7 @@
-"""A guest from its kernel's first instruction to an answer over vsock, for both architectures; and what it is made of then."""
+"""A guest from its kernel's first instruction to an answer over vsock, for both architectures; and what it is made of then.
+
+How long that took is printed (`make test-vm ARGS="-rP -k cold_boot"`) and judged by nobody: it is emulated, beside whatever else runs.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,6 @@ import pytest
 from coworkd.client.sync import Client
 from coworkd.model.session import FolderGrant
 from tests.vm.guest_lab import Guest
-
-SILENT_S = 60.0
-"""Nobody shall wait longer for a first answer, on a busy machine that emulates every instruction."""
 
 
 def answer_of(guest: Guest) -> Client:
@@ -26,8 +26,6 @@ def answer_of(guest: Guest) -> Client:
 def test_a_guest_answers_and_comes_up_whole(fixture: str, request: pytest.FixtureRequest) -> None:
     guest: Guest = request.getfixturevalue(fixture)
     client = answer_of(guest)
-    assert guest.answered_after_s is not None
-    assert guest.answered_after_s < SILENT_S
     missing = {part: why for part, why in client.hello.degraded.items() if part != "share" or guest.spec.shares}
     assert missing == {}
     assert client.info().machine == guest.spec.architecture
