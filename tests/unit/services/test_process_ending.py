@@ -281,3 +281,26 @@ async def test_a_command_that_hangs_in_the_kernel_keeps_nobody_for_ever() -> Non
             assert not nursery.child_tasks
         assert [type(error) for error in told] == [Unavailable]
         assert "1 commands of session work" in told[0].message
+
+
+@in_trio
+async def test_end_all_leaves_none_running() -> None:
+    async with open_house() as house:
+        await house.start()
+        await house.start(id="two", session="play")
+        await house.processes.end_all()
+        assert house.processes.state_counts() == {"starting": 0, "running": 0, "exited": 2}
+
+
+@in_trio
+async def test_terminate_all_asks_first_and_then_takes() -> None:
+    async with open_house() as house:
+        await house.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.processes.terminate_all, 2.0)
+            await settle()
+            assert house.command.signals == [signal.SIGTERM]
+            assert house.launcher.killed == []
+            jump(2.1)
+        assert set(house.launcher.killed) == {"one"}
+        assert house.processes.state_counts() == {"starting": 0, "running": 0, "exited": 1}
