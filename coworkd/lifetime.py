@@ -78,7 +78,8 @@ async def _serve_once(
                 )
                 slot.watched_by(app.audit, egress_pid=lambda: app.egress_pid)
                 await app.run(ready)
-            unit.stopping()
+            if not (ending.again or ending.restart):  # the manager would wait for an end that does not come
+                unit.stopping()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + ending.left_s):
                 if slot is not None:
                     await slot.updates.leave()

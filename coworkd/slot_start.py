@@ -14,6 +14,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from coworkd.model.ports import AuditPort
 from coworkd.release.slots import SlotName
 from coworkd.services.updates import SlotRun, UpdateFacts, Updates
 from coworkd.services.updates_worker import UpdateWorker
+from coworkd.system.sd_notify import notify
 from coworkd.workers.update_disk import may_be_there
 
 SLOT, LISTENERS = "COWORKD_SLOT", "COWORKD_LISTENERS"
@@ -216,6 +218,8 @@ def _remember_entered() -> None:
 def _exec(argv: tuple[str, ...], environment: dict[str, str], listeners: dict[str, int]) -> NoReturn:
     for fd in listeners.values():
         os.set_inheritable(fd, True)
+    with contextlib.suppress(OSError):
+        notify("WATCHDOG=1")  # the next sign of life is the other's, which has to load first
     os.execve(argv[0], argv, {**environment, LISTENERS: msgspec.json.encode(listeners).decode()})
 
 

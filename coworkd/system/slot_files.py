@@ -66,9 +66,11 @@ class HeldFiles:
 
     def chunks(self, path: str) -> Iterator[bytes]:
         fd = self._open_file(path)
-        with open(fd, "rb", buffering=0) as file:
-            while data := file.read(_CHUNK_BYTES):
+        try:
+            while data := os.read(fd, _CHUNK_BYTES):
                 yield data
+        finally:
+            os.close(fd)
 
     def make_directory(self, path: str) -> None:
         parent, name = self._open_parent(path)
