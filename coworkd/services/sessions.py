@@ -90,9 +90,7 @@ class Sessions:
         self._clock = clock
         self._gate: CommandGate | None = None
         self._folders = folders
-        self._policies = policies
-        self._events = events
-        self._storage = storage
+        self._policies, self._events, self._storage = policies, events, storage
         self.table = self._table = table = SessionTable(records)
         self.uses = Uses(table, clock)
         self._openings = openings = Openings(

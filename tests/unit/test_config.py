@@ -67,6 +67,9 @@ max_sessions = 100
 max_total_bytes = "1G"
 announce_s = 60
 dry_run = true
+[tools]
+keep = 5
+max_size = "2G"
 [network]
 probe = "example.org:443"
 [egress]
@@ -99,6 +102,7 @@ def test_every_key_reaches_its_field() -> None:
     assert read.approvals.timeout_s == 30.0
     assert (read.update.key, read.update.label, read.update.device) == ("/u.pub", "mine-too", "/dev/u")
     assert (read.update.mount_point, read.update.commit_s) == ("/smol", 5.0)
+    assert (read.tools.keep, read.tools.max_size) == (5, 2 << 30)
     assert read.allow_bridges
     assert (read.skeleton, read.share_root) == ("/k", "/r")
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]
