@@ -27,6 +27,7 @@ from pathlib import Path
 
 import psutil
 
+from coworkd.wire.endpoint import HybridEndpoint
 from host_stub import bundle_image, session_disk
 from host_stub.bundle_files import Progress, sync_directory, telling, write_whole
 from host_stub.bundle_settings import FIRST_CID, LAST_CID, Settings, compose_settings, parse_settings
@@ -89,7 +90,7 @@ class Bundle:
     @property
     def uri(self) -> str:
         """What `coworkctl --to` takes, and the client's `connect`."""
-        return f"hybrid://{self.vsock}?port={RPC_PORT}"
+        return str(HybridEndpoint(path=str(self.vsock), port=RPC_PORT))
 
     def check(self, progress: Progress) -> tuple[str, ...]:
         """Check all that is booted, and mend it where that can be; a sentence for each that was mended. Raises `Trouble`."""

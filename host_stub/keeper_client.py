@@ -11,6 +11,7 @@ import msgspec
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.wire.convert import compose_answer, read_answer
+from coworkd.wire.endpoint import UnixEndpoint
 from host_stub.bundle import Bundle
 from host_stub.keeper_words import EventsAnswer, EventsParams, GrowParams, Status, StopParams, trouble_of
 from host_stub.words import MachineEvent, Trouble
@@ -68,7 +69,9 @@ class KeeperClient:
 def open_keeper(bundle: Bundle) -> Iterator[KeeperClient | None]:
     """A client of the keeper that runs the bundle, or None where none does. Raises `Trouble` where one does not answer."""
     try:
-        client = connect(f"unix://{bundle.keeper_socket}", client_name="cowork-vm", timeout_s=CONNECT_S)
+        client = connect(
+            str(UnixEndpoint(path=str(bundle.keeper_socket))), client_name="cowork-vm", timeout_s=CONNECT_S
+        )
     except Unavailable:
         yield None
         return

@@ -28,6 +28,7 @@ import trio
 from coworkd.client import aio
 from coworkd.client.aio import AsyncClient
 from coworkd.model.errors import CoworkError
+from coworkd.wire.endpoint import HybridEndpoint
 from host_stub.bundle_settings import RestartMode
 from host_stub.machine_events import EventRing
 from host_stub.machine_life import Life, RestartBudget, Said, judge_end
@@ -112,9 +113,8 @@ class Machine:
         if self._spec is None or self._running is None:
             raise Trouble("not_running", "the machine does not run", remedy="start it: cowork-vm up")
         try:
-            return await aio.connect(
-                f"hybrid://{self._spec.vsock}?port={RPC_PORT}", token=token, client_name=client_name
-            )
+            uri = str(HybridEndpoint(path=str(self._spec.vsock), port=RPC_PORT))
+            return await aio.connect(uri, token=token, client_name=client_name)
         except CoworkError as error:
             raise Trouble("no_answer", error.message, remedy="wait until it is ready: cowork-vm status") from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from coworkd.wire.endpoint import HybridEndpoint, parse_endpoint
 from host_stub import bundle as bundle_module
 from host_stub import bundle_image, session_disk
 from host_stub.bundle import MAX_PATH_BYTES, Bundle, choose_cid, create_bundle, open_bundle, remove_bundle, renew_image
@@ -47,6 +48,13 @@ def test_a_bundle_that_boots_by_efi_has_one_disk(tmp_path: Path) -> None:
     spec = made.spec()
     assert (spec.kernel, spec.command_line, spec.disks[0].path.name) == (None, "", "disk.img")
     assert not (made.path / "vmlinuz").exists()
+
+
+def test_a_path_of_any_characters_is_an_address(tmp_path: Path) -> None:
+    (tmp_path / "a b?c#d%20").mkdir()
+    endpoint = parse_endpoint(make_bundle(tmp_path / "a b?c#d%20").uri)
+    assert isinstance(endpoint, HybridEndpoint)
+    assert endpoint.path == str(tmp_path / "a b?c#d%20/vm/run/vsock.sock")
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
