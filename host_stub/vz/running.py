@@ -26,6 +26,8 @@ from host_stub.words import Ended, Trouble
 EXIT_S = 5.0
 PANIC_S = 0.5
 """For the rest of the kernel's last words; a kernel told `panic=1` would begin anew after 1 s."""
+LAST_WORDS_S = 2.0
+"""For what the process sent and said, once it has ended."""
 KEPT_BYTES = 16 << 10
 
 
@@ -58,6 +60,7 @@ class VzMachine:
         self._killed = False
         self._stopped: words.Stopped | None = None
         self._stopping = trio.Event()
+        self._heard = trio.Event()
         self._exited = trio.Event()
         self._ended: Ended | None = None
         self._done = trio.Event()
@@ -116,9 +119,10 @@ class VzMachine:
                 nursery.start_soon(self._let_it_end)
                 task_status.started()
                 await self._process.wait()
-                # What it sent before it ended is still in the socket, and the link ends by itself.
-                nursery.cancel_scope.deadline = trio.current_time() + 1.0
+                # What it sent and said before it ended is still on its way, and both end by themselves.
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS_S
                 await self.link.ended.wait()
+                await self._heard.wait()
                 nursery.cancel_scope.cancel()
         finally:
             self._nursery = None
@@ -182,6 +186,7 @@ class VzMachine:
             while data := await output.receive_some(4096):
                 self._said += data
                 del self._said[:-KEPT_BYTES]
+        self._heard.set()
 
     def _kill_process(self) -> None:
         if self._process.returncode is None:
