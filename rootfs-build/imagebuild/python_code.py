@@ -74,8 +74,8 @@ def compile_code(tree: Tree, directories: Sequence[str], recipe: Recipe) -> None
 
 
 def find_python(version: str) -> str:
-    """A Python of the minor version `version` on this machine. Raises `Trouble`."""
-    for name in (sys.executable, f"python{version}", f"/usr/bin/python{version}"):
+    """A Python of the minor version `version` here; the distribution's first, so that it does not matter who calls. Raises `Trouble`."""
+    for name in (f"/usr/bin/python{version}", f"python{version}", sys.executable):
         python = shutil.which(name)
         if python is None:
             continue
