@@ -80,6 +80,15 @@ label = "mine-too"
 device = "/dev/u"
 mount_point = "/smol"
 commit_s = 5
+[guest]
+keep_clock = true
+power_off = true
+shutdown_s = 9
+[share]
+kind = "9p"
+tag = "ours"
+mount_point = "/mnt/ours"
+wait_s = 4
 """
 
 
@@ -103,6 +112,9 @@ def test_every_key_reaches_its_field() -> None:
     assert (read.update.key, read.update.label, read.update.device) == ("/u.pub", "mine-too", "/dev/u")
     assert (read.update.mount_point, read.update.commit_s) == ("/smol", 5.0)
     assert (read.tools.keep, read.tools.max_size) == (5, 2 << 30)
+    assert (read.guest.keep_clock, read.guest.power_off, read.guest.shutdown_s) == (True, True, 9.0)
+    assert (read.share.kind, read.share.tag) == ("9p", "ours")
+    assert (read.share.mount_point, read.share.wait_s) == ("/mnt/ours", 4.0)
     assert read.allow_bridges
     assert (read.skeleton, read.share_root) == ("/k", "/r")
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-UNITS = Path(__file__).resolve().parents[2] / "systemd"
+UNITS = Path(__file__).resolve().parents[1] / "systemd"
 PROGRAMS = ("coworkd", "coworkd-launcher", "coworkd-egress")
 
 REACHES_A_PAYLOAD = (
