@@ -34,6 +34,7 @@ from coworkd.system.guest import read_bwrap_features
 from coworkd.system.supervised import PATH_LIMIT_BYTES
 from coworkd.unit import Unit
 
+DIAL_WORD, DIALLED = "coworkd.dial=1", "vsock://2:5007"
 LEAST_LOOP_BYTES = 16 * 1024 * 1024
 _PRIORITY = -5
 """coworkd's nice value: it answers while commands burn every core. The launcher takes the same; a command has 0."""
@@ -78,12 +79,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments.config)
+    config = add_dialled(load_config(arguments.config), Path("/proc/cmdline").read_text())
     connects = Connects(
         launcher=partial(_connect, lambda: config.launcher_socket),
         egress=partial(_connect, lambda: config.egress_socket),
     )
     return _run(config, "serve", connects, lambda: None, unit=Unit.of_environment())
+
+
+def add_dialled(config: Config, command_line: str) -> Config:
+    """The host may ask by the kernel's command line to be dialled as well, where it cannot connect to us."""
+    if DIAL_WORD not in command_line.split() or DIALLED in config.endpoints:
+        return config
+    return structs.replace(config, endpoints=(*config.endpoints, DIALLED))
 
 
 def _local(arguments: argparse.Namespace) -> int:

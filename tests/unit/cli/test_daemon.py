@@ -13,6 +13,7 @@ import trio
 from coworkd import __version__
 from coworkd.cli import daemon
 from coworkd.cli.daemon import build_parser, compose_local_config, main, parse_disk
+from coworkd.config import Config
 from coworkd.model.errors import NotFound, Unavailable
 
 
@@ -162,3 +163,11 @@ def test_a_state_directory_too_deep_for_sockets_is_refused_with_a_remedy(
     assert main(["local", "--state", str(deep), "--socket", str(tmp_path / "socket")]) == 1
     assert "choose a shorter state directory" in capsys.readouterr().err
     assert not deep.exists()
+
+
+def test_a_host_is_dialled_where_the_kernels_command_line_says_so() -> None:
+    config = Config(endpoints=("unix:///s",))
+    assert daemon.add_dialled(config, "root=LABEL=x coworkd.dial=10 quiet") == config
+    dialled = daemon.add_dialled(config, "root=LABEL=x coworkd.dial=1 quiet\n")
+    assert dialled.endpoints == ("unix:///s", "vsock://2:5007")
+    assert daemon.add_dialled(dialled, "coworkd.dial=1") == dialled
