@@ -18,8 +18,10 @@ Not here: which hosts a *session* may reach, which the guest decides (docs/egres
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
+import resource
 import socket
 import stat
 import time
@@ -47,6 +49,8 @@ _RECEIVE_BYTES = 16384
 _SESSION = re.compile(rb"[a-z][a-z0-9-]{0,31}")
 _SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _SCARCE_PAUSE_S = 0.1
+_OTHER_DESCRIPTORS = 128
+"""Of this process, for all else it does."""
 
 
 class EgressTiming(NamedTuple):
@@ -104,7 +108,7 @@ class HostEgress:
             await self._records.flush()
 
     async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
-        serving = trio.CapacityLimiter(self._options.connections)
+        serving = trio.CapacityLimiter(fit_descriptors(self._options.connections))
         while True:
             try:
                 accepted, _ = await listener.accept()
@@ -225,6 +229,20 @@ class HostEgress:
             await stream.send_eof()
             while await stream.receive_some(_RECEIVE_BYTES):
                 pass
+
+
+def fit_descriptors(connections: int) -> int:
+    """How many connections this process has descriptors for, at most as many as asked; its soft limit is raised for them (macOS: 256)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * connections + _OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(OSError, ValueError):  # macOS has a lower bound of its own behind the hard limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    return max(1, min(connections, (soft - _OTHER_DESCRIPTORS) // 2))
 
 
 def listen(path: Path) -> socket.socket:

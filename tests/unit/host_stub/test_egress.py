@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from host_stub.egress import TIMING, EgressTiming, HostEgress, listen
+from host_stub.egress import TIMING, EgressTiming, HostEgress, fit_descriptors, listen
 from host_stub.egress_rules import EgressOptions
 from host_stub.logs import BoundedLog
 from host_stub.words import Trouble
@@ -212,3 +213,33 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
     trio.run(main)
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised", "connections"),
+    [
+        ((256, 1 << 20), 2176, 1024),  # as macOS begins
+        ((256, resource.RLIM_INFINITY), 2176, 1024),
+        ((256, 1024), 1024, 448),
+        ((1 << 20, 1 << 20), None, 1024),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None, 1024),
+        ((64, 64), 64, 1),
+    ],
+)
+def test_there_are_as_many_connections_as_descriptors(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: int | None, connections: int
+) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: given.append(wanted))
+    assert fit_descriptors(1024) == connections
+    assert given == ([] if raised is None else [(raised, limits[1])])
+
+
+def test_a_limit_that_cannot_be_raised_bounds_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int, wanted: tuple[int, int]) -> None:
+        raise ValueError("not allowed to raise it")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert fit_descriptors(1024) == 64
