@@ -19,8 +19,8 @@ from typing import Literal
 import trio
 
 from host_stub.qemu.accelerator import Choice, Evidence, choose_accelerator, look_for_evidence
+from host_stub.qemu.beside import carries, start_virtiofsd, start_vsock
 from host_stub.qemu.command import Memory, Parts
-from host_stub.qemu.helpers import carries, start_virtiofsd, start_vsock
 from host_stub.qemu.kernel_vsock import HOST_PORTS, KernelVsock, check_device, dial_guest, listen_for_guests
 from host_stub.qemu.processes import Child
 from host_stub.qemu.running import QemuMachine

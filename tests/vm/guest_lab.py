@@ -19,8 +19,8 @@ import trio
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import CoworkError
 from host_stub.qemu import QemuBackend
+from host_stub.qemu.beside import start_virtiofsd
 from host_stub.qemu.command import compose_disk_hot_plug, compose_share_hot_plug
-from host_stub.qemu.helpers import start_virtiofsd
 from host_stub.qemu.running import QemuMachine
 from host_stub.qemu.tools import Virtiofsd, find_virtiofsd
 from host_stub.words import RPC_PORT, Disk, Ended, MachineSpec, Running, Share

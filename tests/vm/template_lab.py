@@ -26,8 +26,8 @@ from typing import Any
 import msgspec
 import trio
 
+from host_stub.qemu.beside import start_vsock
 from host_stub.qemu.command import Memory, Parts, compose_vsock_hot_plug
-from host_stub.qemu.helpers import start_vsock
 from host_stub.qemu.running import QemuMachine
 from host_stub.qemu.starting import own_machine, start_qemu
 from host_stub.qemu.tools import find_qemu

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from host_stub.qemu.helpers import carries, compose_virtiofsd, compose_vsock
+from host_stub.qemu.beside import carries, compose_virtiofsd, compose_vsock
 from host_stub.qemu.tools import Virtiofsd
 from host_stub.words import Share
 
