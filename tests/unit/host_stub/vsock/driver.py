@@ -361,3 +361,26 @@ class Bench:
         ((response, _),) = self.packets()
         assert response.op == packet.RESPONSE
         return self.accept(service)
+
+
+def ops(packets: list[tuple[Header, bytes]]) -> list[int]:
+    return [header.op for header, _ in packets]
+
+
+def is_closed(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def read_all(client: socket.socket) -> bytes:
+    got = b""
+    try:
+        while data := client.recv(1 << 16):
+            got += data
+    except BlockingIOError:
+        pass
+    return got
