@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -13,8 +14,8 @@ from tests.vm.guest_lab import Guest
 
 
 def trigger(guest: Guest, letter: str) -> None:
-    """Magic SysRq, by which the kernel itself does it at once; the shell has no time to answer."""
-    with pytest.raises((TimeoutError, OSError)):
+    """Magic SysRq, by which the kernel itself does it; the shell may have time to answer, or not."""
+    with contextlib.suppress(TimeoutError, OSError):
         guest.shell.run(f"echo 1 >/proc/sys/kernel/sysrq; echo {letter} >/proc/sysrq-trigger", timeout_s=20)
 
 
