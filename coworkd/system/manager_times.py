@@ -33,9 +33,7 @@ def read_manager_times() -> dict[str, float]:
 def read_unit_times() -> list[tuple[str, float, float]]:
     """Each unit that came up: its name, when its start began, and when it was up. Raises `OSError`. Blocking."""
     times = []
-    for record in parse_records(
-        _ask(["show", "--all", f"--property={','.join(_UNIT)}", "*.service", "*.mount", "*.target"])
-    ):
+    for record in parse_records(_ask(["show", f"--property={','.join(_UNIT)}", "*.service", "*.mount"])):
         began, up = (_seconds(record.get(name, "")) for name in _UNIT[1:])
         if began is not None and up is not None and up >= began:
             times.append((record.get("Id", "?"), began, up))
