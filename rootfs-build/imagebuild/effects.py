@@ -31,6 +31,15 @@ _ALTERNATIVES = {
 }
 """update-alternatives(1): name, where its link is, and what it leads to, the best first."""
 
+_IMAGEMAGICK = "-im6.q16"
+_ALTERNATIVE_FAMILIES = (
+    ("usr/lib/jvm/java-*/bin/*", "usr/bin/{name}"),
+    (f"usr/bin/*{_IMAGEMAGICK}", "usr/bin/{name}"),
+    ("usr/lib/*-linux-gnu/blas/libblas.so.3", "usr/lib/{directory}/{name}"),
+    ("usr/lib/*-linux-gnu/lapack/liblapack.so.3", "usr/lib/{directory}/{name}"),
+)
+"""Where a package has a whole row of them: what is there, and the link to each."""
+
 
 def make_accounts(tree: Tree) -> Accounts:
     """passwd(5) and its like, from base-passwd's masters and every sysusers.d file; the egress user is ours."""
@@ -92,9 +101,20 @@ def make_alternatives(tree: Tree) -> None:
     """The links of update-alternatives(1) for what is there."""
     for name, (link, targets) in _ALTERNATIVES.items():
         target = next((target for target in targets if tree.exists(target)), None)
-        if target is not None and not tree.exists(link):
-            tree.link(f"etc/alternatives/{name}", f"/{target}")
-            tree.link(link, f"/etc/alternatives/{name}")
+        if target is not None:
+            _choose(tree, name, link, target)
+    for pattern, link_pattern in _ALTERNATIVE_FAMILIES:
+        for path in sorted(tree.root.glob(pattern)):
+            target = str(path.relative_to(tree.root))
+            name = path.name.removesuffix(_IMAGEMAGICK)
+            directory = target.split("/")[2]
+            _choose(tree, name, link_pattern.format(name=name, directory=directory), target)
+
+
+def _choose(tree: Tree, name: str, link: str, target: str) -> None:
+    if not tree.exists(link):
+        tree.link(f"etc/alternatives/{name}", f"/{target}")
+        tree.link(link, f"/etc/alternatives/{name}")
 
 
 def make_directories(tree: Tree) -> None:

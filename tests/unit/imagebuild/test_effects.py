@@ -66,6 +66,17 @@ def test_alternatives_lead_to_what_is_there(tmp_path: Path) -> None:
     assert not tree.exists("usr/bin/vi")
 
 
+def test_rows_of_alternatives_are_found_by_what_is_there(tmp_path: Path) -> None:
+    gnu = "usr/lib/x86_64-linux-gnu"
+    there = ("usr/lib/jvm/java-17-openjdk-amd64/bin/java", "usr/bin/convert-im6.q16", f"{gnu}/blas/libblas.so.3")
+    tree = make_tree(tmp_path, dict.fromkeys(there, ""))
+    effects.make_alternatives(tree)
+    for link, target in zip(("usr/bin/java", "usr/bin/convert", f"{gnu}/libblas.so.3"), there, strict=True):
+        name = link.rpartition("/")[2]
+        assert tree.path(link).readlink() == Path(f"/etc/alternatives/{name}")
+        assert tree.path(f"etc/alternatives/{name}").readlink() == Path(f"/{target}")
+
+
 def test_what_must_be_mounted_at_is_there(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"var/run/x": ""})
     effects.make_directories(tree)
