@@ -16,7 +16,8 @@ import msgspec
 from coworkd.model.network import NetworkFacts
 
 HELPER = (sys.executable, "-I", "-m", "coworkd.system.network_probe")
-LOOK_DEADLINE_S = 5.0
+LOOK_DEADLINE_S = 30.0
+"""A bound on a hang: an emulated guest that comes up takes seconds to import pyroute2."""
 _IPV4, _IPV6 = "/proc/self/net/route", "/proc/self/net/ipv6_route"
 _IPV4_COUNTERS = (4, 5)
 _IPV6_COUNTERS = (6, 7)
