@@ -11,7 +11,8 @@
 
 Rules
 - It is made beside its place and renamed there: a bundle is whole or not there.
-- The directory is its owner's alone (0700): sockets and disks in it are the machine.
+- The directory is its owner's alone (0700): sockets and disks in it are the machine. The guest writes below `share/` only: nothing it puts
+  there keeps the bundle from being opened, and no share holds the bundle.
 - Its path is short enough for every socket below `run/`; the kernel's limit is 108 bytes, 104 on macOS.
 
 All of it blocks.
@@ -48,7 +49,9 @@ from host_stub.words import (
 SETTINGS_NAME = "bundle.json"
 MAX_PATH_BYTES = 80
 """104 bytes of a socket's path on macOS with its end, less what stands below `run/` and `state/`."""
-_DIRECTORIES = ("logs", "run", "state", "share/shared")
+_DIRECTORIES = ("logs", "run", "state")
+_SHARED = "share/shared"
+"""The guest's to change as it likes: that it is a directory is looked at before a boot, and nothing else depends on it."""
 
 
 class Bundle:
@@ -145,6 +148,23 @@ class Bundle:
                 f"the shared directory {self.share} has no directory `shared` in it, which is what sessions see",
                 remedy=f"make it: mkdir -p {self.share / 'shared'}",
             )
+        self.judge_share()
+
+    def judge_share(self) -> None:
+        """Raise `Trouble` (`bad_share`) where what the guest may write would hold what decides about the guest."""
+        share, bundle = self.share.resolve(), self.path.resolve()
+        egress = self.settings.egress.settings
+        if share in (bundle, *bundle.parents) or (bundle in share.parents and share != bundle / "share"):
+            held = self.path
+        elif egress is not None and share in Path(egress).resolve().parents:
+            held = Path(egress)
+        else:
+            return
+        raise Trouble(
+            "bad_share",
+            f"the shared directory {self.share} and {held} lie within one another: the guest could write what decides about it",
+            remedy="share another directory: name it with --share, or as `share` in bundle.json",
+        )
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -157,6 +177,8 @@ def open_bundle(path: Path) -> Bundle:
     with telling("making directories in", path):
         for name in _DIRECTORIES:
             (path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        (path / _SHARED).mkdir(mode=0o700, parents=True)
     return Bundle(path, settings, manifest)
 
 
@@ -184,6 +206,7 @@ def create_bundle(
             remedy=f"name an image of {settings.architecture}, or leave --architecture away",
         )
     artifacts = manifest.needed(settings.boot)
+    Bundle(path, settings, manifest).judge_share()
     _require_nothing_at(path)
     with telling("making", path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +257,7 @@ def choose_cid() -> int:
 
 def _fill(new: Path, image: Path, settings: Settings, session_disk_bytes: int) -> None:
     with telling("writing to", new):
-        for name in _DIRECTORIES:
+        for name in (*_DIRECTORIES, _SHARED):
             (new / name).mkdir(mode=0o700, parents=True)
         write_whole(new / SETTINGS_NAME, [compose_settings(settings)])
         write_whole(new / MANIFEST_NAME, [_read(image / MANIFEST_NAME)])

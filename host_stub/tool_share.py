@@ -5,6 +5,9 @@ Rules
 - Without `--sha256` the digest is that of the copy, made while it is copied; with it, the guest refuses what has another.
 - A directory becomes a tar of it, sorted, without owners and times: the same directory has the same digest on every host.
 
+- The guest can write in the share, and may have put a link in the place of any name: each directory is opened as itself, through no
+  link, and the copy is made, named and removed in that very directory.
+
 Sessions see `.cowork-tools` only where the whole share was granted to them.
 """
 
@@ -33,15 +36,16 @@ def shared_tool(words: Sequence[str], share: Path) -> Iterator[list[str]]:
     if source is None or _is_shared(source.path, share) or not Path(source.path).exists():
         yield list(words)
         return
-    staged, digest = _stage(Path(source.path), share / "shared" / DIRECTORY)
-    try:
-        given = list(words)
-        given[given.index(source.path, 3)] = f"{DIRECTORY}/{staged.name}"
-        yield given if source.has_digest else [*given, "--sha256", digest]
-    finally:
-        staged.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # another install has something in it
-            staged.parent.rmdir()
+    with _opened(share / "shared", source.path) as directory:
+        name = secrets.token_hex(8)
+        digest = _stage(Path(source.path), directory, name, share / "shared")
+        try:
+            given = list(words)
+            given[given.index(source.path, 3)] = f"{DIRECTORY}/{name}"
+            yield given if source.has_digest else [*given, "--sha256", digest]
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
 
 
 class _Source:
@@ -68,12 +72,32 @@ def _is_shared(path: str, share: Path) -> bool:
     return not path.startswith("/") and (share / "shared" / path).exists()
 
 
-def _stage(source: Path, directory: Path) -> tuple[Path, str]:
-    """A copy of `source` in `directory`, and its SHA-256."""
-    staged = directory / secrets.token_hex(8)
+@contextlib.contextmanager
+def _opened(shared: Path, source: str) -> Iterator[int]:
+    """The directory for tools in the share, made where it is not there, and removed afterwards."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.ExitStack() as stack:
+        try:
+            above = os.open(shared, flags)
+            stack.callback(os.close, above)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(DIRECTORY, 0o755, dir_fd=above)
+            directory = os.open(DIRECTORY, flags, dir_fd=above)
+            stack.callback(os.close, directory)
+        except OSError as error:
+            raise _cannot_share(source, shared, error) from error
+        try:
+            yield directory
+        finally:
+            with contextlib.suppress(OSError):  # another install has something in it
+                os.rmdir(DIRECTORY, dir_fd=above)
+
+
+def _stage(source: Path, directory: int, name: str, shared: Path) -> str:
+    """Copy `source` to `name` in `directory`; the SHA-256 of the copy."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        directory.mkdir(mode=0o755, exist_ok=True)
-        with staged.open("xb") as copy:
+        with open(os.open(name, flags, 0o644, dir_fd=directory), "wb") as copy:
             hashing = _Hashing(copy)
             if source.is_dir():
                 _pack(source, hashing)
@@ -83,13 +107,18 @@ def _stage(source: Path, directory: Path) -> tuple[Path, str]:
                         hashing.write(piece)
     except OSError as error:
         with contextlib.suppress(OSError):
-            staged.unlink()
-        raise Trouble(
-            "cannot_share",
-            f"{source} cannot be copied into the share: {error.strerror or error}",
-            remedy=f"see that {directory.parent} is writable and has room, or put the file there and name it below the share",
-        ) from error
-    return staged, hashing.digest.hexdigest()
+            os.unlink(name, dir_fd=directory)
+        raise _cannot_share(str(source), shared, error) from error
+    return hashing.digest.hexdigest()
+
+
+def _cannot_share(source: str, shared: Path, error: OSError) -> Trouble:
+    return Trouble(
+        "cannot_share",
+        f"{source} cannot be copied into the share: {error.strerror or error}",
+        remedy=f"see that {shared} is writable and has room, and that {DIRECTORY} in it is no link; "
+        "or put the file there and name it below the share",
+    )
 
 
 class _Hashing:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from coworkd.wire.endpoint import HybridEndpoint, parse_endpoint
 from host_stub import bundle as bundle_module
 from host_stub import bundle_image, session_disk
 from host_stub.bundle import MAX_PATH_BYTES, Bundle, choose_cid, create_bundle, open_bundle, remove_bundle, renew_image
 from host_stub.bundle_files import no_progress, write_whole
-from host_stub.bundle_settings import Settings
+from host_stub.bundle_settings import EgressSettings, Settings
 from host_stub.words import Trouble
 from tests.unit.host_stub.image_lab import make_bundle, make_image
 
@@ -101,10 +102,45 @@ def test_a_lost_session_disk_stops_the_boot(tmp_path: Path) -> None:
 
 
 def test_a_share_without_its_directory_is_told(tmp_path: Path) -> None:
-    made = make_bundle(tmp_path, share=str(tmp_path))
+    (tmp_path / "files").mkdir()
+    made = make_bundle(tmp_path, share=str(tmp_path / "files"))
     assert code_of(lambda: made.check(no_progress)) == "no_share"
-    (tmp_path / "shared").mkdir()
+    (tmp_path / "files/shared").mkdir()
     made.check(no_progress)
+
+
+@pytest.mark.parametrize("spoil", ["file", "dangling", "nothing"])
+def test_nothing_a_guest_does_to_its_share_keeps_a_bundle_from_being_opened(tmp_path: Path, spoil: str) -> None:
+    made = make_bundle(tmp_path)
+    shared = made.path / "share/shared"
+    shared.rmdir()
+    if spoil == "file":
+        shared.write_bytes(b"")
+    elif spoil == "dangling":
+        shared.symlink_to(tmp_path / "outside")
+    opened = open_bundle(made.path)
+    assert not (tmp_path / "outside").exists()
+    if spoil != "nothing":
+        assert code_of(lambda: opened.check(no_progress)) == "no_share"
+
+
+@pytest.mark.parametrize("share", ["", "vm", "vm/state", "other/../vm", "link"])
+def test_a_share_that_holds_the_machine_is_neither_made_nor_booted(tmp_path: Path, share: str) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    settings = {"share": str(tmp_path / share)}
+    assert code_of(lambda: make_bundle(tmp_path, **settings)) == "bad_share"
+    made = make_bundle(tmp_path)
+    (tmp_path / share / "shared").mkdir()
+    edited = Bundle(made.path, replace(made.settings, **settings), made.manifest)
+    assert code_of(lambda: edited.check(no_progress)) == "bad_share"
+
+
+def test_a_list_of_hosts_within_the_share_is_refused(tmp_path: Path) -> None:
+    listed = tmp_path / "files/shared/srt.json"
+    listed.parent.mkdir(parents=True)
+    egress = EgressSettings(settings=str(listed))
+    assert code_of(lambda: make_bundle(tmp_path, share=str(tmp_path / "files"), egress=egress)) == "bad_share"
 
 
 def test_renewing_keeps_the_session_disk(tmp_path: Path) -> None:

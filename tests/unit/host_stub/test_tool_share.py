@@ -92,3 +92,33 @@ def test_what_fails_meanwhile_leaves_nothing(share: Path, tmp_path: Path) -> Non
     with pytest.raises(KeyError), shared_tool(["install", "agent", "1", str(tmp_path / "agent")], share):
         raise KeyError
     assert list((share / "shared").iterdir()) == []
+
+
+@pytest.mark.parametrize("link", ["shared", f"shared/{DIRECTORY}"])
+def test_a_link_that_a_guest_put_into_the_share_leads_nowhere(share: Path, tmp_path: Path, link: str) -> None:
+    outside, file = tmp_path / "outside", tmp_path / "agent"
+    (outside / DIRECTORY).mkdir(parents=True)
+    file.write_bytes(b"tool")
+    if link == "shared":
+        (share / "shared").rmdir()
+    (share / link).symlink_to(outside)
+    with pytest.raises(Trouble) as caught, shared_tool(["install", "agent", "1.0", str(file)], share):
+        pass
+    assert caught.value.code == "cannot_share"
+    assert [path for path in outside.rglob("*") if path.is_file()] == []
+
+
+def test_the_copy_is_removed_where_it_was_made_though_the_guest_moved_the_directory(
+    share: Path, tmp_path: Path
+) -> None:
+    outside, file = tmp_path / "outside", tmp_path / "agent"
+    outside.mkdir()
+    file.write_bytes(b"tool")
+    directory = share / "shared" / DIRECTORY
+    with shared_tool(["install", "agent", "1.0", str(file)], share) as given:
+        name = Path(given[3]).name
+        directory.rename(share / "shared/moved")
+        directory.symlink_to(outside)
+        (outside / name).write_bytes(b"mine")
+    assert (outside / name).read_bytes() == b"mine"
+    assert list((share / "shared/moved").iterdir()) == []
