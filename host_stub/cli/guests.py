@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from coworkd.wire.endpoint import UnixEndpoint
 from host_stub.bundle import Bundle
 from host_stub.cli.following import how_it_ended
 from host_stub.cli.options import PassOnCommand, bundle_option, the_bundle
@@ -16,6 +17,7 @@ from host_stub.tool_share import shared_tool
 from host_stub.words import Trouble
 
 NO_MACHINE_STATUS = 125
+NOWHERE = "/nonexistent/cowork-vm"
 _WORDS = click.argument("words", nargs=-1, type=click.UNPROCESSED)
 
 
@@ -48,6 +50,8 @@ def ctl(bundle: Path | None, words: tuple[str, ...]) -> int:
 @_WORDS
 def tool(bundle: Path | None, words: tuple[str, ...]) -> int:
     """Agent programs in the guest: cowork-vm tool install NAME VERSION FILE|DIR · list · rm NAME [VERSION]"""
+    if _asks_for_help(words):
+        return _control(bundle, ["tool", *words])
     try:
         with shared_tool(list(words), the_bundle(bundle).share) as given:
             return _control(bundle, ["tool", *given])
@@ -62,13 +66,22 @@ def _control(given: Path | None, words: Sequence[str]) -> int:
     try:
         bundle = the_bundle(given)
         _require_keeper(bundle)
+        uri = bundle.uri
     except Trouble as trouble:
-        say_trouble(trouble)
-        return NO_MACHINE_STATUS
+        if not _asks_for_help(words):
+            say_trouble(trouble)
+            return NO_MACHINE_STATUS
+        uri = str(UnixEndpoint(path=NOWHERE))
     try:
-        return coworkctl(["--to", bundle.uri, *words])
+        return coworkctl(["--to", uri, *words])
     except SystemExit as leaving:  # as argparse leaves, for --help and for wrong words
         return leaving.code if isinstance(leaving.code, int) else 2
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    """Whether it may be help that is asked for, which takes no machine; where it was not, nobody answers at `NOWHERE`."""
+    ours = words[: words.index("--")] if "--" in words else words
+    return "--help" in ours or "-h" in ours
 
 
 def _require_keeper(bundle: Bundle) -> None:

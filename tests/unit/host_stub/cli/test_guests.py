@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from coworkd.cli import control
@@ -45,3 +47,14 @@ def test_wrong_words_are_what_coworkctl_says(bundle: Bundle, monkeypatch: pytest
     monkeypatch.setattr("host_stub.cli.guests._require_keeper", lambda _: None)
     assert main(["ctl", "--bundle", str(bundle.path), "nothing"]) == 2
     assert main(["exec", "--bundle", str(bundle.path)]) == 125
+
+
+@pytest.mark.parametrize("words", [["exec", "--help"], ["shell", "-h"], ["ctl", "ps", "--help"], ["tool", "--help"]])
+def test_help_takes_no_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert main([words[0], "--bundle", str(tmp_path / "none"), *words[1:]]) == 0
+    assert "usage: coworkctl" in capsys.readouterr().out
+
+
+def test_help_of_the_command_in_the_guest_takes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["exec", "--bundle", str(tmp_path / "none"), "--", "ls", "--help"]) == 125
+    assert "[no_bundle]" in capsys.readouterr().err
