@@ -88,10 +88,13 @@ def remove(path: Path) -> None:
 
 
 def dial(path: Path, port: int, allowed_ports: Collection[int] | None) -> socket.socket | None:
-    """Connect to what listens for the guest at `port`; None if nothing does, or nothing may."""
+    """Connect to what listens for the guest at `port`; None if nothing does, nothing may, or no descriptor is left for it."""
     if allowed_ports is not None and port not in allowed_ports:
         return None
-    host = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        host = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError:
+        return None
     host.setblocking(False)
     try:
         host.connect(f"{os.fspath(path)}_{port}")

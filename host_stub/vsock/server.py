@@ -21,12 +21,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from host_stub.vsock import hybrid
-from host_stub.vsock.device import EVENT, RX, TX
+from host_stub.vsock.device import EVENT, RX, TX, Vring
 from host_stub.vsock.front_end import FrontEnd
 from host_stub.vsock.hybrid import Handshake, RemoteProtocolError
 from host_stub.vsock.loop import EDGES, HANG_UP, IN, NOTHING, OUT, Loop
 from host_stub.vsock.memory import GuestError
 from host_stub.vsock.messages import FrontEndError
+from host_stub.vsock.ring import Ring
 from host_stub.vsock.streams import HostEnd
 from host_stub.vsock.traffic import Traffic, announce_reset
 
@@ -142,9 +143,17 @@ class Server:
             vring.moved = False
             if index == TX:
                 self.traffic.reset_all()
-            elif index == EVENT and announce_reset(vring.ring):
-                vring.call()
+            elif index == EVENT:
+                self._announce_reset(vring, vring.ring)
         self._more = True
+
+    def _announce_reset(self, vring: Vring, ring: Ring) -> None:
+        try:
+            if announce_reset(ring):
+                vring.call()
+        except GuestError as error:
+            self._say(f"the guest broke its event queue: {error}")
+            vring.fail(str(error))
 
     def releasing(self, fd: int) -> None:
         """The monitor's copy of a kick would keep it in epoll."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -107,3 +108,12 @@ def test_dial_does_not_wait_for_a_full_backlog(tmp_path: Path) -> None:
     assert dial(tmp_path / "s", 1, None) is None
     waiting.close()
     service.close()
+
+
+def test_dial_without_a_descriptor_left_finds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_descriptors(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with listen(Path(f"{tmp_path}/s_5006")):
+        monkeypatch.setattr(socket, "socket", out_of_descriptors)
+        assert dial(tmp_path / "s", 5006, None) is None

@@ -359,6 +359,22 @@ def test_a_restored_clone_is_told_by_its_event_queue(tmp_path: Path) -> None:
     bench.close()
 
 
+def test_a_clone_that_broke_its_event_queue_has_lost_that_queue_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, start=False)
+    for queue in bench.guest.queues:
+        queue.offered = queue.seen = 1
+        queue.word(queue.available + 2, 1)
+        queue.word(queue.used + 2, 1)
+    bench.guest.events.word(bench.guest.events.available + 2, QUEUE_SIZE + 7)
+    bench.monitor.start(bench.guest, queues=(2, 0, 1), base=1)
+    bench.settle()
+    assert "the guest broke its event queue" in bench.said[-1]
+    assert bench.guest.events.failed()
+    bench.guest.refill()
+    bench.open_to_guest()
+    bench.close()
+
+
 def test_a_second_monitor_is_turned_away_while_one_is_there(bench: Bench) -> None:
     other = Monitor(bench.monitor_path)
     bench.settle()
