@@ -27,7 +27,7 @@ from coworkd.unit import Unit
 if TYPE_CHECKING:
     from coworkd.slot_start import SlotStart
 
-LISTENERS = "COWORKD_LISTENERS"
+SLOT, LISTENERS = "COWORKD_SLOT", "COWORKD_LISTENERS"
 """As in `slot_start`: who is given sockets has them before anything is listened on."""
 _LINKS_GRACE_S = 2.0
 
@@ -81,8 +81,10 @@ async def _serve_once(
             if not (ending.again or ending.restart):  # the manager would wait for an end that does not come
                 unit.stopping()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + ending.left_s):
+                if slot is None and SLOT in os.environ:
+                    slot = (await _loaded("slot_start")).SlotStart(config, ground=ground, mode=mode)
                 if slot is not None:
-                    await slot.updates.leave()
+                    await slot.leave()
                 await early.door.shut(_LINKS_GRACE_S)
                 # What stands on a disk that was away cannot go on on the one that is back.
                 if (

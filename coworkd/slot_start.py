@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
+import trio
 from msgspec import Struct, structs
 
 from coworkd import __version__
@@ -101,6 +102,7 @@ class SlotStart:
             return self._config
         if "code" in chosen.contents:
             await self.updates.carry(unrecorded())
+            await trio.lowlevel.checkpoint()  # an end that came meanwhile would be forgotten with this program
             exec_slot(chosen, listeners(), vendor_policies=self._config.policy_dirs[0])
         return with_policies(self._config, chosen)
 
@@ -112,6 +114,10 @@ class SlotStart:
             healthy=partial(self._healthy, egress_pid),
             restart=lambda reason: ending.end(reason, restart=True),
         )
+
+    async def leave(self) -> None:
+        """The end is wanted, however far the start has come: it is no failure of a release."""
+        await self.updates.leave(begun=self._handover is not None)
 
     def _healthy(self, egress_pid: Callable[[], int | None]) -> str | None:
         """What a release is to blame for; None for nothing. That a machine lacks something, `degraded` tells as well, and is no blame."""

@@ -78,8 +78,10 @@ class VerifySlot(Struct, frozen=True, kw_only=True, tag="verify_slot"):
     trust: Trust
     slots: bytes
     slot: SlotName
+    version: str
+    contents: tuple[Content, ...]
     sha256: str
-    """Of the manifest that was put there."""
+    """Of the manifest that was put there, as the two above are its."""
 
 
 Request = LookAtDisk | VerifySlot

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct, structs
 
 from coworkd.model.update import Content
@@ -30,6 +31,8 @@ FAILURES = 2
 INTERRUPTIONS = 5
 BAD_LIMIT = 8
 UNRECORDED_LIMIT = 64
+CARRIED_LIMIT_BYTES = 64 * 1024
+"""Of records that others have brought about: what they say is no reason to lose the state itself."""
 REASON_LIMIT = 500
 
 Chosen = Literal["0", "a", "b"]
@@ -83,6 +86,12 @@ class SlotState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def slot(self, name: SlotName) -> Slot | None:
         return self.a if name == "a" else self.b
+
+
+def check_state(state: SlotState) -> None:
+    """What is read back must be what can be worked with. Raises `ReleaseRefused`."""
+    for version in (*(slot.version for slot in (state.a, state.b) if slot is not None), state.floor or "0.0"):
+        parse_version(version)
 
 
 def other(name: SlotName) -> SlotName:
@@ -232,8 +241,13 @@ def refuse(state: SlotState, *, version: str, slot: Chosen, reason: str) -> Slot
 
 def carry(state: SlotState, records: Iterable[tuple[str, Mapping[str, Any]]]) -> SlotState:
     """Records of other kinds that had no log either, as many as find room: what links and clock have told before the exec."""
+    room = CARRIED_LIMIT_BYTES
     for kind, fields in list(records)[: UNRECORDED_LIMIT - len(state.unrecorded)]:
-        state = _record(state, kind, dict(fields))
+        cut = {name: value[:REASON_LIMIT] if isinstance(value, str) else value for name, value in fields.items()}
+        room -= len(msgspec.json.encode(cut))
+        if room < 0:
+            break
+        state = _record(state, kind, cut)
     return state
 
 

@@ -19,6 +19,7 @@ A state file that cannot be read is told and taken as empty: the image's own ver
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol
@@ -39,7 +40,7 @@ from coworkd.release.manifest import (
     parse_manifest,
 )
 from coworkd.release.refusal import ReleaseRefused
-from coworkd.release.slots import SlotName, SlotState
+from coworkd.release.slots import SlotName, SlotState, check_state
 
 STATE, STATE_NEW, NEW = "state.json", "state.json.new", "new"
 STATE_LIMIT_BYTES = 256 * 1024
@@ -110,15 +111,20 @@ def read_state(files: ReadFiles) -> tuple[SlotState, str]:
     if len(data) > STATE_LIMIT_BYTES:
         return SlotState(), f"{STATE} has more than {STATE_LIMIT_BYTES} bytes"
     try:
-        return msgspec.json.decode(data, type=SlotState), ""
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        state = msgspec.json.decode(data, type=SlotState)
+        check_state(state)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ReleaseRefused) as error:
         return SlotState(), f"{STATE} cannot be read: {str(error)[:200]}"
+    return state, ""
 
 
 def write_state(files: SlotFiles, state: SlotState) -> None:
     """The one switch there is. Raises `OSError`, and then the old state holds."""
+    data = msgspec.json.format(msgspec.json.encode(state)) + b"\n"
+    if len(data) > STATE_LIMIT_BYTES:
+        raise OSError(errno.EFBIG, f"it would have more than the {STATE_LIMIT_BYTES} bytes that are read back", STATE)
     files.remove(STATE_NEW)
-    files.write(STATE_NEW, (msgspec.json.format(msgspec.json.encode(state)), b"\n"), 0o600, sync=True)
+    files.write(STATE_NEW, (data,), 0o600, sync=True)
     files.rename(STATE_NEW, STATE)
     files.sync_directory("")
 

@@ -25,7 +25,7 @@ from msgspec import Struct, structs
 
 from coworkd.model import calls_update as calls
 from coworkd.model import update
-from coworkd.model.errors import CoworkError, DiskFailed, InternalError, InvalidState, NotFound
+from coworkd.model.errors import CoworkError, DiskFailed, InternalError, InvalidState, NotFound, Unavailable
 from coworkd.model.ports import AuditPort, EventPort
 from coworkd.release import slots
 from coworkd.release.refusal import ReleaseRefused
@@ -161,7 +161,13 @@ class Updates:
             slot = self._states.state.slot(name)
             assert slot is not None
             ask = update.VerifySlot(
-                id=1, trust=trust, slots=os.fsencode(self._facts.slots_dir), slot=name, sha256=slot.sha256
+                id=1,
+                trust=trust,
+                slots=os.fsencode(self._facts.slots_dir),
+                slot=name,
+                version=slot.version,
+                contents=slot.contents,
+                sha256=slot.sha256,
             )
             answer = await self._worker.verify_slot(ask)
             if not answer.why:
@@ -245,22 +251,31 @@ class Updates:
         try:
             await self._record_early()
             if self._run is not None:
-                await self._states.save(slots.came_up(self._states.state))
+                async with self._busy:
+                    await self._states.save(slots.came_up(self._states.state))
                 await self._watch_over(self._run)
         except CoworkError as error:
             self._tell(error.message)
 
-    async def leave(self) -> None:
-        """The end is wanted: nobody is to take it for a crash. Never raises a `CoworkError`."""
-        if self._run is None:
+    async def leave(self, *, begun: bool = False) -> None:
+        """The end is wanted: nobody is to take it for a crash. `begun`: this is a release, of which the end may have come before
+        `resume`. Never raises a `CoworkError`.
+        """
+        if self._run is None and not begun:
             return
         try:
             async with self._busy:
+                if not self._states.loaded:
+                    await self._states.load()
                 await self._states.save(slots.leave(self._states.state))
         except CoworkError as error:
             _log.error("%s", error.message)
 
     async def _record_early(self) -> None:
+        async with self._busy:  # verbs come meanwhile, and go on from the same state
+            await self._record_waiting()
+
+    async def _record_waiting(self) -> None:
         waiting = self._states.state.unrecorded
         for item in waiting:
             try:
@@ -377,6 +392,8 @@ class Updates:
     def _refuse_disabled(self) -> None:
         if self._facts.trust is None:
             raise InvalidState("updates are off: the image has no key to verify them by; build one with --update-key")
+        if not self._states.loaded:  # what would be written now would be all there is
+            raise Unavailable("the slots were not read, the session disk was away or failed; see degraded in hello")
 
     @property
     def _recorder(self) -> AuditPort:

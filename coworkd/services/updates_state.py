@@ -22,6 +22,7 @@ class SlotStates:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.state = SlotState()
+        self.loaded = False
 
     async def load(self) -> str:
         """What is wrong with what was there; empty where nothing is. Raises `DiskFailed`."""
@@ -29,6 +30,7 @@ class SlotStates:
             self.state, wrong = await trio.to_thread.run_sync(self._read)
         except OSError as error:
             raise DiskFailed(f"{self.directory}: {error.strerror}", errno=error.errno) from error
+        self.loaded = True
         return wrong
 
     async def save(self, state: SlotState) -> None:

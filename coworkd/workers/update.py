@@ -92,6 +92,8 @@ def verify_slot(request: update.VerifySlot) -> update.SlotVerified:
             offer = store.verify(files, request.slot, keys, here_of(request.trust))
         if offer.sha256 != request.sha256:
             raise ReleaseRefused("tampered", f"slot {request.slot} holds another release than was put there")
+        if (offer.manifest.version, offer.manifest.contents) != (request.version, request.contents):
+            raise ReleaseRefused("tampered", f"slot {request.slot} is not what the state of the slots says of it")
     except ReleaseRefused as refused:
         made = structs.replace(made, why=refused.why, reason=refused.message)
     return structs.replace(made, took_s=time.monotonic() - began)

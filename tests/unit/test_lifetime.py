@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+import trio
 
-from coworkd.lifetime import read_token
+from coworkd.bring_up import Connects
+from coworkd.config import Config, StorageConfig
+from coworkd.lifetime import SLOT, read_token, serve
+from coworkd.release.slots import Slot, SlotState, begin
+from coworkd.release.store import read_state, write_state
+from coworkd.services.logs import LogService
+from coworkd.slot_start import Handover
+from coworkd.system.slot_files import HeldFiles
 
 
 def test_until_the_door_is_open_only_what_it_needs_is_loaded() -> None:
@@ -42,3 +54,47 @@ def test_an_empty_token_file_is_no_open_door(tmp_path: Path, text: str) -> None:
 def test_a_token_file_that_is_missing_fails(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_token(str(tmp_path / "token"))
+
+
+def test_an_end_that_is_wanted_while_a_release_comes_up_is_no_failure_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice would give up a good one: a guest that is turned off soon after it was turned on."""
+    config = Config(
+        endpoints=(f"unix://{tmp_path}/sock",),
+        state_dir=str(tmp_path / "state"),
+        sessions_dir=str(tmp_path / "sessions"),
+        launcher_socket=str(tmp_path / "launcher"),
+        storage=StorageConfig(kind="directory"),
+    )
+    slot_dir = tmp_path / "state" / "slots"
+    begun = begin(SlotState(chosen="a", a=Slot(version="9.1", sha256="x", contents=("code",))), "a", boot_id="b")
+    slot_dir.mkdir(parents=True)
+    with HeldFiles(str(slot_dir)) as files:
+        write_state(files, begun)
+    handover = Handover(
+        slot="a",
+        version="9.1",
+        contents=("code",),
+        directory=str(slot_dir / "a"),
+        image_version="1.0",
+        words=1,
+        vendor_policies="",
+        path=(),
+        command=(),
+    )
+    monkeypatch.setenv(SLOT, msgspec.json.encode(handover).decode())
+
+    async def connect() -> trio.socket.SocketType:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def main() -> None:
+        with contextlib.closing(LogService(stream=None)) as logs, trio.fail_after(60):
+            await serve(config, mode="serve", connects=Connects(connect, connect), logs=logs, ready=lambda: None)
+
+    trio.run(main)
+    with HeldFiles(str(slot_dir)) as files:
+        state, _ = read_state(files)
+    assert (state.attempt, state.a) == (None, begun.a)

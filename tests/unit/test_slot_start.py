@@ -8,15 +8,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
 from coworkd import __version__, slot_start
-from coworkd.config import Config, UpdateConfig
+from coworkd.bring_up import Ground
+from coworkd.config import Config, StorageConfig, UpdateConfig
 from coworkd.model import update
-from coworkd.services.updates import SlotRun
+from coworkd.services.updates import SlotRun, Updates
 from coworkd.slot_start import (
     LISTENERS,
     SLOT,
     Handover,
+    SlotStart,
     compose_facts,
     exec_image,
     exec_slot,
@@ -130,3 +133,32 @@ def test_only_what_was_signed_for_policies_changes_the_vendors() -> None:
     assert with_policies(config, RUN) == config
     both = SlotRun(slot="a", version="9.1", contents=("code", "policies"), directory="/slots/a")
     assert with_policies(config, both).policy_dirs == ("/slots/a/policies", "/etc/policies")
+
+
+def test_an_end_that_comes_last_is_not_lost_in_the_exec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The release would know nothing of it: a machine that is to be turned off would stay on."""
+    config = Config(
+        state_dir=str(tmp_path), sessions_dir=str(tmp_path), storage=StorageConfig(kind="directory"), endpoints=()
+    )
+
+    async def connect() -> trio.socket.SocketType:
+        raise AssertionError
+
+    async def choose(self: Updates) -> SlotRun:
+        return RUN
+
+    async def carry(self: Updates, records: object) -> None:
+        ground.ending.end("asked for over a link")
+
+    monkeypatch.setattr(Updates, "choose", choose)
+    monkeypatch.setattr(Updates, "carry", carry)
+
+    async def main() -> None:
+        await ground.storage.bring_up()
+        with ground.ending.coming_up() as scope:
+            await SlotStart(config, ground=ground, mode="serve").enter(dict, list)
+        assert scope.cancelled_caught
+
+    ground = Ground(config, connect=connect)
+    trio.run(main)
+    ground.close()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from coworkd.release import slots
 from coworkd.release.refusal import ReleaseRefused
 from coworkd.release.slots import Slot, SlotName, SlotState
+from coworkd.release.store import STATE_LIMIT_BYTES
 
 FIRST, SECOND = "boot-1", "boot-2"
 
@@ -179,6 +181,13 @@ def test_what_others_could_not_record_is_carried_along() -> None:
     state = slots.carry(state, [("link.open", {})] * 1000)
     assert len(state.unrecorded) == slots.UNRECORDED_LIMIT
     assert state.unrecorded[0].kind == "update.apply"
+
+
+def test_what_others_say_of_themselves_never_makes_the_state_too_big_to_be_read() -> None:
+    state = slots.carry(staged("1.1"), [("link.open", {"client": "\x01" * 16_000, "protocol": 1})] * 256)
+    assert len(msgspec.json.format(msgspec.json.encode(state))) < STATE_LIMIT_BYTES
+    assert len(state.unrecorded) > 10
+    assert state.unrecorded[1].fields == {"client": "\x01" * slots.REASON_LIMIT, "protocol": 1}
 
 
 def test_what_is_recorded_is_taken_out_from_the_front() -> None:

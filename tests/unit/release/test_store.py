@@ -16,7 +16,7 @@ from coworkd.release.manifest import MANIFEST, SIGNATURE, Here
 from coworkd.release.minisign import PublicKey
 from coworkd.release.refusal import ReleaseRefused
 from coworkd.release.slots import Slot, SlotState
-from coworkd.release.store import NEW, STATE, copy, read_offer, read_state, verify, write_state
+from coworkd.release.store import NEW, STATE, STATE_LIMIT_BYTES, copy, read_offer, read_state, verify, write_state
 from coworkd.system.slot_files import HeldFiles
 from host_stub.release_key import sign
 from tests.unit.release.release_house import (
@@ -162,12 +162,31 @@ def test_a_state_comes_back_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1, "more": 1}', b"\xff", b" " * 300_000]
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"format": 2}',
+        b'{"format": 1, "more": 1}',
+        b"\xff",
+        b" " * 300_000,
+        b'{"format": 1, "floor": "newest"}',
+        b'{"format": 1, "a": {"version": "1", "sha256": "", "contents": []}}',
+    ],
 )
 def test_a_damaged_state_is_told_and_taken_as_empty(data: bytes) -> None:
     state, wrong = read_state(FakeFiles({STATE: data}))
     assert state == SlotState()
     assert STATE in wrong
+
+
+def test_a_state_that_could_not_be_read_back_is_not_written() -> None:
+    files = FakeFiles()
+    write_state(files, SlotState())
+    with pytest.raises(OSError, match="more than"):
+        write_state(files, SlotState(floor="1." + "0" * STATE_LIMIT_BYTES))
+    assert read_state(files) == (SlotState(), "")
 
 
 # -- copying, and the power ---------------------------------------------------------------------------------------

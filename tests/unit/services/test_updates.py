@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +262,67 @@ async def test_a_crashing_slot_is_tried_twice_and_never_again(house: House) -> N
 
 
 @in_trio
+async def test_an_end_that_is_wanted_while_a_slot_comes_up_is_no_failure(house: House) -> None:
+    """Also where it comes before the release has looked at the slots."""
+    house.worker.offer("1.1")
+    for _ in range(4):
+        run = await house.make().choose()
+        assert run is not None
+        assert run.version == "1.1"
+        await house.make().leave(begun=True)
+    slot = house.state().a
+    assert slot is not None
+    assert (slot.status, slot.failures, house.state().attempt) == ("trying", 0, None)
+
+
+@in_trio
+async def test_slots_that_were_not_read_are_not_written_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await committed(house, "1.1")
+
+    async def fail(self: SlotStates) -> str:
+        raise DiskFailed("input/output error")
+
+    monkeypatch.setattr(SlotStates, "load", fail)
+    updates, run = await house.start()
+    assert run is None
+    house.worker.offer("1.2")
+    await refused(lambda: updates.apply(calls_update.UpdateApply()), Unavailable)
+    assert house.state().floor == "1.1"
+
+
+@in_trio
+async def test_a_verb_waits_for_what_is_being_written_down(house: House) -> None:
+    """Two that each go on from the same state would lose one another's."""
+    await committed(house, "1.1")
+    house.worker.refused = ("bad_signature", "the signature is not of this content")
+    updates, _ = await house.start()
+    house.worker.refused = None
+    house.worker.offer("1.2")
+    record, goes_on, waits = house.audit.record, trio.Event(), trio.Event()
+
+    async def slow(kind: str, fields: Mapping[str, Any], /) -> None:
+        if kind == "update.refused":
+            waits.set()
+            await goes_on.wait()
+        await record(kind, fields)
+
+    house.audit.record = slow  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(updates.serve)
+        await waits.wait()
+        nursery.start_soon(updates.apply, calls_update.UpdateApply())
+        await settle()
+        assert "update.apply" not in house.audit.kinds[2:], "it went on beside what was being recorded"
+        goes_on.set()
+        with trio.fail_after(600):
+            while not house.restarts:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    state = house.state()
+    assert (state.chosen, [item.kind for item in state.unrecorded]) == ("b", [])
+
+
+@in_trio
 async def test_a_damaged_state_is_told_and_the_image_runs(house: House) -> None:
     house.root.mkdir()
     (house.root / "state.json").write_text("{")
@@ -434,5 +495,6 @@ async def test_status_tells_all_of_it(house: House) -> None:
 @in_trio
 async def test_nothing_can_be_applied_before_there_is_a_log(house: House) -> None:
     updates = house.make()
+    await updates.choose()
     house.worker.offer("1.1")
     await refused(lambda: updates.apply(calls_update.UpdateApply()), InvalidState)

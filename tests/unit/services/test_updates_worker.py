@@ -19,7 +19,7 @@ from coworkd.workers.update import _decoder
 from tests.unit.services.process_house import in_trio, jump, open_fds, settle
 
 TRUST = update.Trust(keys=b"", architecture="x86_64", python="3.11", image_version="1.0")
-VERIFY = update.VerifySlot(id=0, trust=TRUST, slots=b"/s", slot="a", sha256="x")
+VERIFY = update.VerifySlot(id=0, trust=TRUST, slots=b"/s", slot="a", version="9.1", contents=("code",), sha256="x")
 LOOK = update.LookAtDisk(id=0, trust=TRUST, slots=b"/s", mount_point=b"/smol/bin")
 
 

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,9 +31,14 @@ def trust(keys: bytes = compose_public_key(KEY.public)) -> update.Trust:
     )
 
 
-def verified(slots: Path, *, sha256: str = SHA256, keys: bytes = compose_public_key(KEY.public)) -> update.SlotVerified:
-    asked = update.VerifySlot(id=3, trust=trust(keys), slots=os.fsencode(slots), slot="a", sha256=sha256)
-    made = answer(asked)
+def ask(slots: Path, **fields: Any) -> update.VerifySlot:
+    """To look at slot `a`, which is to hold `UPDATE`."""
+    words: dict[str, Any] = {"trust": trust(), "version": "1.2", "contents": ("code", "policies"), "sha256": SHA256}
+    return update.VerifySlot(id=3, slots=os.fsencode(slots), slot="a", **{**words, **fields})
+
+
+def verified(slots: Path, **fields: Any) -> update.SlotVerified:
+    made = answer(ask(slots, **fields))
     assert isinstance(made, update.SlotVerified)
     assert made.id == 3
     return made
@@ -60,7 +66,13 @@ def test_another_release_than_was_put_there_may_not(tmp_path: Path) -> None:
 )
 def test_a_slot_is_held_to_the_keys_of_today(tmp_path: Path, keys: bytes, why: str) -> None:
     write_release(tmp_path / "a", UPDATE)
-    assert verified(tmp_path, keys=keys).why == why
+    assert verified(tmp_path, trust=trust(keys)).why == why
+
+
+@pytest.mark.parametrize("fields", [{"version": "1.3"}, {"contents": ("code",)}, {"contents": ("policies",)}])
+def test_the_state_says_nothing_of_a_slot_that_was_not_signed(tmp_path: Path, fields: dict[str, Any]) -> None:
+    write_release(tmp_path / "a", UPDATE)
+    assert verified(tmp_path, **fields).why == "tampered"
 
 
 def test_an_empty_slot_is_told(tmp_path: Path) -> None:
@@ -68,8 +80,7 @@ def test_an_empty_slot_is_told(tmp_path: Path) -> None:
 
 
 def test_no_slots_at_all_are_an_error_of_the_system(tmp_path: Path) -> None:
-    asked = update.VerifySlot(id=3, trust=trust(), slots=os.fsencode(tmp_path / "none"), slot="a", sha256="")
-    made = answer(asked)
+    made = answer(ask(tmp_path / "none"))
     assert isinstance(made, update.UpdateFailed)
     assert made.errno == 2
 
@@ -97,11 +108,10 @@ def test_it_serves_until_the_end_of_file(tmp_path: Path) -> None:
     thread = threading.Thread(target=serve, args=(theirs,))
     thread.start()
     with ours:
-        asked = update.VerifySlot(id=7, trust=trust(), slots=os.fsencode(tmp_path), slot="a", sha256=SHA256)
-        WorkerSocket(ours, _decoder).send(asked)
+        WorkerSocket(ours, _decoder).send(ask(tmp_path))
         made = msgspec.msgpack.decode(ours.recv(65536), type=update.Answer)
     thread.join(5)
     theirs.close()
     assert not thread.is_alive()
     assert isinstance(made, update.SlotVerified)
-    assert (made.id, made.why) == (7, None)
+    assert (made.id, made.why) == (3, None)
