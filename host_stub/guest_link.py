@@ -44,6 +44,9 @@ EVENT_NAMES = frozenset(
 _TELL_DEGRADED = frozenset({"ready", "health"})
 """Events that say in `degraded` what does not work now."""
 
+REASON_CHARACTERS = 500
+"""So much is kept of what a guest says why it will not have us."""
+
 Tell = Callable[[GuestNews], None]
 Dial = Callable[[float], Awaitable[AsyncClient]]
 
@@ -135,7 +138,7 @@ class GuestLink:
             try:
                 client = await self._dial(self._timing.dial_s)
             except CoworkError as error:
-                self.waiting_for = error.message
+                self.waiting_for = error.message[:REASON_CHARACTERS]
                 self._judge_silence(tell)
             else:
                 self._greeted(client.hello, tell)
@@ -161,7 +164,7 @@ class GuestLink:
             nursery.start_soon(self._hear_events, client, tell)
             if self._follower is not None:
                 nursery.start_soon(self._follower.follow, client, self._timing.logs_s)
-            reason = (await client.wait_broken()).message
+            reason = (await client.wait_broken()).message[:REASON_CHARACTERS]
             nursery.cancel_scope.cancel()
         return reason
 

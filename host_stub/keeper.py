@@ -55,8 +55,8 @@ from host_stub.words import EGRESS_PORT, SESSION_DISK_SERIAL, Backend, GrowsDisk
 BOUND_S = 5.0
 """How often the serial log's size is looked at."""
 MAX_WAIT_S = 60.0
-MAX_EVENTS = 128
-"""As many of the largest fit into one answer."""
+MAX_EVENTS = 96
+"""As many of the largest fit into one answer: of 4 MiB, and of 65,536 values."""
 LAST_LOOK_S = 0.5
 """So long those who follow the events have to see the last one before their link ends."""
 FAILED_STATUS = 1
@@ -176,8 +176,7 @@ class Keeper:
     def status(self) -> Status:
         """The machine as it is now."""
         machine, life, manifest = self.machine, self.machine.life, self.bundle.manifest
-        states = [event for event in self.events.after(0)[0] if event.state is not None]
-        last = states[-1] if states else None
+        last = self.events.last_state
         return Status(
             bundle=str(self.bundle.path),
             state=machine.state,
@@ -234,7 +233,7 @@ class Keeper:
 
 
 def _budget(asked_s: float) -> float:
-    return min(max(asked_s, 0.0), 3600.0)
+    return min(asked_s, 3600.0) if asked_s > 0.0 else 0.0  # no number is none as well
 
 
 def _egress_options(bundle: Bundle) -> EgressOptions:

@@ -66,7 +66,7 @@ class EventsParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     after: int = 0
     wait_s: float = 0.0
-    limit: int = 128
+    limit: int = 96
 
 
 class EventsAnswer(Struct, frozen=True, kw_only=True):

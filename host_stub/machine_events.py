@@ -19,8 +19,8 @@ from host_stub.words import MachineEvent, MachineState
 
 LIMIT = 4096
 MESSAGE_LIMIT = 4096
-DETAILS_LIMIT_BYTES = 16 << 10
-"""Details that a guest made larger are left out: what is kept of a guest is bounded, whatever it sends."""
+DETAILS_LIMIT_BYTES, DETAILS_LIMIT_VALUES = 16 << 10, 512
+"""Details that a guest made larger are left out: what is kept of a guest is bounded, whatever it sends, and so is an answer with many."""
 Kind = Literal["state", "progress", "guest", "trouble", "log"]
 
 
@@ -32,6 +32,8 @@ class EventRing:
         self._wall = wall
         self._changed = trio.Event()
         self.last_seq = 0
+        self.last_state: MachineEvent | None = None
+        """The last change of state, though others may have pushed it out."""
 
     def add(
         self,
@@ -52,6 +54,8 @@ class EventRing:
             details=_bounded(details or {}),
         )
         self._events.append(event)
+        if state is not None:
+            self.last_state = event
         self._changed.set()
         self._changed = trio.Event()
         return event
@@ -73,4 +77,11 @@ class EventRing:
 def _bounded(details: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = encodable(details)
     size = len(msgspec.msgpack.encode(kept))
-    return kept if size <= DETAILS_LIMIT_BYTES else {"left_out_bytes": size}
+    return kept if size <= DETAILS_LIMIT_BYTES and _count(kept) <= DETAILS_LIMIT_VALUES else {"left_out_bytes": size}
+
+
+def _count(value: Any) -> int:
+    """How many values there are in all; of what `encodable` gave, which is not deep."""
+    if isinstance(value, dict):
+        return 1 + sum(1 + _count(each) for each in value.values())
+    return 1 + sum(map(_count, value)) if isinstance(value, list) else 1

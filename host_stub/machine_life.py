@@ -21,6 +21,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from host_stub.bundle_settings import RestartMode
+from host_stub.guest_events import describe_event
 from host_stub.words import Ended, GuestNews, MachineState
 
 LATE_S = 15.0
@@ -75,6 +76,8 @@ class Life:
         if news.kind == "answering":
             self._lost_at = None
             return self._change(self._before, news.message) if self._hung_at is not None else Said(news.message)
+        if news.kind == "event":
+            return Said(describe_event(news.message, details), None, {"event": news.message, **details})
         return Said(news.message or news.kind, None, details)
 
     def late(self, at: float, serial_line: str) -> Said | None:

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from coworkd.model.errors import LimitExceeded, Unavailable
+from coworkd.model.errors import LimitExceeded, Unauthenticated, Unavailable
 from host_stub.clock import JumpWatch
 from host_stub.guest_link import GuestLink
 from host_stub.logs import BoundedLog
@@ -323,3 +323,16 @@ def test_calls_that_a_guest_coming_up_refuses_end_no_link() -> None:
         assert "lost" not in lab.kinds()
 
     play(script, degraded={"starting": "session disk"})
+
+
+def test_a_guest_that_talks_long_about_why_it_will_not_have_us_is_cut() -> None:
+    def refuse(_: dict[str, Any]) -> dict[str, Any]:
+        raise Unauthenticated("no " * 100_000)
+
+    async def script(lab: Lab) -> None:
+        lab.guest.answers["hello"] = refuse
+        await trio.sleep(5)
+        assert lab.link.waiting_for is not None
+        assert len(lab.link.waiting_for) == 500
+
+    play(script)

@@ -101,11 +101,13 @@ def test_a_hung_guest_that_answers_again_is_what_it_was(kind: Any) -> None:
     assert not life.overdue(1e9)
 
 
-@pytest.mark.parametrize("kind", ["slept", "event"])
-def test_other_news_change_no_state(kind: Any) -> None:
+def test_other_news_change_no_state_and_are_told_in_words() -> None:
     life = Life(0.0)
-    said = life.news(GuestNews(kind=kind, message="memory.oom", details={"session": "s"}), 1.0)
-    assert (said.message, said.state, said.details) == ("memory.oom", None, {"session": "s"})
+    said = life.news(GuestNews(kind="slept", message="this host slept"), 1.0)
+    assert (said.message, said.state) == ("this host slept", None)
+    said = life.news(GuestNews(kind="event", message="memory.oom", details={"session": "s"}), 1.0)
+    assert (said.state, said.details) == (None, {"event": "memory.oom", "session": "s"})
+    assert said.message == "a command was ended because there was no memory left: s"
     assert life.state is MachineState.STARTING
 
 
