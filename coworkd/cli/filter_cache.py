@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
         return 2
     for ruleset in rulesets(policies, arch, kernel):
         made = compile_ruleset(ruleset, cache_dir=output, library=library)
-        print(f"{ruleset.source}: {len(made.program.bpf) // 8} instructions by {made.compiler}{made.remark and f', {made.remark}'}")
+        print(
+            f"{ruleset.source}: {len(made.program.bpf) // 8} instructions by {made.compiler}{made.remark and f', {made.remark}'}"
+        )
     return 0
 
 

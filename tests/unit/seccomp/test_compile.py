@@ -35,7 +35,7 @@ class Helper:
         self._done: subprocess.CompletedProcess[bytes] = subprocess.CompletedProcess([], returncode, stdout, stderr)
 
     def __call__(self, argv: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
-        assert argv == [sys.executable, "-m", "coworkd.system.libseccomp"]
+        assert argv == [sys.executable, "-B", "-m", "coworkd.system.libseccomp"]
         self.runs += 1
         return self._done
 
