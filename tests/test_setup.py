@@ -1,0 +1,44 @@
+"""`./setup` finds all done where it is: a second `make` of any target comes through, and is not sent to fill the venv anew."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SETUP = Path(__file__).resolve().parents[1] / "setup"
+
+# Its functions without its last lines, which call them: a venv that carries the stamps asked for, and what make_venv does with it.
+SCRIPT = """
+source <(sed '/^case $GOAL in$/,$d' "$0")
+VENV=$2
+fill_venv() { echo filled; }
+say() { :; }
+for goal in "${@:3}"; do stamp_of "$(choose_python)" "$goal" >"$VENV/.made-for-$goal"; done
+make_venv
+echo ended
+"""
+
+
+@pytest.mark.parametrize(
+    ("goal", "made", "fills"),
+    [
+        ("run", ["run"], False),
+        ("run", ["vm"], False),
+        ("run", ["test"], False),
+        ("vm", ["vm"], False),
+        ("vm", ["run", "vm"], False),
+        ("vm", ["test"], False),
+        ("test", ["test"], False),
+        ("run", [], True),
+        ("vm", ["run"], True),
+        ("test", ["run", "vm"], True),
+    ],
+)
+def test_venv_made_for_the_goal_or_more_is_left_as_it_is(
+    goal: str, made: list[str], fills: bool, tmp_path: Path
+) -> None:
+    command = ["bash", "-c", SCRIPT, str(SETUP), goal, str(tmp_path), *made]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["filled", "ended"] if fills else ["ended"]), done.stderr
