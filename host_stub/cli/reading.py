@@ -101,6 +101,8 @@ def read_more(path: Path, offset: int) -> tuple[int, list[str]]:
             file.seek(offset)
             data = file.read(_TAIL_BYTES)
     whole = data.rfind(b"\n") + 1
+    if len(data) == _TAIL_BYTES and not whole:
+        whole = len(data)  # a guest that never ends its line
     return offset + whole, _shown(data[:whole], path.name)
 
 

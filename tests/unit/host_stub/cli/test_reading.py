@@ -42,6 +42,17 @@ def test_a_log_is_followed_by_whole_lines_and_over_a_new_beginning(tmp_path: Pat
     assert read_tail(path, 0) == ([], 4)
 
 
+def test_a_line_without_an_end_stops_nobody_from_following(tmp_path: Path) -> None:
+    path = tmp_path / "serial.log"
+    path.write_bytes(b"z" * (3 << 20) + b"\nlast\n")
+    offset, seen = 0, list[str]()
+    for _ in range(4):
+        offset, lines = read_more(path, offset)
+        seen += lines
+    assert (offset, seen[-1]) == (path.stat().st_size, "last")
+    assert max(map(len, seen)) < 5000
+
+
 def test_a_machine_without_a_console_is_told(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["console", "--bundle", str(bundle.path)]) == 1
     assert "[not_running]" in capsys.readouterr().err
