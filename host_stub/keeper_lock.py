@@ -17,7 +17,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import msgspec
 import psutil
@@ -28,25 +29,31 @@ from host_stub.keeper_words import LIVING, RECORD_NAME, Record
 from host_stub.words import Trouble
 
 GRACE_S = 5.0
+LOOKS, LOOK_PAUSE_S = 5, 0.03
+"""How often somebody else's lock is looked at before it is told."""
 _SAME_S = 1.0
 """psutil reckons a process's time from the clock, which may have been set a little."""
 
 
 @contextlib.contextmanager
-def hold_lock(bundle: Bundle) -> Iterator[None]:
-    """Hold the bundle alone. Raises `Trouble` (`already_running`) at once where somebody else does."""
+def hold_lock(bundle: Bundle, *, looks: int = LOOKS, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Hold the bundle alone. Raises `Trouble` (`already_running`) where somebody else does.
+
+    Not at the first look: whoever asks `is_held` has it for a moment, and is nobody.
+    """
     path = bundle.run / "lock"
     with telling("locking", path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Trouble(
-                "already_running",
-                f"the machine {bundle.path} is running, or is being changed by another call",
-                remedy="see cowork-vm status; end it with cowork-vm down",
-            ) from None
+        while not _take(fd):
+            looks -= 1
+            if looks <= 0:
+                raise Trouble(
+                    "already_running",
+                    f"the machine {bundle.path} is running, or is being changed by another call",
+                    remedy="see cowork-vm status; end it with cowork-vm down",
+                )
+            sleep(LOOK_PAUSE_S)
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
         yield
@@ -54,10 +61,18 @@ def hold_lock(bundle: Bundle) -> Iterator[None]:
         os.close(fd)
 
 
+def _take(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def is_held(bundle: Bundle) -> bool:
     """Whether somebody holds the lock now."""
     try:
-        with hold_lock(bundle):
+        with hold_lock(bundle, looks=1):
             return False
     except Trouble as trouble:
         if trouble.code == "already_running":

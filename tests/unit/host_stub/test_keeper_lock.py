@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -38,6 +39,13 @@ def test_the_lock_is_had_once_and_given_back(bundle: Bundle) -> None:
         assert caught.value.code == "already_running"
         assert is_held(bundle)  # who was refused took nothing away
     assert not is_held(bundle)
+
+
+def test_somebody_who_only_looks_keeps_no_keeper_out(bundle: Bundle) -> None:
+    with contextlib.ExitStack() as looking:
+        looking.enter_context(hold_lock(bundle))
+        with hold_lock(bundle, sleep=lambda _: looking.close()):
+            assert is_held(bundle)
 
 
 def test_a_lock_that_is_a_link_is_not_followed(bundle: Bundle) -> None:
