@@ -34,7 +34,7 @@ NAMES = frozenset(_SENTENCES)
 def describe_event(name: str, params: Mapping[str, Any]) -> str:
     """One sentence; for an event that is not known here, one that names it."""
     sentence, fields = _SENTENCES.get(name, (f"the guest tells of {name[:_VALUE_CHARACTERS]}", ()))
-    shown = [_shown(params[field]) for field in fields if params.get(field) is not None]
+    shown = [_shown(params[field]) for field in fields if params.get(field) not in (None, "")]
     return f"{sentence}: {', '.join(shown)}" if shown else sentence
 
 

@@ -20,7 +20,7 @@ def test_every_event_that_is_told_is_told_in_words() -> None:
         ("reachability", {"target": "a:1", "reachable": False}, "what the guest tries to reach: a:1, no"),
         ("clock.stepped", {"delta_s": 3.26, "source": "hello"}, "the guest's clock was set, by seconds: 3.3, hello"),
         ("share.state", {"state": "absent", "reason": None}, "the share in the guest: absent"),
-        ("clock.synced", {}, "the guest was told the time"),
+        ("clock.synced", {"reason": ""}, "the guest was told the time"),
         ("other.thing", {"x": 1}, "the guest tells of other.thing"),
     ],
 )
