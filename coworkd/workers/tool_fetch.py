@@ -32,6 +32,8 @@ _USTAR_AT = 257
 _TAR_SUFFIXES = (b".tar", b".tar.gz", b".tgz")
 _SPECIAL = stat.S_ISUID | stat.S_ISGID
 _OUT = frozenset((errno.EXDEV, errno.ELOOP))
+_CONTRADICTION = frozenset((errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG))
+"""What entries of one archive can be to one another, or a name to the disk; no fault of the disk's."""
 
 
 class _Refuse(Exception):
@@ -89,6 +91,8 @@ def _open_source(request: FetchTool) -> int:
         finally:
             os.close(root)
     except OSError as error:
+        if error.errno in _OUT:
+            raise _Refuse("not_a_file", "it leads out of the share or through a link; name the file itself") from error
         why: ToolRefusal = "not_found" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "unreadable"
         raise _Refuse(why, error.strerror or str(error), error.errno) from error
     status = os.fstat(found)
@@ -166,7 +170,13 @@ def _unpack(request: FetchTool, incoming: int, pieces: Iterator[bytes]) -> None:
             written += len(piece)
             if written > request.limit_bytes:
                 raise _Refuse("too_big", f"it unpacks to more than {request.limit_bytes} bytes")
-            unpack.receive_data(piece)
+            try:
+                unpack.receive_data(piece)
+            except OSError as error:
+                if error.errno not in _CONTRADICTION:
+                    raise
+                where = "" if error.filename is None else f" ({os.fsdecode(error.filename)!a})"
+                raise _Refuse("bad_archive", f"an entry cannot be there: {error.strerror}{where}") from error
         unpack.finish()
 
 

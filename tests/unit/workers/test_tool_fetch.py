@@ -137,6 +137,15 @@ def test_a_link_that_leads_out_by_way_of_another_is_refused(share: Path) -> None
     assert refused(ask(share, "a.tar")) == "bad_archive"
 
 
+@pytest.mark.parametrize(
+    "second", [entry("d", tarfile.SYMTYPE, target="agent"), entry("d"), entry("e" * 300, tarfile.DIRTYPE)]
+)
+def test_entries_that_contradict_one_another_are_the_archives_fault(share: Path, second: tarfile.TarInfo) -> None:
+    tool = [(entry("agent"), b"x"), (entry("d", tarfile.DIRTYPE), b""), (entry("d/in"), b"x"), (second, b"")]
+    archive(share / "a.tar", tool)
+    assert refused(ask(share, "a.tar")) == "bad_archive"
+
+
 def test_a_link_to_nothing_inside_is_left(share: Path) -> None:
     archive(share / "a.tar", [(entry("agent"), b"x"), (entry("l", tarfile.SYMTYPE, target="none/there"), b"")])
     assert isinstance(ask(share, "a.tar"), ToolFetched)
@@ -195,8 +204,8 @@ def test_a_source_is_found_below_the_share_only_and_through_no_link(share: Path,
         name: refused(ask(share, name, sha256="0" * 64)) for name in ("../secret", "link", "pipe", "directory", "none")
     }
     assert why == {
-        "../secret": "unreadable",
-        "link": "unreadable",
+        "../secret": "not_a_file",
+        "link": "not_a_file",
         "pipe": "not_a_file",
         "directory": "not_a_file",
         "none": "not_found",
