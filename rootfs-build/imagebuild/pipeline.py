@@ -5,7 +5,8 @@
 3. `tree`: coworkd, its wheels, its policies, its units on top
 4. `rootfs`, `initrd`, `disk`: the images, their compressed copies, the manifest
 
-The output directory is replaced as a whole, so whoever reads it finds an old image or a new one.
+The output directory is replaced as a whole, so whoever reads it finds an old image or a new one. What would be the same again is left
+as it is (`unchanged`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from imagebuild.settings import DEFAULT_PROFILE, JOURNAL, compose_settings
 from imagebuild.tree import Tree, pack, unpack
 from imagebuild.trim import trim
 from imagebuild.uki import compose_sections, compose_uki
+from imagebuild.unchanged import image_key, is_unchanged, note
 from imagebuild.verity import Verity, write_verity
 from imagebuild.wheels import fetch_wheels, install_wheels
 
@@ -59,19 +61,27 @@ class Build:
 def build_image(recipe: Recipe, build: Build) -> Path:
     """Make the image; the directory it is in. Raises `Trouble`."""
     build.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{recipe.architecture.name}-", dir=build.output) as work:
-        made = Path(work, "image")
-        made.mkdir()
-        build_into(recipe, build, work=Path(work), made=made)
-        made.chmod(0o755)
-        return _publish(made, build.output / recipe.architecture.name)
-
-
-def build_into(recipe: Recipe, build: Build, *, work: Path, made: Path) -> None:
-    """Make every file of the image in the directory `made`; `work` is for what is in between."""
+    wanted = build.output / recipe.architecture.name
     with _stage(build, "packages"):
         not_needed = read_package_lists([ROOM / "packages" / "not-needed.txt"], family=recipe.suite.family)
         packages = fetch_packages(recipe, not_needed=not_needed, cache=build.cache, fresh=build.fresh)
+    presets = resolve_presets(CHECKOUT, epoch=recipe.source_date_epoch)
+    key = image_key(recipe, packages=packages, presets=presets, checkout=CHECKOUT, compress=build.compress)
+    if not build.fresh and is_unchanged(wanted, key):
+        build.say("unchanged: it was made from the same before")
+        return wanted
+    with tempfile.TemporaryDirectory(prefix=f".{recipe.architecture.name}-", dir=build.output) as work:
+        made = Path(work, "image")
+        made.mkdir()
+        build_into(recipe, build, packages=packages, presets=presets, work=Path(work), made=made)
+        made.chmod(0o755)
+        _publish(made, wanted)
+    note(wanted, key)
+    return wanted
+
+
+def build_into(recipe: Recipe, build: Build, *, packages: Path, presets: bytes, work: Path, made: Path) -> None:
+    """Make every file of the image in the directory `made`; `work` is for what is in between."""
     with _stage(build, "system"):
         system = build.cache.entry(
             f"system-{recipe.suite.name}-{recipe.architecture.name}",
@@ -86,7 +96,7 @@ def build_into(recipe: Recipe, build: Build, *, work: Path, made: Path) -> None:
         boot = {name: tree.path(f"boot/{name}").read_bytes() for name in ("vmlinuz", "stub", "modules")}
         for name in boot:
             tree.remove(f"boot/{name}")
-        finish_tree(tree, recipe, wheels)
+        finish_tree(tree, recipe, wheels, presets=presets)
     with _stage(build, "rootfs"):
         ext4.write_ext4(tree, made / "rootfs.img", epoch=recipe.source_date_epoch)
         verity = write_verity(made / "rootfs.img", made / "rootfs.verity") if recipe.verity else None
@@ -101,12 +111,12 @@ def build_into(recipe: Recipe, build: Build, *, work: Path, made: Path) -> None:
         (made / "manifest.json").write_text(text)
 
 
-def finish_tree(tree: Tree, recipe: Recipe, wheels: Path) -> None:
+def finish_tree(tree: Tree, recipe: Recipe, wheels: Path, *, presets: bytes) -> None:
     """Put coworkd, and what makes the guest ours, on the system."""
     library = f"{HOME}/lib"
     install_layout(tree, recipe, CHECKOUT / "systemd" / "bin")
     install_wheels(wheels, tree, library)
-    install_code(tree, CHECKOUT, presets=resolve_presets(CHECKOUT, epoch=recipe.source_date_epoch))
+    install_code(tree, CHECKOUT, presets=presets)
     compile_code(tree, [library], recipe)
     tree.write("etc/coworkd/coworkd.toml", compose_settings())
     tree.write("etc/coworkd/policies/profiles/default.toml", DEFAULT_PROFILE)
@@ -201,7 +211,7 @@ def _version() -> str:
     return next(line.split('"')[1] for line in text.splitlines() if line.startswith("version = "))
 
 
-def _publish(made: Path, wanted: Path) -> Path:
+def _publish(made: Path, wanted: Path) -> None:
     """Put the directory `made` in the place of `wanted`."""
     old = wanted.with_name(f".{wanted.name}-old")
     shutil.rmtree(old, ignore_errors=True)
@@ -209,7 +219,6 @@ def _publish(made: Path, wanted: Path) -> Path:
         wanted.rename(old)
     made.rename(wanted)
     shutil.rmtree(old, ignore_errors=True)
-    return wanted
 
 
 @contextmanager

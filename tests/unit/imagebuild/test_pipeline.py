@@ -23,7 +23,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fetch(*_args: object, cache: Cache, **_more: object) -> Path:
         path = cache.directory / "packages.tar"
-        path.write_bytes(b"packages")
+        if not path.exists():
+            path.write_bytes(b"packages")
         return path
 
     def make_system(_recipe: object, _packages: Path, path: Path) -> None:
@@ -43,7 +44,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "read_package_versions", lambda _tar: [("bash", "5")])
     monkeypatch.setattr(pipeline, "_make_system", make_system)
     monkeypatch.setattr(pipeline, "fetch_wheels", lambda *_args, **_more: Path("none"))
-    monkeypatch.setattr(pipeline, "finish_tree", lambda tree, made, _wheels: tree.settle(made.source_date_epoch))
+    monkeypatch.setattr(pipeline, "resolve_presets", lambda *_args, **_more: b"{}")
+    monkeypatch.setattr(
+        pipeline, "finish_tree", lambda tree, made, _wheels, **_more: tree.settle(made.source_date_epoch)
+    )
 
 
 def build(tmp_path: Path, name: str) -> tuple[Path, list[str]]:
@@ -78,5 +82,20 @@ def test_an_old_image_is_replaced_as_a_whole(tmp_path: Path) -> None:
     (old / "left-over").write_text("x")
     assert build(tmp_path, "one")[0] == old
     assert not (old / "left-over").exists()
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["x86_64"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [".x86_64.made-from", "x86_64"]
     assert (old / "vmlinuz").read_bytes() == b"kernel"
+
+
+@pytest.mark.usefixtures("small")
+def test_what_would_be_the_same_again_is_left_as_it_is(tmp_path: Path) -> None:
+    one, _ = build(tmp_path, "one")
+    inode = one.stat().st_ino
+    again, said = build(tmp_path, "one")
+    assert (again, again.stat().st_ino) == (one, inode)
+    assert said[-1].startswith("unchanged")
+    with (one / "rootfs.img").open("r+b") as stream:
+        stream.write(b"changed")
+    mended, said = build(tmp_path, "one")
+    assert mended.stat().st_ino != inode
+    assert said[-1].startswith("manifest")
+    assert build(tmp_path, "one")[1][-1].startswith("unchanged")
