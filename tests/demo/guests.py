@@ -179,7 +179,13 @@ def build_image() -> Path:
     """The directory of this machine's own architecture's image, with a compiler in it."""
     builder, output = ROOT / "rootfs-build" / "build", ROOT / "build" / "demo-image"
     lists = (ROOT / "rootfs-build" / "packages" / "minimal.txt", HERE / "packages.txt")
-    words = [str(builder), "--output", str(output), *(word for one in lists for word in ("--packages", str(one)))]
+    words = [
+        str(builder),
+        "--no-compress",
+        "--output",
+        str(output),
+        *(word for one in lists for word in ("--packages", str(one))),
+    ]
     say(f"    $ {shlex.join(os.path.relpath(word, ROOT) if os.path.isabs(word) else word for word in words)}")
     subprocess.run(words, stdin=subprocess.DEVNULL, check=True, timeout=BUILD_S)
     return output / platform.machine()

@@ -20,7 +20,7 @@ import msgspec
 from host_stub.words import Architecture
 
 REPO = Path(__file__).resolve().parents[2]
-_INPUTS = ("coworkd", "host_stub/release.py", "policies", "pyproject.toml", "requirements", "rootfs-build", "systemd")
+_INPUTS = ("coworkd", "policies", "pyproject.toml", "requirements", "rootfs-build", "systemd")
 _KEPT_S = 7 * 24 * 3600
 _BUILD_TIMEOUT_S = 900
 
@@ -96,14 +96,13 @@ def _build(architecture: Architecture, place: Path, cache: Path) -> None:
     """Into a directory beside, then renamed: half an image is none. The builder's own cache is kept between images."""
     part = place.with_suffix(f".part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
-    command = [sys.executable, str(REPO / "rootfs-build" / "build"), "--arch", architecture, "--output", str(part)]
+    words = ["--no-compress", "--arch", architecture, "--output", str(part)]
+    command = [sys.executable, str(REPO / "rootfs-build" / "build"), *words]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S, stdin=subprocess.DEVNULL, cwd=REPO
         )
         assert done.returncode == 0, f"the image was not built:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        for packed in (part / architecture).glob("*.zst"):
-            packed.unlink()
         place.mkdir(exist_ok=True)
         (part / architecture).rename(place / architecture)
     finally:
