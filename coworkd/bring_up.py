@@ -62,13 +62,14 @@ class Ending:
     def end(
         self, reason: str, *, again: bool = False, restart: bool = False, power_off_within_s: float | None = None
     ) -> None:
-        """The first reason counts; a machine that is to be turned off is, whatever was wanted before."""
+        """The first reason counts; a machine that is to be turned off is, whatever was wanted before, and by the soonest time asked for."""
         if not self.wanted.is_set():
             self.reason, self.again, self.restart = reason, again, restart
         if power_off_within_s is not None:
             self.again = self.restart = False
-            self.power_off_within_s = power_off_within_s
-            self._over_at = trio.current_time() + power_off_within_s
+            if power_off_within_s < self.left_s:
+                self.power_off_within_s = power_off_within_s
+                self._over_at = trio.current_time() + power_off_within_s
         self.wanted.set()
         self._scope.cancel()
 

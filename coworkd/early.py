@@ -87,7 +87,7 @@ class Early:
                 "away to stop coworkd alone",
                 key="power_off",
             )
-        if params.power_off:
+        if params.power_off and budget_s < self._ground.ending.left_s:  # one thread for each budget, not for each call
             enforce(budget_s + LEAST_SYNC_S)
         said = f": {params.reason[:200]}" if params.reason else ""
         self._ground.ending.end(

@@ -6,6 +6,7 @@ hangs has no say in it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -19,9 +20,21 @@ LEAST_SYNC_S = 1.0
 _log = logging.getLogger("coworkd.power")
 
 
-def enforce(within_s: float, *, off: Callable[[], None] = turn_off) -> threading.Timer:
-    """Turn off after `within_s`, whatever else hangs: from a thread of its own, without a sync. Returns what can be cancelled."""
-    timer = threading.Timer(within_s, off)
+def enforce(
+    within_s: float, *, sync: Callable[[], None] = os.sync, off: Callable[[], None] = turn_off
+) -> threading.Timer:  # fmt: skip
+    """Turn off after `within_s`, whatever else hangs: from threads of its own, with a sync in the last `LEAST_SYNC_S` of it. Returns what
+    can be cancelled.
+    """
+
+    def end() -> None:
+        with contextlib.suppress(RuntimeError):  # no thread is to be had any more
+            syncing = threading.Thread(target=sync, daemon=True)
+            syncing.start()
+            syncing.join(LEAST_SYNC_S)
+        off()
+
+    timer = threading.Timer(max(0.0, within_s - LEAST_SYNC_S), end)
     timer.daemon = True
     timer.start()
     return timer

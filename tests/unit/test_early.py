@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from msgspec import structs
 
 from coworkd import early as early_module
@@ -52,6 +53,20 @@ def test_the_machine_goes_off_within_the_budget(tmp_path: Path, monkeypatch: pyt
     early, ground = make(tmp_path, GuestConfig(power_off=True))
     trio.run(early.shutdown, Shutdown(power_off=True, budget_s=7.0))
     assert (ground.ending.power_off_within_s, enforced) == (7.0, [8.0])
+
+
+def test_asking_again_gives_no_more_time_and_no_more_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enforced: list[float] = []
+    monkeypatch.setattr(early_module, "enforce", enforced.append)
+    early, ground = make(tmp_path, GuestConfig(power_off=True))
+
+    async def main() -> None:
+        for budget_s in (7.0, 7.0, 600.0, 3.0, 3.0):
+            await early.shutdown(Shutdown(power_off=True, budget_s=budget_s))
+        assert ground.ending.left_s <= 3.0
+
+    trio.run(main, clock=trio.testing.MockClock())
+    assert (ground.ending.power_off_within_s, enforced) == (3.0, [8.0, 4.0])
 
 
 def test_somebodys_machine_is_not_turned_off(tmp_path: Path) -> None:

@@ -42,6 +42,20 @@ def test_a_kernel_that_refuses_is_logged(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_whatever_hangs_the_machine_goes_off() -> None:
-    off = threading.Event()
-    enforce(0.0, off=off.set)
+    off, going = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        going.wait()
+
+    enforce(0.0, sync=hang, off=off.set)
     assert off.wait(10)
+    going.set()
+
+
+def test_what_was_written_is_synced_even_then() -> None:
+    """What hangs may be long before the last step, a worker of a share's that is gone."""
+    done: list[str] = []
+    off = threading.Event()
+    enforce(0.0, sync=lambda: done.append("sync"), off=off.set)
+    assert off.wait(10)
+    assert done == ["sync"]
