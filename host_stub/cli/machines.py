@@ -179,4 +179,4 @@ def _print_status(status: Status) -> None:
     ]
     for label, value in rows:
         if value:
-            print(f"{label:<10} {escape(value, 2000)}")
+            print(f"{escape(label, 80):<10} {escape(value, 2000)}")

@@ -11,6 +11,8 @@ import pytest
 
 from host_stub.bundle import Bundle
 from host_stub.cli.main import main
+from host_stub.keeper_words import Status
+from host_stub.words import MachineState
 from tests.unit.host_stub.conftest import end_keeper, keeper_pid
 
 Start = Callable[[Bundle], int]
@@ -63,3 +65,15 @@ def test_a_session_disk_is_made_only_where_one_is_gone(
     else:
         assert main(["down", "--bundle", str(bundle.path), "--kill"]) == 0
         end_keeper(bundle)
+
+
+def test_what_a_guest_calls_its_parts_cannot_drive_the_terminal(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b]0;x\x07\u202e\n"
+    told = Status(bundle=evil, state=MachineState.DEGRADED, message=evil, version=evil, degraded={evil: evil})
+    monkeypatch.setattr("host_stub.cli.machines.current_status", lambda _: told)
+    main(["status", "--bundle", str(bundle.path)])
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if not line.isprintable()] == []
+    assert "without \\x1b]0;x" in shown
