@@ -20,7 +20,7 @@ from host_stub.bundle_files import Progress, shown_bytes
 from host_stub.keeper_client import KeeperGone, open_keeper
 from host_stub.keeper_lock import is_held, read_record
 from host_stub.keeper_words import LIVING
-from host_stub.words import MachineState, Trouble
+from host_stub.words import MachineState, Share, Trouble
 
 LOW_BYTES = 1 << 30
 
@@ -111,15 +111,23 @@ def _room(bundle: Bundle) -> Finding:
 
 
 def _share(bundle: Bundle) -> Finding:
-    there = (bundle.share / "shared").is_dir()
-    if there:
-        return Finding(check="share", state="ok", detail=f"{bundle.share / 'shared'} can be granted to sessions")
-    return Finding(
-        check="share",
-        state="failed",
-        detail=f"{bundle.share / 'shared'} is no directory",
-        remedy=f"make it: mkdir -p {bundle.share / 'shared'}",
-    )
+    bundle.judge_share()
+    shared = bundle.share / "shared"
+    if not shared.is_dir():
+        return Finding(
+            check="share", state="failed", detail=f"{shared} is no directory", remedy=f"make it: mkdir -p {shared}"
+        )
+    with contextlib.suppress(Trouble):  # the hypervisor has a finding of its own
+        way = getattr(choose_backend(bundle.settings), "share_way", None)
+        if way is not None and way(Share(path=bundle.share)) == "9p":
+            return Finding(
+                check="share",
+                state="degraded",
+                detail=f"{shared} can be granted by 9p alone, which the image's kernel may not know: "
+                "no virtiofsd is here that this user may run (QEMU 7's own wants root)",
+                remedy="install virtiofsd from its own package; or build the image with --full-kernel",
+            )
+    return Finding(check="share", state="ok", detail=f"{shared} can be granted to sessions")
 
 
 def _keeper(bundle: Bundle) -> Finding:

@@ -27,7 +27,7 @@ from host_stub.qemu.running import QemuMachine
 from host_stub.qemu.sockets import check_length, clear_leftover
 from host_stub.qemu.starting import own_machine, start_qemu
 from host_stub.qemu.tools import find_firmware, find_qemu, find_virtiofsd, has_sandbox
-from host_stub.words import Accelerator, Architecture, MachineSpec, Running, Trouble
+from host_stub.words import Accelerator, Architecture, MachineSpec, Running, Share, Trouble
 
 _LONGEST_OWN_NAME = "share00.sock"
 
@@ -54,6 +54,10 @@ class QemuBackend:
     def choose(self, architecture: Architecture) -> Choice:
         """What a guest of this architecture runs on here, and why. Raises Trouble."""
         return choose_accelerator(architecture, self._evidence(), self._wanted)
+
+    def share_way(self, share: Share) -> Literal["virtiofs", "9p"]:
+        """How a guest would be given the share here."""
+        return "virtiofs" if carries(find_virtiofsd(), share) else "9p"
 
     def check(self, spec: MachineSpec) -> None:
         find_qemu(spec.architecture)

@@ -15,7 +15,7 @@ from host_stub.checkup import Finding, check_host
 from host_stub.keeper_lock import hold_lock, write_record
 from host_stub.keeper_words import Record
 from host_stub.qemu.accelerator import Choice
-from host_stub.words import MachineSpec, MachineState, Trouble
+from host_stub.words import MachineSpec, MachineState, Share, Trouble
 
 
 class Choosing:
@@ -23,9 +23,13 @@ class Choosing:
 
     name = "qemu"
 
-    def __init__(self, accelerator: str = "kvm", trouble: Trouble | None = None) -> None:
+    def __init__(self, accelerator: str = "kvm", trouble: Trouble | None = None, way: str = "virtiofs") -> None:
         self._accelerator = accelerator
         self._trouble = trouble
+        self._way = way
+
+    def share_way(self, _share: Share) -> str:
+        return self._way
 
     def check(self, _spec: MachineSpec) -> None:
         if self._trouble is not None:
@@ -60,6 +64,14 @@ def test_all_is_well(bundle: Bundle) -> None:
 def test_emulation_is_slow_and_said_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkup, "choose_backend", lambda _: Choosing("tcg"))
     assert found(bundle)["hypervisor"].state == "degraded"
+
+
+def test_a_share_that_the_guest_may_not_be_able_to_mount_is_told(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "choose_backend", lambda _: Choosing(way="9p"))
+    share = found(bundle)["share"]
+    assert (share.state, "9p" in share.detail, "--full-kernel" in str(share.remedy)) == ("degraded", True, True)
 
 
 def test_a_missing_hypervisor_has_its_remedy(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 from host_stub.qemu import QemuBackend
 from host_stub.qemu.accelerator import Evidence
 from host_stub.qemu.backend import keep_variables
+from host_stub.qemu.tools import Virtiofsd
 from host_stub.words import Disk, MachineSpec, Share, Trouble
 from tests.unit.host_stub.qemu.test_command import spec_of
 
@@ -46,6 +47,13 @@ def test_what_is_missing_is_told(spec: MachineSpec, tmp_path: Path) -> None:
     assert code_of(spec_for(tmp_path, kernel=tmp_path / "none")) == "missing_file"
     assert code_of(spec_for(tmp_path, disks=(Disk(path=tmp_path / "none", serial="x"),))) == "missing_file"
     assert code_of(spec_for(tmp_path, shares=(Share(path=tmp_path / "none"),))) == "no_share"
+
+
+def test_a_share_goes_by_9p_where_no_virtiofsd_may_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Virtiofsd | None] = [None, Virtiofsd(path=tmp_path, kind="rust")]
+    monkeypatch.setattr("host_stub.qemu.backend.find_virtiofsd", lambda: found.pop(0))
+    share = Share(path=tmp_path)
+    assert [QemuBackend().share_way(share), QemuBackend().share_way(share)] == ["9p", "virtiofs"]
 
 
 def test_a_path_too_long_for_a_socket_is_told(spec: MachineSpec, tmp_path: Path) -> None:
