@@ -1,4 +1,6 @@
-"""`./setup` finds all done where it is: a second `make` of any target comes through, and is not sent to fill the venv anew."""
+"""`./setup` finds all done where it is: a second `make` of any target comes through, and is not sent to fill the venv anew. Filling it
+leaves the images alone that were built before.
+"""
 
 from __future__ import annotations
 
@@ -42,3 +44,22 @@ def test_venv_made_for_the_goal_or_more_is_left_as_it_is(
     command = ["bash", "-c", SCRIPT, str(SETUP), goal, str(tmp_path), *made]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout.split()) == (0, ["filled", "ended"] if fills else ["ended"]), done.stderr
+
+
+FILL = """
+source <(sed '/^case $GOAL in$/,$d' "$0")
+cd "$2"
+VENV=$2/.venv
+say() { :; }
+quiet() { :; }
+fits() { :; }
+mkdir -p "$VENV" build/lib/coworkd build/bdist.linux-x86_64 build/image/x86_64 build/demo-image/x86_64
+fill_venv python3 build.lock test.lock
+ls build
+"""
+
+
+def test_filling_the_venv_keeps_the_images_that_lie_beside_what_it_clears(tmp_path: Path) -> None:
+    command = ["bash", "-c", FILL, str(SETUP), "test", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["demo-image", "image"]
