@@ -8,6 +8,7 @@ Rules
 - `run` owns everything of the machine and ends with it; cancelled, the machine is killed. Nothing of a life outlives it.
 - Only a guest that was heard of and has gone silent is ended for it, and only as often as `RestartBudget` allows. What nobody has heard
   of is waited for: for ever (`machine_life`).
+- A guest that its back end holds, for want of room on the host, is neither late nor hung: it is told, and goes on by itself.
 - A stop has one budget: coworkd is asked (again, while there is no link to it), then the
   power button, then the machine is killed. It never fails, and it may be
   asked for at any time, also while the machine is being prepared.
@@ -32,7 +33,7 @@ from coworkd.wire.endpoint import HybridEndpoint
 from host_stub.bundle_settings import RestartMode
 from host_stub.machine_events import EventRing
 from host_stub.machine_life import Life, RestartBudget, Said, judge_end
-from host_stub.words import RPC_PORT, Backend, Ended, Guest, MachineSpec, MachineState, Running, Trouble
+from host_stub.words import RPC_PORT, Backend, Ended, Guest, MachineSpec, MachineState, Running, TellsHalts, Trouble
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # type: ignore[import-not-found,unused-ignore]
@@ -191,9 +192,17 @@ class Machine:
         return ended
 
     async def _look_after(self, life: Life) -> None:
+        told: str | None = None
         while True:
             await trio.sleep(LOOK_S)
             now = trio.current_time()
+            halted = self._running.halted if isinstance(self._running, TellsHalts) else None
+            if halted is not None:
+                life.halted(now)
+            if halted != told:
+                told = halted
+                said = f"the guest stands still, {halted}: make room, and it goes on" if halted else "the guest goes on"
+                self._tell(Said(said), kind="trouble")
             if not life.greeted:
                 lines = await self._serial(1)
                 self._tell(life.late(now, lines[-1] if lines else ""), kind="progress")

@@ -99,6 +99,11 @@ class Life:
         """Whether it has been hung for so long that it is to be ended and started again."""
         return self._hung_at is not None and at - self._hung_at >= HUNG_S
 
+    def halted(self, at: float) -> None:
+        """It stands still by no fault of its own: from here on is counted anew what it may be silent."""
+        self._lost_at = None if self._lost_at is None else at
+        self._hung_at = None if self._hung_at is None else at
+
     def _heard(self, news: GuestNews, at: float, details: dict[str, Any]) -> Said:
         self.greeted, self._lost_at, self._hung_at = True, None, None
         self.degraded = {

@@ -154,6 +154,15 @@ class GrowsDisks(Protocol):
         """Make the disk, and its file, `size_bytes` large, and tell the guest. Raises `Trouble`, and then it is as large as before."""
 
 
+@runtime_checkable
+class TellsHalts(Protocol):
+    """A `Running` whose back end stops the guest's clock where the host has no room for what it writes, and lets it go on later."""
+
+    @property
+    def halted(self) -> str | None:
+        """Why the guest stands still, as the end of a sentence, though nobody asked for it; None while it does not."""
+
+
 class Backend(Protocol):
     """A kind of hypervisor on this host."""
 

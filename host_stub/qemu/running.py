@@ -3,10 +3,14 @@
 `live` owns all of it. It returns when QEMU has ended and everything beside it was ended too; cancelled, it kills the machine first.
 When our vsock device ends, the machine is of no use to anybody and is ended (`failed`). When a virtiofsd ends, the machine stays, and
 its share is what the guest says of it.
+
+A disk that the host has no room for stops the guest in the midst of a write, by QEMU's own rule (werror=enospc): nothing is lost, and the
+guest is told no error. It is let go on every `GO_ON_S`, and once it goes for `SETTLED_S` it is not halted any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +24,7 @@ from host_stub.qemu.qmp_client import QmpClient
 from host_stub.words import Disk, Ended, Trouble
 
 TAIL_BYTES = 64 << 10
+GO_ON_S, SETTLED_S = 5.0, 3.0
 _PANIC = re.compile(r"Kernel panic - not syncing[^\r\n]*")
 _REASONS = {"guest-shutdown": "powered_off", "guest-reset": "reset", "guest-panic": "panicked"}
 
@@ -37,6 +42,9 @@ class QemuMachine:
         self._serial_log = serial_log
         self._disks = tuple(disks)
         self._serial_from = size_of(serial_log)
+        self.halted: str | None = None
+        """See `words.TellsHalts`."""
+        self._halts = 0
         self._reason: str | None = None
         self._panicked = False
         self._killed = False
@@ -54,6 +62,13 @@ class QemuMachine:
             self._reason = str(event.data.get("reason"))
         elif event.name == "GUEST_PANICKED":
             self._panicked = True
+        elif event.name == "BLOCK_IO_ERROR" and event.data.get("action") == "stop":
+            self._halts += 1
+            self.halted = f"the host could not write its disk {self._disk_of(event)}: {event.data.get('reason')}"
+
+    def _disk_of(self, event: QmpEvent) -> str:
+        name = str(event.data.get("node-name") or event.data.get("device"))
+        return next((disk.serial for index, disk in enumerate(self._disks) if name == f"disk{index}"), name)
 
     async def wait(self) -> Ended:
         await self._done.wait()
@@ -90,8 +105,22 @@ class QemuMachine:
         async with trio.open_nursery() as nursery:
             for child in self._watched:
                 nursery.start_soon(self._end_with, child)
+            nursery.start_soon(self.go_on)
             await self._qemu.wait()
             nursery.cancel_scope.cancel()
+
+    async def go_on(self) -> None:
+        """Let a halted guest go on, again and again, until cancelled."""
+        while True:
+            await trio.sleep(GO_ON_S)
+            if self.halted is None:
+                continue
+            before = self._halts
+            with contextlib.suppress(Trouble):
+                await self.client.execute("cont")
+                await trio.sleep(SETTLED_S)
+                if self._halts == before:
+                    self.halted = None
 
     def finish(self, *, cancelled: bool = False) -> None:
         """QEMU has been reaped: tell all who wait."""

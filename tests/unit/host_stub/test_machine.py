@@ -106,6 +106,26 @@ def test_a_guest_that_answers_in_time_is_left_alone() -> None:
     play(main)
 
 
+def test_a_guest_that_the_host_has_no_room_for_is_told_and_not_ended() -> None:
+    async def main() -> None:
+        async with open_lab() as lab:
+            lab.guest.ready()
+            lab.backend.lives[0].halted = "the host could not write its disk: no space"
+            await trio.sleep(15)
+            lab.guest.tell(GuestNews(kind="hung", message="nothing for 20 s"))
+            await trio.sleep(HUNG_S * 4)
+            assert len(lab.backend.lives) == 1
+            assert [said for said in lab.said("trouble") if "no space" in said] == lab.said("trouble")[-1:]
+            lab.backend.lives[0].halted = None
+            await trio.sleep(HUNG_S - 5)
+            assert lab.said("trouble")[-1] == "the guest goes on"
+            assert len(lab.backend.lives) == 1
+            await trio.sleep(10)
+            assert len(lab.backend.lives) == 2  # it goes on, and does not answer all the same
+
+    play(main)
+
+
 def test_a_link_that_never_comes_again_is_a_hung_guest() -> None:
     async def main() -> None:
         async with open_lab() as lab:
