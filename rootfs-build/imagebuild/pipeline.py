@@ -34,7 +34,7 @@ from imagebuild.recipe import Recipe
 from imagebuild.run import run
 from imagebuild.settings import DEFAULT_PROFILE, JOURNAL, compose_settings
 from imagebuild.tree import Tree, pack, unpack
-from imagebuild.trim import trim
+from imagebuild.trim import drop_set_id, trim
 from imagebuild.uki import compose_sections, compose_uki
 from imagebuild.unchanged import image_key, is_unchanged, note
 from imagebuild.verity import Verity, write_verity
@@ -143,6 +143,7 @@ def _make_system(recipe: Recipe, packages: Path, path: Path) -> None:
         order = kernel.keep_modules(tree, wanted, verity=recipe.verity)
         compile_code(tree, [f"usr/lib/python{recipe.suite.python}", "usr/lib/python3"], recipe)
         trim(tree)
+        drop_set_id(tree)
         effects.make_library_cache(tree, recipe.architecture)
         for name, content in boot.items():
             tree.write(f"boot/{name}", content)

@@ -57,6 +57,11 @@ def test_nobody_has_a_password_and_the_egress_user_is_nobody_else(built: Image) 
     assert "Mode:  0640" in debugfs(built, "stat /etc/shadow")
 
 
+def test_no_program_is_somebody_else_than_who_runs_it(built: Image) -> None:
+    for name in ("su", "passwd", "mount", "chage"):
+        assert "Mode:  0755" in debugfs(built, f"stat /usr/bin/{name}"), name
+
+
 def test_our_programs_are_started_and_no_login_is(built: Image) -> None:
     assert 'Fast link dest: "/usr/lib/systemd/system/coworkd.target"' in debugfs(
         built, "stat /etc/systemd/system/default.target"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imagebuild.trim import trim
+from imagebuild.trim import drop_set_id, trim
 from tests.unit.imagebuild.tree_lab import make_tree
 
 
@@ -34,3 +34,14 @@ def test_headers_stay_where_a_compiler_is(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"usr/include/stdio.h": "", "usr/bin/gcc": ""})
     trim(tree)
     assert tree.exists("usr/include/stdio.h")
+
+
+def test_no_file_keeps_a_set_id_bit(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"usr/bin/su": "", "usr/bin/chage": "", "usr/bin/cat": "", "var/mail/x": ""})
+    for name, mode in {"usr/bin/su": 0o4755, "usr/bin/chage": 0o2755, "usr/bin/cat": 0o755, "var/mail": 0o2775}.items():
+        (tmp_path / name).chmod(mode)
+    tree.link("usr/bin/also", "su")
+    assert drop_set_id(tree) == ["usr/bin/chage", "usr/bin/su"]
+    modes = {name: (tmp_path / name).stat().st_mode & 0o7777 for name in ("usr/bin/su", "usr/bin/chage", "usr/bin/cat")}
+    assert set(modes.values()) == {0o755}
+    assert (tmp_path / "var/mail").stat().st_mode & 0o7777 == 0o2775
