@@ -17,6 +17,7 @@ from host_stub.keeper_report import read_report
 from host_stub.words import Trouble
 
 ERRORS_NAME = "keeper.err"
+ERRORS_LIMIT_BYTES = 1 << 20
 _TAIL_BYTES = 2048
 
 
@@ -31,7 +32,12 @@ def start_keeper(bundle: Bundle, progress: Progress) -> int:
     errors = bundle.logs / ERRORS_NAME
     read_end, write_end = os.pipe()
     try:
-        with telling("writing", errors), errors.open("wb") as file:
+        with telling("writing", errors), errors.open("ab") as file:
+            # One that runs may have it open: who starts a second in vain takes away nothing of what the first has said.
+            start = file.tell()
+            if start > ERRORS_LIMIT_BYTES:
+                file.truncate(0)
+                start = 0
             child = subprocess.Popen(
                 keeper_command(bundle, write_end),
                 stdin=subprocess.DEVNULL,
@@ -52,7 +58,7 @@ def start_keeper(bundle: Bundle, progress: Progress) -> int:
     if pid is None:
         raise Trouble(
             "keeper_died",
-            f"the keeper ended with {child.wait()} before the machine was started: {_last_line(errors)}",
+            f"the keeper ended with {child.wait()} before the machine was started: {_last_line(errors, start)}",
             remedy=f"see {errors}",
         )
     child.returncode = 0  # it lives on and is not ours to reap: without this Popen's end would warn of it
@@ -77,9 +83,9 @@ def _import_path() -> str:
     return f"{ours}{os.pathsep}{there}" if there else ours
 
 
-def _last_line(errors: Path) -> str:
+def _last_line(errors: Path, start: int) -> str:
     try:
-        data = errors.read_bytes()[-_TAIL_BYTES:]
+        data = errors.read_bytes()[start:][-_TAIL_BYTES:]
     except OSError:
         return "it said nothing"
     lines = data.decode("utf-8", "replace").strip().splitlines()
