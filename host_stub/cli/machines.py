@@ -42,13 +42,17 @@ def up(
         from host_stub import keeper
 
         return keeper.main([str(there.path)])
-    if _runs(there):
-        say(f"{there.path} runs already")
-    else:
-        _start(there)
-    if not no_wait:
-        status = wait_until_up(there, say_event, limit_s=wait)
-        say(f"up{_after(status)}: {status.uri}")
+    try:
+        if _runs(there):
+            say(f"{there.path} runs already")
+        else:
+            _start(there)
+        if not no_wait:
+            status = wait_until_up(there, say_event, limit_s=wait)
+            say(f"up{_after(status)}: {status.uri}")
+    except KeyboardInterrupt:
+        say("not waited for any longer; the machine goes on: see cowork-vm status, end it with cowork-vm down")
+        raise
     return 0
 
 

@@ -77,3 +77,14 @@ def test_what_a_guest_calls_its_parts_cannot_drive_the_terminal(
     shown = capsys.readouterr().out
     assert [line for line in shown.splitlines() if not line.isprintable()] == []
     assert "without \\x1b]0;x" in shown
+
+
+def test_who_leaves_while_it_starts_is_told_that_it_goes_on(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("host_stub.cli.machines.start_keeper", interrupted)
+    assert main(["up", "--bundle", str(bundle.path)]) == 130
+    assert "cowork-vm down" in capsys.readouterr().err
