@@ -186,7 +186,7 @@ class Keeper:
             keeper_pid=os.getpid(),
             backend=self._backend.name,
             uri=self.bundle.uri,
-            waiting_for=self._guest.waiting_for if self._guest is not None else None,
+            waiting_for=machine.halted or (self._guest.waiting_for if self._guest is not None else None),
             ready_after_s=life.ready_after_s if life is not None else None,
             degraded=dict(life.degraded) if life is not None else {},
             boot_id=life.boot_id if life is not None else "",

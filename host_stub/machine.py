@@ -105,6 +105,11 @@ class Machine:
         return None if self._running is None else self._running.pid
 
     @property
+    def halted(self) -> str | None:
+        """Why the back end holds the guest still; None where it does not."""
+        return self._running.halted if isinstance(self._running, TellsHalts) else None
+
+    @property
     def life(self) -> Life | None:
         """The present life, or the last."""
         return self._life
@@ -196,7 +201,7 @@ class Machine:
         while True:
             await trio.sleep(LOOK_S)
             now = trio.current_time()
-            halted = self._running.halted if isinstance(self._running, TellsHalts) else None
+            halted = self.halted
             if halted is not None:
                 life.halted(now)
             if halted != told:

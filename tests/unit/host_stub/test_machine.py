@@ -116,6 +116,7 @@ def test_a_guest_that_the_host_has_no_room_for_is_told_and_not_ended() -> None:
             await trio.sleep(HUNG_S * 4)
             assert len(lab.backend.lives) == 1
             assert [said for said in lab.said("trouble") if "no space" in said] == lab.said("trouble")[-1:]
+            assert "no space" in str(lab.machine.halted)
             lab.backend.lives[0].halted = None
             await trio.sleep(HUNG_S - 5)
             assert lab.said("trouble")[-1] == "the guest goes on"
