@@ -124,6 +124,14 @@ class Guest:
         self._ask_qemu(compose_share_hot_plug(share.tag, str(socket), port))
         return port
 
+    def wait_for_share(self, timeout_s: float = 60) -> None:
+        """Until coworkd says that it has mounted one."""
+        deadline = time.monotonic() + timeout_s
+        client = self.connect()
+        while not any("mounted" in line.message for line in client.logs(component="share").lines):
+            self._fail_late(deadline, "the share was not mounted")
+            time.sleep(0.2)
+
     def unplug(self, port: str) -> None:
         """Ask the guest to let go of what is in the port; it is gone a few seconds later."""
         self._ask_qemu([("device_del", {"id": f"{port}-device"})])

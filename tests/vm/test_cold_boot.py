@@ -5,8 +5,6 @@ How long that took is printed (`make test-vm ARGS="-rP -k cold_boot"`) and judge
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from coworkd.client.sync import Client
@@ -51,10 +49,7 @@ def test_the_session_disk_is_found_on_nvme(cold_guest: Guest) -> None:
 
 def test_a_folder_of_the_host_comes_by_virtiofs(cold_guest: Guest) -> None:
     client = cold_guest.connect()
-    deadline = time.monotonic() + 30
-    while "share" in client.hello.degraded and time.monotonic() < deadline:
-        time.sleep(0.5)
-        client = cold_guest.connect()
+    cold_guest.wait_for_share()
     client.session_ensure(name="shared", folders=[FolderGrant(name="work", source=".", mode="ro")])
     ran = client.run("shared", ["cat", "mnt/work/hello"])
     assert ran.stdout == b"from the host\n", ran.stderr

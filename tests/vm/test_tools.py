@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,7 @@ def test_a_tool_comes_from_the_share_and_is_switched(client: Client, share: Path
     client.session_ensure(name="toolish")
     for version in ("1", "2"):
         (share / f"agent-{version}").write_text(f"#!/bin/sh\necho version {version}\n")
-    wait_for_share(client, guest)
+    guest.wait_for_share()
     install(client, share / "agent-1", "1")
     assert client.run("toolish", ["agent"]).stdout == b"version 1\n"
     install(client, share / "agent-2", "2")
@@ -53,11 +52,3 @@ def test_a_tool_comes_from_the_share_and_is_switched(client: Client, share: Path
     with pytest.raises(NotFound):
         client.tool_install(name="agent", version="4", sha256="0" * 64, source=OsBytes(b"tools/none"))
     assert [(tool.version, tool.current) for tool in client.tool_list().tools] == [("2", False), ("1", True)]
-
-
-def wait_for_share(client: Client, guest: Guest) -> None:
-    """Until coworkd has mounted it; events say so, and `degraded` of a new link no longer names it."""
-    deadline = time.monotonic() + 60
-    while "share" in guest.connect().hello.degraded:
-        assert time.monotonic() < deadline, "the share was not mounted"
-        time.sleep(0.5)
