@@ -246,8 +246,17 @@ def renew_image(bundle: Bundle, image: Path, *, progress: Progress) -> Bundle:
 def remove_bundle(bundle: Bundle) -> None:
     """Delete a bundle whose machine does not run, with its session disk. What has its name afterwards is not a bundle any more."""
     with telling("removing", bundle.path):
+        _open_up(bundle.path / "share")
         (bundle.path / SETTINGS_NAME).unlink()
         shutil.rmtree(bundle.path)
+
+
+def _open_up(top: Path) -> None:
+    """A guest may have made directories that nobody may look into."""
+    for directory, names, _ in os.walk(top):
+        for path in (Path(directory, name) for name in names):
+            if not path.is_symlink():
+                path.chmod(0o700)
 
 
 def choose_cid() -> int:

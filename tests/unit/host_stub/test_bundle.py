@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import psutil
@@ -206,6 +207,28 @@ def test_a_removed_bundle_is_gone(tmp_path: Path) -> None:
     made = make_bundle(tmp_path)
     remove_bundle(made)
     assert not made.path.exists()
+
+
+def test_what_a_guest_has_shut_is_removed_with_its_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_bundle(tmp_path)
+    shut = made.path / "share/shared/shut"
+    (shut / "within").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o500)
+    (shut / "within/link").symlink_to(outside)
+    (shut / "within").chmod(0)
+    shut.chmod(0)
+    modes: list[int] = []
+    remove = shutil.rmtree
+
+    def removing(path: Path) -> None:
+        modes.extend(each.stat().st_mode & 0o777 for each in (shut, shut / "within"))
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", removing)
+    remove_bundle(made)
+    assert (modes, made.path.exists()) == ([0o700, 0o700], False)
+    assert outside.stat().st_mode & 0o777 == 0o500
 
 
 def test_addresses_are_ones_a_guest_may_have() -> None:
