@@ -167,13 +167,16 @@ class Bundle:
         )
 
 
-def open_bundle(path: Path) -> Bundle:
-    """The bundle at `path`. Raises `Trouble` (`no_bundle`, `bad_settings`, `bad_manifest`, `path_too_long`)."""
+def open_bundle(path: Path, *, manifest: Manifest | None = None) -> Bundle:
+    """The bundle at `path`. Raises `Trouble` (`no_bundle`, `bad_settings`, `bad_manifest`, `path_too_long`).
+
+    With a `manifest` its own is not read: for a bundle that gets this one, whatever is wrong with its own.
+    """
     path = _judge_path(path)
     if not (path / SETTINGS_NAME).is_file():
         raise Trouble("no_bundle", f"there is no machine at {path}", remedy="make one: cowork-vm create --image DIR")
     settings = parse_settings(_read(path / SETTINGS_NAME), source=str(path / SETTINGS_NAME))
-    manifest = read_manifest(path)
+    manifest = read_manifest(path) if manifest is None else manifest
     with telling("making directories in", path):
         for name in _DIRECTORIES:
             (path / name).mkdir(mode=0o700, parents=True, exist_ok=True)

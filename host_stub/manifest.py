@@ -64,7 +64,7 @@ class Package(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """An image. `update_key` is the minisign public key that updates must be signed with; empty: none are taken."""
+    """An image. `update_key` is the minisign public key that updates must be signed with, or lines of more; empty: none are taken."""
 
     format: int
     name: str
@@ -172,5 +172,7 @@ def _check_distinct(source: str, artifacts: Artifacts) -> None:
 
 def _refuse(source: str, what: str) -> NoReturn:
     raise Trouble(
-        "bad_manifest", f"{source} cannot be used: {what}", remedy="build the image again, or copy it again whole"
+        "bad_manifest",
+        f"{source} cannot be used: {what}",
+        remedy="build the image again, or copy it again whole; for a machine that has it: cowork-vm renew --image DIR",
     )

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from host_stub import session_disk
-from host_stub.bundle import choose_cid, create_bundle, read_manifest, remove_bundle, renew_image
+from host_stub.bundle import (
+    Bundle,
+    choose_cid,
+    create_bundle,
+    open_bundle,
+    read_manifest,
+    remove_bundle,
+    renew_image,
+)
 from host_stub.bundle_files import shown_bytes
 from host_stub.bundle_settings import EgressSettings, Settings, compose_settings, parse_settings
 from host_stub.cli.options import Size, bundle_option, bundle_path, the_bundle
@@ -62,7 +70,7 @@ def create(bundle: Path | None, image: Path, disk: int, architecture: str | None
 )
 def renew(bundle: Path | None, image: Path) -> None:
     """Put another image into a machine, or the same again. Sessions stay."""
-    there = the_bundle(bundle)
+    there = _to_renew(bundle, image)
     with hold_lock(there), showing_progress() as progress:
         renewed = renew_image(there, image, progress=progress)
     say(f"{renewed.path} has {renewed.manifest.name} {renewed.manifest.version} now")
@@ -108,6 +116,16 @@ def rm(bundle: Path | None, yes: bool) -> None:
     with hold_lock(there):
         remove_bundle(there)
     say(f"{there.path} is deleted")
+
+
+def _to_renew(given: Path | None, image: Path) -> Bundle:
+    """The bundle, also one whose own manifest is of no use any more: it gets another."""
+    try:
+        return the_bundle(given)
+    except Trouble as trouble:
+        if trouble.code not in ("bad_manifest", "manifest_format", "no_image"):
+            raise
+    return open_bundle(bundle_path(given), manifest=read_manifest(image))
 
 
 def _settings(architecture: str, options: dict[str, Any]) -> Settings:

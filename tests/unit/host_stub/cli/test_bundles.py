@@ -8,6 +8,7 @@ import pytest
 
 from host_stub import session_disk
 from host_stub.bundle import Bundle, open_bundle
+from host_stub.bundle_files import no_progress
 from host_stub.cli.main import main
 from host_stub.keeper_lock import hold_lock
 from tests.unit.host_stub.image_lab import make_image
@@ -58,6 +59,18 @@ def test_a_disk_is_grown_and_never_made_smaller(bundle: Bundle, capsys: pytest.C
     assert session_disk.look_at(bundle.session_disk).size_bytes == 128 << 20
     assert main(["grow", *place, "64M"]) == 1
     assert "[would_shrink]" in capsys.readouterr().err
+
+
+def test_a_machine_whose_manifest_is_damaged_can_be_renewed(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle.path / "manifest.json").chmod(0o600)
+    (bundle.path / "manifest.json").write_bytes(b"{")
+    assert main(["up", "--bundle", str(bundle.path)]) == 1
+    assert "cowork-vm renew" in capsys.readouterr().err
+    make_image(tmp_path / "image")
+    assert main(["renew", "--bundle", str(bundle.path), "--image", str(tmp_path / "image")]) == 0
+    assert open_bundle(bundle.path).check(no_progress) == ()
 
 
 @pytest.mark.parametrize("words", [["renew", "--image", "."], ["grow", "128M"], ["rm", "--yes"]])
