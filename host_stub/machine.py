@@ -198,6 +198,7 @@ class Machine:
 
     async def _look_after(self, life: Life) -> None:
         told: str | None = None
+        lost: str | None = None
         while True:
             await trio.sleep(LOOK_S)
             now = trio.current_time()
@@ -208,6 +209,9 @@ class Machine:
                 told = halted
                 said = f"the guest stands still, {halted}: make room, and it goes on" if halted else "the guest goes on"
                 self._tell(Said(said), kind="trouble")
+            if isinstance(self._running, TellsHalts) and self._running.lost != lost:
+                lost = self._running.lost
+                self._tell(Said(f"{lost}: the guest has that no more until cowork-vm restart"), kind="trouble")
             if not life.greeted:
                 lines = await self._serial(1)
                 self._tell(life.late(now, lines[-1] if lines else ""), kind="progress")

@@ -162,6 +162,10 @@ class TellsHalts(Protocol):
     def halted(self) -> str | None:
         """Why the guest stands still, as the end of a sentence, though nobody asked for it; None while it does not."""
 
+    @property
+    def lost(self) -> str | None:
+        """What the machine had beside it and goes on without, and how that ended; None where all is there."""
+
 
 class Backend(Protocol):
     """A kind of hypervisor on this host."""

@@ -95,20 +95,25 @@ class QemuBackend:
             vsock_socket = spec.state_dir / "vsock.sock"
             watched.append(start_vsock(vsock_socket, spec.cid, spec.vsock))
             nursery.start_soon(watched[0].run)
-        shares = self._start_shares(spec, nursery)
-        return await start_qemu(spec, partial(self._parts, spec, vsock_socket, shares), nursery, watched=watched)
+        shares, missed = self._start_shares(spec, nursery)
+        parts = partial(self._parts, spec, vsock_socket, shares)
+        return await start_qemu(spec, parts, nursery, watched=watched, missed=missed)
 
-    def _start_shares(self, spec: MachineSpec, nursery: trio.Nursery) -> tuple[Path | None, ...]:
+    def _start_shares(
+        self, spec: MachineSpec, nursery: trio.Nursery
+    ) -> tuple[tuple[Path | None, ...], tuple[Child, ...]]:
         daemon = find_virtiofsd() if spec.shares else None
         sockets: list[Path | None] = []
+        children: list[Child] = []
         for index, share in enumerate(spec.shares):
             if daemon is None or not carries(daemon, share):
                 sockets.append(None)
                 continue
             path = spec.state_dir / f"share{index}.sock"
-            nursery.start_soon(start_virtiofsd(daemon, share, path).run)
+            children.append(start_virtiofsd(daemon, share, path))
+            nursery.start_soon(children[-1].run)
             sockets.append(path)
-        return tuple(sockets)
+        return tuple(sockets), tuple(children)
 
     def _parts(self, spec: MachineSpec, vsock: Path | None, shares: tuple[Path | None, ...], qmp_fd: int) -> Parts:
         firmware = find_firmware(spec.architecture) if spec.boot == "efi" else None

@@ -2,7 +2,7 @@
 
 `live` owns all of it. It returns when QEMU has ended and everything beside it was ended too; cancelled, it kills the machine first.
 When our vsock device ends, the machine is of no use to anybody and is ended (`failed`). When a virtiofsd ends, the machine stays, and
-its share is what the guest says of it.
+that is told: what the guest reads there waits until the machine is started again.
 
 A disk that the host has no room for stops the guest in the midst of a write, by QEMU's own rule (werror=enospc): nothing is lost, and the
 guest is told no error. It is let go on every `GO_ON_S`, and once it goes for `SETTLED_S` it is not halted any more.
@@ -33,9 +33,16 @@ class QemuMachine:
     """What `Backend.start` gives. Made by `host_stub.qemu.backend`, which runs `live`."""
 
     def __init__(
-        self, qemu: Child, client: QmpClient, watched: Sequence[Child], serial_log: Path, disks: Sequence[Disk] = ()
+        self,
+        qemu: Child,
+        client: QmpClient,
+        watched: Sequence[Child],
+        serial_log: Path,
+        disks: Sequence[Disk] = (),
+        *,
+        missed: Sequence[Child] = (),
     ) -> None:
-        """`disks` as they were given to `compose_command`, which calls them disk0, disk1 …"""
+        """`disks` as they were given to `compose_command`, which calls them disk0, disk1 … `missed`: what it can go on without."""
         self._qemu = qemu
         self.client = client
         self._watched = watched
@@ -44,6 +51,8 @@ class QemuMachine:
         self._serial_from = size_of(serial_log)
         self.halted: str | None = None
         """See `words.TellsHalts`."""
+        self.lost: str | None = None
+        self._missed = missed
         self._halts = 0
         self._reason: str | None = None
         self._panicked = False
@@ -105,6 +114,8 @@ class QemuMachine:
         async with trio.open_nursery() as nursery:
             for child in self._watched:
                 nursery.start_soon(self._end_with, child)
+            for child in self._missed:
+                nursery.start_soon(self._miss, child)
             nursery.start_soon(self.go_on)
             await self._qemu.wait()
             nursery.cancel_scope.cancel()
@@ -134,6 +145,10 @@ class QemuMachine:
             reason = "guest-panic" if self._panicked else self._reason
             self._ended = judge_end(reason, status, panic, self._qemu.last_lines())
         self._done.set()
+
+    async def _miss(self, child: Child) -> None:
+        status = await child.wait()
+        self.lost = f"{child.name} ended with {status}"
 
     async def _end_with(self, child: Child) -> None:
         status = await child.wait()

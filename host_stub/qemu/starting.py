@@ -67,12 +67,13 @@ async def start_qemu(
     nursery: trio.Nursery,
     *,
     watched: Sequence[Child] = (),
+    missed: Sequence[Child] = (),
     pass_fds: Sequence[int] = (),
     go: bool = True,
 ) -> QemuMachine:
     """QEMU for `spec` with the parts that `compose_parts` gives for its control link's descriptor; stopped, unless `go`.
 
-    When one of `watched` ends, the machine ends. Raises Trouble.
+    When one of `watched` ends, the machine ends; when one of `missed` does, that is told. Raises Trouble.
     """
     ours, theirs = socket.socketpair()
     with theirs:
@@ -84,7 +85,7 @@ async def start_qemu(
             raise
     nursery.start_soon(qemu.run)
     client = QmpClient(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), lambda event: machine.see(event))
-    machine = QemuMachine(qemu, client, watched, spec.serial_log, spec.disks)
+    machine = QemuMachine(qemu, client, watched, spec.serial_log, spec.disks, missed=missed)
     nursery.start_soon(client.run)
     try:
         await client.greet()

@@ -30,6 +30,7 @@ class FakeRunning:
     def __init__(self, *, heeds_button: bool = True) -> None:
         self.pid = 4242
         self.halted: str | None = None
+        self.lost: str | None = None
         self.asked: list[str] = []
         self._heeds_button = heeds_button
         self._over = trio.Event()

@@ -127,6 +127,20 @@ def test_a_guest_that_the_host_has_no_room_for_is_told_and_not_ended() -> None:
     play(main)
 
 
+def test_what_a_machine_goes_on_without_is_told_once() -> None:
+    async def main() -> None:
+        async with open_lab() as lab:
+            lab.guest.ready()
+            lab.backend.lives[0].lost = "virtiofsd of /share ended with -9"
+            await trio.sleep(10)
+            assert [said for said in lab.said("trouble") if "virtiofsd" in said] == [
+                "virtiofsd of /share ended with -9: the guest has that no more until cowork-vm restart"
+            ]
+            assert lab.machine.state is MachineState.READY
+
+    play(main)
+
+
 def test_a_link_that_never_comes_again_is_a_hung_guest() -> None:
     async def main() -> None:
         async with open_lab() as lab:
