@@ -73,10 +73,12 @@ class QemuMachine:
             self._panicked = True
         elif event.name == "BLOCK_IO_ERROR" and event.data.get("action") == "stop":
             self._halts += 1
-            self.halted = f"the host could not write its disk {self._disk_of(event)}: {event.data.get('reason')}"
+            self.halted = (
+                f"the host could not write its disk {self._disk_of(event)}: {str(event.data.get('reason'))[:200]}"
+            )
 
     def _disk_of(self, event: QmpEvent) -> str:
-        name = str(event.data.get("node-name") or event.data.get("device"))
+        name = str(event.data.get("node-name") or event.data.get("device"))[:64]
         return next((disk.serial for index, disk in enumerate(self._disks) if name == f"disk{index}"), name)
 
     async def wait(self) -> Ended:
