@@ -8,7 +8,7 @@ Rules
 - A disk is mounted by a worker in the launcher's namespace; coworkd looks, and never mounts. With a directory there is no worker at all.
 - What bring-up changed on the disk (a format, a repair) is recorded as soon as there is an audit log, which lies on that disk.
 - One that was gone or absent and is back is told to `on_back`, whose coworkd then comes up anew on it: nothing is mounted under
-  services that have files open below.
+  services that have files open below. One that was only unmounted (a launcher that ends does so) is back at once.
 - Every look is made in a thread of its own; one that does not come back in time is a disk that does not answer, and no second is sent
   after it.
 """
@@ -30,7 +30,7 @@ from coworkd.model import disk
 from coworkd.model.errors import CoworkError, DiskFailed, InvalidState, Unavailable
 from coworkd.model.ports import AuditPort, EventPort
 from coworkd.services.storage_disk import DiskPort
-from coworkd.services.storage_mount import Facts, Problem, judge, look
+from coworkd.services.storage_mount import Facts, Problem, is_there, judge, look
 from coworkd.services.storage_reports import keep_report
 from coworkd.services.storage_reserve import Reserve
 from coworkd.services.storage_room import Room, next_mark, read_room
@@ -60,6 +60,7 @@ class Storage:
         events: EventPort,
         on_state: Callable[[str | None], None],
         look: Callable[..., Facts] = look,
+        is_there: Callable[[int], bool] = is_there,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_state` is told what is wrong, or what limits, or None."""
@@ -70,6 +71,7 @@ class Storage:
         self._events = events
         self._on_state = on_state
         self._looking = look
+        self._is_there = is_there
         self._clock = clock
         self._thread = trio.CapacityLimiter(1)
         self._audit: AuditPort | None = None
@@ -222,7 +224,11 @@ class Storage:
         if facts.room is not None and self.state == "ok":
             self._press(facts.room)
         if self._problem is not None and self._problem.lack == "gone":
-            await self._look_whether_back()
+            if facts.mount is None and self._mounted is not None and self._is_there(self._mounted):
+                # It would never be found free: the files that are open on it are our own.
+                self._on_back("the session disk was unmounted, its device is there")
+            else:
+                await self._look_whether_back()
 
     async def _settle(self, problem: Problem | None) -> None:
         if problem == self._problem:

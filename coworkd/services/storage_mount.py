@@ -96,6 +96,11 @@ def _judge_mount(facts: Facts, mounted: int) -> Problem | None:
     return None
 
 
+def is_there(device: int, sys: str = "/sys") -> bool:
+    """Whether the device is still there, mounted or not."""
+    return _device_bytes(device, sys) is not None
+
+
 def _device_bytes(device: int, sys: str) -> int | None:
     """Its size as sysfs tells it; None where it has gone. A loop device that was taken off its file has 0."""
     try:

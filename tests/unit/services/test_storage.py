@@ -67,6 +67,7 @@ class House:
         self.told: list[str | None] = []
         self.back: list[str] = []
         self.hangs = False
+        self.device_there = False
         self.facts = self.healthy()
         self.storage = Storage(
             config or StorageConfig(kind="disk"),
@@ -76,6 +77,7 @@ class House:
             events=self.events,
             on_state=self.told.append,
             look=self.look,
+            is_there=lambda device: self.device_there,
             clock=lambda: 0.0,
         )
         (place / "sessions").mkdir()
@@ -205,6 +207,19 @@ async def test_one_that_becomes_read_only_is_degraded_until_it_is_not(tmp_path: 
         assert [fields["action"] for _, fields in house.audit.records] == ["degraded", "recovered"]
         assert house.told[-1] is None
         assert house.back == []
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_one_that_was_only_unmounted_is_back_at_once(tmp_path: Path) -> None:
+    """A launcher that ended has done it. What is open on it is coworkd's own, and would keep it from being found free for ever."""
+    house = House(tmp_path)
+    async with trio.open_nursery() as nursery:
+        storage = await house.up(nursery)
+        house.facts, house.device_there = GONE, True
+        await house.next_look()
+        assert storage.state == "degraded"
+        assert house.back == ["the session disk was unmounted, its device is there"]
         nursery.cancel_scope.cancel()
 
 
