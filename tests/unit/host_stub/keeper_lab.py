@@ -102,7 +102,7 @@ def lab_command(bundle: Bundle, report_fd: int | None) -> list[str]:
 
 
 def main() -> int:
-    with mock.patch.object(keeper, "choose_backend", lambda _settings: ProcessBackend()):
+    with mock.patch.object(keeper, "choose_backend", return_value=ProcessBackend()):
         return keeper.main()
 
 
