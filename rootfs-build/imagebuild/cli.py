@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from imagebuild.sources import compose_mirror_sources, find_own_sources
 from imagebuild.trouble import Trouble
 
 _SETS = ("tools", "office")
+_MOST_KEYS = 8
+"""What coworkd takes of them (`coworkd.release.minisign`)."""
+_KEY = re.compile(r"RW[A-Za-z0-9+/]{54}", re.ASCII)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,7 +65,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--verity", action="store_true", help="make the root checked by dm-verity")
     parser.add_argument(
-        "--update-key", metavar="FILE", type=Path, help="the minisign public key that updates must be signed with"
+        "--update-key",
+        metavar="FILE",
+        type=Path,
+        help="the minisign public key that updates must be signed with, or up to eight, one a line",
     )
     parser.add_argument(
         "--console-login", action="store_true", help="give a root shell on the console: for debugging only"
@@ -125,15 +132,17 @@ def compose_recipe(arguments: argparse.Namespace, name: str) -> Recipe:
 
 
 def read_update_key(path: Path) -> str:
-    """The key's line of a minisign public key file. Raises `Trouble`."""
+    """The lines of one to eight keys of a minisign public key file: more than one while a key is changed. Raises `Trouble`."""
     try:
         lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise Trouble(f"the update key {path} cannot be read: {error}") from error
     keys = [line for line in lines if not line.startswith("untrusted comment:")]
-    if len(keys) != 1 or not keys[0].startswith("RW") or len(keys[0]) != 56:
-        raise Trouble(f"{path} is no public key of minisign: one line of 56 characters that begins with RW")
-    return keys[0]
+    if not 0 < len(set(keys)) == len(keys) <= _MOST_KEYS or any(_KEY.fullmatch(key) is None for key in keys):
+        raise Trouble(
+            f"{path} is no public key of minisign: a line of 56 characters that begins with RW, or up to {_MOST_KEYS} of them"
+        )
+    return "\n".join(keys)
 
 
 def check_reproducible(recipe: Recipe, build: Build, made: Path) -> None:

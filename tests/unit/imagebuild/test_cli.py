@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from coworkd.release.minisign import parse_public_keys
 from imagebuild import cli
 from imagebuild.trouble import Trouble
 
 KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+
+
+KEYS = {count: "".join(f"{KEY[:-1]}{number}\n" for number in range(count)) for count in (2, 8, 9)}
 
 
 def recipe_of(*words: str, name: str = "aarch64") -> object:
@@ -30,7 +34,16 @@ def test_an_own_list_takes_the_place_of_the_small_one(tmp_path: Path) -> None:
     assert recipe_of("--packages", str(mine)).packages == ("bash",)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("text", ["", "RWshort\n", f"{KEY}\n{KEY}\n", "untrusted comment: x\n"])
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_key_that_is_being_changed_has_the_next_beside_it(tmp_path: Path, count: int) -> None:
+    key = tmp_path / "update.pub"
+    key.write_text(f"untrusted comment: old and new\n{KEYS[count]}")
+    text = cli.read_update_key(key)
+    assert f"{text}\n" == KEYS[count]
+    assert len(parse_public_keys(f"{text}\n".encode())) == count
+
+
+@pytest.mark.parametrize("text", ["", "RWshort\n", f"{KEY}\n{KEY}\n", "untrusted comment: x\n", KEYS[9]])
 def test_what_is_no_key_is_refused(tmp_path: Path, text: str) -> None:
     key = tmp_path / "key"
     key.write_text(text)
