@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,3 +42,18 @@ def test_a_disk_may_come_while_the_guest_runs(guest: Guest, tmp_path: Path) -> N
     guest.plug_disk(Disk(path=late, serial="late-disk", read_only=True))
     wait = "for n in $(seq 100); do [ -e $b ] && break; sleep 0.1; done"
     assert guest.shell.check(f"b=/dev/disk/by-id/virtio-late-disk; {wait}; head -c 9 $b") == "late disk"
+
+
+def test_a_launcher_that_dies_takes_the_disk_away_for_a_moment(guest: Guest) -> None:
+    """systemd ends what is left of it, which unmounts; coworkd has files open there, and comes up anew on the same disk."""
+    client = guest.connect()
+    client.session_ensure(name="kept")
+    assert client.run("kept", ["sh", "-c", "echo mine >file"]).exit.code == 0
+    guest.shell.check("kill -9 $(systemctl show -P MainPID coworkd-launcher)")
+    deadline = time.monotonic() + 90
+    while "the session disk was unmounted" not in guest.serial():
+        assert time.monotonic() < deadline, guest.serial()[-4000:]
+        time.sleep(0.2)
+    client = guest.connect()
+    client.session_ensure(name="kept", resume="existing")
+    assert client.run("kept", ["cat", "file"]).stdout == b"mine\n"
