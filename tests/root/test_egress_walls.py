@@ -22,7 +22,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     secret = tmp_path_factory.mktemp("mine") / "secret"
     secret.write_text("x")
     for directory in (secret.parent, secret.parent.parent, secret.parent.parent.parent):
-        directory.chmod(0o755)
+        directory.chmod(directory.stat().st_mode | 0o055)
     secret.chmod(0o644)
     bpf = compile_program(load_egress_filter(host_arch()), cache_dir=None).bpf
     done = subprocess.run(

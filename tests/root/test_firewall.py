@@ -43,7 +43,7 @@ import socket, sys
 kind, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 with socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as tried:
-    tried.settimeout(1)
+    tried.settimeout(float(sys.argv[4]))
     try:
         tried.connect((host, port))
         if kind == "udp":
@@ -73,15 +73,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             yield opened
 
 
-def attempt(side: Side, uid: int, kind: str, host: str, port: int = PORT) -> str:
+def attempt(side: Side, uid: int, kind: str, host: str, port: int = PORT, *, timeout_s: float = 1) -> str:
     become = () if not uid else ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
-    return side.run(*become, sys.executable, "-c", TRY, kind, host, str(port)).strip()
+    return side.run(*become, sys.executable, "-c", TRY, kind, host, str(port), str(timeout_s)).strip()
 
 
 @pytest.mark.parametrize("host", [SERVER, SERVER6])
 @pytest.mark.parametrize(("kind", "port"), [("tcp", PORT), ("udp", DNS_PORT)])
 def test_the_egress_user_gets_out(lab: Lab, host: str, kind: str, port: int) -> None:
-    assert attempt(lab.guest, EGRESS_UID, kind, host, port) == "here"
+    assert attempt(lab.guest, EGRESS_UID, kind, host, port, timeout_s=10) == "here"
 
 
 @pytest.mark.parametrize("uid", [0, SESSION_UID])
