@@ -97,7 +97,10 @@ def _room(bundle: Bundle) -> Finding:
     detail = f"{shown_bytes(free)} are free at {bundle.path}"
     if free < LOW_BYTES:
         return Finding(
-            check="room", state="failed", detail=detail, remedy="make room: a guest whose disk cannot grow stands still until it can"
+            check="room",
+            state="failed",
+            detail=detail,
+            remedy="make room: a guest whose disk cannot grow stands still until it can",
         )
     if free < disk.size_bytes - disk.used_bytes:
         promised = shown_bytes(disk.size_bytes - disk.used_bytes)
