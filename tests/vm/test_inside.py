@@ -7,6 +7,7 @@ A skip counts as a failure there: it would mean that the kernel lacks what it is
 from __future__ import annotations
 
 import sys
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def test_nothing_written_inside_stays(tmp_path: Path) -> None:
     ran = run_inside(["sh", "-c", f"echo x >{left} && cat {left}"], tmp_path / "results", timeout_s=60)
     assert (ran.status, ran.output) == (0, "x\n"), ran.console
     assert not left.exists()
+
+
+def test_a_checkout_below_tmp_is_there(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as checkout:
+        Path(checkout, "there").write_text("x\n")
+        command = ["sh", "-c", "cat there && ! touch planted"]
+        ran = run_inside(command, tmp_path / "results", timeout_s=60, checkout=Path(checkout))
+        assert (ran.status, ran.output.splitlines()[0]) == (0, "x"), ran.console
 
 
 def test_a_kernel_that_ends_before_its_command_is_told(tmp_path: Path) -> None:

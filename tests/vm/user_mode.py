@@ -38,10 +38,12 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     console: str
 
 
-def run_inside(command: Sequence[str], results: Path, *, memory_mib: int = 1024, timeout_s: float = 300) -> Ran:
-    """Run the command inside, in the repository's directory; `results` is a new directory, shown at /run/results."""
+def run_inside(
+    command: Sequence[str], results: Path, *, memory_mib: int = 1024, timeout_s: float = 300, checkout: Path = REPO
+) -> Ran:
+    """Run the command inside, in the directory `checkout`, wherever it lies; `results` is a new directory, shown at /run/results."""
     results.mkdir(parents=True)
-    (results / "command").write_text(f"cd {shlex.quote(str(REPO))} && exec {shlex.join(command)}\n")
+    (results / "command").write_text(f"cd {shlex.quote(str(checkout))} && exec {shlex.join(command)}\n")
     kernel = [PROGRAM, f"mem={memory_mib}M", "rootfstype=hostfs", "rootflags=/", "ro"]
     kernel += [
         "con=null",
@@ -52,7 +54,7 @@ def run_inside(command: Sequence[str], results: Path, *, memory_mib: int = 1024,
         "panic=-1",
         f"init={_INIT}",
     ]
-    kernel += ["--", str(results)]
+    kernel += ["--", str(results), str(checkout)]
     with (results / "console").open("wb") as console:
         child = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *kernel],
