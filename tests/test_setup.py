@@ -1,5 +1,5 @@
 """`./setup` finds all done where it is: a second `make` of any target comes through, and is not sent to fill the venv anew. Filling it
-leaves the images alone that were built before.
+leaves the images alone that were built before. The kernel that tests run inside is brought where there is one.
 """
 
 from __future__ import annotations
@@ -63,3 +63,23 @@ def test_filling_the_venv_keeps_the_images_that_lie_beside_what_it_clears(tmp_pa
     command = ["bash", "-c", FILL, str(SETUP), "test", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["demo-image", "image"]
+
+
+WANTED = """
+source <(sed '/^case $GOAL in$/,$d' "$0")
+MACHINE=$2
+uname() { echo "$MACHINE"; }
+missing_packages() { printf '%s\\n' "$@"; }
+install_now() { printf '%s\\n' "$@"; }
+install_packages
+"""
+
+
+@pytest.mark.parametrize(
+    ("goal", "machine", "brings"), [("test", "x86_64", True), ("test", "aarch64", False), ("vm", "x86_64", False)]
+)
+def test_tests_get_the_kernel_they_run_inside(goal: str, machine: str, brings: bool) -> None:
+    command = ["bash", "-c", WANTED, str(SETUP), goal, machine]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "mmdebstrap" in done.stdout.split()
+    assert ("user-mode-linux" in done.stdout.split()) is brings
