@@ -65,10 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--verity", action="store_true", help="make the root checked by dm-verity")
     parser.add_argument(
-        "--update-key",
-        metavar="FILE",
-        type=Path,
-        help="the minisign public key that updates must be signed with, or up to eight, one a line",
+        "--update-key", metavar="FILE", type=Path, help="the minisign public keys that updates must be signed with"
     )
     parser.add_argument(
         "--console-login", action="store_true", help="give a root shell on the console: for debugging only"
