@@ -21,10 +21,8 @@ os._exit(0)
 """
 BURN = """
 import time
-start = time.monotonic()
 while time.process_time() < 1:
     pass
-print(time.monotonic() - start > 2)
 """
 UNIT = "/sys/fs/cgroup$(systemctl show -P ControlGroup coworkd-launcher)"
 
@@ -33,7 +31,9 @@ def test_limits_hold_and_say_why_a_command_ended(guest: Guest) -> None:
     client = guest.connect()
     client.session_ensure(name="eats", limits=LimitsRequest(memory_max=96 * MIB, pids_max=24, cpu_max=0.25))
     assert client.run("eats", ["python3", "-c", FORK], timeout_s=60).stdout == b"11\n"
-    assert client.run("eats", ["python3", "-c", BURN], timeout_s=60).stdout == b"True\n"
+    assert client.run("eats", ["python3", "-c", BURN], timeout_s=60).exit.code == 0
+    # By the kernel's own count: time on an emulated processor is not to be trusted beside other load.
+    assert int(guest.shell.check(f"grep ^nr_throttled {UNIT}/sessions/s-eats/cpu.stat").split()[1]) > 5
     assert client.run("eats", ["python3", "-c", EAT], timeout_s=60).exit.reason == "oom"
 
 
