@@ -2,6 +2,7 @@
 
 Rules
 - A request that fails there raises its `Trouble` here; so does every waiting one when the process ends (`vz_process_ended`).
+- A process that takes nothing more may have said something before, how its machine ended above all: it is heard to its end of file.
 - Whoever stops waiting loses the answer: the descriptors that come with it are closed, and a connection is released.
 - News are handed over in order, with their descriptors, to a callback that does not block and does not raise.
 
@@ -46,6 +47,8 @@ class ProcessLink:
         self._waiting: dict[int, _Waiting] = {}
         self._last_id = 0
         self._why: str | None = None
+        self._deaf: str | None = None
+        """Why it takes nothing any more; what it has said is still read."""
         self.ended = trio.Event()
         # There are never more connections to give back than there can be.
         self._to_release, self._releases = trio.open_memory_channel[int](2 * CONNECTIONS)
@@ -73,6 +76,8 @@ class ProcessLink:
                     self._take(*found)
         except (OSError, words.BrokenWords) as error:
             why = f"it broke off: {error}"
+        except trio.ClosedResourceError:
+            why = "it was closed"  # by whoever owns this, who knows
         finally:
             self.close(why)
 
@@ -107,7 +112,7 @@ class ProcessLink:
         async with self._sending:
             data, ancillary = memoryview(words.encode(message)), rights(fds)
             while data:
-                if self._why is not None:
+                if self._why is not None or self._deaf is not None:
                     raise self._ended()
                 try:
                     sent = self._connection.sendmsg([data], ancillary)
@@ -115,7 +120,7 @@ class ProcessLink:
                     await self._until_writable()
                     continue
                 except OSError as error:
-                    self.close(f"it takes nothing any more: {error}")
+                    self._stop_telling(f"it takes nothing any more: {error}")
                     raise self._ended() from error
                 data, ancillary = data[sent:], []
 
@@ -130,6 +135,13 @@ class ProcessLink:
         self._connection.close()
         for waiting in self._waiting.values():
             waiting.answered.set()
+
+    def _stop_telling(self, why: str) -> None:
+        """It may have half a frame, so it gets an end of file; it ends by that, and its own is waited for."""
+        if self._deaf is None:
+            self._deaf = why
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_WR)
 
     async def _until_writable(self) -> None:
         with trio.CancelScope(shield=True), contextlib.suppress(trio.ClosedResourceError):
@@ -166,6 +178,6 @@ class ProcessLink:
     def _ended(self) -> Trouble:
         return Trouble(
             "vz_process_ended",
-            f"the process that owns the machine does not answer: {self._why}",
+            f"the process that owns the machine does not answer: {self._why or self._deaf}",
             remedy="start the machine again; its last words stand in the log",
         )

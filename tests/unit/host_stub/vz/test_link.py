@@ -179,3 +179,23 @@ def test_frames_with_descriptors_survive_being_sent_in_pieces() -> None:
                 os.close(fd)
 
     drive(body)
+
+
+def test_last_news_are_heard_of_a_process_that_takes_nothing_any_more() -> None:
+    """It says how the machine ended and goes; what is told to it meanwhile fails, and must not take the news along."""
+
+    async def body() -> None:
+        seen: list[words.Message] = []
+        ours, theirs = socket.socketpair()
+        link = ProcessLink(ours, lambda message, _fds: seen.append(message))
+        peer = Peer(theirs)
+        last = words.Woke()
+        peer.control.send(last)
+        peer.control.close()
+        with trio.fail_after(10):
+            with pytest.raises(Trouble, match="takes nothing"):
+                await link.tell(words.Release(connection=1))
+            await link.serve()
+        assert seen == [last]
+
+    drive(body)
