@@ -27,7 +27,7 @@ from coworkd.netpolicy.ranges import AddressSet, parse_address, parse_range
 from coworkd.netpolicy.srt import parse_settings
 from coworkd.proxy.events import Refusal
 from coworkd.settings import BadFile
-from host_stub.egress_own_addresses import is_own_address
+from coworkd.system.own_address import is_own_address
 from host_stub.words import Trouble
 
 
