@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def show(text: str) -> None:
         say(f"      {line if len(line) <= SHOWN_COLUMNS else line[: SHOWN_COLUMNS - 1] + '…'}")
 
 
-class Guest:
+class Guest(ABC):
     """A coworkd of the demo's own. `files` holds all that is made for it; folders are made and offered below `shared`."""
 
     uri: str
@@ -61,9 +62,9 @@ class Guest:
         """How `--folder` names this directory."""
         return str(directory)
 
+    @abstractmethod
     def running_with(self, word: str) -> list[str]:
         """What still runs of commands whose words hold `word`."""
-        raise NotImplementedError
 
     def ctl(self, *words: str, status: int = 0) -> str:
         """Run coworkctl, show what it was asked and what it said, and insist on its exit status; returns both streams' text."""

@@ -13,13 +13,17 @@ from tests.unit.imagebuild.tree_lab import recipe
 
 def argv(**other: str) -> list[str]:
     made = recipe("aarch64", **other)
-    places = {"status": Path("/work/status"), "sources": [Path("/work/0.list")], "output": Path("/work/out.tar")}
+    places = {
+        "status": Path("/scratch/status"),
+        "sources": [Path("/scratch/0.list")],
+        "output": Path("/scratch/out.tar"),
+    }
     return archive.compose_mmdebstrap(made, ("bash", "udev"), **places)  # type: ignore[arg-type]
 
 
 def test_packages_are_unpacked_and_no_script_is_run() -> None:
     assert {"--variant=extract", "--architectures=arm64", "--include=bash,udev"} <= set(argv())
-    assert argv()[-3:] == ["bookworm", "/work/out.tar", "/work/0.list"]
+    assert argv()[-3:] == ["bookworm", "/scratch/out.tar", "/scratch/0.list"]
 
 
 def test_a_keyring_is_named_only_where_one_is_given() -> None:
