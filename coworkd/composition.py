@@ -33,7 +33,8 @@ from coworkd.services.guarding_trees import Trees
 from coworkd.services.launching import Connect
 from coworkd.services.network import Network
 from coworkd.services.policies import PolicyStore
-from coworkd.services.processes import Processes, ProcessLimits, fit_descriptors
+from coworkd.services.process_limits import ProcessLimits, fit_descriptors
+from coworkd.services.processes import Processes
 from coworkd.services.session_disk import SessionDisk
 from coworkd.services.session_home import Homes
 from coworkd.services.session_measuring import Measuring

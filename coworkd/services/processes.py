@@ -8,86 +8,53 @@ Rules
 - Killing is done even where the audit log refuses the record; starting and signalling are not.
 - An exit is published and recorded once. The launcher forgets a process only after its exit is durable.
 
-Sans policy and sans sandbox: those are asked in `process_starting`. Encoding is the caller's.
+Sans policy and sans sandbox: those are asked in `process_starting`. Encoding is the caller's. Input, the end of many, and what was
+adopted are in rooms of their own: `process_input`, `process_closing`, `process_adopting`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn
 
 import trio
-from msgspec import Struct, structs
 
-from coworkd.config import FinishedConfig, SpoolConfig
 from coworkd.model import calls
 from coworkd.model.errors import (
     CoworkError,
     DeadlineExceeded,
-    InvalidParams,
     InvalidState,
     NotFound,
-    SandboxSetupFailed,
     Unavailable,
 )
 from coworkd.model.ports import AuditPort, EventPort, ExitListener, LauncherPort, LinkPort, PolicyPort, SessionDirectory
-from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo, TtySize
+from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo
+from coworkd.services.process_adopting import Adopter
 from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
 from coworkd.services.process_callers import Callers
+from coworkd.services.process_closing import Closer
 from coworkd.services.process_ending import Ender
+from coworkd.services.process_input import Inputs
+from coworkd.services.process_limits import ProcessLimits
 from coworkd.services.process_list import compose_list, compose_start
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_reader import EncodeNotification, EncodeOutput
 from coworkd.services.process_recent import RecentProcesses
 from coworkd.services.process_request import (
-    ONE_SHOT_PREFIX,
     StartRequest,
     parse_run,
     parse_seconds,
-    parse_signal,
     parse_start,
 )
 from coworkd.services.process_starting import Compose, Launched, Starter
 from coworkd.services.process_table import ProcessTable
-from coworkd.services.stdin import Stdin
-from coworkd.services.terminal import check_size
 
 _UPKEEP_INTERVAL_S = 60.0
 
-END_S = 10.0
-"""How long the end of a session waits for its commands to be gone, once they are killed."""
 _log = logging.getLogger("coworkd.process")
-
-
-class ProcessLimits(Struct, frozen=True, kw_only=True):
-    """Bounds of the service."""
-
-    running: int = 512
-    start_s: float = 10.0
-    """A `start` whose exec is not known by then is killed, and fails."""
-    grace_s: float = 5.0
-    spool: SpoolConfig = SpoolConfig()
-    finished: FinishedConfig = FinishedConfig()
-
-
-_RUNNING_DESCRIPTORS, _ENDED_DESCRIPTORS = 10, 4
-"""What a process holds in the launcher, which has as many as we have and holds more: while it starts, and when it has ended."""
-_OTHER_DESCRIPTORS = 256
-"""Links, logs and the moment's needs."""
-
-
-def fit_descriptors(limits: ProcessLimits, nofile: int) -> ProcessLimits:
-    """`limits`, lowered to what `nofile` descriptors can hold: without one to take what the launcher sends, every command is lost."""
-    room = max(0, nofile - _OTHER_DESCRIPTORS)
-    running = min(limits.running, max(1, room // 2 // _RUNNING_DESCRIPTORS))
-    ended = max(1, (room - running * _RUNNING_DESCRIPTORS) // _ENDED_DESCRIPTORS)
-    kept = structs.replace(limits.finished, keep_count=min(limits.finished.keep_count, ended))
-    return structs.replace(limits, running=running, finished=kept)
 
 
 class Processes:
@@ -109,7 +76,6 @@ class Processes:
         listeners: Iterable[ExitListener] = (),
     ) -> None:
         self._launcher = launcher
-        self._audit = audit
         self._events = events
         self._limits = limits or ProcessLimits()
         self._clock = clock
@@ -120,6 +86,19 @@ class Processes:
         self._attacher = Attacher(encode_output=encode_output, encode_notification=encode_notification)
         self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
         self._callers = Callers(self._caller_vanished)
+        self._adopter = Adopter(
+            launcher=launcher,
+            table=self._table,
+            builder=self._builder,
+            ender=self._ender,
+            add=self._add,
+            vanished=self._caller_vanished,
+        )
+        self._inputs = Inputs(table=self._table, launcher=launcher, audit=audit)
+        self.write_stdin, self.close_stdin = self._inputs.write_stdin, self._inputs.close_stdin
+        self.resize, self.signal = self._inputs.resize, self._inputs.signal
+        closer = Closer(table=self._table, ender=self._ender)
+        self.end_session, self.end_all, self.terminate_all = closer.end_session, closer.end_all, closer.terminate_all
         self._recent = RecentProcesses()
         self._nursery: trio.Nursery | None = None
         self.started_total = 0
@@ -133,12 +112,12 @@ class Processes:
         self._builder.open()
         try:
             async with trio.open_nursery() as self._nursery:
-                await self._adopt_all()
+                await self._adopter.adopt_all()
                 task_status.started()
                 while True:
                     await trio.sleep(_UPKEEP_INTERVAL_S)
                     self._forget_all(self._table.surplus())
-                    await self._adopt_all()
+                    await self._adopter.adopt_all()
         finally:
             self._nursery = None
             for process in self._table.where():
@@ -158,7 +137,7 @@ class Processes:
         self._callers.add(link, process)
         try:
             if process.stdin is not None:
-                self._later(self._feed, process, process.stdin, request.input)
+                self._later(self._inputs.feed, process, process.stdin, request.input)
             with trio.move_on_after(self._limits.start_s):
                 await process.settled.wait()
             if not process.settled.is_set():
@@ -274,10 +253,6 @@ class Processes:
             process.abandon()
             self._forget(process)
 
-    async def _feed(self, process: LiveProcess, stdin: Stdin, data: bytes) -> None:
-        await stdin.feed(data)
-        await self._close_stdin(process, stdin)
-
     # -- links --------------------------------------------------------------------------------------------------
 
     async def attach(self, params: calls.ProcessAttach, link: LinkPort) -> calls.ProcessAttached:
@@ -302,74 +277,13 @@ class Processes:
             await process.recorded.wait()
             self._forget(process)
 
-    # -- input, terminal, signals -------------------------------------------------------------------------------
-
-    async def write_stdin(self, params: calls.WriteStdin) -> calls.StdinOffset:
-        """As `stdin.Stdin.write`; `InvalidState` where there is no stdin."""
-        process = self._table.find(params.process)
-        if params.offset < 0:
-            raise InvalidParams(f"offset must be 0 or more, not {params.offset}", key="offset")
-        return calls.StdinOffset(offset=await self._stdin(process).write(params.offset, params.data))
-
-    async def close_stdin(self, params: calls.CloseStdin) -> calls.Empty:
-        """End of file for the command, after what was taken; closing twice does nothing."""
-        process = self._table.find(params.process)
-        if "tty" in process.streams:
-            raise InvalidState(
-                f"process {process.id} has a terminal, whose input has no end: write its end-of-file character (0x04)",
-                process=process.id,
-            )
-        stdin = self._stdin(process)
-        stdin.check_close(params.offset)
-        await self._close_stdin(process, stdin)
-        return calls.Empty()
-
-    def _stdin(self, process: LiveProcess) -> Stdin:
-        if process.stdin is None:
-            raise InvalidState(f"process {process.id} has no stdin: start it with stdin=pipe", process=process.id)
-        return process.stdin
-
-    async def _close_stdin(self, process: LiveProcess, stdin: Stdin) -> None:
-        if stdin.open:
-            stdin.close()
-            try:
-                await self._launcher.release(process.id, "stdin")
-            except CoworkError as error:
-                _log.debug("stdin of %s was closed with its command: %s", process.id, error.message)
-
-    async def resize(self, params: calls.Resize) -> calls.Empty:
-        """Set the terminal's size; its foreground group gets SIGWINCH."""
-        size = check_size(TtySize(rows=params.rows, cols=params.cols))
-        process = self._table.find(params.process)
-        if process.terminal is None:
-            raise InvalidState(f"process {process.id} has no terminal", process=process.id)
-        process.terminal.resize(size)
-        return calls.Empty()
-
-    async def signal(self, params: calls.SignalProcess) -> calls.Empty:
-        """Signal the command's process group. `InvalidState` where it has not started or has ended."""
-        number = parse_signal(params.signal)
-        process = self._table.find(params.process)
-        if not process.started or not process.running:
-            raise InvalidState(f"process {process.id} is {process.state}, not running", process=process.id)
-        await self._audit.record(
-            "process.signal", {"session": process.session, "process": process.id, "signal": number}
-        )
-        try:
-            await self._launcher.signal(process.id, number)
-        except SandboxSetupFailed as error:
-            if error.details.get("errno") != errno.ESRCH:
-                raise
-            raise InvalidState(f"the command of process {process.id} has ended", process=process.id) from error
-        return calls.Empty()
+    # -- ending and looking ------------------------------------------------------------------------------------
 
     async def kill(self, params: calls.KillProcess) -> calls.Empty:
         """TERM to the group, then the end of the tree after `grace_s`; answers when that has begun."""
         grace_s = self._limits.grace_s if params.grace_s is None else parse_seconds(params.grace_s, "grace_s")
         await self._ender.end(self._table.find(params.process), "killed", grace_s=grace_s)
         return calls.Empty()
-
-    # -- looking ------------------------------------------------------------------------------------------------
 
     async def wait(self, params: calls.WaitProcess) -> ExitRecord:
         """The exit record, once there is one. Raises `DeadlineExceeded` after `timeout_s`, which changes nothing."""
@@ -415,52 +329,6 @@ class Processes:
         ours = self._table.where(lambda process: process.session == session and process.started and process.running)
         return self._recent.only_one_at(session, at, [(process.id, process.started_at) for process in ours])
 
-    async def end_session(self, session: str, /) -> None:
-        """Kill every process of the session; returns when each is gone and recorded. Ended ones stay kept, and those that wait for
-        the session are not started any more.
-
-        Raises `Unavailable` for those that are not gone by then: who waits for a share in the kernel cannot be ended.
-        """
-        left = await self._end_where(lambda process: process.session == session)
-        if left:
-            raise Unavailable(
-                f"{left} commands of session {session} were killed and have not ended within {END_S:g} s: a share that they use"
-                " does not answer; try again when it does",
-                session=session,
-            )
-
-    async def terminate_all(self, grace_s: float) -> None:
-        """TERM to every process, KILL to those that `grace_s` later still run; returns as `end_all` does."""
-        with trio.move_on_after(grace_s):
-            for process in self._table.where(lambda process: process.running):
-                with contextlib.suppress(CoworkError):  # the launcher is gone, and all of them with it
-                    await self._ender.end(process, "killed", grace_s=grace_s, why="the machine is shut down")
-            for process in self._table.where(lambda process: process.running):
-                await process.over.wait()
-        await self.end_all()
-
-    async def end_all(self) -> None:
-        """Kill every process; returns when each is gone and recorded, or has had its time for that."""
-        left = await self._end_where(lambda process: True)
-        if left:
-            _log.error("%d commands were killed and have not ended: a share that they use does not answer", left)
-
-    async def _end_where(self, wanted: Callable[[LiveProcess], bool]) -> int:
-        """How many have not ended in time."""
-
-        def stands(process: LiveProcess) -> bool:
-            # One that waits for its session would wait for who ends it here; told that it is ended, it is not started.
-            waits = process.ended_by is not None and not process.asked_for
-            return wanted(process) and not waits and not process.recorded.is_set()
-
-        with trio.move_on_after(END_S):
-            while unrecorded := self._table.where(stands):
-                for process in unrecorded:
-                    await self._ender.end_unwatched(process, "killed", "its session ends")
-                for process in filter(stands, unrecorded):
-                    await process.recorded.wait()
-        return len(self._table.where(stands))
-
     def state_counts(self) -> dict[str, int]:
         """How many processes are in each state."""
         return self._table.state_counts()
@@ -498,21 +366,6 @@ class Processes:
             self._later(self._ender.forget, process)
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    async def _adopt_all(self) -> None:
-        for adopted, fds in self._launcher.adopted:
-            if adopted.process in self._table:
-                # Told as lost when the connection broke: what is told stays true.
-                fds.close()
-                await self._ender.kill_lost(self._table.find(adopted.process))
-                continue
-            one_shot = adopted.process.startswith(ONE_SHOT_PREFIX)
-            process = self._add(adopted.process, adopted.session, adopted.argv, one_shot=one_shot, adopted=True)
-            self._launcher.watch(process.id, process.learn)
-            self._builder.adopt(process, adopted, fds)
-            await self._ender.record("process.adopt", process, argv=process.argv, state=process.state)
-            if process.one_shot or process.start_error is not None:
-                self._caller_vanished(process)
 
     def _later(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Start a task of this service. Once it has stopped there is none to start: commands are the launcher's then."""

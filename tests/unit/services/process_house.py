@@ -32,7 +32,8 @@ from coworkd.model.policy import (
 from coworkd.model.ports import Frames
 from coworkd.model.process import ProcessSpec, StreamName
 from coworkd.model.session import SessionView
-from coworkd.services.processes import Processes, ProcessLimits
+from coworkd.services.process_limits import ProcessLimits
+from coworkd.services.processes import Processes
 from tests.unit.services.fake_launcher import FakeCommand, FakeLauncher
 
 PAGE = 4096

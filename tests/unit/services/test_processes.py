@@ -15,7 +15,6 @@ from coworkd.model import calls
 from coworkd.model.errors import (
     AlreadyExists,
     DeadlineExceeded,
-    InvalidParams,
     InvalidState,
     LimitExceeded,
     NotFound,
@@ -24,7 +23,6 @@ from coworkd.model.errors import (
 )
 from coworkd.model.names import OsBytes
 from coworkd.model.process import Exit
-from coworkd.services.processes import ProcessLimits, fit_descriptors
 from tests.unit.services.fake_launcher import EXITED_AT, RUSAGE, STARTED_AT, FakeCommand
 from tests.unit.services.process_house import FakeLink, House, Output, in_trio, jump, open_house, settle
 
@@ -38,20 +36,6 @@ async def run(house: House, link: FakeLink | None = None, **fields: Any) -> call
 
 async def wait(house: House) -> Exit:
     return (await house.processes.wait(calls.WaitProcess(process="one"))).exit
-
-
-# -- limits
-
-
-def test_fit_descriptors_keeps_what_there_is_room_for() -> None:
-    assert fit_descriptors(ProcessLimits(), 20_000) == ProcessLimits()
-
-
-@pytest.mark.parametrize("nofile", [280, 1024, 4096])
-def test_fit_descriptors_never_promises_more_than_there_are(nofile: int) -> None:
-    limits = fit_descriptors(ProcessLimits(), nofile)
-    assert limits.running * 10 + limits.finished.keep_count * 4 <= nofile - 240
-    assert min(limits.running, limits.finished.keep_count) >= 1
 
 
 # -- run
@@ -409,54 +393,6 @@ async def test_link_that_stops_reading_delays_no_other_process() -> None:
         assert (await house.processes.get(NAME)).streams["stdout"] == (0, 8192)
 
 
-# -- stdin
-
-
-@in_trio
-async def test_write_stdin_acknowledges_what_the_pipe_took() -> None:
-    async with open_house() as house:
-        await house.start(stdin="pipe")
-        answer = await house.processes.write_stdin(calls.WriteStdin(process="one", offset=0, data=b"hello"))
-        assert answer.offset == 5
-        assert house.command.read() == b"hello"
-
-
-@in_trio
-async def test_close_stdin_is_the_end_of_file_though_the_launcher_has_a_copy() -> None:
-    async with open_house() as house:
-        await house.start(stdin="pipe")
-        assert house.command.read() is None
-        await house.processes.close_stdin(calls.CloseStdin(process="one"))
-        assert house.command.read() == b""
-        await house.processes.close_stdin(calls.CloseStdin(process="one"))
-
-
-@in_trio
-async def test_stdin_without_a_pipe_is_refused() -> None:
-    async with open_house() as house:
-        await house.start()
-        with pytest.raises(InvalidState, match="no stdin"):
-            await house.processes.write_stdin(calls.WriteStdin(process="one", offset=0, data=b"x"))
-        with pytest.raises(InvalidState, match="no stdin"):
-            await house.processes.close_stdin(calls.CloseStdin(process="one"))
-
-
-@in_trio
-async def test_stdin_offset_below_zero_is_refused() -> None:
-    async with open_house() as house:
-        await house.start(stdin="pipe")
-        with pytest.raises(InvalidParams):
-            await house.processes.write_stdin(calls.WriteStdin(process="one", offset=-1, data=b"x"))
-
-
-@in_trio
-async def test_resize_without_a_terminal_is_refused() -> None:
-    async with open_house() as house:
-        await house.start()
-        with pytest.raises(InvalidState, match="no terminal"):
-            await house.processes.resize(calls.Resize(process="one", rows=1, cols=1))
-
-
 # -- looking and forgetting
 
 
@@ -554,32 +490,6 @@ async def test_exit_is_published_and_recorded_once() -> None:
         fields = house.audit.fields("process.exit")
         assert fields["rusage"] == RUSAGE
         assert fields["pid"] == 12
-
-
-@in_trio
-async def test_end_session_kills_all_of_it_and_waits_for_the_record() -> None:
-    async with open_house() as house:
-        await house.start()
-        await house.start(id="two")
-        await house.start(id="three", session="play")
-        await house.processes.end_session("work")
-        assert sorted(house.launcher.killed) == ["one", "two"]
-        assert house.audit.kinds.count("process.exit") == 2
-        assert house.processes.count("work") == 0
-
-
-@in_trio
-async def test_end_session_ends_what_is_just_being_spawned() -> None:
-    async with open_house() as house:
-        async with trio.open_nursery() as nursery:
-
-            def ending(_: object) -> None:
-                nursery.start_soon(house.processes.end_session, "work")
-
-            house.launcher.before_spawn = ending
-            await house.start()
-        assert set(house.launcher.killed) == {"one"}
-        assert (await wait(house)).reason == "killed"
 
 
 @in_trio
