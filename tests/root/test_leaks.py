@@ -16,45 +16,15 @@ from coworkd.cli.launcher_start import launcher_command
 from coworkd.client import aio
 from coworkd.client.sync import Client
 from coworkd.model.errors import StartFailed
-from coworkd.system import cgroup
+from tests.root.accounting import cgroup_root, leaving_nothing
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import children_of, client_of, exited, session_of, wait_until
+from tests.root.live import client_of, exited, session_of, wait_until
 
 REPO = Path(__file__).resolve().parents[2]
 RUNS = 1000
 CONCURRENCY = 8
 
 pytestmark = pytest.mark.needs("bubblewrap")
-
-
-def held_by(pid: int, name: str) -> dict[str, int]:
-    """How many descriptors of each kind, threads, children, zombies and mounts a program has."""
-    held: dict[str, int] = {}
-
-    def count(kind: str, number: int = 1) -> None:
-        held[f"{name}: {kind}"] = held.get(f"{name}: {kind}", 0) + number
-
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            count(os.readlink(f"/proc/{pid}/fd/{fd}").split(":[")[0])
-    count("threads", len(os.listdir(f"/proc/{pid}/task")))
-    count("mounts", len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()))
-    for child in children_of(pid):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            count("children")
-            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                count("zombies")
-    return held
-
-
-def cgroup_root(daemon: Daemon) -> Path | None:
-    own = cgroup.choose_own(f"coworkd-{os.stat(daemon.state / '.coworkd' / 'run').st_ino:x}")
-    return None if own is None else Path(own)
-
-
-def cgroups_of(daemon: Daemon) -> dict[str, int]:
-    root = cgroup_root(daemon)
-    return {"cgroups": 0 if root is None else sum(len(names) for _, names, _ in os.walk(root))}
 
 
 def accounts() -> tuple[str, str]:
@@ -100,22 +70,11 @@ def run_many(daemon: Daemon, session: str, count: int) -> None:
     trio.run(all_of_them)
 
 
-def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, tuple[int, int]]:
-    return {name: (before.get(name, 0), count) for name, count in after.items() if count > before.get(name, 0)}
-
-
 def test_a_thousand_runs_leave_nothing(daemon: Daemon, client: Client, session: str) -> None:
-    launcher = client.info().launcher_pid
-
-    def look() -> dict[str, int]:
-        return {**held_by(daemon.child.pid, "coworkd"), **held_by(launcher, "launcher"), **cgroups_of(daemon)}
-
     run_many(daemon, session, 60)
     users, stats, kept = accounts(), client.stats(), client.process_list().processes
-    before = look()
-    run_many(daemon, session, RUNS)
-    # Worker threads of trio's live on for 10 s, and a child waits for the next command.
-    wait_until(lambda: not grown(before, look()), f"as before: {grown(before, look())}", 15)
+    with leaving_nothing(daemon, client.info().launcher_pid):
+        run_many(daemon, session, RUNS)
     assert accounts() == users
     assert client.stats().spool_bytes == stats.spool_bytes
     assert client.stats().started_total - stats.started_total == RUNS * 9 // 10

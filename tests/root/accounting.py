@@ -1,0 +1,157 @@
+"""What a running coworkd, its launcher and everything below them hold, as numbers by name: so that what stays behind is seen.
+
+    books = Books(daemon.child.pid, launcher_pid, cgroup_root(daemon))
+    before = books.look()
+    …
+    books.assert_settles(before)
+
+Counted: descriptors by kind (a memfd by its name, a namespace by its kind), threads, memory and mounts of coworkd and of the launcher;
+every other process below them, by name, zombies apart; cgroups below the launcher's; mount and network namespaces that any process or
+descriptor of theirs still holds. Numbers of memory are in KiB and are never part of `grown`: a program may grow to its working size.
+
+Rules: only /proc and the cgroup's directory are read, as root; a process that goes meanwhile is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from coworkd.system import cgroup
+from tests.root.conftest import Daemon
+from tests.root.live import children_of, wait_until
+
+SETTLE_S = 15.0
+"""Worker threads of trio's live on for 10 s."""
+_NAMESPACE = re.compile(r"(mnt|net):\[(\d+)\]")
+_GONE = (FileNotFoundError, ProcessLookupError)
+
+
+def cgroup_root(daemon: Daemon) -> Path | None:
+    """The launcher's own cgroup; None where there is no cgroup v2."""
+    own = cgroup.choose_own(f"coworkd-{os.stat(daemon.state / '.coworkd' / 'run').st_ino:x}")
+    return None if own is None else Path(own)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+class Books:
+    """The accounts of one coworkd and one launcher; make new ones when either was replaced."""
+
+    def __init__(self, coworkd: int, launcher: int, cgroups: Path | None = None) -> None:
+        self._programs = {"coworkd": coworkd, "launcher": launcher}
+        self._guard = parent_of(launcher)
+        self._cgroups = cgroups
+
+    def look(self) -> dict[str, int]:
+        """All counts, now."""
+        held: Counter[str] = Counter()
+        namespaces: set[str] = set()
+        for name, pid in self._programs.items():
+            held.update({f"{name}: {kind}": count for kind, count in _descriptors(pid).items()})
+            held[f"{name}: threads"] = len(os.listdir(f"/proc/{pid}/task"))
+            held[f"{name}: mounts"] = len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
+        for pid in self.processes():
+            namespaces |= _namespaces(pid)
+            if pid not in self._programs.values():
+                held[_kind_of(pid)] += 1
+        for kind in ("mnt", "net"):
+            held[f"namespaces: {kind}"] = sum(1 for each in namespaces if each.startswith(kind))
+        if self._cgroups is not None:
+            held["cgroups"] = sum(len(names) for _, names, _ in os.walk(self._cgroups))
+        return dict(held)
+
+    def memory_kib(self) -> dict[str, int]:
+        """What each program keeps in memory, files mapped included; the others below them together."""
+        kept: Counter[str] = Counter()
+        names = {pid: name for name, pid in self._programs.items()}
+        for pid in self.processes():
+            kept[names.get(pid, "others")] += _resident_kib(pid)
+        return dict(kept)
+
+    def processes(self) -> list[int]:
+        """The two programs, the launcher's guard, and all that is below them."""
+        found: dict[int, None] = {}
+        waiting = [self._programs["coworkd"], self._guard]
+        while waiting:
+            pid = waiting.pop()
+            if pid not in found:
+                found[pid] = None
+                with contextlib.suppress(*_GONE):
+                    waiting += children_of(pid)
+        return list(found)
+
+    def assert_settles(self, before: Mapping[str, int], timeout_s: float = SETTLE_S) -> None:
+        """Nothing is more than `before`, within that time."""
+        more: dict[str, tuple[int, int]] = {}
+
+        def settled() -> bool:
+            more.clear()
+            more.update(grown(before, self.look()))
+            return not more
+
+        deadline = time.monotonic() + timeout_s
+        while not settled():
+            assert time.monotonic() < deadline, f"held before and after: {more}"
+            time.sleep(0.1)
+
+
+def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """What there is more of: its name, with both counts."""
+    return {name: (before.get(name, 0), count) for name, count in after.items() if count > before.get(name, 0)}
+
+
+@contextlib.contextmanager
+def leaving_nothing(daemon: Daemon, launcher: int, timeout_s: float = SETTLE_S) -> Iterator[Books]:
+    """At the end of the block nothing may be there that was not there before, within that time."""
+    books = Books(daemon.child.pid, launcher, cgroup_root(daemon))
+    before = books.look()
+    yield books
+    books.assert_settles(before, timeout_s)
+
+
+def wait_gone(pids: list[int], what: str) -> None:
+    """Each of these processes has ended and is reaped."""
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), what)
+
+
+def _descriptors(pid: int) -> Counter[str]:
+    kinds: Counter[str] = Counter()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(*_GONE):
+            kinds[os.readlink(f"/proc/{pid}/fd/{fd}").split(":[")[0]] += 1
+    return kinds
+
+
+def _namespaces(pid: int) -> set[str]:
+    """Of the process itself, and of what it holds open."""
+    found: set[str] = set()
+    for directory in ("ns", "fd"):
+        with contextlib.suppress(*_GONE):
+            for name in os.listdir(f"/proc/{pid}/{directory}"):
+                with contextlib.suppress(*_GONE):
+                    link = os.readlink(f"/proc/{pid}/{directory}/{name}")
+                    found.update(["".join(match.groups()) for match in [_NAMESPACE.fullmatch(link)] if match])
+    return found
+
+
+def _kind_of(pid: int) -> str:
+    try:
+        head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except _GONE:
+        return "processes: going"
+    return "processes: zombies" if rest.split()[0] == "Z" else f"processes: {head.partition('(')[2]}"
+
+
+def _resident_kib(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
+    except _GONE:
+        return 0
