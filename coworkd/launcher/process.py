@@ -48,6 +48,7 @@ class Process:
         cgroup_path: str | None,
     ) -> None:
         self.request = request
+        self.note = request.note
         self.monitor_pid = monitor_pid
         self.status = status
         self.error_fd: int | None = error_fd
@@ -268,6 +269,7 @@ class Process:
             started=self.started,
             start_error=self.start_error,
             exited=self.exited,
+            note=self.note,
         )
 
     def close(self) -> None:

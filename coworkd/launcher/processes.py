@@ -64,6 +64,7 @@ class Processes:
         return {
             launch.PutFilter: self._put_filter,
             launch.Spawn: self._spawn,
+            launch.Annotate: self._annotate,
             launch.Proceed: self._proceed,
             launch.Abandon: self._abandon,
             launch.Signal: self._signal,
@@ -249,9 +250,21 @@ class Processes:
             return "a seccomp filter is missing: no filter, no spawn"
         if not request.argv or not request.argv[0]:
             return "the command is empty"
+        if len(request.note) > launch.NOTE_LIMIT_BYTES:
+            return "the note is too long"
         if request.nofile < _NOFILE_MIN:
             return f"nofile is {request.nofile}: with fewer than {_NOFILE_MIN} descriptors no sandbox can be built"
         return None
+
+    def _annotate(self, request: launch.Annotate, _: list[int]) -> None:
+        process = self._find(request.id, request.process)
+        if process is None:
+            return
+        if len(request.note) > launch.NOTE_LIMIT_BYTES:
+            self._supervisor.refuse(request.id, "note", errno.E2BIG, "the note is too long")
+            return
+        process.note = request.note
+        self._supervisor.send(launch.Done(id=request.id))
 
     def _proceed(self, request: launch.Proceed, _: list[int]) -> None:
         process = self._find(request.id, request.process)

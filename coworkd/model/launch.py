@@ -26,6 +26,7 @@ INLINE_LIMIT_BYTES = 64 * 1024
 MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
 HTTP_PROXY_PORT, SOCKS_PROXY_PORT = 3128, 1080
 """Where the proxies listen on a session's own loopback."""
+NOTE_LIMIT_BYTES = 4096
 FILTER_LIMIT = 256
 """How many seccomp programs the launcher keeps: the last ones put. The supervisor counts in the same way."""
 
@@ -252,6 +253,16 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     nofile: int
     pids_max: int
     memory_max_bytes: int
+    note: bytes = b""
+    """What the supervisor wants to know of it after a restart, in its own words; kept and given back by `Adopted`, never read."""
+
+
+class Annotate(Struct, frozen=True, kw_only=True, tag="annotate"):
+    """Another note in the place of the one that the process has. Answered by `Done`; refused where it is over `NOTE_LIMIT_BYTES`."""
+
+    id: int
+    process: str
+    note: bytes
 
 
 class Proceed(Struct, frozen=True, kw_only=True, tag="proceed"):
@@ -336,6 +347,7 @@ Request = (
     | OwnMount
     | PutFilter
     | Spawn
+    | Annotate
     | Proceed
     | Abandon
     | Signal
@@ -472,6 +484,7 @@ class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):
     started: Started | None
     start_error: StartError | None
     exited: Exited | None
+    note: bytes = b""
 
 
 Answer = Done | Opened | SocketMade | FolderMounted | FolderUnmounted | WorkerStarted | Refused | Spawned | Adopted

@@ -203,6 +203,9 @@ class LauncherPort(Protocol):
         has run.
         """
 
+    async def annotate(self, process: str, note: bytes, /) -> None:
+        """Have the launcher keep `note` of the process for the next supervisor, in the place of `Spawn.note`."""
+
     async def signal(self, process: str, signal: int, /) -> None: ...
 
     async def kill(self, process: str, /) -> None: ...

@@ -306,6 +306,9 @@ class LauncherClient:
             if len(self._filters) > launch.FILTER_LIMIT:  # the launcher has let go of the same one
                 del self._filters[next(iter(self._filters))]
 
+    async def annotate(self, process: str, note: bytes, /) -> None:
+        await self._ask(launch.Annotate(id=0, process=process, note=note))
+
     async def signal(self, process: str, signal: int, /) -> None:
         await self._ask(launch.Signal(id=0, process=process, signal=signal))
 

@@ -58,6 +58,7 @@ class FakeCommand:
 
     def __init__(self, request: Spawn, tell: Callable[[Notice], None]) -> None:
         self.request = request
+        self.note = request.note
         self.signals: list[int] = []
         self.on_signal: Callable[[int], None] = lambda number: None
         self.on_kill: Callable[[], None] = lambda: self.exit(signal=signal.SIGKILL, killed=True)
@@ -211,6 +212,9 @@ class FakeLauncher:
             trio.lowlevel.current_trio_token().run_sync_soon(self.script, command)
         return fds
 
+    async def annotate(self, process: str, note: bytes, /) -> None:
+        (await self._find(process)).note = note
+
     async def signal(self, process: str, number: int, /) -> None:
         command = await self._find(process)
         if not command.living or command.started_notice is None:
@@ -262,6 +266,7 @@ class FakeLauncher:
                 started=command.started_notice,
                 start_error=command.start_error_notice,
                 exited=command.exited_notice,
+                note=command.note,
             )
             self._adopted.append((adopted, fds))
 
