@@ -234,8 +234,22 @@ class App:
             start_errors_total=lambda: processes.start_errors_total,
             spool_bytes=lambda: processes.spool_bytes,
             audit_records=lambda: self._parts.audit.records,
+            audit_syncs=self._audit_syncs,
+            egress_pid=lambda: self._parts.egress.pid,
+            egress=self._parts.egress.totals,
+            output_bytes=lambda: processes.output_bytes,
+            streams=lambda: self._parts.streams.count,
+            requests_total=lambda: self._door.server.dispatcher.requests_total,
+            work_total=lambda: self._door.server.dispatcher.work_total,
+            events=lambda: (self._ground.events.next - 1, self._ground.events.missed_total),
+            warm=dict,
+            pressure=dict,
             doctor=self._examine,
         )
+
+    def _audit_syncs(self) -> tuple[int, float, float]:
+        times = self._parts.audit.sync_times
+        return times.times, times.took_s, times.most_s
 
     def _examine(self) -> tuple[calls.Finding, ...]:
         # Imported only when asked for: it brings subprocess and more into a process that stays small otherwise.

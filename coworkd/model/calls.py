@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from coworkd.model.bridge import BridgeInfo
 from coworkd.model.call_shapes import Answer as Answer
@@ -145,15 +145,44 @@ class Info(Answer, frozen=True, kw_only=True):
 
 
 class Stats(Answer, frozen=True, kw_only=True):
+    """How much there is of everything at this moment. What ends in `_total` only grows, from 0 at coworkd's start."""
+
     uptime_s: float
     links: int
     sessions: int
     processes: dict[str, int]
+    """By state."""
     started_total: int
     start_errors_total: int
     spool_bytes: int
     rss_bytes: dict[str, int]
+    """By program: `coworkd`, and `launcher` and `egress` while they are there; so too the three that follow."""
     audit_records: int
+    pss_bytes: dict[str, int] = field(default_factory=dict)
+    """The resident set, with what several processes share divided among them."""
+    fds: dict[str, int] = field(default_factory=dict)
+    threads: dict[str, int] = field(default_factory=dict)
+    output_bytes: int = 0
+    """What the commands that are not forgotten have put out, kept or not."""
+    requests_total: int = 0
+    streams: int = 0
+    events_total: int = 0
+    events_missed_total: int = 0
+    """Those that went from the ring before a link that follows had them, counted for each link."""
+    audit_syncs_total: int = 0
+    audit_sync_s_total: float = 0.0
+    """What writing audit records took until they were durable."""
+    audit_sync_max_s: float = 0.0
+    egress: dict[str, int] = field(default_factory=dict)
+    """What `egress.status` tells of its sessions, added up, and `unrecorded`."""
+    warm: dict[str, int] = field(default_factory=dict)
+    """Of the sandboxes that wait for a command, as the launcher counts them."""
+    pressure: dict[str, float] = field(default_factory=dict)
+    """How much of the time some task waited, in per cent of the last ten seconds, by resource; empty where the kernel does not say."""
+    loop_lag_s: float = 0.0
+    """By how much the loop that answers hosts was late, at most, in the last while."""
+    idle_for_s: float = 0.0
+    """How long nobody has asked for anything and no command has put anything out."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -327,12 +356,16 @@ class ProcessName(Params, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 class WriteStdin(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     process: str
-    offset: int
+    offset: int | None = None
+    """None puts `data` behind all that was taken, from whomever: for keys, which several may type."""
     data: bytes
 
 
 class StdinOffset(Answer, frozen=True, kw_only=True):
     offset: int
+    """The next one wanted; 0 where that is not known after a restart of coworkd."""
+    taken: int | None = None
+    """How many of the bytes were taken, where they had no offset."""
 
 
 class CloseStdin(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -16,15 +16,26 @@ from coworkd.rpc.methods import Method
 from coworkd.rpc.replay import Replay
 from coworkd.wire.convert import compose_answer, parse_params
 
+LOOKING = frozenset(
+    {"hello", "ping", "info", "stats", "doctor", "logs", "boot_time", "sync_clock"}
+    | {"events.subscribe", "events.unsubscribe", "process.list", "session.list", "egress.status", "storage.usage"}
+)
+"""What a host asks that only looks after the guest: it keeps no guest from counting as idle."""
+
 
 class Dispatcher:
     """Calls methods for links; shared by all of a server."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
+        self.requests_total = 0
+        self.work_total = 0
+        """Those of them that wanted something of the guest: not `LOOKING`."""
 
     async def call(self, method: Method, params: Mapping[str, Any], link: LinkPort) -> Any:
         """Return the composed answer. Raises only `CoworkError` (and trio's `Cancelled`)."""
+        self.requests_total += 1
+        self.work_total += method.name not in LOOKING
         try:
             parsed = parse_params(params, method.params)
             if isinstance(parsed, Mutating):

@@ -44,6 +44,22 @@ class _Waiting:
         self.error: CoworkError | None = None
 
 
+class SyncTimes:
+    """What the disk took for each group of records."""
+
+    __slots__ = ("most_s", "times", "took_s")
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.took_s = 0.0
+        self.most_s = 0.0
+
+    def add(self, took_s: float) -> None:
+        self.times += 1
+        self.took_s += took_s
+        self.most_s = max(self.most_s, took_s)
+
+
 class AuditLog:
     """One open audit log; implements `ports.AuditPort`. Whoever opened it calls `close`."""
 
@@ -63,6 +79,7 @@ class AuditLog:
         self._turn = trio.Lock()
         self._thread = trio.CapacityLimiter(1)
         self._records = 0
+        self.sync_times = SyncTimes()
         self._closed = False
         self._tell_degraded()
 
@@ -204,6 +221,7 @@ class AuditLog:
         batch = self._take_batch()
         entries = [entry for waiting in batch for entry in waiting.entries]
         error: CoworkError | None = DiskFailed("the record was not written")
+        began = time.monotonic()
         try:
             await trio.to_thread.run_sync(self._files.commit, entries, limiter=self._thread)
             error = None
@@ -211,6 +229,7 @@ class AuditLog:
         except CoworkError as refused:
             error = refused
         finally:
+            self.sync_times.add(time.monotonic() - began)
             for waiting in batch:
                 waiting.settled, waiting.error = True, error
             self._tell_degraded()

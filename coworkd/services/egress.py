@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import trio
+from msgspec import structs
 
 from coworkd.model import calls
 from coworkd.model import egress as words
@@ -208,6 +209,12 @@ class Egress:
             unrecorded=self._records.unrecorded,
             sessions=self._records.counts(),
         )
+
+    def totals(self) -> dict[str, int]:
+        """The counts of all sessions, added up."""
+        sessions = [structs.asdict(counts) for counts in self._records.counts()]
+        names = [name for name in calls.EgressSessionCounts.__struct_fields__ if name != "session"]
+        return {**{name: sum(one[name] for one in sessions) for name in names}, "unrecorded": self._records.unrecorded}
 
     async def presets(self) -> calls.EgressPresets:
         """What each preset came to on this machine."""

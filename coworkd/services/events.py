@@ -49,6 +49,8 @@ class EventRing:
         self._bytes = 0
         self._next = 1
         self._followers: dict[LinkPort, _Follower] = {}
+        self.missed_total = 0
+        """Events that had gone before a follower could be sent them, counted for each."""
 
     @property
     def next(self) -> int:
@@ -122,6 +124,7 @@ class _Follower:
         frames: list[bytes | memoryview] = []
         missed = self._ring.first - self._cursor
         if missed > 0:
+            self._ring.missed_total += missed
             self._cursor = self._ring.first
             frames.append(compose_notification("events.missed", {"missed": missed, "next": self._cursor}))
         room = limit_bytes - _MISSED_BYTES

@@ -4,7 +4,7 @@
 is said, never silent. What is counted elsewhere is asked for at the moment of the call, through `Sources`, so no number
 here can be stale. Nothing here starts a task or keeps a descriptor.
 
-Sources: proc_pid_statm(5).
+Not here: the loop's pulse and what is told without the loop (`health_board`, `health_thread`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from coworkd.model.calls import (
     Stage,
     Stats,
 )
+from coworkd.system.process_use import ProcessUse, read_use
 
 PROTOCOL = 1
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,43 @@ class Sources:
     start_errors_total: Callable[[], int]
     spool_bytes: Callable[[], int]
     audit_records: Callable[[], int]
+    audit_syncs: Callable[[], tuple[int, float, float]]
+    """How often records were made durable, what that took in all, and what the slowest took."""
+    egress_pid: Callable[[], int | None]
+    egress: Callable[[], dict[str, int]]
+    output_bytes: Callable[[], int]
+    streams: Callable[[], int]
+    requests_total: Callable[[], int]
+    work_total: Callable[[], int]
+    """Of the requests those that wanted something of the guest."""
+    events: Callable[[], tuple[int, int]]
+    """How many were published, and how many were missed."""
+    warm: Callable[[], dict[str, int]]
+    pressure: Callable[[], dict[str, float]]
     doctor: Callable[[], tuple[Finding, ...]]
+
+
+class Pulse:
+    """Whether the loop turns, and when there was anything to do: written by the loop, read by any thread.
+
+    Each is one assignment of an immutable value, which no thread can see half done.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self.turned_at = monotonic()
+        """When the loop gave way last, by CLOCK_MONOTONIC."""
+        self.lag_s = 0.0
+        """By how much it was late, at most, in the last while."""
+        self.active_at = self.turned_at
+
+    @property
+    def turned_ago_s(self) -> float:
+        return self._monotonic() - self.turned_at
+
+    @property
+    def idle_for_s(self) -> float:
+        return self._monotonic() - self.active_at
 
 
 class Health:
@@ -75,6 +111,7 @@ class Health:
         self._doing: list[str] = []
         self._sources: Sources | None = None
         self._began: list[float] = []
+        self.pulse = Pulse(monotonic)
         self.ready_at: float | None = None
         """By CLOCK_MONOTONIC; None while coming up, and then `hello` says `starting`."""
         self.degraded: dict[str, str] = {}
@@ -166,9 +203,15 @@ class Health:
         )
 
     async def stats(self) -> Stats:
-        """Counts of this moment. `rss_bytes` has `coworkd`, and `launcher` where its pid can be read."""
+        """Counts of this moment."""
+        return self.count()
+
+    def count(self) -> Stats:
+        """The same without giving way; a millisecond or two. A program that is away is in none of the maps."""
         ask = self._asked
-        rss = {"coworkd": rss_bytes(os.getpid()), "launcher": rss_bytes(ask.launcher_pid())}
+        used = self._programs()
+        events_total, events_missed_total = ask.events()
+        audit_syncs_total, audit_sync_s_total, audit_sync_max_s = ask.audit_syncs()
         return Stats(
             uptime_s=self._monotonic() - self._since,
             links=ask.links(),
@@ -177,9 +220,34 @@ class Health:
             started_total=ask.started_total(),
             start_errors_total=ask.start_errors_total(),
             spool_bytes=ask.spool_bytes(),
-            rss_bytes={name: size for name, size in rss.items() if size is not None},
+            rss_bytes={name: use.rss_bytes for name, use in used.items()},
+            pss_bytes={name: use.pss_bytes for name, use in used.items() if use.pss_bytes is not None},
+            fds={name: use.fds for name, use in used.items() if use.fds is not None},
+            threads={name: use.threads for name, use in used.items() if use.threads is not None},
             audit_records=ask.audit_records(),
+            audit_syncs_total=audit_syncs_total,
+            audit_sync_s_total=audit_sync_s_total,
+            audit_sync_max_s=audit_sync_max_s,
+            output_bytes=ask.output_bytes(),
+            streams=ask.streams(),
+            requests_total=ask.requests_total(),
+            events_total=events_total,
+            events_missed_total=events_missed_total,
+            egress=ask.egress(),
+            warm=ask.warm(),
+            pressure=ask.pressure(),
+            loop_lag_s=self.pulse.lag_s,
+            idle_for_s=self.pulse.idle_for_s,
         )
+
+    def activity(self) -> tuple[int, int] | None:
+        """What changes when somebody asks for something or a command puts something out; None before `attach`."""
+        return None if self._sources is None else (self._sources.work_total(), self._sources.output_bytes())
+
+    def _programs(self) -> dict[str, ProcessUse]:
+        pids = {"coworkd": os.getpid(), "launcher": self._asked.launcher_pid(), "egress": self._asked.egress_pid()}
+        used = {name: read_use(pid) for name, pid in pids.items() if pid is not None}
+        return {name: use for name, use in used.items() if use is not None}
 
     async def doctor(self) -> DoctorAnswer:
         """Check every requirement; in a worker thread, since some checks run programs. Takes up to a few seconds."""
@@ -190,14 +258,3 @@ class Health:
         if self._sources is None:
             raise RuntimeError("Health.attach was not called")
         return self._sources
-
-
-def rss_bytes(pid: int | None) -> int | None:
-    """The resident set of a process; None where there is no such process."""
-    if pid is None:
-        return None
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * _PAGE_BYTES
-    except (FileNotFoundError, ProcessLookupError):
-        return None

@@ -28,6 +28,7 @@ from coworkd.model.names import OsBytes
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo, ProcessState, StreamName
 from coworkd.services.process_exit import LOST, judge_exit, judge_output
+from coworkd.services.process_note import ProcessNote
 from coworkd.services.process_reader import ProcessReader
 from coworkd.services.spools import Pump, Spool
 from coworkd.services.stdin import Stdin
@@ -66,6 +67,8 @@ class LiveProcess:
         self.readers: list[ProcessReader] = []
         self.stdin: Stdin | None = None
         self.terminal: Terminal | None = None
+        self.note = ProcessNote()
+        """What the launcher keeps of it for the coworkd after this one."""
         self.ended_by: ExitReason | None = None
         self.asked_for = False
         """Whether the launcher was asked for it. Before that it waits for its session, and whoever ends that has nothing to wait for."""
@@ -109,6 +112,10 @@ class LiveProcess:
     @property
     def kept_bytes(self) -> int:
         return sum(spool.kept_bytes for spool in self.streams.values())
+
+    @property
+    def output_bytes(self) -> int:
+        return sum(spool.total for spool in self.streams.values())
 
     def answer(self, record: ExitRecord, limit_bytes: int) -> ProcessRan:
         """The answer of `process.run`."""

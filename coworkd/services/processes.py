@@ -338,6 +338,11 @@ class Processes:
         """What all spools keep."""
         return sum(process.kept_bytes for process in self._table.where())
 
+    @property
+    def output_bytes(self) -> int:
+        """What all commands that are known have put out, kept or not."""
+        return sum(process.output_bytes for process in self._table.where())
+
     # -- the beginning and the end of a process -----------------------------------------------------------------------------------
 
     def _process_began(self, process: LiveProcess) -> None:

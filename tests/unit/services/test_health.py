@@ -11,7 +11,7 @@ import trio
 
 import coworkd
 from coworkd.model.calls import Finding
-from coworkd.services.health import Health, Sources, rss_bytes
+from coworkd.services.health import Health, Pulse, Sources
 
 
 class Clock:
@@ -40,6 +40,16 @@ def sources(**more: Any) -> Sources:
         start_errors_total=lambda: 6,
         spool_bytes=lambda: 7,
         audit_records=lambda: 8,
+        audit_syncs=lambda: (3, 0.5, 0.25),
+        egress_pid=lambda: None,
+        egress=lambda: {"connections": 1},
+        output_bytes=lambda: 9,
+        streams=lambda: 10,
+        requests_total=lambda: 12,
+        work_total=lambda: 11,
+        events=lambda: (13, 14),
+        warm=lambda: {"standing": 1},
+        pressure=lambda: {"memory": 0.5},
         doctor=lambda: (FINDING,),
     )
     return dataclasses.replace(made, **more)
@@ -150,12 +160,27 @@ def test_doctor_is_passed_on() -> None:
     assert trio.run(health.doctor).findings == (FINDING,)
 
 
-def test_rss_is_that_of_the_process() -> None:
-    own = rss_bytes(os.getpid())
-    assert own is not None
-    assert 4 << 20 < own < 4 << 30
+def test_every_count_has_its_place() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    health.attach(sources(egress_pid=lambda: os.getpid()))
+    stats = trio.run(health.stats)
+    assert (stats.audit_syncs_total, stats.audit_sync_s_total, stats.audit_sync_max_s) == (3, 0.5, 0.25)
+    assert (stats.output_bytes, stats.streams, stats.requests_total) == (9, 10, 12)
+    assert (stats.events_total, stats.events_missed_total) == (13, 14)
+    assert (stats.egress, stats.warm, stats.pressure) == ({"connections": 1}, {"standing": 1}, {"memory": 0.5})
+    programs = {"coworkd", "launcher", "egress"}
+    assert set(stats.rss_bytes) == set(stats.pss_bytes) == set(stats.fds) == set(stats.threads) == programs
 
 
-def test_rss_of_no_process_is_none() -> None:
-    assert rss_bytes(None) is None
-    assert rss_bytes(2**22 + 1) is None
+def test_before_the_rest_is_there_nothing_is_known_of_activity() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    assert health.activity() is None
+    health.attach(sources())
+    assert health.activity() == (11, 9)
+
+
+def test_the_pulse_is_told_by_the_clock_that_is_never_set() -> None:
+    monotonic = Clock(10.0)
+    pulse = Pulse(monotonic)
+    monotonic.now = 12.5
+    assert (pulse.turned_ago_s, pulse.idle_for_s) == (2.5, 2.5)
