@@ -9,86 +9,39 @@ Rules
 - Nothing is read while nobody waits; a subscriber or an attached process that is not read for long slows this link only.
 - Cancelling a wait leaves the link as it was, the call may still happen; cancelling in the middle of sending breaks the
   link, since half a message cannot be taken back.
-- Errors as in `sync`.
+- Errors as in `sync`, and links that are lost with `reconnect_s`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any
 
 import trio
 from msgspec import Struct
 
-from coworkd.client import methods
 from coworkd.client.aio_dial import dial
 from coworkd.client.aio_process import AsyncProcess, AsyncSubscription
 from coworkd.client.aio_stream import AsyncStream
 from coworkd.client.aio_transfer import AsyncDownload, Pieces, send_upload
+from coworkd.client.aio_verbs import AsyncVerbs
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
-from coworkd.client.methods import Method, P
+from coworkd.client.renewal import DIAL_S, SILENCE_S, Renewal, Silence
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import FileDownloadOpened, HelloAnswer, ProcessStarted
-from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
+from coworkd.model.errors import AlreadyExists, CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
 from coworkd.wire.convert import compose_answer
 from coworkd.wire.endpoint import parse_endpoint
 
-A = TypeVar("A", bound=Struct)
 RECEIVE_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 10.0
 
 
-class _Verb(Generic[P, A]):
-    """A `Method` as a method of `AsyncClient`: keyword arguments in, typed answer out."""
-
-    def __init__(self, method: Method[P, A]) -> None:
-        self._method = method
-
-    @overload
-    def __get__(self, client: None, owner: type) -> _Verb[P, A]: ...
-
-    @overload
-    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, Awaitable[A]]: ...
-
-    def __get__(self, client: AsyncClient | None, owner: type) -> Any:
-        if client is None:
-            return self
-        method = self._method
-
-        async def verb(*args: Any, **fields: Any) -> Any:
-            answer = await client.call(method.name, compose_answer(method.build(*args, **fields)))
-            return read_answer(method.name, answer, method.answer)
-
-        return verb
-
-
-class _Start(Generic[P]):
-    """`process.start` as a method of `AsyncClient`: keyword arguments in, an `AsyncProcess` out."""
-
-    def __init__(self, method: Method[P, ProcessStarted]) -> None:
-        self._method = method
-
-    @overload
-    def __get__(self, client: None, owner: type) -> _Start[P]: ...
-
-    @overload
-    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, Awaitable[AsyncProcess]]: ...
-
-    def __get__(self, client: AsyncClient | None, owner: type) -> Any:
-        if client is None:
-            return self
-
-        async def start(*args: Any, **fields: Any) -> AsyncProcess:
-            return await client.start_process(self._method.build(*args, **fields))
-
-        return start
-
-
-class AsyncClient:
+class AsyncClient(AsyncVerbs):
     """One link to a guest, for trio. Made by `connect`; `aclose` it, or use it in an `async with`."""
 
     hello: HelloAnswer
@@ -102,6 +55,10 @@ class AsyncClient:
         self._sending = trio.Lock()
         self._waiting = trio.lowlevel.ParkingLot()
         self._reading = False
+        """Some task reads the link, or makes it again."""
+        self._silence = Silence()
+        self._renewal = Renewal(0)
+        self._redial: Callable[[], Awaitable[AsyncClient]] | None = None
 
     async def greet(self, client_name: str, token: str | None = None) -> HelloAnswer:
         """Say hello, once. Raises `Unauthenticated`, `InvalidState` (no common version), `Unavailable`."""
@@ -118,90 +75,17 @@ class AsyncClient:
         pending, frame = self._core.request(method, params or {})
         return await self._finish(pending, frame, timeout_s)
 
-    run = _Verb(methods.PROCESS_RUN)
-    start = _Start(methods.PROCESS_START)
-    ping = _Verb(methods.PING)
-    info = _Verb(methods.INFO)
-    stats = _Verb(methods.STATS)
-    doctor = _Verb(methods.DOCTOR)
-    logs = _Verb(methods.LOGS)
-    set_log_level = _Verb(methods.SET_LOG_LEVEL)
-    shutdown = _Verb(methods.SHUTDOWN)
-    sync_clock = _Verb(methods.SYNC_CLOCK)
-    boot_time = _Verb(methods.BOOT_TIME)
-    session_ensure = _Verb(methods.SESSION_ENSURE)
-    session_get = _Verb(methods.SESSION_GET)
-    session_list = _Verb(methods.SESSION_LIST)
-    session_delete = _Verb(methods.SESSION_DELETE)
-    session_set_policy = _Verb(methods.SESSION_SET_POLICY)
-    session_policy = _Verb(methods.SESSION_POLICY)
-    session_usage = _Verb(methods.SESSION_USAGE)
-    session_prune = _Verb(methods.SESSION_PRUNE)
-    session_retention = _Verb(methods.SESSION_RETENTION)
-    folder_mount = _Verb(methods.FOLDER_MOUNT)
-    folder_unmount = _Verb(methods.FOLDER_UNMOUNT)
-    folder_set_mode = _Verb(methods.FOLDER_SET_MODE)
-    folder_list = _Verb(methods.FOLDER_LIST)
-    folder_changes = _Verb(methods.FOLDER_CHANGES)
-    folder_commit = _Verb(methods.FOLDER_COMMIT)
-    folder_discard = _Verb(methods.FOLDER_DISCARD)
-    approval_list = _Verb(methods.APPROVAL_LIST)
-    approval_answer = _Verb(methods.APPROVAL_ANSWER)
-    process_detach = _Verb(methods.PROCESS_DETACH)
-    process_write_stdin = _Verb(methods.PROCESS_WRITE_STDIN)
-    process_close_stdin = _Verb(methods.PROCESS_CLOSE_STDIN)
-    process_resize = _Verb(methods.PROCESS_RESIZE)
-    process_signal = _Verb(methods.PROCESS_SIGNAL)
-    process_kill = _Verb(methods.PROCESS_KILL)
-    process_wait = _Verb(methods.PROCESS_WAIT)
-    process_get = _Verb(methods.PROCESS_GET)
-    process_list = _Verb(methods.PROCESS_LIST)
-    process_forget = _Verb(methods.PROCESS_FORGET)
-    egress_check = _Verb(methods.EGRESS_CHECK)
-    egress_log = _Verb(methods.EGRESS_LOG)
-    egress_allow = _Verb(methods.EGRESS_ALLOW)
-    egress_status = _Verb(methods.EGRESS_STATUS)
-    egress_presets = _Verb(methods.EGRESS_PRESETS)
-    ca_install = _Verb(methods.CA_INSTALL)
-    ca_list = _Verb(methods.CA_LIST)
-    ca_remove = _Verb(methods.CA_REMOVE)
-    audit_tail = _Verb(methods.AUDIT_TAIL)
-    audit_query = _Verb(methods.AUDIT_QUERY)
-    audit_export = _Verb(methods.AUDIT_EXPORT)
-    audit_verify = _Verb(methods.AUDIT_VERIFY)
-    events_unsubscribe = _Verb(methods.EVENTS_UNSUBSCRIBE)
-    policy_show = _Verb(methods.POLICY_SHOW)
-    policy_reload = _Verb(methods.POLICY_RELOAD)
-    file_read = _Verb(methods.FILE_READ)
-    file_write = _Verb(methods.FILE_WRITE)
-    file_list = _Verb(methods.FILE_LIST)
-    file_stat = _Verb(methods.FILE_STAT)
-    file_mkdir = _Verb(methods.FILE_MKDIR)
-    file_move = _Verb(methods.FILE_MOVE)
-    file_remove = _Verb(methods.FILE_REMOVE)
-    stream_write = _Verb(methods.STREAM_WRITE)
-    stream_close_write = _Verb(methods.STREAM_CLOSE_WRITE)
-    stream_ack = _Verb(methods.STREAM_ACK)
-    stream_close = _Verb(methods.STREAM_CLOSE)
-    bridge_open = _Verb(methods.BRIDGE_OPEN)
-    bridge_list = _Verb(methods.BRIDGE_LIST)
-    bridge_close = _Verb(methods.BRIDGE_CLOSE)
-    tool_install = _Verb(methods.TOOL_INSTALL)
-    tool_list = _Verb(methods.TOOL_LIST)
-    tool_remove = _Verb(methods.TOOL_REMOVE)
-    storage_usage = _Verb(methods.STORAGE_USAGE)
-    storage_trim = _Verb(methods.STORAGE_TRIM)
-    storage_grow = _Verb(methods.STORAGE_GROW)
-    update_status = _Verb(methods.UPDATE_STATUS)
-    update_apply = _Verb(methods.UPDATE_APPLY)
-    update_rollback = _Verb(methods.UPDATE_ROLLBACK)
-
     # -- commands
 
     async def start_process(self, request: Struct) -> AsyncProcess:
         """What `start` does, from a ready `ProcessStart`."""
         pending, frame, made = self._core.start(compose_answer(request))
-        started = read_answer("process.start", await self._finish(pending, frame), ProcessStarted)
+        try:
+            started = read_answer("process.start", await self._finish(pending, frame), ProcessStarted)
+        except AlreadyExists:
+            if not pending.repeated:
+                raise
+            return await self.attach(pending.params["id"])  # see `sync.Client.start_process`
         return AsyncProcess(self, started, made[0] if made else None)
 
     async def attach(
@@ -276,10 +160,21 @@ class AsyncClient:
 
     # -- the link
 
+    def keep(self, redial: Callable[[], Awaitable[AsyncClient]], limit_s: float) -> None:
+        """From now on a link that is lost is made again: `redial` gives another client, greeted and unused, or raises a
+        `CoworkError`; tried for `limit_s`. See `connect`.
+        """
+        self._redial, self._renewal, self._core.lasting = redial, Renewal(limit_s), True
+
     @property
     def broken(self) -> CoworkError | None:
         """Why the link is no more, or None."""
         return self._core.broken
+
+    @property
+    def renewals(self) -> int:
+        """How often the link was made again."""
+        return self._core.link
 
     async def wait_broken(self) -> CoworkError:
         """Return why, when the link is no more. Whoever waits here reads it for all others meanwhile."""
@@ -330,6 +225,10 @@ class AsyncClient:
             else:
                 await self._read_until(lambda: feed.waiting)
 
+    def drop_feed(self) -> None:
+        """No link that comes is to be asked for events. For `AsyncSubscription`."""
+        self._core.unsubscribe()
+
     def drop(self, inbox: Inbox) -> None:
         """Throw away what still comes for it. For `AsyncProcess`."""
         self._core.drop(inbox)
@@ -357,7 +256,7 @@ class AsyncClient:
 
     async def _finish_whole(self, pending: Pending, frame: bytes) -> dict[str, Any]:
         with trio.CancelScope(shield=True):
-            await self._send(frame)
+            await self._send(frame, pending.link)
         try:
             await self._read_until(lambda: pending.done)
         finally:
@@ -368,11 +267,12 @@ class AsyncClient:
     async def _send_outgoing(self) -> None:
         with trio.CancelScope(shield=True):
             while self._core.outgoing:
-                await self._send(self._core.outgoing.popleft())
+                link = self._core.link
+                await self._send(self._core.outgoing.popleft(), link)
 
     async def _attach_again(self, inbox: Inbox) -> None:
         """Go on where a parked inbox stopped; what the guest no longer has shows as a gap."""
-        offsets = dict(inbox.wanted)
+        offsets = inbox.positions()
         while inbox.parked:
             pending, frame, _ = self._core.attach(inbox.process, offsets, inbox)
             try:
@@ -383,7 +283,7 @@ class AsyncClient:
     async def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None = None) -> dict[str, Any]:
         try:
             with trio.fail_after(float("inf") if timeout_s is None else timeout_s):
-                await self._send(frame)
+                await self._send(frame, pending.link)
                 await self._read_until(lambda: pending.done)
         except trio.TooSlowError:
             raise DeadlineExceeded(
@@ -394,23 +294,27 @@ class AsyncClient:
                 self._core.abandon(pending)
         return pending.answer()
 
-    async def _send(self, frame: bytes) -> None:
+    async def _send(self, frame: bytes, link: int) -> None:
+        """Send what was composed for `link`; on another one it was said again already, or will be."""
         try:
             async with self._sending:
-                await self._send_whole(frame)
+                if link == self._core.link and self._core.lost is None:
+                    await self._send_whole(frame, link)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._lose(error)
+            self._lose(error, link)
 
-    async def _send_whole(self, frame: bytes) -> None:
+    async def _send_whole(self, frame: bytes, link: int) -> None:
         try:
             await self._stream.send_all(frame)
         except trio.Cancelled:
-            self._lose(trio.BrokenResourceError("a call was cancelled in the middle of being sent"))
+            self._lose(trio.BrokenResourceError("a call was cancelled in the middle of being sent"), link)
             raise
 
-    def _lose(self, error: Exception) -> None:
+    def _lose(self, error: Exception, link: int) -> None:
+        if link != self._core.link:
+            return
         reason = str(error.__cause__ or error) or type(error).__name__
-        self._core.fail(Unavailable(f"the link to the guest broke ({reason}): {LOST_REMEDY}"))
+        self._core.lose(Unavailable(f"the link to the guest broke ({reason}): {LOST_REMEDY}"))
         self._waiting.unpark_all()
 
     async def _read_until(self, ready: Callable[[], bool]) -> None:
@@ -420,35 +324,92 @@ class AsyncClient:
                 raise self._core.broken
             if self._reading:
                 await self._waiting.park()
+            elif self._core.lost is not None:
+                await self._renew()
             else:
                 await self._read_once()
 
     async def _read_once(self) -> None:
         """Read once, for every task that waits; cancelled, another of them takes over."""
         self._reading = True
+        link = self._core.link
         try:
-            self._core.receive(bytes(await self._stream.receive_some(RECEIVE_BYTES)))
+            with trio.move_on_after(SILENCE_S if self._core.lasting else float("inf")) as patience:
+                data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                self._silence.heard()
+                self._core.receive(data)
+            if patience.cancelled_caught:
+                self._judge_silence(trio.current_time(), link)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._lose(error)
+            self._lose(error, link)
         finally:
             self._reading = False
             self._waiting.unpark_all()
         await self._send_outgoing()
 
+    def _judge_silence(self, now: float, link: int) -> None:
+        """Nothing came, though somebody looked for `SILENCE_S`."""
+        self._silence.looked(now - SILENCE_S)
+        if self._silence.dead(now):
+            self._silence.heard()
+            self._lose(TimeoutError(f"it has not answered a ping for {SILENCE_S:g} s"), link)
+        elif self._silence.ask(now):
+            self._core.ask_alive()
+
+    async def _renew(self) -> None:
+        """Try once to make the link again, for every task that waits; cancelled, another of them takes over."""
+        if self._redial is None:
+            raise RuntimeError("only a client that is kept can lose a link and go on")
+        self._reading = True
+        self._renewal.lost(trio.current_time())
+        try:
+            await trio.aclose_forcefully(self._stream)
+            await trio.sleep(self._renewal.pause_s())
+            await self._take_over(await self._redial())
+        except CoworkError as error:
+            if self._renewal.over(trio.current_time(), error):
+                self._core.fail(error)
+        finally:
+            self._reading = False
+            self._waiting.unpark_all()
+        await self._send_outgoing()
+
+    async def _take_over(self, fresh: AsyncClient) -> None:
+        """Go on over the link of `fresh`."""
+        if self._core.broken is not None:  # closed meanwhile
+            await fresh.aclose()
+            return
+        self._stream, self.hello = fresh._stream, fresh.hello
+        self._core.renew(fresh._core)
+        self._renewal.renewed()
+        self._silence.heard()
+
 
 async def connect(
-    uri: str, *, token: str | None = None, client_name: str = "coworkd-client", timeout_s: float = DEFAULT_TIMEOUT_S
+    uri: str,
+    *,
+    token: str | None = None,
+    client_name: str = "coworkd-client",
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    reconnect_s: float = 0,
 ) -> AsyncClient:
-    """Connect to a guest and say hello; the caller closes the client. URIs and errors as `sync.connect`."""
+    """Connect to a guest and say hello; the caller closes the client. URIs, errors and `reconnect_s` as in `sync.connect`."""
     endpoint = parse_endpoint(uri)
-    try:
-        with trio.fail_after(timeout_s):
-            client = AsyncClient(*await dial(endpoint))
-            try:
-                await client.greet(client_name, token)
-            except BaseException:
-                await client.aclose()
-                raise
-    except trio.TooSlowError:
-        raise DeadlineExceeded(f"{endpoint} did not answer hello within {timeout_s} s", timeout_s=timeout_s) from None
+
+    async def link(within_s: float = DIAL_S) -> AsyncClient:
+        try:
+            with trio.fail_after(within_s):
+                client = AsyncClient(*await dial(endpoint))
+                try:
+                    await client.greet(client_name, token)
+                except BaseException:
+                    await client.aclose()
+                    raise
+        except trio.TooSlowError:
+            raise DeadlineExceeded(f"{endpoint} did not answer hello within {within_s} s", timeout_s=within_s) from None
+        return client
+
+    client = await link(timeout_s)
+    if reconnect_s > 0:
+        client.keep(link, reconnect_s)
     return client

@@ -215,4 +215,5 @@ class AsyncSubscription:
 
     async def aclose(self) -> None:
         """Unsubscribe."""
+        self._client.drop_feed()
         await self._client.events_unsubscribe()

@@ -7,12 +7,16 @@ Rules
   next message is looked at, so that no output slips by between an answer and the handle made from it.
 - `outgoing` holds what the client must send on its own account (a detach, see `inbox`); the owner sends it soon.
 - Once broken, always broken: every pending call fails with the same error, and nothing is sent any more.
+- A core that is `lasting` is `lost` instead, until `renew` gives it another link: there every process that was attached goes on
+  from its next byte, events from the next one, and every call that was not answered is made again, with the `request_id` it had,
+  so that it happens once. What belongs to one link (streams, and calls nobody knows to be repeatable) fails with it.
 - What nobody attached or subscribed to is dropped, as is what this version does not know (docs/protocol.md N-1).
 - Not thread-safe.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -21,6 +25,7 @@ import msgspec
 
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, read_output
+from coworkd.client.methods import all_methods
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import ProcessAttached, Subscribed
 from coworkd.model.errors import CoworkError, LimitExceeded, Unavailable
@@ -32,6 +37,9 @@ from coworkd.wire.limits import PROTOCOL_VERSION, LocalLimitError, RemoteProtoco
 
 S = TypeVar("S", bound=msgspec.Struct)
 LOST_REMEDY = "connect again; commands go on in the guest, and attach() continues from the offset you have"
+_METHODS = all_methods()
+_OF_ONE_LINK = ("hello", "shutdown", "stream.")
+"""Calls that mean this link, or its end: never made again on another."""
 
 
 def read_answer(method: str, answer: Mapping[str, Any], kind: type[S]) -> S:
@@ -48,15 +56,26 @@ def read_answer(method: str, answer: Mapping[str, Any], kind: type[S]) -> S:
 class Pending:
     """One call that was sent. `done` is set once, then `result` or `error` is."""
 
-    __slots__ = ("done", "error", "hook", "method", "refused", "request_id", "result", "unwanted")
+    __slots__ = (
+        "done", "error", "hook", "link", "method", "params", "refused", "repeatable", "repeated", "request_id", "result",
+        "unwanted",
+    )  # fmt: skip
 
-    def __init__(self, method: str, request_id: int, hook: Callable[[dict[str, Any]], None] | None) -> None:
+    def __init__(
+        self, method: str, params: Mapping[str, Any], link: int, hook: Callable[[dict[str, Any]], None] | None
+    ) -> None:
         self.method = method
-        self.request_id = request_id
+        self.params = params
+        self.link = link
+        """The link it was made for, by `Core.link`: its bytes go there or nowhere."""
+        self.request_id = -1
         self.hook = hook
+        self.repeatable = method in _METHODS and not method.startswith(_OF_ONE_LINK)
+        """It may be made again on the next link, when this one ends before the answer."""
+        self.repeated = False
         self.unwanted: Callable[[dict[str, Any]], None] | None = None
         """What is done with the answer instead, once nobody waits for it."""
-        self.refused: Callable[[CoworkError], None] | None = None
+        self.refused: Callable[[CoworkError], object] | None = None
         """What is done with an error."""
         self.done = False
         self.result: dict[str, Any] = {}
@@ -70,10 +89,17 @@ class Pending:
 
 
 class Core:
-    """The state of one link. `broken` is the error of a link that is no more."""
+    """The state of one link, or of several after one another. `broken` is the error of a link that is no more, for good."""
 
     def __init__(self) -> None:
         self._connection = Connection("host")
+        self.lasting = False
+        """Whether a link that ends is `lost`, and not `broken`."""
+        self.lost: CoworkError | None = None
+        """Why the last link ended, until `renew`."""
+        self.link = 0
+        """How many links there were before this one."""
+        self._again: list[Pending] = []
         self._pending: dict[int, Pending] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._streams: dict[str, StreamInbox] = {}
@@ -95,15 +121,35 @@ class Core:
         """
         if self.broken is not None:
             raise self.broken
+        if self.lasting and (known := _METHODS.get(method)) is not None and known.mutating:
+            params = {"request_id": secrets.token_hex(16), **params}
+        pending = Pending(method, params, self.link, hook)
+        if self.lost is not None:
+            self._again.append(pending)
+            return pending, b""
+        return pending, self._say(pending)
+
+    def _say(self, pending: Pending) -> bytes:
         try:
-            request_id, frame = self._connection.send_request(method, params)
+            pending.request_id, frame = self._connection.send_request(pending.method, pending.params)
         except LocalLimitError as error:
             raise LimitExceeded(
-                f"{method} was not sent: {error.message}", stage="too_big", method=method, **error.details
+                f"{pending.method} was not sent: {error.message}",
+                stage="too_big",
+                method=pending.method,
+                **error.details,
             ) from error
-        pending = Pending(method, request_id, hook)
-        self._pending[request_id] = pending
-        return pending, frame
+        self._pending[pending.request_id] = pending
+        return frame
+
+    def _say_alone(
+        self, method: str, params: Mapping[str, Any], hook: Callable[[dict[str, Any]], None] | None = None
+    ) -> Pending:
+        """A call that nobody waits for, about this link only. See `outgoing`."""
+        pending, frame = self.request(method, params, hook)
+        pending.repeatable = False
+        self.outgoing.append(frame)
+        return pending
 
     def hello(self, client: str, token: str | None) -> tuple[Pending, bytes]:
         """The first call of every link."""
@@ -113,6 +159,10 @@ class Core:
             params["token"] = token
         return self.request("hello", params, lambda _: self._connection.greeted())
 
+    def ask_alive(self) -> None:
+        """Have the guest say something. See `outgoing`."""
+        self._say_alone("ping", {})
+
     def abandon(self, pending: Pending) -> None:
         """Nobody waits any more: its answer is dropped when it comes. The id stays taken until then."""
         if pending.method != "hello":
@@ -121,14 +171,23 @@ class Core:
     # -- attached processes
 
     def start(self, params: Mapping[str, Any]) -> tuple[Pending, bytes, list[Inbox]]:
-        """`process.start`; the list has the inbox once the call was answered, unless `attach` is false."""
+        """`process.start`; the list has the inbox once the call was answered, unless `attach` is false.
+
+        A lasting link names the process itself, so that a start repeated to a coworkd that was restarted finds the first one there
+        (`AlreadyExists` of a `repeated` call).
+        """
         streams = ("stdout", "stderr") if params.get("tty") is None else ("tty",)
         made: list[Inbox] = []
 
         def attached(result: dict[str, Any]) -> None:
-            made.append(self._adopt(Inbox(result["process"], dict.fromkeys(streams, 0))))
+            inbox = self._adopt(Inbox(result["process"], dict.fromkeys(streams, 0)))
+            made.append(inbox)
+            if pending.repeated:  # the link that was attached may be the one that is no more
+                self._go_on(inbox)
 
         hook = attached if params.get("attach", True) else None
+        if self.lasting and params.get("id") is None:
+            params = {**params, "id": f"p{secrets.token_hex(8)}"}
         pending, frame = self.request("process.start", params, hook)
         return pending, frame, made
 
@@ -167,6 +226,7 @@ class Core:
             made.append(inbox)
 
         pending, frame = self.request(method, params, opened)
+        pending.repeatable = False
         pending.unwanted = lambda result: self._close_unseen(result["stream"])
         return pending, frame, made
 
@@ -179,10 +239,9 @@ class Core:
     def _acknowledge(self, stream: str, offset: int) -> None:
         if self.broken is not None or stream not in self._streams:
             return
-        pending, frame = self.request("stream.ack", {"stream": stream, "offset": offset})
+        pending = self._say_alone("stream.ack", {"stream": stream, "offset": offset})
         # Too many calls of the link at once: nobody else would say it again, and the stream would stand still.
         pending.refused = lambda error: self._acknowledge(stream, offset) if isinstance(error, LimitExceeded) else None
-        self.outgoing.append(frame)
 
     def close_stream(self, inbox: StreamInbox) -> None:
         """Nobody reads or writes it any more: what comes for it is dropped. See `outgoing`."""
@@ -191,8 +250,7 @@ class Core:
             self._close_unseen(inbox.stream)
 
     def _close_unseen(self, stream: str) -> None:
-        _, frame = self.request("stream.close", {"stream": stream})
-        self.outgoing.append(frame)
+        self._say_alone("stream.close", {"stream": stream})
 
     # -- published events
 
@@ -207,6 +265,10 @@ class Core:
         params = {} if feed.last_seq is None else {"after": feed.last_seq}
         return self.request("events.subscribe", params, subscribed)
 
+    def unsubscribe(self) -> None:
+        """Nobody reads the feed any more."""
+        self.feed = None
+
     def _adopt(self, inbox: Inbox) -> Inbox:
         self._inboxes[inbox.process] = inbox
         return inbox
@@ -215,10 +277,10 @@ class Core:
 
     def receive(self, data: bytes) -> None:
         """Take bytes that came; empty bytes are the end of the link. Never raises: see `broken`."""
-        if self.broken is not None:
+        if self.broken is not None or self.lost is not None:
             return
         if not data:
-            self.fail(self._reason or Unavailable(f"the link to the guest was closed: {LOST_REMEDY}"))
+            self.lose(self._reason or Unavailable(f"the link to the guest was closed: {LOST_REMEDY}"))
             return
         try:
             self._connection.receive_data(data)
@@ -228,21 +290,66 @@ class Core:
                 elif isinstance(event, Notification):
                     self._sort(event.method, event.params)
         except RemoteProtocolError as error:
-            self.fail(Unavailable(f"the guest broke the protocol: {error.message}", rule=error.rule))
+            self.lose(Unavailable(f"the guest broke the protocol: {error.message}", rule=error.rule))
         except Unavailable as error:
-            self.fail(error)
+            self.lose(error)
         except (KeyError, TypeError, ValueError) as error:
-            self.fail(Unavailable(f"the guest sent an event that cannot be read: {error!r}"))
+            self.lose(Unavailable(f"the guest sent an event that cannot be read: {error!r}"))
+
+    def lose(self, error: CoworkError) -> None:
+        """The link is no more: until `renew` where this core is lasting, else for good."""
+        if not self.lasting:
+            self.fail(error)
+            return
+        if self.broken is not None or self.lost is not None:
+            return
+        self.lost = error
+        self.outgoing.clear()
+        for pending in self._pending.values():
+            if pending.repeatable:
+                self._again.append(pending)
+            else:
+                _refuse(pending, error)
+        self._pending.clear()
+        for stream in self._streams.values():
+            stream.lose(error)
+        self._streams.clear()
+
+    def renew(self, greeted: Core) -> None:
+        """Go on over the link of `greeted`, which has said hello and nothing else. What is to be said there is in `outgoing`."""
+        self._connection = greeted._connection
+        self._reason = None
+        self.lost = None
+        self.link += 1
+        again, self._again = self._again, []
+        for inbox in self._inboxes.values():
+            if not inbox.parked and not inbox.finished:
+                self._go_on(inbox)
+        if self.feed is not None and not any(pending.method == "events.subscribe" for pending in again):
+            pending, frame = self.subscribe(self.feed)
+            pending.repeatable = False
+            self.outgoing.append(frame)
+        for pending in again:
+            pending.repeated = True
+            try:
+                self.outgoing.append(self._say(pending))
+            except LimitExceeded as error:
+                _refuse(pending, error)
+
+    def _go_on(self, inbox: Inbox) -> None:
+        """Attach an inbox from where it stopped. Refused, it is parked: whoever reads it attaches again, and hears why not."""
+        pending = self._say_alone("process.attach", {"process": inbox.process, **inbox.positions()})
+        pending.refused = lambda error: inbox.park()
 
     def fail(self, error: CoworkError) -> None:
-        """The link is no more."""
+        """The link is no more, for good."""
         if self.broken is not None:
             return
         self.broken = error
-        for pending in self._pending.values():
-            pending.error = error
-            pending.done = True
+        for pending in (*self._pending.values(), *self._again):
+            _refuse(pending, error)
         self._pending.clear()
+        self._again.clear()
         self.outgoing.clear()
 
     def _settle(self, response: Response) -> None:
@@ -264,8 +371,7 @@ class Core:
             process, stream, offset, data, eof = read_output(params)
             inbox = self._inboxes.get(process)
             if inbox is not None and inbox.feed_output(stream, offset, data, eof):
-                _, frame = self.request("process.detach", {"process": process})
-                self.outgoing.append(frame)
+                self._say_alone("process.detach", {"process": process})
         elif name == "stream.data":
             receiver = self._streams.get(params["stream"])
             if receiver is not None:
@@ -282,3 +388,8 @@ class Core:
             inbox = self._inboxes.get(params["process"])
             if inbox is not None:
                 inbox.feed_exit(read_answer(name, params, ExitRecord))
+
+
+def _refuse(pending: Pending, error: CoworkError) -> None:
+    pending.error = error
+    pending.done = True

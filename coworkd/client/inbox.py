@@ -43,6 +43,7 @@ class Inbox:
     def __init__(self, process: str, wanted: Mapping[str, int], *, bound_bytes: int = BOUND_BYTES) -> None:
         self.process = process
         self.wanted: dict[str, int] = dict(wanted)
+        self._ended: dict[str, int] = {}
         self.exit: ExitRecord | None = None
         self.parked = False
         self._full = False
@@ -58,7 +59,7 @@ class Inbox:
         total_bytes = self.queued_bytes + len(data)
         if self.queued_bytes and total_bytes > 2 * self._bound_bytes:
             self._full = True
-            return self._park()
+            return self.park()
         name = cast(StreamName, stream)
         if offset > wanted:
             self._queue.append(_Gap(name, wanted, offset))
@@ -70,11 +71,17 @@ class Inbox:
         self.queued_bytes += len(data)
         if eof:
             del self.wanted[stream]
+            self._ended[stream] = offset + len(data)
         else:
             self.wanted[stream] = offset + len(data)
-        return self._park() if self.queued_bytes > self._bound_bytes else False
+        return self.park() if self.queued_bytes > self._bound_bytes else False
 
-    def _park(self) -> bool:
+    def positions(self) -> dict[str, int]:
+        """Stream → where to attach again: the next offset wanted, or its end."""
+        return {**self.wanted, **self._ended}
+
+    def park(self) -> bool:
+        """Nothing counts until `resume`; true where it did."""
         parked, self.parked = self.parked, True
         return not parked
 

@@ -25,12 +25,18 @@ A = TypeVar("A", bound=Struct)
 class Method(Generic[P, A]):
     """One method: its name on the wire, what builds its parameters, and the type of its answer."""
 
-    __slots__ = ("answer", "build", "name")
+    __slots__ = ("answer", "build", "mutating", "name")
 
-    def __init__(self, name: str, build: Callable[P, Struct], answer: type[A]) -> None:
+    def __init__(
+        self, name: str, build: Callable[P, Struct], answer: type[A], params: type[Struct] | None = None
+    ) -> None:
+        """`params` is the type of what `build` gives, where that is no type itself."""
         self.name = name
         self.build: Callable[..., Struct] = build
         self.answer = answer
+        made = params or build
+        self.mutating = isinstance(made, type) and issubclass(made, calls.Mutating)
+        """It takes `request_id`, and so can be repeated without happening twice."""
 
 
 PING = Method("ping", calls.NoParams, calls.Pong)
@@ -64,8 +70,8 @@ FOLDER_DISCARD = Method("folder.discard", calls.FolderDiscard, calls.FolderDisca
 APPROVAL_LIST = Method("approval.list", calls.ApprovalList, calls.Approvals)
 APPROVAL_ANSWER = Method("approval.answer", calls.ApprovalAnswer, calls.ApprovalAnswered)
 
-PROCESS_RUN = Method("process.run", run_request, calls.ProcessRan)
-PROCESS_START = Method("process.start", start_request, calls.ProcessStarted)
+PROCESS_RUN = Method("process.run", run_request, calls.ProcessRan, calls.ProcessRun)
+PROCESS_START = Method("process.start", start_request, calls.ProcessStarted, calls.ProcessStart)
 PROCESS_ATTACH = Method("process.attach", calls.ProcessAttach, calls.ProcessAttached)
 PROCESS_DETACH = Method("process.detach", calls.ProcessName, calls.Empty)
 PROCESS_WRITE_STDIN = Method("process.write_stdin", calls.WriteStdin, calls.StdinOffset)

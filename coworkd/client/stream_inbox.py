@@ -55,6 +55,12 @@ class StreamInbox:
         self._eof = True
         self._error = InvalidState(f"stream {self.stream} was closed here", stream=self.stream)
 
+    def lose(self, error: CoworkError) -> None:
+        """Its link is gone, and nothing comes any more: what waits can be taken, then `take` raises `error`."""
+        if not self._eof:
+            self._eof = True
+            self._error = error
+
     @property
     def waiting(self) -> bool:
         """`take` has something, the end included."""

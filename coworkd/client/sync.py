@@ -11,6 +11,9 @@ Rules
 - An exception raised by a signal handler while a thread reads breaks the link; so does any that interrupts a send.
 - Errors are `CoworkError`s, those of the guest with the class of their code. A link that drops raises `Unavailable`
   from every call that waits and every later one.
+- Not so with `connect(…, reconnect_s=60)`: whoever waits then dials again, for so long, and goes on as if nothing had been: output
+  and events from the next one, calls that were not answered made again with their `request_id`, once. Streams end with
+  their link, and a guest that booted anew has none of the old processes (`NotFound`).
 """
 
 from __future__ import annotations
@@ -22,79 +25,32 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any
 
 from msgspec import Struct
 
-from coworkd.client import methods
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
 from coworkd.client.dial import Stream as LinkStream
 from coworkd.client.dial import dial
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
-from coworkd.client.methods import Method, P
 from coworkd.client.process import Process
+from coworkd.client.renewal import DIAL_S, SILENCE_S, Renewal, Silence
 from coworkd.client.stream import Stream
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.client.transfer import Download, send_upload
+from coworkd.client.verbs import Verbs
 from coworkd.model.calls import FileDownloadOpened, HelloAnswer, ProcessStarted
-from coworkd.model.errors import CoworkError, DeadlineExceeded, OutOfRange, Unavailable
+from coworkd.model.errors import AlreadyExists, CoworkError, DeadlineExceeded, OutOfRange, Unavailable
 from coworkd.model.event import Event
 from coworkd.wire.convert import compose_answer
 from coworkd.wire.endpoint import parse_endpoint
 
-A = TypeVar("A", bound=Struct)
 RECEIVE_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 10.0
 
 
-class _Verb(Generic[P, A]):
-    """A `Method` as a method of `Client`: keyword arguments in, typed answer out."""
-
-    def __init__(self, method: Method[P, A]) -> None:
-        self._method = method
-
-    @overload
-    def __get__(self, client: None, owner: type) -> _Verb[P, A]: ...
-
-    @overload
-    def __get__(self, client: Client, owner: type) -> Callable[P, A]: ...
-
-    def __get__(self, client: Client | None, owner: type) -> Any:
-        if client is None:
-            return self
-        method = self._method
-
-        def verb(*args: Any, **fields: Any) -> Any:
-            answer = client.call(method.name, compose_answer(method.build(*args, **fields)))
-            return read_answer(method.name, answer, method.answer)
-
-        return verb
-
-
-class _Start(Generic[P]):
-    """`process.start` as a method of `Client`: keyword arguments in, a `Process` out."""
-
-    def __init__(self, method: Method[P, ProcessStarted]) -> None:
-        self._method = method
-
-    @overload
-    def __get__(self, client: None, owner: type) -> _Start[P]: ...
-
-    @overload
-    def __get__(self, client: Client, owner: type) -> Callable[P, Process]: ...
-
-    def __get__(self, client: Client | None, owner: type) -> Any:
-        if client is None:
-            return self
-
-        def start(*args: Any, **fields: Any) -> Process:
-            return client.start_process(self._method.build(*args, **fields))
-
-        return start
-
-
-class Client:
+class Client(Verbs):
     """One link to a guest, blocking. Made by `connect`; `close` it, or use it in a `with`."""
 
     hello: HelloAnswer
@@ -108,6 +64,10 @@ class Client:
         self._changed = threading.Condition(threading.Lock())
         self._sending = threading.Lock()
         self._reading = False
+        """Some thread reads the link, or makes it again."""
+        self._silence = Silence()
+        self._renewal = Renewal(0)
+        self._redial: Callable[[float], Client] | None = None
 
     def greet(self, client_name: str, token: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> HelloAnswer:
         """Say hello, once. Raises `Unauthenticated`, `InvalidState` (no common version), `DeadlineExceeded`, `Unavailable`."""
@@ -130,91 +90,18 @@ class Client:
             pending, frame = self._core.request(method, params or {})
         return self._finish(pending, frame, timeout_s)
 
-    run = _Verb(methods.PROCESS_RUN)
-    start = _Start(methods.PROCESS_START)
-    ping = _Verb(methods.PING)
-    info = _Verb(methods.INFO)
-    stats = _Verb(methods.STATS)
-    doctor = _Verb(methods.DOCTOR)
-    logs = _Verb(methods.LOGS)
-    set_log_level = _Verb(methods.SET_LOG_LEVEL)
-    shutdown = _Verb(methods.SHUTDOWN)
-    sync_clock = _Verb(methods.SYNC_CLOCK)
-    boot_time = _Verb(methods.BOOT_TIME)
-    session_ensure = _Verb(methods.SESSION_ENSURE)
-    session_get = _Verb(methods.SESSION_GET)
-    session_list = _Verb(methods.SESSION_LIST)
-    session_delete = _Verb(methods.SESSION_DELETE)
-    session_set_policy = _Verb(methods.SESSION_SET_POLICY)
-    session_policy = _Verb(methods.SESSION_POLICY)
-    session_usage = _Verb(methods.SESSION_USAGE)
-    session_prune = _Verb(methods.SESSION_PRUNE)
-    session_retention = _Verb(methods.SESSION_RETENTION)
-    folder_mount = _Verb(methods.FOLDER_MOUNT)
-    folder_unmount = _Verb(methods.FOLDER_UNMOUNT)
-    folder_set_mode = _Verb(methods.FOLDER_SET_MODE)
-    folder_list = _Verb(methods.FOLDER_LIST)
-    folder_changes = _Verb(methods.FOLDER_CHANGES)
-    folder_commit = _Verb(methods.FOLDER_COMMIT)
-    folder_discard = _Verb(methods.FOLDER_DISCARD)
-    approval_list = _Verb(methods.APPROVAL_LIST)
-    approval_answer = _Verb(methods.APPROVAL_ANSWER)
-    process_detach = _Verb(methods.PROCESS_DETACH)
-    process_write_stdin = _Verb(methods.PROCESS_WRITE_STDIN)
-    process_close_stdin = _Verb(methods.PROCESS_CLOSE_STDIN)
-    process_resize = _Verb(methods.PROCESS_RESIZE)
-    process_signal = _Verb(methods.PROCESS_SIGNAL)
-    process_kill = _Verb(methods.PROCESS_KILL)
-    process_wait = _Verb(methods.PROCESS_WAIT)
-    process_get = _Verb(methods.PROCESS_GET)
-    process_list = _Verb(methods.PROCESS_LIST)
-    process_forget = _Verb(methods.PROCESS_FORGET)
-    egress_check = _Verb(methods.EGRESS_CHECK)
-    egress_log = _Verb(methods.EGRESS_LOG)
-    egress_allow = _Verb(methods.EGRESS_ALLOW)
-    egress_status = _Verb(methods.EGRESS_STATUS)
-    egress_presets = _Verb(methods.EGRESS_PRESETS)
-    ca_install = _Verb(methods.CA_INSTALL)
-    ca_list = _Verb(methods.CA_LIST)
-    ca_remove = _Verb(methods.CA_REMOVE)
-    audit_tail = _Verb(methods.AUDIT_TAIL)
-    audit_query = _Verb(methods.AUDIT_QUERY)
-    audit_export = _Verb(methods.AUDIT_EXPORT)
-    audit_verify = _Verb(methods.AUDIT_VERIFY)
-    events_unsubscribe = _Verb(methods.EVENTS_UNSUBSCRIBE)
-    policy_show = _Verb(methods.POLICY_SHOW)
-    policy_reload = _Verb(methods.POLICY_RELOAD)
-    file_read = _Verb(methods.FILE_READ)
-    file_write = _Verb(methods.FILE_WRITE)
-    file_list = _Verb(methods.FILE_LIST)
-    file_stat = _Verb(methods.FILE_STAT)
-    file_mkdir = _Verb(methods.FILE_MKDIR)
-    file_move = _Verb(methods.FILE_MOVE)
-    file_remove = _Verb(methods.FILE_REMOVE)
-    stream_write = _Verb(methods.STREAM_WRITE)
-    stream_close_write = _Verb(methods.STREAM_CLOSE_WRITE)
-    stream_ack = _Verb(methods.STREAM_ACK)
-    stream_close = _Verb(methods.STREAM_CLOSE)
-    bridge_open = _Verb(methods.BRIDGE_OPEN)
-    bridge_list = _Verb(methods.BRIDGE_LIST)
-    bridge_close = _Verb(methods.BRIDGE_CLOSE)
-    tool_install = _Verb(methods.TOOL_INSTALL)
-    tool_list = _Verb(methods.TOOL_LIST)
-    tool_remove = _Verb(methods.TOOL_REMOVE)
-    storage_usage = _Verb(methods.STORAGE_USAGE)
-    storage_trim = _Verb(methods.STORAGE_TRIM)
-    storage_grow = _Verb(methods.STORAGE_GROW)
-    update_status = _Verb(methods.UPDATE_STATUS)
-    update_apply = _Verb(methods.UPDATE_APPLY)
-    update_rollback = _Verb(methods.UPDATE_ROLLBACK)
-
     # -- commands
 
     def start_process(self, request: Struct) -> Process:
         """What `start` does, from a ready `ProcessStart`."""
         with self._changed:
             pending, frame, made = self._core.start(compose_answer(request))
-        started = read_answer("process.start", self._finish(pending, frame, None), ProcessStarted)
+        try:
+            started = read_answer("process.start", self._finish(pending, frame, None), ProcessStarted)
+        except AlreadyExists:
+            if not pending.repeated:
+                raise
+            return self.attach(pending.params["id"])  # a coworkd that was restarted knows the command, but not the call
         return Process(self, started, made[0] if made else None)
 
     def attach(
@@ -286,19 +173,28 @@ class Client:
 
     # -- the link
 
+    def keep(self, redial: Callable[[float], Client], limit_s: float) -> None:
+        """From now on a link that is lost is made again: `redial` gives another client, greeted and unused, within the seconds it is
+        given, or raises a `CoworkError`; tried for `limit_s`. See `connect`.
+        """
+        self._redial, self._renewal, self._core.lasting = redial, Renewal(limit_s), True
+
     @property
     def broken(self) -> CoworkError | None:
         """Why the link is no more, or None."""
         return self._core.broken
+
+    @property
+    def renewals(self) -> int:
+        """How often the link was made again."""
+        return self._core.link
 
     def close(self) -> None:
         """End the link; calls that wait in other threads raise `Unavailable`. Idempotent."""
         with self._changed:
             self._core.fail(Unavailable("this client was closed"))
             self._changed.notify_all()
-        if isinstance(self._stream, socket.socket):
-            with contextlib.suppress(OSError):
-                self._stream.shutdown(socket.SHUT_RDWR)
+        _hang_up(self._stream)
         self._stream.close()
 
     def __enter__(self) -> Client:
@@ -344,6 +240,11 @@ class Client:
         with self._changed:
             self._core.drop(inbox)
 
+    def drop_feed(self) -> None:
+        """No link that comes is to be asked for events. For `Subscription`."""
+        with self._changed:
+            self._core.unsubscribe()
+
     def next_chunk(self, inbox: StreamInbox, limit_bytes: int | None, timeout_s: float | None) -> bytes | None:
         """The next bytes of a stream, empty at its end; None when `timeout_s` ran out. For `Stream`."""
         with self._changed:
@@ -362,7 +263,7 @@ class Client:
 
     def _attach_again(self, inbox: Inbox) -> None:
         """Go on where a parked inbox stopped; what the guest no longer has shows as a gap."""
-        offsets = dict(inbox.wanted)
+        offsets = inbox.positions()
         while inbox.parked:
             with self._changed:
                 pending, frame, _ = self._core.attach(inbox.process, offsets, inbox)
@@ -372,7 +273,7 @@ class Client:
                 offsets = without_refused(offsets, error)
 
     def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None) -> dict[str, Any]:
-        self._send(frame)
+        self._send(frame, pending.link)
         with self._changed:
             if not self._read_until(lambda: pending.done, _deadline(timeout_s)):
                 self._core.abandon(pending)
@@ -381,22 +282,26 @@ class Client:
                 )
         return pending.answer()
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, frame: bytes, link: int) -> None:
+        """Send what was composed for `link`; on another one it was said again already, or will be."""
         try:
             with self._sending:
-                self._stream.sendall(frame)
+                if link == self._core.link and self._core.lost is None:
+                    self._stream.sendall(frame)
         except OSError as error:
             with self._changed:
-                self._lose(error)
+                self._lose(error, link)
         except BaseException:
             with self._changed:
-                self._lose(InterruptedError("interrupted while sending"))
+                self._lose(InterruptedError("interrupted while sending"), link)
             raise
 
-    def _lose(self, error: OSError) -> None:
-        """The link broke. Called with the lock held."""
-        self._core.fail(Unavailable(f"the link to the guest broke ({error}): {LOST_REMEDY}", errno=error.errno))
-        self._changed.notify_all()
+    def _lose(self, error: OSError, link: int) -> None:
+        """That link broke. Called with the lock held."""
+        if link == self._core.link:
+            self._core.lose(Unavailable(f"the link to the guest broke ({error}): {LOST_REMEDY}", errno=error.errno))
+            _hang_up(self._stream)  # whoever still sends on it ends
+            self._changed.notify_all()
 
     def _read_until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
         """Read the link until `ready()`; False when the deadline passed. Raises the link's error where it is broken.
@@ -411,6 +316,8 @@ class Client:
                 return False
             if self._reading:
                 self._changed.wait(left_s)
+            elif self._core.lost is not None:
+                self._renew(left_s)
             else:
                 self._read_once(left_s)
         return True
@@ -418,11 +325,12 @@ class Client:
     def _read_once(self, timeout_s: float | None) -> None:
         """Read once, for every thread that waits. The lock is held before and after, not while reading."""
         self._reading = True
+        link = self._core.link
         data: bytes | None = None
         lost: OSError | None = None
         self._changed.release()
         try:
-            data = self._receive(timeout_s)
+            data = self._receive(min(SILENCE_S, timeout_s or SILENCE_S) if self._core.lasting else timeout_s)
         except OSError as error:
             lost = error
         except BaseException:
@@ -434,20 +342,71 @@ class Client:
             self._reading = False
             self._changed.notify_all()
             if lost is not None:
-                self._lose(lost)
+                self._lose(lost, link)
         if data is not None:
+            self._silence.heard()
             self._core.receive(data)
+        elif self._core.lasting:
+            self._judge_silence(time.monotonic(), link)
         self._send_outgoing()
+
+    def _judge_silence(self, now: float, link: int) -> None:
+        """Nothing came, though somebody looked."""
+        self._silence.looked(now)
+        if self._silence.dead(now):
+            self._silence.heard()
+            self._lose(TimeoutError(f"it has not answered a ping for {SILENCE_S:g} s"), link)
+        elif self._silence.ask(now):
+            self._core.ask_alive()
+
+    def _renew(self, timeout_s: float | None) -> None:
+        """Try once to make the link again, for every thread that waits. The lock is held before and after, not meanwhile."""
+        if self._redial is None:
+            raise RuntimeError("only a client that is kept can lose a link and go on")
+        self._reading = True
+        self._renewal.lost(time.monotonic())
+        left_s = DIAL_S if timeout_s is None else min(DIAL_S, timeout_s)
+        self._changed.release()
+        fresh: Client | None = None
+        refused: CoworkError | None = None
+        try:
+            time.sleep(min(self._renewal.pause_s(), left_s))
+            fresh = self._redial(left_s)
+        except CoworkError as error:
+            refused = error
+        finally:
+            if fresh is not None:
+                self._sending.acquire()
+            self._changed.acquire()
+            self._reading = False
+            if fresh is not None:
+                self._take_over(fresh)
+                self._sending.release()
+            elif refused is not None and self._renewal.over(time.monotonic(), refused):
+                self._core.fail(refused)
+            self._changed.notify_all()
+        self._send_outgoing()
+
+    def _take_over(self, fresh: Client) -> None:
+        """Go on over the link of `fresh`. Called with both locks held: nothing composed for the old link is sent on the new one."""
+        if self._core.broken is not None:
+            fresh.close()
+            return
+        self._stream.close()
+        self._stream, self.hello = fresh._stream, fresh.hello
+        self._core.renew(fresh._core)
+        self._renewal.renewed()
+        self._silence.heard()
 
     def _send_outgoing(self) -> None:
         """Send what the core wants to say. The lock is held before and after, not while sending."""
         if not self._core.outgoing:
             return
-        frames = b"".join(self._core.outgoing)
+        frames, link = b"".join(self._core.outgoing), self._core.link
         self._core.outgoing.clear()
         self._changed.release()
         try:
-            self._send(frames)
+            self._send(frames, link)
         finally:
             self._changed.acquire()
 
@@ -490,26 +449,48 @@ class Subscription:
 
     def close(self) -> None:
         """Unsubscribe."""
+        self._client.drop_feed()
         self._client.events_unsubscribe()
 
 
 def connect(
-    uri: str, *, token: str | None = None, client_name: str = "coworkd-client", timeout_s: float = DEFAULT_TIMEOUT_S
+    uri: str,
+    *,
+    token: str | None = None,
+    client_name: str = "coworkd-client",
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    reconnect_s: float = 0,
 ) -> Client:
     """Connect to a guest and say hello; the caller closes the client.
 
     `uri` is `unix:///PATH`, `vsock://CID:PORT`, `hybrid:///PATH?port=N` or `virtio:///PATH`. `timeout_s` bounds connecting and
-    hello. Raises `InvalidParams` (no endpoint), `Unavailable`, `Unauthenticated`, `InvalidState` (no common version),
-    `DeadlineExceeded`.
+    hello. With `reconnect_s` a link that is lost later is made again, tried for so long each time. Raises `InvalidParams` (no
+    endpoint), `Unavailable`, `Unauthenticated`, `InvalidState` (no common version), `DeadlineExceeded`.
     """
-    dialled = dial(parse_endpoint(uri), timeout_s=timeout_s)
-    client = Client(dialled.stream, dialled.first)
-    try:
-        client.greet(client_name, token, timeout_s=timeout_s)
-    except BaseException:
-        client.close()
-        raise
+    endpoint = parse_endpoint(uri)
+
+    def link(within_s: float) -> Client:
+        deadline = time.monotonic() + within_s
+        dialled = dial(endpoint, timeout_s=within_s)
+        client = Client(dialled.stream, dialled.first)
+        try:
+            client.greet(client_name, token, timeout_s=max(0.001, deadline - time.monotonic()))
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    client = link(timeout_s)
+    if reconnect_s > 0:
+        client.keep(link, reconnect_s)
     return client
+
+
+def _hang_up(stream: LinkStream) -> None:
+    """Wake whoever reads or writes it."""
+    if isinstance(stream, socket.socket):
+        with contextlib.suppress(OSError):
+            stream.shutdown(socket.SHUT_RDWR)
 
 
 def _deadline(timeout_s: float | None) -> float | None:
