@@ -30,6 +30,20 @@ class AuditPort(Protocol):
     async def record(self, kind: str, fields: Mapping[str, Any], /) -> None: ...
 
 
+class Recording(Protocol):
+    """A record on its way to the disk."""
+
+    async def durable(self) -> None:
+        """Return once it is there, cancelled or not; raises as `AuditPort.record`. Whoever has one waits for it."""
+
+
+class EarlyAudit(AuditPort, Protocol):
+    """The audit log of one who has something to do while the disk works."""
+
+    def record_nowait(self, kind: str, fields: Mapping[str, Any], /) -> Recording:
+        """`record`, which is waited for later: no effect before that."""
+
+
 class AuditReader(AuditPort, Protocol):
     """The audit log of one who writes many records at once, and looks into it."""
 

@@ -1,8 +1,8 @@
 """The audit log as a service: durable before effect.
 
-`record` and `record_all` return when all is on disk. Those who wait at the same time share one fdatasync (group commit): whoever
-gets the writer's turn commits what all have queued. A record once begun is finished, cancelled or not. The disk is only
-touched in a worker thread of its own, so one that stalls delays records, not links.
+`record` and `record_all` return when all is on disk; `record_nowait` returns at once, for who has something to do until then. A record
+once queued is finished, cancelled or not. The disk is only touched in a worker thread (`audit_thread`), so one that stalls delays
+records, not links.
 
 It does not decide what may be recorded (`auditlog.kinds` refuses what is not listed), and starts no task.
 """
@@ -19,45 +19,18 @@ import trio
 from coworkd.auditlog import Filter, RotationLimits, admit, tail, verify
 from coworkd.model.calls import AuditRecords, AuditTail, AuditVerified
 from coworkd.model.calls_audit import AuditExport, AuditPiece, AuditQuery
-from coworkd.model.errors import CoworkError, DiskFailed, InvalidParams, LimitExceeded, Unavailable
+from coworkd.model.errors import DiskFailed, InvalidParams, Unavailable
+from coworkd.model.ports import Recording
 from coworkd.services.audit_export import read_piece
 from coworkd.services.audit_files import AuditFiles, DiskCalls, Entry
 from coworkd.services.audit_snapshot import Snapshot
+from coworkd.services.audit_thread import AuditThread, SyncTimes, Waiting
 
-QUEUE_LIMIT = 1024
-BATCH_LIMIT = 256
 TAIL_LIMIT = 1000
 TAIL_LIMIT_BYTES = 3 * 1024 * 1024
 """Below the 4 MiB a guest may send in one message."""
 
 _T = TypeVar("_T")
-
-
-class _Waiting:
-    """Records that are queued together; `settled` once all are durable or none is."""
-
-    __slots__ = ("entries", "error", "settled")
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self.entries = entries
-        self.settled = False
-        self.error: CoworkError | None = None
-
-
-class SyncTimes:
-    """What the disk took for each group of records."""
-
-    __slots__ = ("most_s", "times", "took_s")
-
-    def __init__(self) -> None:
-        self.times = 0
-        self.took_s = 0.0
-        self.most_s = 0.0
-
-    def add(self, took_s: float) -> None:
-        self.times += 1
-        self.took_s += took_s
-        self.most_s = max(self.most_s, took_s)
 
 
 class AuditLog:
@@ -75,11 +48,7 @@ class AuditLog:
         self._clock = clock
         self._on_degraded = on_degraded
         self._told: str | None = None
-        self._queue: list[_Waiting] = []
-        self._turn = trio.Lock()
-        self._thread = trio.CapacityLimiter(1)
-        self._records = 0
-        self.sync_times = SyncTimes()
+        self._thread = AuditThread(files, settled=self._tell_degraded)
         self._closed = False
         self._tell_degraded()
 
@@ -115,7 +84,12 @@ class AuditLog:
     @property
     def records(self) -> int:
         """How many records this process has made durable."""
-        return self._records
+        return self._thread.records
+
+    @property
+    def sync_times(self) -> SyncTimes:
+        """What the disk took."""
+        return self._thread.sync_times
 
     @property
     def head(self) -> tuple[int, str]:
@@ -131,24 +105,23 @@ class AuditLog:
         """
         await self.record_all([(kind, fields)])
 
+    def record_nowait(self, kind: str, fields: Mapping[str, Any], /) -> Recording:
+        """See `ports.EarlyAudit`. Raises as `record`, but for what the disk says."""
+        return self._begin([(kind, fields)])
+
     async def record_all(self, records: Sequence[tuple[str, Mapping[str, Any]]], /) -> None:
         """Append records in this order, next to each other; return when all are durable. Raises like `record`: none is in the log then."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if records:
+            await self._begin(records).durable()
+
+    def _begin(self, records: Sequence[tuple[str, Mapping[str, Any]]]) -> Waiting:
         at = self._clock()
-        queued = _Waiting([Entry(at=at, kind=kind, fields=admit(kind, fields)) for kind, fields in records])
+        waiting = Waiting([Entry(at=at, kind=kind, fields=admit(kind, fields)) for kind, fields in records])
         if self._closed:
             raise Unavailable("the audit log is closed: coworkd is shutting down")
-        if not records:
-            return
-        if len(self._queue) >= QUEUE_LIMIT:
-            raise LimitExceeded(f"{QUEUE_LIMIT} audit records wait for the disk; try again later")
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._queue.append(queued)
-        with trio.CancelScope(shield=True):
-            async with self._turn:
-                while not queued.settled:
-                    await self._commit_batch()
-        if queued.error is not None:
-            raise type(queued.error)(queued.error.message, **queued.error.details) from queued.error
+        self._thread.append(waiting)
+        return waiting
 
     async def tail(self, params: AuditTail) -> AuditRecords:
         """The newest records that fit, oldest first; at most 3 MiB of them, and `truncated` says if that cut some.
@@ -217,34 +190,6 @@ class AuditLog:
         self._closed = True
         self._files.close()
 
-    async def _commit_batch(self) -> None:
-        batch = self._take_batch()
-        entries = [entry for waiting in batch for entry in waiting.entries]
-        error: CoworkError | None = DiskFailed("the record was not written")
-        began = time.monotonic()
-        try:
-            await trio.to_thread.run_sync(self._files.commit, entries, limiter=self._thread)
-            error = None
-            self._records += len(entries)
-        except CoworkError as refused:
-            error = refused
-        finally:
-            self.sync_times.add(time.monotonic() - began)
-            for waiting in batch:
-                waiting.settled, waiting.error = True, error
-            self._tell_degraded()
-
-    def _take_batch(self) -> list[_Waiting]:
-        """What is committed next: as many as fit, at least one; what was queued together stays together."""
-        taken, entries = 0, 0
-        for waiting in self._queue:
-            entries += len(waiting.entries)
-            if taken and entries > BATCH_LIMIT:
-                break
-            taken += 1
-        batch, self._queue = self._queue[:taken], self._queue[taken:]
-        return batch
-
     def _tell_degraded(self) -> None:
         reason = "; ".join(self._files.problems.values()) or None
         if reason != self._told:
@@ -252,10 +197,9 @@ class AuditLog:
             self._on_degraded(reason)
 
     async def _snapshot(self) -> Snapshot:
-        async with self._turn:
-            if self._closed:
-                raise Unavailable("the audit log is closed: coworkd is shutting down")
-            return await trio.to_thread.run_sync(self._files.snapshot, limiter=self._thread)
+        if self._closed:
+            raise Unavailable("the audit log is closed: coworkd is shutting down")
+        return await self._thread.snapshot()
 
 
 async def _read(snapshot: Snapshot, work: Callable[[], _T]) -> _T:

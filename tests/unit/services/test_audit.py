@@ -12,7 +12,7 @@ import trio
 from coworkd.auditlog import RotationLimits
 from coworkd.model.calls import AuditTail
 from coworkd.model.errors import DiskFailed, InternalError, InvalidParams, InvalidState, LimitExceeded, Unavailable
-from coworkd.services import audit
+from coworkd.services import audit, audit_thread
 from coworkd.services.audit import AuditLog
 from coworkd.services.audit_files import DiskCalls
 
@@ -68,7 +68,7 @@ def test_concurrent_records_share_syncs_and_stay_in_order(tmp_path: Path) -> Non
             await wait_until(lambda: disk.syncs == before + 1)
             for number in range(100):
                 nursery.start_soon(log.record, "session.pause", {"session": f"s{number}"})
-            await wait_until(lambda: len(log._queue) == 100)
+            await wait_until(lambda: (log._thread.queued) == 100)
             disk.gate.set()
         assert disk.syncs == before + 2
         verified = await log.verify()
@@ -89,7 +89,7 @@ def test_a_cancelled_record_that_was_begun_is_finished(tmp_path: Path) -> None:
                 nursery.start_soon(log.record, "session.pause", {"session": "one"})
                 await wait_until(lambda: disk.syncs > began)
                 nursery.start_soon(log.record, "session.pause", {"session": "two"})
-                await wait_until(lambda: log._queue)
+                await wait_until(lambda: log._thread.queued)
                 scope.cancel()
                 disk.gate.set()
         assert log.records == 2
@@ -144,7 +144,7 @@ def test_records_that_belong_together_are_all_in_the_log_or_none(tmp_path: Path)
     async def main() -> None:
         disk = CountingDisk()
         log = open_log(tmp_path, disk)
-        together = [("session.pause", {"session": f"s{number}"}) for number in range(audit.BATCH_LIMIT - 1)]
+        together = [("session.pause", {"session": f"s{number}"}) for number in range(audit_thread.BATCH_LIMIT - 1)]
 
         async def refused() -> None:
             with pytest.raises(DiskFailed):
@@ -156,9 +156,9 @@ def test_records_that_belong_together_are_all_in_the_log_or_none(tmp_path: Path)
             nursery.start_soon(log.record_all, together[:1])
             await wait_until(lambda: disk.syncs == before + 1)
             nursery.start_soon(log.record_all, together[:2])
-            await wait_until(lambda: log._queue)
+            await wait_until(lambda: log._thread.queued)
             nursery.start_soon(refused)
-            await wait_until(lambda: len(log._queue) > 1)
+            await wait_until(lambda: log._thread.queued > 1)
             disk.refuse_at = before + 3
             disk.gate.set()
         await log.record_all([])
@@ -171,7 +171,7 @@ def test_records_that_belong_together_are_all_in_the_log_or_none(tmp_path: Path)
 
 def test_a_full_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(audit, "QUEUE_LIMIT", 1)
+        monkeypatch.setattr(audit_thread, "QUEUE_LIMIT", 1)
         disk = CountingDisk()
         log = open_log(tmp_path, disk)
         disk.gate.clear()
@@ -180,7 +180,7 @@ def test_a_full_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             nursery.start_soon(log.record, "session.pause", {})
             await wait_until(lambda: disk.syncs > began)
             nursery.start_soon(log.record, "session.pause", {})
-            await wait_until(lambda: log._queue)
+            await wait_until(lambda: log._thread.queued)
             with pytest.raises(LimitExceeded):
                 await log.record("session.pause", {})
             disk.gate.set()

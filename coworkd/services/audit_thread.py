@@ -1,0 +1,176 @@
+"""The one thread that touches the audit log's disk, and the queue before it.
+
+Rules
+- One piece of work at a time. The end of one begins the next, in trio's thread: no task waits for that, so a record costs the loop no
+  turn but the one that tells who waits for it.
+- Who records while the disk works shares the next fdatasync (group commit): a batch is all that was queued meanwhile, at most
+  `BATCH_LIMIT` records; what was queued together stays together.
+- Readers' snapshots go first: they take a moment.
+
+It does not judge records. Source: trio.lowlevel.start_thread_soon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from coworkd.model.errors import CoworkError, DiskFailed, LimitExceeded, Unavailable
+from coworkd.services.audit_files import AuditFiles, Entry
+from coworkd.services.audit_snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from outcome import Outcome
+
+QUEUE_LIMIT = 1024
+BATCH_LIMIT = 256
+
+_T = TypeVar("_T")
+_Done = Callable[[Callable[[], _T]], None]
+"""Is given what gives the answer, or raises what the work raised."""
+
+_log = logging.getLogger("coworkd.audit")
+
+
+class Waiting:
+    """Records that are queued together: all of them will be durable, or none. Implements `ports.Recording`."""
+
+    __slots__ = ("_settled", "entries", "error")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.error: CoworkError | None = None
+        self._settled = trio.Event()
+
+    async def durable(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._settled.wait()
+        if self.error is not None:
+            raise type(self.error)(self.error.message, **self.error.details) from self.error
+
+    def settle(self, error: CoworkError | None) -> None:
+        self.error = error
+        self._settled.set()
+
+
+class SyncTimes:
+    """What the disk took for each group of records."""
+
+    __slots__ = ("most_s", "times", "took_s")
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.took_s = 0.0
+        self.most_s = 0.0
+
+    def add(self, took_s: float) -> None:
+        self.times += 1
+        self.took_s += took_s
+        self.most_s = max(self.most_s, took_s)
+
+
+class AuditThread:
+    """Commits what is queued, and takes snapshots between. All calls are made from trio's thread."""
+
+    def __init__(self, files: AuditFiles, *, settled: Callable[[], None]) -> None:
+        """`settled` is called after each batch, whatever became of it."""
+        self._files = files
+        self._settled = settled
+        self._queue: list[Waiting] = []
+        self._asked: deque[_Done[Snapshot]] = deque()
+        self._working = False
+        self.records = 0
+        self.sync_times = SyncTimes()
+
+    @property
+    def queued(self) -> int:
+        """How many wait that the disk has not begun with."""
+        return len(self._queue)
+
+    def append(self, waiting: Waiting) -> None:
+        """Raises `LimitExceeded` when `QUEUE_LIMIT` wait already."""
+        if len(self._queue) >= QUEUE_LIMIT:
+            raise LimitExceeded(f"{QUEUE_LIMIT} audit records wait for the disk; try again later")
+        self._queue.append(waiting)
+        self._go_on()
+
+    async def snapshot(self) -> Snapshot:
+        """The log between two batches, the caller's to close; it comes to who is cancelled too. Raises `DiskFailed`."""
+        answers: list[Callable[[], Snapshot]] = []
+        answered = trio.Event()
+
+        def settle(answer: Callable[[], Snapshot]) -> None:
+            answers.append(answer)
+            answered.set()
+
+        self._asked.append(settle)
+        self._go_on()
+        with trio.CancelScope(shield=True):
+            await answered.wait()
+        return answers[0]()
+
+    def _go_on(self) -> None:
+        if self._working:
+            return
+        if self._asked:
+            self._work(self._files.snapshot, self._asked.popleft())
+        elif self._queue:
+            batch = self._take_batch()
+            entries = [entry for waiting in batch for entry in waiting.entries]
+            self._work(partial(self._files.commit, entries), partial(self._committed, batch, time.monotonic()))
+
+    def _take_batch(self) -> list[Waiting]:
+        """What is committed next: as many as fit, at least one."""
+        taken, entries = 0, 0
+        for waiting in self._queue:
+            entries += len(waiting.entries)
+            if taken and entries > BATCH_LIMIT:
+                break
+            taken += 1
+        batch, self._queue = self._queue[:taken], self._queue[taken:]
+        return batch
+
+    def _work(self, work: Callable[[], _T], done: _Done[_T]) -> None:
+        token = trio.lowlevel.current_trio_token()
+
+        def tell(result: Outcome[_T]) -> None:
+            with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
+                token.run_sync_soon(self._worked, done, result.unwrap)
+
+        def refuse() -> _T:
+            raise Unavailable("there is no thread for the audit log to be had; try again")
+
+        self._working = True
+        try:
+            trio.lowlevel.start_thread_soon(work, tell, "audit")
+        except RuntimeError as error:
+            _log.error("the audit log waits: %s", error)
+            self._worked(done, refuse)
+
+    def _worked(self, done: _Done[_T], answer: Callable[[], _T]) -> None:
+        self._working = False
+        done(answer)
+        self._go_on()
+
+    def _committed(self, batch: Sequence[Waiting], began: float, answer: Callable[[], None]) -> None:
+        error: CoworkError | None = None
+        try:
+            answer()
+        except CoworkError as refused:
+            error = refused
+        except Exception:  # noqa: BLE001 - nobody may take it for recorded
+            _log.exception("the audit log could not be written")
+            error = DiskFailed("the record was not written, by a fault of coworkd's")
+        else:
+            self.records += sum(len(waiting.entries) for waiting in batch)
+        self.sync_times.add(time.monotonic() - began)
+        for waiting in batch:
+            waiting.settle(error)
+        self._settled()
