@@ -40,9 +40,11 @@ class Launcher:
     ) -> None:
         self._cgroup_root = cgroup_root
         self._linger_s = linger_s
+        self._supervisors = 0
         missing = cgroup.missing_controllers(cgroup_root) if cgroup_root else ("memory", "pids", "cpu")
         spawner = Spawner(os.fsencode(bubblewrap), cgroup_root, missing)
-        held: dict[str, Session] = {}
+        self._held: dict[str, Session] = {}
+        held = self._held
         self._readers = Readers()
         self._supervisor = Supervisor(listener, self._readers, handle=self._handle, on_gone=self._alone)
         self._standbys = Standbys(held, spawner)
@@ -156,7 +158,15 @@ class Launcher:
     def _adopt(self, request: launch.Adopt, _: list[int]) -> None:
         self._workers.supervisor_came()
         self._processes.tell_adopted(request.id)
-        self._supervisor.send(launch.Done(id=request.id, degraded=self._degraded))
+        self._supervisor.send(
+            launch.TakenOver(
+                id=request.id,
+                supervisors_before=self._supervisors,
+                sessions=tuple(self._held),
+                degraded=self._degraded,
+            )
+        )
+        self._supervisors += 1
 
     def _ping(self, request: launch.Ping, _: list[int]) -> None:
         self._supervisor.send(launch.Done(id=request.id, degraded=self._degraded))

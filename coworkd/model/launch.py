@@ -1,8 +1,8 @@
 """The words between coworkd and its launcher: one SOCK_SEQPACKET message each, MessagePack of these tagged structs.
 
 Rules
-- A request carries `id`; the launcher answers each with exactly one `Done`, `Opened`, `SocketMade`, `FolderMounted`, `FolderUnmounted`,
-  `WorkerStarted`, `Spawned` or `Refused` of the same id.
+- A request carries `id`; the launcher answers each with exactly one `Done`, `TakenOver`, `Opened`, `SocketMade`, `FolderMounted`,
+  `FolderUnmounted`, `WorkerStarted`, `Spawned` or `Refused` of the same id.
 - Notices (`Started`, `StartError`, `Exited`) come unasked, in the order things happened, and are kept by the launcher until `Forget`
   or until the supervisor that was away has taken them with `Adopt`.
 - Descriptors travel as SCM_RIGHTS with the message that names them; `fds` lists their meaning in order. Whoever receives a
@@ -318,7 +318,7 @@ class Keep(Struct, frozen=True, kw_only=True, tag="keep"):
 
 
 class Adopt(Struct, frozen=True, kw_only=True, tag="adopt"):
-    """First request of every supervisor: take over. Answered by one `Adopted` per kept process, then `Done`."""
+    """First request of every supervisor: take over. Answered by one `Adopted` per kept process, then `TakenOver`."""
 
     id: int
     version: str
@@ -367,6 +367,16 @@ class Done(Struct, frozen=True, kw_only=True, tag="done"):
     """It was done. `degraded` names what the kernel did not allow."""
 
     id: int
+    degraded: tuple[str, ...] = ()
+
+
+class TakenOver(Struct, frozen=True, kw_only=True, tag="taken_over"):
+    """What the new supervisor has: every kept process was told before this. `degraded` as of `Done`."""
+
+    id: int
+    supervisors_before: int
+    sessions: tuple[str, ...]
+    """Those that are open."""
     degraded: tuple[str, ...] = ()
 
 
@@ -487,10 +497,22 @@ class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):
     note: bytes = b""
 
 
-Answer = Done | Opened | SocketMade | FolderMounted | FolderUnmounted | WorkerStarted | Refused | Spawned | Adopted
+Answer = (
+    Done
+    | TakenOver
+    | Opened
+    | SocketMade
+    | FolderMounted
+    | FolderUnmounted
+    | WorkerStarted
+    | Refused
+    | Spawned
+    | Adopted
+)
 Notice = Started | StartError | Exited
 Reply = (
     Done
+    | TakenOver
     | Opened
     | SocketMade
     | FolderMounted

@@ -242,7 +242,10 @@ class LauncherPort(Protocol):
 
     @property
     def adopted(self) -> list[tuple[Adopted, SpawnedFds]]:
-        """What the launcher kept from an earlier supervisor; taken once by the process service."""
+        """What the launcher kept from an earlier supervisor; taken once by the process service, watched after that."""
+
+    async def wait_adopted(self) -> None:
+        """Return when a launcher has told what it keeps, since the last time this returned."""
 
 
 class TrustPort(Protocol):

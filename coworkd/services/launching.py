@@ -2,7 +2,8 @@
 
 Rules
 - One connection; every request has an id and exactly one answer. The first request is `Adopt`.
-- Notices are handed to the watcher of their process synchronously and in order; a notice nobody watches is dropped with a log line.
+- Notices are handed to the watcher of their process synchronously and in order; one of a process that was adopted and is not taken yet
+  becomes part of what is taken. Any other that nobody watches is dropped with a log line.
 - A launcher that is lost fails every waiting request with `Unavailable`, tells every watcher None, and is connected to again; its
   successor knows no session, so `generation` grows and sessions are opened anew.
 - A request that was sent is waited for even if its caller is cancelled: its answer may bring descriptors.
@@ -25,6 +26,7 @@ from coworkd.model import launch
 from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.model.policy import EffectivePolicy, SeccompProgram
 from coworkd.model.ports import OpenedSession, SpawnedFds
+from coworkd.services.launching_adopted import Untaken
 from coworkd.services.launching_folders import LauncherFolders
 from coworkd.services.launching_refusals import raise_refusal
 from coworkd.system import packet
@@ -88,7 +90,10 @@ class LauncherClient:
         self._watchers: dict[str, Watcher] = {}
         self._filters: dict[str, None] = {}
         self._last_id = 0
-        self._adopted: list[tuple[launch.Adopted, SpawnedFds]] = []
+        self._untaken = Untaken()
+        self._adoption = trio.Event()
+        self.taken_over: launch.TakenOver | None = None
+        """What the first launcher said of itself; None before that."""
         self._quitting = False
         self._tell_started: Callable[[], None] = _nothing
         self.generation = 0
@@ -101,17 +106,22 @@ class LauncherClient:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Connect, adopt, and receive, until cancelled or `quit`; started after the first adoption that succeeded."""
         self._tell_started = task_status.started
-        while not self._quitting:
-            connection = await self._connect_again()
-            try:
-                self._begin(connection)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._adopt)
-                    await self._receive(connection)
-                    self._lose(connection)
-            finally:
-                # Cancelled: coworkd goes, not the launcher. The commands run on, so nobody may hear that they were lost.
-                self._let_go(connection)
+        try:
+            while not self._quitting:
+                await self._serve_connection(await self._connect_again())
+        finally:
+            self._untaken.close()
+
+    async def _serve_connection(self, connection: trio.socket.SocketType) -> None:
+        try:
+            self._begin(connection)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._adopt)
+                await self._receive(connection)
+                self._lose(connection)
+        finally:
+            # Cancelled: coworkd goes, not the launcher. The commands run on, so nobody may hear that they were lost.
+            self._let_go(connection)
 
     async def _connect_again(self) -> trio.socket.SocketType:
         while True:
@@ -129,10 +139,13 @@ class LauncherClient:
 
     async def _adopt(self) -> None:
         try:
-            done = await self._ask(launch.Adopt(id=0, version=self._version))
+            done, received = await self._ask_for_fds(launch.Adopt(id=0, version=self._version), launch.TakenOver)
         except CoworkError as error:
             _log.warning("adoption failed: %s", error.message)
             return
+        _close_all(received)
+        self.taken_over = self.taken_over or done
+        self._adoption.set()
         self._on_state("; ".join(done.degraded) or None)
         self._tell_started()
         self._tell_started = _nothing
@@ -156,7 +169,7 @@ class LauncherClient:
 
     def _take(self, reply: launch.Reply, fds: list[int]) -> None:
         if isinstance(reply, launch.Adopted):
-            self._adopted.append((reply, LaunchedFds(reply.spawned, fds)))
+            self._untaken.keep(reply, LaunchedFds(reply.spawned, fds))
         elif isinstance(reply, launch.Answer):
             waiting = self._waiting.pop(reply.id, None)
             if waiting is None:
@@ -167,15 +180,16 @@ class LauncherClient:
         else:
             _close_all(fds)
             watcher = self._watchers.get(reply.process)
-            if watcher is None:
-                _log.debug("nobody waits for %s of %s", type(reply).__name__, reply.process)
-            else:
+            if watcher is not None:
                 watcher(reply)
+            elif not self._untaken.learn(reply):
+                _log.debug("nobody waits for %s of %s", type(reply).__name__, reply.process)
 
     def _lose(self, connection: trio.socket.SocketType) -> None:
         if self._socket is not connection:
             return
         watchers = self._let_go(connection)
+        self._untaken.lose()
         self._on_state("the launcher is gone")
         for watcher in watchers:
             watcher(None)
@@ -340,15 +354,22 @@ class LauncherClient:
     # -- notices ------------------------------------------------------------------------------------------------
 
     def watch(self, process: str, call: Watcher, /) -> None:
-        self._watchers[process] = call
+        if self._untaken.was_lost(process):
+            call(None)
+        else:
+            self._watchers[process] = call
 
     def unwatch(self, process: str, /) -> None:
         self._watchers.pop(process, None)
 
     @property
     def adopted(self) -> list[tuple[launch.Adopted, SpawnedFds]]:
-        taken, self._adopted = self._adopted, []
-        return taken
+        return self._untaken.take()
+
+    async def wait_adopted(self) -> None:
+        """See `ports.LauncherPort`."""
+        await self._adoption.wait()
+        self._adoption = trio.Event()
 
 
 def _close_all(fds: list[int]) -> None:

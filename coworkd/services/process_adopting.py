@@ -2,20 +2,41 @@
 
 Rules
 - The start of an adopted process was told by the coworkd before us, and is not told again.
+- Its end goes on where that one left it: the reason it gave, the moment of a killing it began, the deadline of the command (its note).
 - Nobody waits for an adopted one-shot: it is ended, as one whose caller has gone.
+- A note that cannot be read is told; the process is adopted all the same, without what it said.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from coworkd.model.ports import LauncherPort
+from msgspec import Struct
+
+from coworkd.model.launch import Adopted
+from coworkd.model.ports import LauncherPort, SpawnedFds
 from coworkd.services.process_building import Builder
 from coworkd.services.process_ending import Ender
 from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_note import ProcessNote, decode_note
 from coworkd.services.process_request import ONE_SHOT_PREFIX
 from coworkd.services.process_table import ProcessTable
+
+_log = logging.getLogger("coworkd.process")
+
+
+class Adoption(Struct, kw_only=True):
+    """How many came over, and how they were."""
+
+    running: int = 0
+    ended: int = 0
+    """They ended before they were taken over; how is known."""
+    one_shots: int = 0
+    """Nobody waits for them any more: they are ended, or have ended by themselves."""
+    never_ran: int = 0
+    unread_notes: int = 0
 
 
 class Add(Protocol):
@@ -46,19 +67,51 @@ class Adopter:
         self._ender = ender
         self._add = add
         self._vanished = vanished
+        self.adoption = Adoption()
 
     async def adopt_all(self) -> None:
-        """Take over everything the launcher has told of since the last time."""
+        """Take over everything the launcher has told of since the last time, before anything is waited for."""
+        lost: list[LiveProcess] = []
+        taken: list[LiveProcess] = []
         for adopted, fds in self._launcher.adopted:
             if adopted.process in self._table:
                 # Told as lost when the connection broke: what is told stays true.
                 fds.close()
-                await self._ender.kill_lost(self._table.find(adopted.process))
-                continue
-            one_shot = adopted.process.startswith(ONE_SHOT_PREFIX)
-            process = self._add(adopted.process, adopted.session, adopted.argv, one_shot=one_shot, adopted=True)
-            self._launcher.watch(process.id, process.learn)
-            self._builder.adopt(process, adopted, fds)
+                lost.append(self._table.find(adopted.process))
+            else:
+                taken.append(self._take(adopted, fds))
+        for process in lost:
+            await self._ender.kill_lost(process)
+        for process in taken:
             await self._ender.record("process.adopt", process, argv=process.argv, state=process.state)
             if process.one_shot or process.start_error is not None:
                 self._vanished(process)
+
+    def _take(self, adopted: Adopted, fds: SpawnedFds) -> LiveProcess:
+        one_shot = adopted.process.startswith(ONE_SHOT_PREFIX)
+        process = self._add(adopted.process, adopted.session, adopted.argv, one_shot=one_shot, adopted=True)
+        process.note = self._read_note(adopted)
+        process.ended_by = process.note.ended_by
+        self._builder.adopt(process, adopted, fds)
+        self._launcher.watch(process.id, process.learn)  # with no turn between: it hears all that has not been told yet
+        self._ender.resume(process)
+        self._count(process)
+        return process
+
+    def _read_note(self, adopted: Adopted) -> ProcessNote:
+        try:
+            return decode_note(adopted.note)
+        except ValueError as error:
+            _log.error("the note of process %s cannot be read, its deadline is not known: %s", adopted.process, error)
+            self.adoption.unread_notes += 1
+            return ProcessNote()
+
+    def _count(self, process: LiveProcess) -> None:
+        if process.start_error is not None:
+            self.adoption.never_ran += 1
+        elif process.one_shot:
+            self.adoption.one_shots += 1
+        elif process.running:
+            self.adoption.running += 1
+        else:
+            self.adoption.ended += 1

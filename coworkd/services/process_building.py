@@ -76,7 +76,8 @@ class Builder:
             for name in (*_PIPES, "tty"):
                 spool_fd = fds.take(f"{name}_spool")
                 if spool_fd is not None:
-                    process.streams[name] = Spool.adopt(spool_fd, limit_bytes=self._limits.stream_bytes)
+                    limit_bytes, on_full = self._limits.stream_bytes, process.note.on_full
+                    process.streams[name] = Spool.adopt(spool_fd, limit_bytes=limit_bytes, on_full=on_full)
             self._adopt_sources(process, fds)
         finally:
             fds.close()

@@ -4,7 +4,8 @@ Rules
 - Killing is done even where the audit log refuses the record: a full disk must not keep a command alive.
 - `kill` with grace is TERM to the command's group, then the end of the whole tree; where there is no group to tell, the
   tree ends at once.
-- The first reason to end a process stays its reason.
+- The first reason to end a process stays its reason, and the moment of its killing stays, whichever coworkd is there by then: both
+  are noted with the launcher before anything is done.
 - The launcher forgets a process only after its exit is durable, so that a restart cannot lose one.
 """
 
@@ -12,15 +13,18 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
 import trio
+from msgspec import structs
 
 from coworkd.model.errors import CoworkError
 from coworkd.model.ports import AuditPort, LauncherPort
 from coworkd.model.process import ExitReason
 from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_note import encode_note
 
 _TURNS_FOR_ANSWERS = 3
 """Turns of the loop from the end of a command to its answer being sent."""
@@ -31,10 +35,18 @@ _log = logging.getLogger("coworkd.process")
 class Ender:
     """Ends processes through the launcher. Starts its tasks by `later`."""
 
-    def __init__(self, *, launcher: LauncherPort, audit: AuditPort, later: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        *,
+        launcher: LauncherPort,
+        audit: AuditPort,
+        later: Callable[..., None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._launcher = launcher
         self._audit = audit
         self._later = later
+        self._monotonic = monotonic
 
     async def end(
         self, process: LiveProcess, reason: ExitReason, *, grace_s: float = 0.0, why: str | None = None
@@ -49,6 +61,7 @@ class Ender:
         await self.record("process.kill", process, grace_s=grace_s, reason=why or reason)
         if not process.spawned or not process.running:
             return
+        await self._note_end(process, grace_s)
         if grace_s > 0 and await self._terminate(process):
             self._later(self._kill_after, process, grace_s)
         else:
@@ -61,12 +74,33 @@ class Ender:
         except CoworkError as error:
             _log.error("process %s could not be killed (%s): %s", process.id, why, error.message)
 
-    async def enforce_timeout(self, process: LiveProcess, timeout_s: float) -> None:
-        """Kill the tree when `timeout_s` have passed and it still runs."""
-        with trio.move_on_after(timeout_s):
+    async def enforce_timeout(self, process: LiveProcess, timeout_s: float, left_s: float | None = None) -> None:
+        """Kill the tree when `timeout_s` have passed, of which `left_s` are left, and it still runs."""
+        with trio.move_on_after(timeout_s if left_s is None else left_s):
             await process.over.wait()
             return
         await self.end_unwatched(process, "timeout", f"ran for {timeout_s:g} s")
+
+    def resume(self, process: LiveProcess) -> None:
+        """Go on with the end of an adopted process, as its note says."""
+        note, now = process.note, self._monotonic()
+        if not process.running:
+            return
+        if note.kill_at is not None:
+            self._later(self._kill_after, process, max(0.0, note.kill_at - now))
+        if note.times_out_at is not None and note.timeout_s is not None:
+            self._later(self.enforce_timeout, process, note.timeout_s, max(0.0, note.times_out_at - now))
+
+    async def _note_end(self, process: LiveProcess, grace_s: float) -> None:
+        """Have the launcher know why and when it ends, and the next coworkd by that; one that cannot keep it is gone."""
+        kill_at = self._monotonic() + grace_s
+        note = process.note
+        kill_at = kill_at if note.kill_at is None else min(kill_at, note.kill_at)
+        process.note = structs.replace(note, ended_by=process.ended_by, kill_at=kill_at)
+        try:
+            await self._launcher.annotate(process.id, encode_note(process.note))
+        except CoworkError as error:
+            _log.debug("the end of %s is not noted: %s", process.id, error.message)
 
     async def record(self, kind: str, process: LiveProcess, **fields: Any) -> None:
         """Record what has happened, or will happen whatever the log says; a log that refuses is itself logged."""

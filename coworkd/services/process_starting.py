@@ -10,12 +10,13 @@ Rules
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from coworkd.model.errors import CoworkError, InvalidState, PolicyDenied, StartFailed
 from coworkd.model.launch import Spawn
@@ -25,6 +26,7 @@ from coworkd.model.process import ProcessSpec
 from coworkd.model.session import SessionView
 from coworkd.policy import narrow_timeout
 from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_note import ProcessNote, encode_note
 from coworkd.services.process_request import StartRequest, narrow_limits
 
 Compose = Callable[[ProcessSpec, SessionView, EffectivePolicy], Spawn]
@@ -52,12 +54,14 @@ class Starter:
         policies: PolicyPort,
         audit: AuditPort,
         compose: Compose,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._launcher = launcher
         self._sessions = sessions
         self._policies = policies
         self._audit = audit
         self._compose = compose
+        self._monotonic = monotonic
 
     async def launch(self, process: LiveProcess, request: StartRequest, link: str) -> Launched:
         """Spawn `request` as `process`, which learns every notice from here on. Raises any `CoworkError`; nothing runs then."""
@@ -71,6 +75,9 @@ class Starter:
             raise
         limit_s, shortened = narrow_timeout(policy.profile, request.timeout_s)
         timeout_s = limit_s or None
+        times_out_at = None if timeout_s is None else self._monotonic() + timeout_s
+        process.note = ProcessNote(on_full=request.on_full, timeout_s=timeout_s, times_out_at=times_out_at)
+        spawn = structs.replace(spawn, note=encode_note(process.note))
         narrowed = (*policy.narrowed, *cut, *([] if shortened is None else [shortened]))
         fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
         if process.ended_by is not None:

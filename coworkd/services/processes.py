@@ -31,7 +31,7 @@ from coworkd.model.errors import (
 )
 from coworkd.model.ports import AuditPort, EventPort, ExitListener, LauncherPort, LinkPort, PolicyPort, SessionDirectory
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo
-from coworkd.services.process_adopting import Adopter
+from coworkd.services.process_adopting import Adopter, Adoption
 from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
 from coworkd.services.process_callers import Callers
@@ -73,6 +73,7 @@ class Processes:
         encode_notification: EncodeNotification,
         limits: ProcessLimits | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         listeners: Iterable[ExitListener] = (),
     ) -> None:
         self._launcher = launcher
@@ -80,8 +81,10 @@ class Processes:
         self._limits = limits or ProcessLimits()
         self._clock = clock
         self._listeners = tuple(listeners)
-        self._starter = Starter(launcher=launcher, sessions=sessions, policies=policies, audit=audit, compose=compose)
-        self._ender = Ender(launcher=launcher, audit=audit, later=self._later)
+        self._starter = Starter(
+            launcher=launcher, sessions=sessions, policies=policies, audit=audit, compose=compose, monotonic=monotonic
+        )
+        self._ender = Ender(launcher=launcher, audit=audit, later=self._later, monotonic=monotonic)
         self._builder = Builder(launcher=launcher, limits=self._limits.spool, later=self._later)
         self._attacher = Attacher(encode_output=encode_output, encode_notification=encode_notification)
         self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
@@ -115,7 +118,8 @@ class Processes:
                 await self._adopter.adopt_all()
                 task_status.started()
                 while True:
-                    await trio.sleep(_UPKEEP_INTERVAL_S)
+                    with trio.move_on_after(_UPKEEP_INTERVAL_S):
+                        await self._launcher.wait_adopted()
                     self._forget_all(self._table.surplus())
                     await self._adopter.adopt_all()
         finally:
@@ -328,6 +332,11 @@ class Processes:
         """See `ports.CallerDirectory`."""
         ours = self._table.where(lambda process: process.session == session and process.started and process.running)
         return self._recent.only_one_at(session, at, [(process.id, process.started_at) for process in ours])
+
+    @property
+    def adoption(self) -> Adoption:
+        """What was taken over."""
+        return self._adopter.adoption
 
     def state_counts(self) -> dict[str, int]:
         """How many processes are in each state."""

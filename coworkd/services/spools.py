@@ -65,9 +65,10 @@ class Spool:
         self.closed = False
 
     @classmethod
-    def adopt(cls, fd: int, *, limit_bytes: int = STREAM_LIMIT_BYTES) -> Spool:
+    def adopt(cls, fd: int, *, limit_bytes: int = STREAM_LIMIT_BYTES, on_full: OnFull | None = None) -> Spool:
         """A spool over a file that an earlier coworkd filled."""
-        return cls(fd, limit_bytes=limit_bytes, first=min(spool_file.first_kept(fd), spool_file.end(fd)))
+        first = min(spool_file.first_kept(fd), spool_file.end(fd))
+        return cls(fd, limit_bytes=limit_bytes, on_full=on_full, first=first)
 
     @property
     def total(self) -> int:

@@ -161,7 +161,7 @@ class Started:
     def ready(self) -> Talk:
         """A supervisor that has adopted, put both filters and opened the session `bob`."""
         talk = self.talk()
-        assert isinstance(talk.ask(launch.Adopt(id=0, version="test")), launch.Done)
+        assert isinstance(talk.ask(launch.Adopt(id=0, version="test")), launch.TakenOver)
         for program in (ALLOW, LOG):
             assert isinstance(talk.ask(launch.PutFilter(id=0, sha256=sha256(program), bpf=program)), launch.Done)
         return talk

@@ -168,6 +168,7 @@ class FakeLauncher:
         self.before_spawn: Callable[[Spawn], None] = lambda request: None
         self._watchers: dict[str, Callable[[Notice | None], None]] = {}
         self._adopted: list[tuple[Adopted, SpawnedFds]] = []
+        self._adoption = trio.Event()
         self._lost = False
 
     @property
@@ -252,8 +253,13 @@ class FakeLauncher:
         taken, self._adopted = self._adopted, []
         return taken
 
+    async def wait_adopted(self) -> None:
+        await self._adoption.wait()
+        self._adoption = trio.Event()
+
     def change_supervisor(self) -> None:
         """The supervisor has gone, and a new one asks for what was kept."""
+        self._adoption.set()
         self._watchers.clear()
         for command in self.commands.values():
             fds = command.hand_out(0)

@@ -269,6 +269,7 @@ class House:
             encode_notification=encode_notification,
             limits=self.limits,
             clock=lambda: NOW,
+            monotonic=trio.current_time,
         )
 
     async def start(self, **fields: Any) -> ProcessStarted:

@@ -28,7 +28,7 @@ from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import Rusage
 from coworkd.services.launching import LauncherClient
 from coworkd.system import packet
-from tests.unit.services.process_house import FakePolicies, in_trio
+from tests.unit.services.process_house import FakePolicies, in_trio, settle
 
 RUSAGE = Rusage(
     user_s=0.0,
@@ -106,7 +106,7 @@ class Script:
         for adopted in self.adopted:
             fds = [os.memfd_create(name) for name in adopted.spawned.fds]
             await self.say(structs.replace(adopted, id=request.id), *fds)
-        await self.say(launch.Done(id=request.id, degraded=self.degraded))
+        await self.say(launch.TakenOver(id=request.id, supervisors_before=0, sessions=(), degraded=self.degraded))
 
     def die(self) -> None:
         assert self._socket is not None
@@ -187,6 +187,45 @@ async def test_what_was_kept_is_handed_over_once_with_its_descriptors() -> None:
         os.close(fd)
         for _, fds in adopted:
             fds.close()
+
+
+KEPT = launch.Adopted(
+    id=0, process="p1", session="bob", argv=(b"cat",), spawned=SPAWNED, started=STARTED, start_error=None, exited=None
+)
+
+
+@in_trio
+async def test_an_end_before_anybody_has_taken_the_command_is_not_lost() -> None:
+    async with open_script(KEPT) as script:
+        await script.say(EXITED)
+        await settle()
+        ((adopted, fds),) = script.client.adopted
+        fds.close()
+        assert adopted.exited == EXITED
+
+
+@in_trio
+async def test_a_launcher_that_goes_before_that_has_lost_it() -> None:
+    async with open_script(KEPT) as script:
+        script.refuse = OSError(errno.ECONNREFUSED, "nobody listens")
+        script.die()
+        await settle()
+        ((adopted, fds),) = script.client.adopted
+        fds.close()
+        heard: list[launch.Notice | None] = []
+        script.client.watch(adopted.process, heard.append)
+        assert heard == [None]
+
+
+@in_trio
+async def test_what_the_launcher_says_of_itself_is_known_and_waited_for() -> None:
+    async with open_script() as script:
+        assert script.client.taken_over is not None
+        assert script.client.taken_over.supervisors_before == 0
+        await script.client.wait_adopted()
+        with trio.move_on_after(0) as scope:
+            await script.client.wait_adopted()
+        assert scope.cancelled_caught
 
 
 @in_trio

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coworkd.model import calls
 from coworkd.model.process import Exit
-from tests.unit.services.process_house import House, in_trio, jump, open_house, settle
+from coworkd.services.process_adopting import Adoption
+from coworkd.services.process_note import decode_note
+from tests.unit.services.process_house import PAGE, House, in_trio, jump, open_house, settle
 
 WAIT = calls.WaitProcess(process="one")
 
 
 async def wait(house: House) -> Exit:
     return (await house.processes.wait(WAIT)).exit
+
+
+async def kill(house: House, grace_s: float) -> None:
+    await house.processes.kill(calls.KillProcess(process="one", grace_s=grace_s))
 
 
 @in_trio
@@ -21,7 +29,114 @@ async def test_process_told_as_lost_is_killed_where_it_lives() -> None:
         await settle()
         jump(0.6)
         assert (await wait(house)).reason == "lost"
-        jump(61)
         await settle()
         assert house.launcher.killed == ["one"]
         assert (await wait(house)).reason == "lost"
+
+
+# -- the end of a command goes on ----------------------------------------------------------------------------------
+
+
+@in_trio
+async def test_deadline_is_kept_and_not_begun_anew() -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=10.0)
+        jump(6)
+        await house.restart()
+        jump(3.9)
+        await settle()
+        assert house.launcher.killed == []
+        jump(0.2)
+        assert (await wait(house)).reason == "timeout"
+
+
+@in_trio
+async def test_deadline_that_passed_while_coworkd_was_away_ends_it_at_once() -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=10.0)
+        await house.restart(lambda: jump(60))
+        assert (await wait(house)).reason == "timeout"
+
+
+@in_trio
+async def test_killing_that_was_begun_is_finished_when_it_was_to_be() -> None:
+    async with open_house() as house:
+        await house.start()
+        await kill(house, 5.0)
+        jump(2)
+        await house.restart()
+        await settle()
+        assert (house.command.signals, house.launcher.killed) == ([15], [])
+        jump(3.1)
+        assert (await wait(house)).reason == "killed"
+
+
+@in_trio
+@pytest.mark.parametrize("reason", ["killed", "timeout"])
+async def test_reason_that_was_given_stays_where_it_ends_while_coworkd_is_away(reason: str) -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=10.0)
+        house.command.on_kill = lambda: None
+        if reason == "killed":
+            await kill(house, 5.0)
+        else:
+            jump(10.1)
+            await settle()
+        await house.restart(lambda: house.command.exit(code=0))
+        assert await wait(house) == Exit(code=0, signal=None, reason=reason)  # type: ignore[arg-type]
+
+
+@in_trio
+async def test_one_that_ended_is_not_killed_any_more() -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=10.0)
+        await house.restart(lambda: house.command.exit(code=3))
+        jump(60)
+        await settle()
+        assert house.launcher.killed == []
+        assert (await wait(house)).reason == "exited"
+
+
+# -- what is noted -------------------------------------------------------------------------------------------------
+
+
+@in_trio
+async def test_second_killing_is_noted_where_it_is_sooner() -> None:
+    async with open_house() as house:
+        await house.start()
+        for grace_s, left_s in ((50.0, 50.0), (5.0, 5.0), (20.0, 5.0)):
+            await kill(house, grace_s)
+            assert decode_note(house.command.note).kill_at == pytest.approx(left_s)
+
+
+@in_trio
+async def test_what_is_done_when_full_is_kept() -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(on_full="block", attach=False)
+        await house.restart()
+        house.command.write(bytes(64 * PAGE))
+        await settle()
+        (known,) = (await house.processes.list(calls.ProcessListParams())).processes
+        assert known.streams["stdout"] == (0, PAGE)
+
+
+@in_trio
+@pytest.mark.parametrize("note", [b"\xc1", b"\x81\xa3new\x01"])
+async def test_note_that_cannot_be_read_loses_no_process(note: bytes) -> None:
+    async with open_house() as house:
+        await house.start(timeout_s=10.0)
+        house.command.note = note
+        await house.restart()
+        assert house.processes.adoption == Adoption(running=1, unread_notes=1)
+        house.command.exit(code=4)
+        jump(0.6)
+        assert (await wait(house)).code == 4
+
+
+@in_trio
+async def test_what_was_taken_over_is_counted() -> None:
+    async with open_house() as house:
+        for id in ("one", "two"):
+            await house.start(id=id)
+        await house.restart(lambda: house.launcher.commands["two"].exit())
+        assert house.processes.adoption == Adoption(running=1, ended=1)
