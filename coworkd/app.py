@@ -82,6 +82,7 @@ class App:
         self._door = early.door
         self._ground = ground
         self._health.attach(self._sources())
+        self._parts.processes.callers.attach(partial(self._door.server.dispatcher.asked_again, "process.run"))
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Come up, call `ready`, serve, and end in order. Raises what keeps it from coming up."""

@@ -32,6 +32,10 @@ class Dispatcher:
         self.work_total = 0
         """Those of them that wanted something of the guest: not `LOOKING`."""
 
+    def asked_again(self, method: str, request_id: str) -> bool:
+        """See `Replay.asked_again`."""
+        return self._replay.asked_again(method, request_id)
+
     async def call(self, method: Method, params: Mapping[str, Any], link: LinkPort) -> Any:
         """Return the composed answer. Raises only `CoworkError` (and trio's `Cancelled`)."""
         self.requests_total += 1

@@ -39,6 +39,8 @@ class _Kept:
     def __init__(self, fingerprint: bytes) -> None:
         self.fingerprint = fingerprint
         self.done = trio.Event()
+        self.waiting = 0
+        """How many repetitions wait for it."""
         self.encoded: bytes | None = None
         self.given_at = 0.0
 
@@ -78,8 +80,17 @@ class Replay:
             raise InvalidParams(
                 "this request_id was used for other parameters; choose a new one for a new call", key="request_id"
             )
-        await found.done.wait()
+        found.waiting += 1
+        try:
+            await found.done.wait()
+        finally:
+            found.waiting -= 1
         return found.answer()
+
+    def asked_again(self, method: str, request_id: str) -> bool:
+        """Whether a repetition waits for that call, which still runs."""
+        found = self._running.get((method, request_id))
+        return found is not None and found.waiting > 0
 
     async def _first(self, key: Key, fingerprint: bytes, run: Callable[[], Awaitable[Any]]) -> Any:
         entry = self._running[key] = _Kept(fingerprint)

@@ -88,7 +88,7 @@ class Processes:
         self._builder = Builder(launcher=launcher, limits=self._limits.spool, later=self._later)
         self._attacher = Attacher(encode_output=encode_output, encode_notification=encode_notification)
         self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
-        self._callers = Callers(self._caller_vanished)
+        self.callers = Callers(self._caller_vanished, self._later)
         self._adopter = Adopter(
             launcher=launcher,
             table=self._table,
@@ -115,6 +115,7 @@ class Processes:
         self._builder.open()
         try:
             async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._builder.serve)
                 await self._adopter.adopt_all()
                 task_status.started()
                 while True:
@@ -131,14 +132,14 @@ class Processes:
     # -- starting -----------------------------------------------------------------------------------------------
 
     async def run(self, params: calls.ProcessRun, link: LinkPort) -> calls.ProcessRan:
-        """Run to the end; answers with the first MiB of each stream. Killed and forgotten when the link ends before.
+        """Run to the end; answers with the first MiB of each stream. Killed and forgotten when its caller has gone (see `Callers`).
 
         Raises `StartFailed`, `NotFound` for the session, `PolicyDenied`, `LimitExceeded`, `InvalidParams`, `DiskFailed` where
         the audit log refuses. A timeout is an answer, with what came until then.
         """
         request = parse_run(params)
         process, _ = await self._spawn(request, link)
-        self._callers.add(link, process)
+        self.callers.add(link, process, params.request_id)
         try:
             if process.stdin is not None:
                 self._later(self._inputs.feed, process, process.stdin, request.input)
@@ -151,7 +152,7 @@ class Processes:
             self._caller_vanished(process)
             raise
         finally:
-            self._callers.discard(link, process)
+            self.callers.discard(link, process)
         if process.record is None:
             await self._refuse_start(process)
         self.started_total += 1

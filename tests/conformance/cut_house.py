@@ -153,6 +153,7 @@ class Guest:
         self._server = server
         self._nursery = nursery
         house.launcher.script = self._begin
+        house.processes.callers.attach(functools.partial(server.dispatcher.asked_again, "process.run"))
 
     async def dial(self, cut: Cut | None = None) -> AsyncClient:
         """A client that has said hello; a link cut before that is `Unavailable`."""

@@ -21,6 +21,7 @@ class Outcome(NamedTuple):
     """What the host got of the command, piece after piece."""
     offsets: list[int]
     exit: tuple[int | None, str | None]
+    ran: tuple[bytes, int | None]
     counts: dict[str, int]
     given: list[bytes]
     """What each command that ran was given."""
@@ -29,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 async def converse(guest: Guest, cut: Cut) -> Outcome:
-    """Start, write, read, close, read on, list, start another, kill it, forget both."""
+    """Start, write, read, close, read on, start another, kill it, run a third, list, forget both."""
     try:
         client = await guest.dial(cut)
     except Unavailable:  # cut before hello was answered: there is no link yet to be made again
@@ -51,6 +52,7 @@ async def converse(guest: Guest, cut: Cut) -> Outcome:
     other = await client.start("work", ["sleep"], stdin=True)
     await other.kill(0)
     killed = await other.wait()
+    ran = await client.run("work", ["cat"], input=FIRST)
     listed = [info.process for info in (await client.process_list()).processes]
     assert sorted(listed) == sorted([process.id, other.id])
     await process.forget()
@@ -61,6 +63,7 @@ async def converse(guest: Guest, cut: Cut) -> Outcome:
         said=said,
         offsets=sorted(set(offsets)),
         exit=(record.exit.code, killed.exit.signal),
+        ran=(ran.stdout, ran.exit.code),
         counts=dict(record.bytes),
         given=sorted(guest.inputs.values()),
         records=sorted(kind for kind in house.audit.kinds if kind.startswith("process.")),
@@ -89,7 +92,7 @@ def uncut() -> tuple[Outcome, Cut]:
     outcome, links, cut = run()
     assert links == 1
     assert outcome.said == FIRST + SECOND
-    assert outcome.given == [b"", FIRST + SECOND]
+    assert outcome.given == [b"", FIRST, FIRST + SECOND]
     assert outcome.left == []
     return outcome, cut
 

@@ -77,6 +77,25 @@ def test_repetitions_wait_for_the_call_that_runs() -> None:
     run(main)
 
 
+def test_a_repetition_that_waits_is_known_until_it_goes() -> None:
+    async def main() -> None:
+        replay, call = Replay(), Counter()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(replay.call, "m", once("a"), call)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not replay.asked_again("m", "a")
+            with trio.move_on_after(0.5):
+                await replay.call("m", once("a"), call)
+            assert not replay.asked_again("m", "a")
+            nursery.start_soon(replay.call, "m", once("a"), call)
+            await trio.testing.wait_all_tasks_blocked()
+            assert replay.asked_again("m", "a")
+        assert not replay.asked_again("m", "a")
+        assert call.done == 1
+
+    run(main)
+
+
 def test_errors_are_repeated_too() -> None:
     async def main() -> None:
         replay = Replay()
