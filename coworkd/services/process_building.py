@@ -19,6 +19,7 @@ from coworkd.model.launch import Adopted
 from coworkd.model.ports import LauncherPort, SpawnedFds
 from coworkd.model.process import OnFull, StreamName
 from coworkd.services.process_live import LiveProcess
+from coworkd.services.pumps import PipeWatch
 from coworkd.services.spools import HeadSpool, Spool
 from coworkd.services.stdin import PipeSink, Stdin
 from coworkd.services.terminal import NoTerminal, Terminal, receive_master
@@ -36,13 +37,21 @@ class Builder:
         self._launcher = launcher
         self._limits = limits
         self._later = later
+        self._pipes = PipeWatch()
         self._null_fd = -1
 
     def open(self) -> None:
-        """Open /dev/null for what a one-shot does not keep; `close` closes it."""
+        """Open /dev/null for what a one-shot does not keep, and the watch over pipes; `close` closes both."""
         self._null_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        self._pipes.open()
+
+    async def serve(self) -> None:
+        """Pump what commands write, until cancelled."""
+        await self._pipes.serve()
 
     def close(self) -> None:
+        """For when no process has a stream any more."""
+        self._pipes.close()
         os.close(self._null_fd)
 
     def build(self, process: LiveProcess, fds: SpawnedFds, *, on_full: OnFull | None) -> None:
@@ -64,7 +73,7 @@ class Builder:
         for name in _PIPES:
             fd = _need(fds, f"{name}_spool")
             process.streams[name] = self._head(fd) if process.one_shot else self._spool(fd, on_full)
-            self._later(process.add_pump(_need(fds, name), process.streams[name]).run)
+            process.add_pump(_need(fds, name), process.streams[name]).begin(self._pipes)
         stdin = fds.take("stdin")
         if stdin is not None:
             process.stdin = Stdin(process.id, PipeSink(stdin))
@@ -94,7 +103,7 @@ class Builder:
             elif name == "tty":
                 self._later(self._add_terminal(process, fd, spool, offset=None).run)
             else:
-                self._later(process.add_pump(fd, spool).run)
+                process.add_pump(fd, spool).begin(self._pipes)
         stdin = fds.take("stdin")
         if stdin is not None:
             process.stdin = Stdin(process.id, PipeSink(stdin), offset=None)

@@ -30,7 +30,8 @@ from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo, ProcessSt
 from coworkd.services.process_exit import LOST, judge_exit, judge_output
 from coworkd.services.process_note import ProcessNote
 from coworkd.services.process_reader import ProcessReader
-from coworkd.services.spools import Pump, Spool
+from coworkd.services.pumps import Pump
+from coworkd.services.spools import Spool
 from coworkd.services.stdin import Stdin
 from coworkd.services.terminal import Terminal
 

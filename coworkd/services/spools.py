@@ -1,7 +1,7 @@
 """Spools: the kept output of one stream of one process, addressed by byte offset.
 
 A spool keeps the range [first, end). Its file is a sparse memfd whose own offset is `end` (see `system.spool_file`), so a
-restarted coworkd finds it where the last one was killed. A `Pump` moves a pipe into it.
+restarted coworkd finds it where the last one was killed. `pumps` move pipes into them.
 
 Rules
 - What is dropped is dropped from the front, in whole pages, once an eighth more than the limit is kept; so at least the limit
@@ -11,7 +11,7 @@ Rules
 - `lost` says that bytes were dropped which no reader had been given.
 - A `HeadSpool` keeps the first bytes instead and counts the rest (`process.run`).
 
-It knows no process, no link and no encoding, and starts no task. One task pumps a spool; all calls are made from trio's
+It knows no process, no link and no encoding, and starts no task. One alone fills a spool; all calls are made from trio's
 thread. Sources: splice(2), pipe(7).
 """
 
@@ -29,7 +29,6 @@ from coworkd.system import spool_file
 STREAM_LIMIT_BYTES = 1024 * 1024
 PIPE_BYTES = 1024 * 1024
 """A busy pipe is made this large: one wakeup then moves as much."""
-_USUAL_PIPE_BYTES = 64 * 1024
 _SPLICES_PER_TURN = 8
 
 
@@ -57,7 +56,7 @@ class Spool:
         self._on_full = on_full
         self._followers: list[Follower] = []
         self._delivered = first
-        self._waiting_for_room: trio.Event | None = None
+        self._room_call: Callable[[], None] | None = None
         self.first = first
         self.end = spool_file.end(fd)
         self.eof = False
@@ -112,7 +111,7 @@ class Spool:
     def delivered(self, offset: int) -> None:
         """Everything before `offset` was given to a follower, which has moved on."""
         self._delivered = max(self._delivered, offset)
-        if self._waiting_for_room is not None and self.room() >= self._limit // 4:
+        if self._room_call is not None and self.room() >= self._limit // 4:
             self._tell_room()
 
     def fill_from(self, pipe_fd: int) -> int:
@@ -155,8 +154,13 @@ class Spool:
     async def wait_room(self) -> None:
         """Return when `room` is not 0 or the stream has ended; no checkpoint where that is so already."""
         while not self.room() and not self.eof:
-            self._waiting_for_room = trio.Event()
-            await self._waiting_for_room.wait()
+            there = trio.Event()
+            self.when_room(there.set)
+            await there.wait()
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Call once there may be room again, or the stream has ended; whoever fills the spool asks, and asks again."""
+        self._room_call = call
 
     def close(self) -> None:
         """Let the bytes go. Idempotent."""
@@ -179,9 +183,9 @@ class Spool:
             follower.more()
 
     def _tell_room(self) -> None:
-        if self._waiting_for_room is not None:
-            self._waiting_for_room.set()
-            self._waiting_for_room = None
+        if self._room_call is not None:
+            call, self._room_call = self._room_call, None
+            call()
 
 
 class HeadSpool(Spool):
@@ -214,69 +218,3 @@ class HeadSpool(Spool):
                 self._thrown_away += taken
                 self.lost = True
         return self.total - before
-
-
-class Pump:
-    """Moves a pipe into a spool until the pipe ends. Owns the pipe's read end."""
-
-    def __init__(
-        self, pipe_fd: int, spool: Spool, *, ended: Callable[[], None], failed: Callable[[OSError], None]
-    ) -> None:
-        """`ended` is called once, when the pipe has given its last byte; `failed` instead where pipe or file refuse (the
-        command would then wait for ever on a full pipe). Neither comes after `close`.
-        """
-        self.spool = spool
-        self._fd = pipe_fd
-        self._ended = ended
-        self._failed = failed
-        self._large = False
-        self._open = True
-
-    async def run(self) -> None:
-        """Pump until the end or `close`."""
-        try:
-            while self._open and not self.spool.eof:
-                await self.spool.wait_room()
-                if self.spool.eof:
-                    break
-                await trio.lowlevel.wait_readable(self._fd)
-                self.take()
-        except trio.ClosedResourceError:
-            return
-        finally:
-            self.close()
-
-    def take(self) -> None:
-        """Take what is there now, without waiting."""
-        if not self._open or self.spool.eof:
-            return
-        try:
-            taken = self.spool.fill_from(self._fd)
-        except OSError as error:
-            self.spool.lost = True
-            self.close()
-            self._failed(error)
-            return
-        if taken >= _USUAL_PIPE_BYTES and not self._large:
-            self._enlarge()
-        if self.spool.eof:
-            self._ended()
-
-    def pipe_bytes(self) -> int:
-        """How much may still lie in the pipe."""
-        return spool_file.pipe_bytes(self._fd) if self._open else 0
-
-    def close(self) -> None:
-        """Let the pipe go; a task in `run` returns. Idempotent."""
-        if self._open:
-            self._open = False
-            trio.lowlevel.notify_closing(self._fd)
-            os.close(self._fd)
-            self.spool.finish()
-
-    def _enlarge(self) -> None:
-        self._large = True
-        try:
-            spool_file.set_pipe_bytes(self._fd, PIPE_BYTES)
-        except PermissionError:
-            return  # past the uid's share of pipe pages: the pipe stays as it is

@@ -13,6 +13,7 @@ from coworkd.model.errors import StartFailed, Unavailable
 from coworkd.model.launch import Exited, Started, StartError
 from coworkd.model.process import ExitRecord, StreamName
 from coworkd.services.process_live import LiveProcess
+from coworkd.services.pumps import PipeWatch
 from coworkd.services.spools import Spool
 from coworkd.system import spool_file
 from tests.unit.services.fake_launcher import RUSAGE
@@ -41,12 +42,15 @@ class Rig:
         self.records: list[ExitRecord] = []
         self.process = make_process("one", later=nursery.start_soon, ended=self._end)
         self.writers: dict[str, int] = {}
+        self.pipes = PipeWatch()
+        self.pipes.open()
+        nursery.start_soon(self.pipes.serve)
         streams: tuple[StreamName, ...] = ("stdout", "stderr")
         for name in streams:
             read, self.writers[name] = os.pipe()
             spool = Spool(spool_file.create(name), limit_bytes=limit_bytes)
             self.process.streams[name] = spool
-            nursery.start_soon(self.process.add_pump(read, spool).run)
+            self.process.add_pump(read, spool).begin(self.pipes)
 
     def _end(self, process: LiveProcess, record: ExitRecord) -> None:
         self.records.append(record)
@@ -64,6 +68,7 @@ def with_rig(**options: Any) -> Callable[[Callable[[Rig], Awaitable[None]]], Cal
                 await test(rig)
                 rig.process.close()
                 rig.close_writers()
+                rig.pipes.close()
                 nursery.cancel_scope.cancel()
 
         run.__name__ = getattr(test, "__name__", "run")

@@ -1,15 +1,12 @@
-"""`services.spools`: what is kept, what blocks, what is dropped, and the pump."""
+"""`services.spools`: what is kept, what blocks, what is dropped."""
 
 from __future__ import annotations
 
 import os
 
-import pytest
-import trio
-
-from coworkd.services.spools import PIPE_BYTES, HeadSpool, Pump, Spool
+from coworkd.services.spools import HeadSpool, Spool
 from coworkd.system import spool_file
-from tests.unit.services.process_house import PAGE, in_trio, settle
+from tests.unit.services.process_house import PAGE
 
 LIMIT = 4 * PAGE
 """A spool of this limit lets go of pages once five are kept."""
@@ -30,32 +27,6 @@ class Reader:
         self.offset = at + len(data)
         spool.delivered(self.offset)
         return data
-
-
-class Rig:
-    """A pump between a pipe and a spool, and the pipe's other end."""
-
-    def __init__(self, spool: Spool) -> None:
-        self.read_fd, self.write_fd = os.pipe()
-        os.set_blocking(self.write_fd, False)
-        self.spool = spool
-        self.ended = 0
-        self.failed: list[OSError] = []
-        self.pump = Pump(self.read_fd, spool, ended=self._end, failed=self.failed.append)
-
-    def _end(self) -> None:
-        self.ended += 1
-
-    def write(self, data: bytes) -> int:
-        try:
-            return os.write(self.write_fd, data)
-        except BlockingIOError:
-            return 0
-
-    def close(self) -> None:
-        self.pump.close()
-        self.spool.close()
-        os.close(self.write_fd)
 
 
 def make_spool(**options: object) -> Spool:
@@ -173,113 +144,3 @@ def test_head_spool_of_exactly_its_limit_loses_nothing() -> None:
     os.close(read)
     os.close(null)
     spool.close()
-
-
-@in_trio
-async def test_pump_takes_everything_then_tells_the_end_once() -> None:
-    rig = Rig(make_spool())
-    reader = Reader()
-    rig.spool.follow(reader)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.pump.run)
-        rig.write(b"one")
-        await settle()
-        assert rig.spool.end == 3
-        assert reader.told == 1
-        rig.write(b"two")
-        os.close(rig.write_fd)
-        rig.write_fd = os.open("/dev/null", os.O_WRONLY)
-    assert (rig.spool.read(0, 10), rig.spool.eof, rig.ended) == ((0, b"onetwo"), True, 1)
-    rig.close()
-
-
-@in_trio
-async def test_pump_leaves_bytes_in_the_pipe_while_a_reader_has_not_come_further() -> None:
-    rig = Rig(make_spool())
-    reader = Reader()
-    rig.spool.follow(reader)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.pump.run)
-        written = rig.write(pages(0, 15))
-        await settle()
-        assert rig.spool.end == LIMIT
-        got = b""
-        while len(got) < written:
-            got += reader.take(rig.spool, PAGE)
-            await settle()
-        assert got == pages(0, 15)
-        assert not rig.spool.lost
-        rig.pump.close()
-    rig.close()
-
-
-@in_trio
-async def test_pump_goes_on_when_the_last_reader_leaves() -> None:
-    rig = Rig(make_spool())
-    reader = Reader()
-    rig.spool.follow(reader)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.pump.run)
-        rig.write(pages(0, 15))
-        await settle()
-        rig.spool.unfollow(reader)
-        await settle()
-        assert rig.spool.end == 15 * PAGE
-        rig.pump.close()
-    rig.close()
-
-
-@in_trio
-async def test_pump_enlarges_a_pipe_that_was_found_full() -> None:
-    rig = Rig(Spool(spool_file.create("test")))
-    before = spool_file.pipe_bytes(rig.read_fd)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.pump.run)
-        rig.write(b"x" * before)
-        await settle()
-        assert spool_file.pipe_bytes(rig.read_fd) == PIPE_BYTES
-        rig.pump.close()
-    rig.close()
-
-
-@in_trio
-async def test_pump_that_fails_says_so_and_ends_the_stream() -> None:
-    rig = Rig(make_spool())
-    os.close(rig.spool._fd)
-    rig.spool._fd = os.open("/dev/null", os.O_RDONLY)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.pump.run)
-        rig.write(b"x")
-    assert len(rig.failed) == 1
-    assert (rig.spool.eof, rig.spool.lost, rig.ended) == (True, True, 0)
-    rig.close()
-
-
-@in_trio
-async def test_extend_takes_what_a_full_spool_left_in_the_pipe() -> None:
-    rig = Rig(make_spool())
-    rig.spool.follow(Reader())
-    rig.write(pages(0, 15))
-    rig.pump.take()
-    assert rig.spool.end == LIMIT
-    rig.spool.extend(rig.pump.pipe_bytes())
-    rig.pump.take()
-    assert rig.spool.end == 15 * PAGE
-    assert rig.spool.first == 0
-    rig.close()
-
-
-@pytest.mark.parametrize("close_twice", [False, True])
-@in_trio
-async def test_pump_closed_while_it_waits_returns(close_twice: bool) -> None:
-    rig = Rig(make_spool())
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.pump.run)
-            await settle()
-            rig.pump.close()
-            if close_twice:
-                rig.pump.close()
-    assert rig.spool.eof
-    assert rig.ended == 0
-    rig.close()
