@@ -1,0 +1,145 @@
+"""Pumps: from the pipes of commands into their spools, all of them turned by one task.
+
+Rules
+- A pipe is in the kernel's set of those that are watched (epoll) while its spool has room, and in none while it has not: a full spool
+  stops its own command and costs nobody a turn.
+- A turn takes what is there, bounded: nobody's flood keeps the others waiting. Between two turns everybody else has one.
+- What is there is taken at once where somebody asks for it (`take`): at the exit of a command nobody waits for a turn.
+
+It starts no task: whoever has a `PipeWatch` lets it `serve`. All calls are made from trio's thread. Sources: epoll(7), pipe(7).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+
+import trio
+
+from coworkd.services.spools import PIPE_BYTES, Spool
+from coworkd.system import spool_file
+
+_USUAL_PIPE_BYTES = 64 * 1024
+_READY_AT_ONCE = 64
+
+
+class PipeWatch:
+    """Calls back for every pipe that has something, or has ended. Owns its epoll from `open` to `close`."""
+
+    def __init__(self) -> None:
+        self._epoll: select.epoll | None = None
+        self._calls: dict[int, Callable[[], None]] = {}
+
+    def open(self) -> None:
+        """Raises `OSError`."""
+        self._epoll = select.epoll()
+
+    def close(self) -> None:
+        """Nobody is called any more. Idempotent."""
+        if self._epoll is not None:
+            trio.lowlevel.notify_closing(self._epoll)
+            self._epoll.close()
+            self._epoll = None
+        self._calls.clear()
+
+    async def serve(self) -> None:
+        """Call back until cancelled or `close`."""
+        try:
+            while (epoll := self._epoll) is not None:
+                await trio.lowlevel.wait_readable(epoll)
+                for fd, _ in epoll.poll(0, _READY_AT_ONCE):
+                    call = self._calls.get(fd)
+                    if call is not None:  # one called before may have let it go
+                        call()
+        except trio.ClosedResourceError:
+            return
+
+    def add(self, fd: int, call: Callable[[], None]) -> None:
+        """Call from now on, again and again while there is something. Nothing to do after `close`."""
+        if self._epoll is not None and fd not in self._calls:
+            self._epoll.register(fd, select.EPOLLIN)
+            self._calls[fd] = call
+
+    def remove(self, fd: int) -> None:
+        """Call no more, which is to be said before the pipe is closed; one that is not there is passed over."""
+        if self._calls.pop(fd, None) is not None and self._epoll is not None:
+            self._epoll.unregister(fd)
+
+
+class Pump:
+    """Moves a pipe into a spool until the pipe ends. Owns the pipe's read end."""
+
+    __slots__ = ("_ended", "_failed", "_fd", "_large", "_watch", "spool")
+
+    def __init__(
+        self, pipe_fd: int, spool: Spool, *, ended: Callable[[], None], failed: Callable[[OSError], None]
+    ) -> None:
+        """`ended` is called once, when the pipe has given its last byte; `failed` instead where pipe or file refuse (the
+        command would then wait for ever on a full pipe). Neither comes after `close`.
+        """
+        self.spool = spool
+        self._fd = pipe_fd
+        self._ended = ended
+        self._failed = failed
+        self._large = False
+        self._watch: PipeWatch | None = None
+
+    def begin(self, watch: PipeWatch) -> None:
+        """Take what comes, from now on, until the end or `close`."""
+        self._watch = watch
+        self._go_on()
+
+    def take(self) -> None:
+        """Take what is there now, without waiting."""
+        if self._fd < 0 or self.spool.eof:
+            return
+        try:
+            taken = self.spool.fill_from(self._fd)
+        except OSError as error:
+            self._fail(error)
+            return
+        if taken >= _USUAL_PIPE_BYTES and not self._large:
+            self._enlarge()
+        if self.spool.eof:
+            self.close()
+            self._ended()
+        elif self._watch is not None and not self.spool.room():
+            self._watch.remove(self._fd)
+            self.spool.when_room(self._go_on)
+
+    def pipe_bytes(self) -> int:
+        """How much may still lie in the pipe."""
+        return spool_file.pipe_bytes(self._fd) if self._fd >= 0 else 0
+
+    def close(self) -> None:
+        """Let the pipe go. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            if self._watch is not None:
+                self._watch.remove(fd)
+            os.close(fd)
+            self.spool.finish()
+
+    def _go_on(self) -> None:
+        if self._fd < 0 or self._watch is None:
+            return
+        if not self.spool.room():
+            self.spool.when_room(self._go_on)
+            return
+        try:
+            self._watch.add(self._fd, self.take)
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.spool.lost = True
+        self.close()
+        self._failed(error)
+
+    def _enlarge(self) -> None:
+        self._large = True
+        try:
+            spool_file.set_pipe_bytes(self._fd, PIPE_BYTES)
+        except PermissionError:
+            return  # past the uid's share of pipe pages: the pipe stays as it is

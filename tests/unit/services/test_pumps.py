@@ -1,0 +1,233 @@
+"""`services.pumps`: everything comes over, the end is told once, and a full spool costs nobody a turn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from coworkd.services.pumps import PipeWatch, Pump
+from coworkd.services.spools import PIPE_BYTES, Spool
+from coworkd.system import spool_file
+from tests.unit.services.process_house import PAGE, in_trio, settle
+from tests.unit.services.test_spools import LIMIT, Reader, make_spool, pages
+
+
+class Rig:
+    """A pump between a pipe and a spool, and the pipe's other end."""
+
+    def __init__(self, spool: Spool) -> None:
+        self.read_fd, self.write_fd = os.pipe()
+        os.set_blocking(self.write_fd, False)
+        self.spool = spool
+        self.ended = 0
+        self.failed: list[OSError] = []
+        self.pump = Pump(self.read_fd, spool, ended=self._end, failed=self.failed.append)
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    def write(self, data: bytes) -> int:
+        try:
+            return os.write(self.write_fd, data)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        self.pump.close()
+        self.spool.close()
+        os.close(self.write_fd)
+
+
+@contextlib.asynccontextmanager
+async def watched(*rigs: Rig) -> AsyncIterator[PipeWatch]:
+    """The rigs' pumps at work; closed behind it, and the task of the watch has returned."""
+    watch = PipeWatch()
+    watch.open()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.serve)
+        for rig in rigs:
+            rig.pump.begin(watch)
+        yield watch
+        for rig in rigs:
+            rig.close()
+        watch.close()
+
+
+@in_trio
+async def test_pump_takes_everything_then_tells_the_end_once() -> None:
+    rig = Rig(make_spool())
+    reader = Reader()
+    rig.spool.follow(reader)
+    async with watched(rig):
+        rig.write(b"one")
+        await settle()
+        assert rig.spool.end == 3
+        assert reader.told == 1
+        rig.write(b"two")
+        os.close(rig.write_fd)
+        rig.write_fd = os.open("/dev/null", os.O_WRONLY)
+        await settle()
+        assert (rig.spool.read(0, 10), rig.spool.eof, rig.ended) == ((0, b"onetwo"), True, 1)
+
+
+@in_trio
+async def test_pump_takes_what_is_there_before_any_turn() -> None:
+    rig = Rig(make_spool())
+    async with watched(rig):
+        rig.write(b"now")
+        rig.pump.take()
+        assert rig.spool.read(0, 10) == (0, b"now")
+
+
+@in_trio
+async def test_pump_leaves_bytes_in_the_pipe_while_a_reader_has_not_come_further() -> None:
+    rig = Rig(make_spool())
+    reader = Reader()
+    rig.spool.follow(reader)
+    async with watched(rig):
+        written = rig.write(pages(0, 15))
+        await settle()
+        assert rig.spool.end == LIMIT
+        got = b""
+        while len(got) < written:
+            got += reader.take(rig.spool, PAGE)
+            await settle()
+        assert got == pages(0, 15)
+        assert not rig.spool.lost
+
+
+@in_trio
+async def test_a_full_spool_costs_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(make_spool())
+    rig.spool.follow(Reader())
+    async with watched(rig):
+        rig.write(pages(0, 15))
+        await settle()
+        takes = 0
+
+        def count(pipe_fd: int) -> int:
+            nonlocal takes
+            takes += 1
+            return 0
+
+        monkeypatch.setattr(rig.spool, "fill_from", count)
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        assert takes == 0
+
+
+@in_trio
+async def test_pump_goes_on_when_the_last_reader_leaves() -> None:
+    rig = Rig(make_spool())
+    reader = Reader()
+    rig.spool.follow(reader)
+    async with watched(rig):
+        rig.write(pages(0, 15))
+        await settle()
+        rig.spool.unfollow(reader)
+        await settle()
+        assert rig.spool.end == 15 * PAGE
+
+
+@in_trio
+async def test_pump_that_begins_full_goes_on_when_there_is_room() -> None:
+    rig = Rig(make_spool())
+    reader = Reader()
+    rig.spool.append(pages(0, 4))
+    rig.spool.follow(reader)
+    rig.write(pages(4, 5))
+    async with watched(rig):
+        await settle()
+        assert rig.spool.end == LIMIT
+        reader.take(rig.spool, LIMIT)
+        await settle()
+        assert rig.spool.end == LIMIT + PAGE
+
+
+@in_trio
+async def test_pump_enlarges_a_pipe_that_was_found_full() -> None:
+    rig = Rig(Spool(spool_file.create("test")))
+    before = spool_file.pipe_bytes(rig.read_fd)
+    async with watched(rig):
+        rig.write(b"x" * before)
+        await settle()
+        assert spool_file.pipe_bytes(rig.read_fd) == PIPE_BYTES
+
+
+@in_trio
+async def test_pump_that_fails_says_so_and_ends_the_stream() -> None:
+    rig = Rig(make_spool())
+    os.close(rig.spool._fd)
+    rig.spool._fd = os.open("/dev/null", os.O_RDONLY)
+    async with watched(rig):
+        rig.write(b"x")
+        await settle()
+        assert len(rig.failed) == 1
+        assert (rig.spool.eof, rig.spool.lost, rig.ended) == (True, True, 0)
+
+
+@in_trio
+async def test_pump_that_cannot_be_watched_says_so_and_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, call: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    rig, other = Rig(make_spool()), Rig(make_spool())
+    async with watched(other) as watch:
+        monkeypatch.setattr(watch, "add", refuse)
+        rig.pump.begin(watch)
+        assert (len(rig.failed), rig.spool.eof, rig.ended) == (1, True, 0)
+    rig.close()
+
+
+@in_trio
+async def test_extend_takes_what_a_full_spool_left_in_the_pipe() -> None:
+    rig = Rig(make_spool())
+    rig.spool.follow(Reader())
+    rig.write(pages(0, 15))
+    rig.pump.take()
+    assert rig.spool.end == LIMIT
+    rig.spool.extend(rig.pump.pipe_bytes())
+    rig.pump.take()
+    assert rig.spool.end == 15 * PAGE
+    assert rig.spool.first == 0
+    rig.close()
+
+
+@pytest.mark.parametrize("close_twice", [False, True])
+@in_trio
+async def test_pump_closed_while_it_waits_ends_its_stream_and_tells_nobody(close_twice: bool) -> None:
+    rig = Rig(make_spool())
+    async with watched(rig):
+        await settle()
+        rig.pump.close()
+        if close_twice:
+            rig.pump.close()
+        assert rig.spool.eof
+        assert rig.ended == 0
+
+
+@in_trio
+async def test_one_pump_that_closes_another_in_its_turn_is_not_called_for_it() -> None:
+    first, second = Rig(make_spool()), Rig(make_spool())
+    async with watched(first, second):
+        first.write(b"x")
+        second.write(b"y")
+        for one, other in ((first, second), (second, first)):
+            one.spool.follow(_Closer(other.pump))
+        await settle()
+        assert {first.spool.end, second.spool.end} == {0, 1}
+
+
+class _Closer(Reader):
+    """A follower that closes a pump when it is told."""
+
+    def __init__(self, pump: Pump) -> None:
+        super().__init__()
+        self._pump = pump
+
+    def more(self) -> None:
+        self._pump.close()
