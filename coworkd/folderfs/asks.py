@@ -80,9 +80,10 @@ class Ask:
             return False
         return bool(born) or found.st_ctime_ns == self.found.st_ctime_ns
 
-    def message(self) -> Asked:
+    def message(self, now: float) -> Asked:
+        """`now` as `since`: told again, it has waited for as long as it has, whatever became of the clock."""
         action: Literal["delete", "rmdir"] = "rmdir" if self.is_directory else "delete"
-        return Asked(ask=self.number, action=action, path=self.path, was=self.was, pid=self.pid, at=time.time())
+        return Asked(ask=self.number, action=action, path=self.path, was=self.was, pid=self.pid, at=time.time() - (now - self.since))
 
 
 class Asks:
@@ -139,7 +140,7 @@ class Asks:
             pid=pid,
             since=self._monotonic(),
         )
-        if not self._told.say(ask.message()):
+        if not self._told.say(ask.message(ask.since)):
             os.close(ask.directory)
             return False
         self._next += 1
@@ -192,7 +193,7 @@ class Asks:
     def tell_again(self) -> None:
         """Somebody new listens, perhaps."""
         for ask in self._waiting.values():
-            self._told.say(ask.message())
+            self._told.say(ask.message(self._monotonic()))
 
     def __iter__(self) -> Iterator[Ask]:
         return iter(list(self._waiting.values()))

@@ -369,6 +369,7 @@ def test_a_killed_coworkd_leaves_what_waits_to_the_next(tmp_path: Path, source: 
             asked = wait_for_approval(client, session)
             assert (asked.paths, asked.process) == ((b"a",), process.id)
             assert asked.approval != before.approval
+            assert asked.expires_at == pytest.approx(before.expires_at, abs=0.5)
             assert (source / "a").exists()
             client.approval_answer(approval=asked.approval, answer="once")
             assert exited(0) == client.process_wait(process=process.id, timeout_s=10).exit

@@ -84,9 +84,12 @@ def test_time_runs_out(room: Room) -> None:
 
 def test_who_listens_next_is_told_again(room: Room) -> None:
     add(room, 100)
-    room.hear()
+    (first,) = (said for said in room.hear() if isinstance(said, Asked))
+    room.clock += 40
     room.asks.tell_again()
-    assert [said.ask for said in room.hear() if isinstance(said, Asked)] == [1]
+    (again,) = (said for said in room.hear() if isinstance(said, Asked))
+    assert again.ask == first.ask
+    assert again.at == pytest.approx(first.at - 40, abs=5), "the time that is left would begin anew"
 
 
 def test_too_many_are_refused_and_no_descriptor_stays(
