@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from coworkd.model.process import OnFull
-from coworkd.services.spools import Pump, Spool
+from coworkd.services.pumps import Pump
+from coworkd.services.spools import Spool
 from coworkd.system import spool_file
 
 PAGE = spool_file.PAGE_BYTES
@@ -120,8 +121,8 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "spool"):
+            self.pump.close()
             self.spool.close()
-            os.close(self.pump._fd)
             if self.write_fd >= 0:
                 os.close(self.write_fd)
 
