@@ -1,7 +1,7 @@
 """What a running coworkd, its launcher and everything below them hold, as numbers by name: so that what stays behind is seen.
 
     books = Books(daemon.child.pid, launcher_pid, cgroup_root(daemon))
-    before = books.look()
+    before = books.look_when_steady()
     …
     books.assert_settles(before)
 
@@ -19,7 +19,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from coworkd.system import cgroup
@@ -28,6 +28,9 @@ from tests.root.live import children_of, wait_until
 
 SETTLE_S = 15.0
 """Worker threads of trio's live on for 10 s."""
+_STEADY_S = 0.5
+IDLE_THREADS = ("coworkd: threads",)
+"""What a look right after a command passes over."""
 _NAMESPACE = re.compile(r"(mnt|net):\[(\d+)\]")
 _GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -68,6 +71,17 @@ class Books:
             held["cgroups"] = sum(len(names) for _, names, _ in os.walk(self._cgroups))
         return dict(held)
 
+    def look_when_steady(self) -> dict[str, int]:
+        """As `look`, once nothing changes any more: what is built ahead for the next command stands."""
+        deadline = time.monotonic() + SETTLE_S
+        last, since = self.look(), time.monotonic()
+        while time.monotonic() - since < _STEADY_S and time.monotonic() < deadline:
+            time.sleep(0.05)
+            now = self.look()
+            if now != last:
+                last, since = now, time.monotonic()
+        return last
+
     def memory_kib(self) -> dict[str, int]:
         """What each program keeps in memory, files mapped included; the others below them together."""
         kept: Counter[str] = Counter()
@@ -88,13 +102,17 @@ class Books:
                     waiting += children_of(pid)
         return list(found)
 
-    def assert_settles(self, before: Mapping[str, int], timeout_s: float = SETTLE_S) -> None:
-        """Nothing is more than `before`, within that time."""
+    def assert_settles(
+        self, before: Mapping[str, int], timeout_s: float = SETTLE_S, *, passing_over: Collection[str] = ()
+    ) -> None:
+        """Nothing is more than `before`, within that time; what is named is not looked at."""
         more: dict[str, tuple[int, int]] = {}
 
         def settled() -> bool:
             more.clear()
             more.update(grown(before, self.look()))
+            for name in passing_over:
+                more.pop(name, None)
             return not more
 
         deadline = time.monotonic() + timeout_s
@@ -109,12 +127,14 @@ def grown(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, tupl
 
 
 @contextlib.contextmanager
-def leaving_nothing(daemon: Daemon, launcher: int, timeout_s: float = SETTLE_S) -> Iterator[Books]:
+def leaving_nothing(
+    daemon: Daemon, launcher: int, timeout_s: float = SETTLE_S, *, passing_over: Collection[str] = ()
+) -> Iterator[Books]:
     """At the end of the block nothing may be there that was not there before, within that time."""
     books = Books(daemon.child.pid, launcher, cgroup_root(daemon))
-    before = books.look()
+    before = books.look_when_steady()
     yield books
-    books.assert_settles(before, timeout_s)
+    books.assert_settles(before, timeout_s, passing_over=passing_over)
 
 
 def wait_gone(pids: list[int], what: str) -> None:
