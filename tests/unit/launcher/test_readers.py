@@ -122,3 +122,38 @@ def test_room_is_waited_for_only_while_it_is_wanted(readers: Readers) -> None:
         readers.call_ready(0)
         assert called == ["called"]
         readers.unregister(ours.fileno())
+
+
+def test_an_end_can_be_waited_for_alone(readers: Readers) -> None:
+    read, write = os.pipe()
+    called: list[str] = []
+    readers.register_end(read, lambda: called.append("end"))
+    os.write(write, b"+")
+    readers.call_ready(0)
+    assert called == []
+    os.close(write)
+    readers.call_ready(None)
+    assert called == ["end"]
+    readers.drop(read)
+
+
+def test_urgent_news_are_told_apart_from_what_can_be_read(readers: Readers) -> None:
+    ours, theirs = _connected_pair()
+    called: list[str] = []
+    with ours, theirs:
+        readers.register_urgent(ours.fileno(), lambda: called.append("urgent"))
+        theirs.send(b"plain")
+        readers.call_ready(0)
+        assert called == []
+        theirs.send(b"!", socket.MSG_OOB)
+        readers.call_ready(None)
+        assert called == ["urgent"]
+        readers.unregister(ours.fileno())
+
+
+def _connected_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection: out-of-band data is what EPOLLPRI can be had with by a test."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        return ours, theirs
