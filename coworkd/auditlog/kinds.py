@@ -27,8 +27,9 @@ _TYPES: dict[str, Rule] = {
     "flag": flag,
     "signal": signal,
     "limits": map_of(
-        *("memory_max", "memory_max_bytes", "pids_max", "cpu_max", "tmp_max", "tmp_max_bytes"),
-        *("disk_max", "disk_max_bytes", "nofile", "timeout_s"),
+        *("memory_max", "memory_max_bytes", "memory_high", "memory_high_bytes", "swap_max", "swap_max_bytes"),
+        *("pids_max", "cpu_max", "cpu_weight", "io_weight", "tmp_max", "tmp_max_bytes", "disk_max", "disk_max_bytes"),
+        *("nofile", "fsize_max", "fsize_max_bytes", "cpu_time_s", "core_max", "core_max_bytes", "timeout_s"),
     ),
     "exit": map_of("code", "signal", "reason", "inferred"),
     "rusage": map_of(
@@ -79,6 +80,8 @@ KINDS: dict[str, dict[str, Rule]] = {
     "session.prune": _table("what:texts older_than_s:number larger_than_bytes:integer"),
     "session.quota": _table("used_bytes:integer limit_bytes:integer reason"),
     "session.retention": _table("reason bytes:integer goes_at:number"),
+    "session.limits": _table("limits:limits narrowed:texts"),
+    "process.limits": _table("limits:limits narrowed:texts"),
     "session.pause": _table(),
     "session.resume": _table(),
     "session.fail": _table(_FAULT),

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-from coworkd.launcher import child, guard
+from coworkd.launcher import child, guard, guest_room
 from coworkd.launcher.server import Launcher
 from coworkd.system import cgroup, prctl, signals
 from coworkd.system.descriptors import raise_descriptor_limit
@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
         cgroup.create(cgroup_root)
         _end_leftovers(cgroup_root)
         cgroup.enable_controllers(cgroup_root)
+        guest_room.bound(cgroup_root, guest_room.total_memory())
     prctl.set_name("coworkd-launch")
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, child.OWN_PRIORITY)

@@ -32,6 +32,7 @@ import msgspec
 from msgspec import Struct
 
 from coworkd.launcher.formats import Formats
+from coworkd.model.limits import Rlimits
 from coworkd.model.names import MIN_UID
 from coworkd.system import descriptors, keyring, namespaces, prctl
 
@@ -73,9 +74,9 @@ class Order(Struct, frozen=True, kw_only=True):
     """What bubblewrap will execute: looked at first, see `formats`."""
     cwd: bytes
     search_path: bytes
-    nofile: int
-    nproc: int | None
-    """RLIMIT_NPROC, where no cgroup counts processes."""
+    rlimits: Rlimits
+    limit_processes: bool
+    """Whether RLIMIT_NPROC is to hold: where no cgroup counts processes."""
 
 
 _orders = msgspec.msgpack.Decoder(Order)
@@ -86,8 +87,8 @@ _REHEARSED = msgspec.msgpack.encode(
         command=b"/bin/true",
         cwd=b"/",
         search_path=b"/bin",
-        nofile=2**31,
-        nproc=None,
+        rlimits=Rlimits(nofile=2**31, nproc=0, core_bytes=2**62),
+        limit_processes=False,
     )
 )
 """An order that can be carried out and changes nothing: its limits are above or the same as any other's, its executable has no name."""
@@ -164,13 +165,18 @@ def _set_oom_score() -> None:
 
 
 def _set_limits(order: Order) -> None:
+    rlimits = order.rlimits
     wanted = {
-        resource.RLIMIT_NOFILE: order.nofile,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: rlimits.nofile,
+        resource.RLIMIT_CORE: rlimits.core_bytes,
         resource.RLIMIT_MEMLOCK: _MEMLOCK_BYTES,
     }
-    if order.nproc is not None:
-        wanted[resource.RLIMIT_NPROC] = order.nproc
+    if order.limit_processes:
+        wanted[resource.RLIMIT_NPROC] = rlimits.nproc
+    if rlimits.fsize_bytes is not None:
+        wanted[resource.RLIMIT_FSIZE] = rlimits.fsize_bytes
+    if rlimits.cpu_s is not None:
+        wanted[resource.RLIMIT_CPU] = rlimits.cpu_s
     for name, value in wanted.items():
         _, hard = resource.getrlimit(name)
         lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -78,6 +78,11 @@ class Processes:
         """Whether a command of the session lives."""
         return any(p.living and p.request.session == session for p in self._processes.values())
 
+    def group_of(self, session: str, process: str) -> str | None:
+        """The cgroup of a command that runs in the session."""
+        found = self._processes.get(process)
+        return found.cgroup_path if found is not None and found.living and found.request.session == session else None
+
     def outlives_kill(self, session: str) -> bool:
         """Whether a command of the session was killed and lives still."""
         return any(p.living and p.killed and p.request.session == session for p in self._processes.values())
@@ -252,8 +257,8 @@ class Processes:
             return "the command is empty"
         if len(request.note) > launch.NOTE_LIMIT_BYTES:
             return "the note is too long"
-        if request.nofile < _NOFILE_MIN:
-            return f"nofile is {request.nofile}: with fewer than {_NOFILE_MIN} descriptors no sandbox can be built"
+        if request.rlimits.nofile < _NOFILE_MIN:
+            return f"nofile is {request.rlimits.nofile}: with fewer than {_NOFILE_MIN} descriptors no sandbox can be built"
         return None
 
     def _annotate(self, request: launch.Annotate, _: list[int]) -> None:

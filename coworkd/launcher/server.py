@@ -16,6 +16,7 @@ from typing import Any
 
 from coworkd.launcher.folder_doubts import Doubts
 from coworkd.launcher.folders import Folders
+from coworkd.launcher.groups import Groups
 from coworkd.launcher.processes import Processes
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.session import Session
@@ -79,6 +80,15 @@ class Launcher:
             workers=self._workers,
             runs_in=self._processes.runs_in,
         )
+        self._groups = Groups(
+            held,
+            readers=self._readers,
+            supervisor=self._supervisor,
+            root=cgroup_root,
+            session_group=spawner.session_cgroup,
+            commands_group=spawner.commands_cgroup,
+            process_group=self._processes.group_of,
+        )
         lacking = f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold" if missing else None
         self._degraded = tuple(reason for reason in (lacking, self._processes.degraded) if reason)
         self._handlers: dict[type, Callable[[Any, list[int]], None]] = {
@@ -86,6 +96,7 @@ class Launcher:
             **self._processes.handlers(),
             **self._folders.handlers(),
             **self._workers.handlers(),
+            **self._groups.handlers(),
             launch.Adopt: self._adopt,
             launch.Ping: self._ping,
             launch.Quit: self._quit,
@@ -114,17 +125,19 @@ class Launcher:
         self._sessions.abandon_builders()
         self._folders.forget_waiters()
         self._workers.supervisor_gone()
+        self._groups.supervisor_gone()
 
     def _reaped(self, pid: int) -> None:
         self._folders.reaped(pid)
         self._doubts.reaped(pid)
         self._workers.reaped(pid)
+        self._groups.reaped(pid)
 
     # -- time and signals ---------------------------------------------------------------------------------------
 
     def _timeout_s(self) -> float | None:
         now = time.monotonic()
-        timed = (self._standbys, self._sessions, self._folders, self._doubts, self._workers)
+        timed = (self._standbys, self._sessions, self._folders, self._doubts, self._workers, self._groups)
         due = [*(each.next_due() for each in timed), self._lonely_at()]
         waits = [self._processes.next_poll_s(), *(moment - now for moment in due if moment is not None)]
         known = [max(0.0, wait) for wait in waits if wait is not None]
@@ -142,6 +155,7 @@ class Launcher:
         self._folders.end_late()
         self._doubts.end_late()
         self._workers.end_late()
+        self._groups.end_late(time.monotonic())
         self._standbys.make_due()
         lonely_at = self._lonely_at()
         if lonely_at is not None and time.monotonic() > lonely_at:

@@ -19,7 +19,7 @@ from coworkd.launcher.folders import Folders
 from coworkd.launcher.listeners import Listeners, make_socket
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.session import BUILD_TIMEOUT_S, Builder, Session
-from coworkd.launcher.spawn import HELPERS, Spawner, is_name
+from coworkd.launcher.spawn import COMMANDS, HELPERS, Spawner, is_name
 from coworkd.launcher.standbys import Standbys
 from coworkd.launcher.supervisor import Supervisor
 from coworkd.launcher.workers import Workers
@@ -127,10 +127,11 @@ class Sessions:
         path = self._spawner.session_cgroup(request.session)
         if path is not None:
             cgroup.create(path)
-            cgroup.limit(
-                path, memory_max_bytes=request.memory_max_bytes, pids_max=request.pids_max, cpu_max=request.cpu_max
-            )
+            cgroup.limit(path, request.limits)
             cgroup.enable_controllers(path)
+            commands = f"{path}/{COMMANDS}"
+            cgroup.create(commands)
+            cgroup.enable_controllers(commands)
 
     def _built(self, name: str) -> None:
         builder, _ = self._builders.pop(name)
@@ -185,5 +186,6 @@ class Sessions:
         if path is not None and request.session not in self._builders and request.session not in self._held:
             cgroup.kill(f"{path}/{HELPERS}")
             cgroup.remove(path, wait_s=0.2)
+            self._spawner.forget(request.session)
         if era == self._era:  # else who asked has gone, and another counts its requests anew
             self._supervisor.send(launch.Done(id=request.id))

@@ -13,6 +13,7 @@ import re
 from coworkd import sandbox
 from coworkd.launcher import child
 from coworkd.launcher.formats import Formats
+from coworkd.launcher.oom import OomLevels
 from coworkd.launcher.outfit import Outfit
 from coworkd.launcher.process import Process
 from coworkd.launcher.session import Session
@@ -21,8 +22,8 @@ from coworkd.launcher.status import StatusReader
 from coworkd.model.launch import Spawn
 from coworkd.system import cgroup
 
-HELPERS = "helpers"
-"""The cgroup, below a session's, of what serves its folders and works inside it; a command's is called otherwise."""
+HELPERS, COMMANDS = "helpers", "commands"
+"""The cgroups, below a session's, of what serves its folders and works inside it, and of its commands."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LAUNCHER_OPTIONS = (
     b"--add-seccomp-fd",
@@ -47,8 +48,8 @@ class Spawner:
     def __init__(self, bubblewrap: bytes, cgroup_root: str | None, missing_controllers: tuple[str, ...]) -> None:
         self._bubblewrap = bubblewrap
         self._cgroup_root = cgroup_root
-        self._limited = len(missing_controllers) < 3
         self._limit_processes = "pids" in missing_controllers
+        self._ooms = OomLevels(cgroup_root)
         self._pid = os.getpid()
         self._formats = Formats(bubblewrap)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -59,6 +60,15 @@ class Spawner:
     def session_cgroup(self, session: str) -> str | None:
         """Where the session's processes live; the prefix keeps names apart from the kernel's own files."""
         return None if self._cgroup_root is None else f"{self._cgroup_root}/s-{session}"
+
+    def commands_cgroup(self, session: str) -> str | None:
+        """Where its commands are, each in a cgroup of its own: what is frozen when the session is paused."""
+        above = self.session_cgroup(session)
+        return None if above is None else f"{above}/{COMMANDS}"
+
+    def forget(self, session: str) -> None:
+        """Its cgroup goes."""
+        self._ooms.forget(self.session_cgroup(session) or "")
 
     def helpers_cgroup(self, session: str) -> str | None:
         """The cgroup of what serves the session's folders, made where it is missing. Raises `OSError`."""
@@ -72,7 +82,7 @@ class Spawner:
     def make_standby(self, session: Session, *, ahead: bool = True) -> Standby:
         """A child waiting in `session`, `ahead` of its order if nobody waits for that. Raises `OSError`."""
         self._made += 1
-        above = self.session_cgroup(session.name)
+        above = self.commands_cgroup(session.name)
         path = None if above is None else f"{above}/p-{self._made}"
         return Standby(
             uid=session.uid,
@@ -117,6 +127,7 @@ class Spawner:
             diagnostics_fd=outfit.diagnostics,
             fds=outfit.kept,
             cgroup_path=standby.cgroup_path,
+            ooms=self._ooms,
         )
 
     def _send(self, request: Spawn, standby: Standby, outfit: Outfit, filters: tuple[int, int]) -> None:
@@ -126,8 +137,8 @@ class Spawner:
             command=request.argv[0],
             cwd=request.cwd,
             search_path=request.search_path,
-            nofile=request.nofile,
-            nproc=request.pids_max if self._limit_processes else None,
+            rlimits=request.rlimits,
+            limit_processes=self._limit_processes,
         )
         own: list[int] = []
         try:
@@ -158,9 +169,8 @@ class Spawner:
             self._ready_outfit = Outfit(self._null)
 
     def _limit(self, request: Spawn, standby: Standby) -> None:
-        if standby.cgroup_path is not None and self._limited:
-            memory = request.memory_max_bytes
-            cgroup.limit(standby.cgroup_path, memory_max_bytes=memory, pids_max=request.pids_max, cpu_max=None)
+        if standby.cgroup_path is not None:
+            cgroup.limit(standby.cgroup_path, request.limits)
 
     def _shim_source(self) -> int:
         if self._shim < 0:

@@ -103,6 +103,7 @@ def _fork(cgroup_path: str | None) -> int:
     if cgroup_path is None:
         return clone.fork_into(None)
     cgroup.create(cgroup_path)
+    cgroup.kill_as_one(cgroup_path)
     directory = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return clone.fork_into(directory)

@@ -1,8 +1,9 @@
 """The words between coworkd and its launcher: one SOCK_SEQPACKET message each, MessagePack of these tagged structs.
 
 Rules
-- A request carries `id`; the launcher answers each with exactly one `Done`, `TakenOver`, `Opened`, `SocketMade`, `FolderMounted`,
-  `FolderUnmounted`, `WorkerStarted`, `Spawned` or `Refused` of the same id.
+- A request carries `id`, 0 where it is told and not asked; each other one the launcher answers with exactly one `Done`, `TakenOver`,
+  `Opened`, `SocketMade`, `FolderMounted`, `FolderUnmounted`,
+  `WorkerStarted`, `Measured`, `Frozen`, `PressureOpened`, `Spawned` or `Refused` of the same id.
 - Notices (`Started`, `StartError`, `Exited`) come unasked, in the order things happened, and are kept by the launcher until `Forget`
   or until the supervisor that was away has taken them with `Adopt`.
 - Descriptors travel as SCM_RIGHTS with the message that names them; `fds` lists their meaning in order. Whoever receives a
@@ -19,8 +20,9 @@ from typing import Literal
 from msgspec import Struct
 
 from coworkd.model.folder import DeleteRule, MountedAs
+from coworkd.model.limits import CgroupLimits, GroupUsage, Oom, PressureKind, Rlimits
 from coworkd.model.policy import FolderMode
-from coworkd.model.process import Rusage
+from coworkd.model.process import Rusage, TtySize
 
 INLINE_LIMIT_BYTES = 64 * 1024
 MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
@@ -133,9 +135,7 @@ class OpenSession(Struct, frozen=True, kw_only=True, tag="open_session"):
     uid: int
     gid: int
     tree: tuple[TreeEntry, ...]
-    memory_max_bytes: int
-    pids_max: int
-    cpu_max: float
+    limits: CgroupLimits
 
 
 class MakeSocket(Struct, frozen=True, kw_only=True, tag="make_socket"):
@@ -218,6 +218,45 @@ class CloseSession(Struct, frozen=True, kw_only=True, tag="close_session"):
     session: str
 
 
+class SetLimits(Struct, frozen=True, kw_only=True, tag="set_limits"):
+    """Give an open session, or one command that runs in it, other limits; fields that are None stay as they are.
+
+    Answered by `Measured` once the kernel has taken them, which may want some time where a limit is below what is used: memory is taken
+    back, and what cannot be is killed for.
+    """
+
+    id: int
+    session: str
+    process: str | None
+    limits: CgroupLimits
+
+
+class Freeze(Struct, frozen=True, kw_only=True, tag="freeze"):
+    """Stop or continue every command of an open session, those that wait included; who serves its folders and files goes on.
+
+    Answered by `Frozen`, at once: what sleeps in the kernel stops when that lets go of it. Asking again tells how far it is.
+    """
+
+    id: int
+    session: str
+    frozen: bool
+
+
+class Measure(Struct, frozen=True, kw_only=True, tag="measure"):
+    """What an open session takes, or one command in it, or with neither all sessions; answered by `Measured`."""
+
+    id: int
+    session: str | None = None
+    process: str | None = None
+
+
+class OpenPressure(Struct, frozen=True, kw_only=True, tag="open_pressure"):
+    """The kernel's pressure files (PSI) of an open session, for a trigger to be written to; answered by `PressureOpened`."""
+
+    id: int
+    session: str
+
+
 class PutFilter(Struct, frozen=True, kw_only=True, tag="put_filter"):
     """Keep a seccomp program under its SHA-256; refused where the hash does not match."""
 
@@ -229,9 +268,8 @@ class PutFilter(Struct, frozen=True, kw_only=True, tag="put_filter"):
 class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     """Start one command. Answered by `Spawned` once the child exists, then `Started` or `StartError`, then `Exited`.
 
-    The sandbox is built at once; the command's own exec waits for `Proceed`, and is abandoned with its supervisor.
-    `bwrap_args` is everything that goes into `--args`, without filters and status descriptors, which the launcher adds
-    (`--add-seccomp-fd`, `--json-status-fd`). `shim_args` stands between `--` and argv, and is there where `tty` is.
+    The sandbox is built at once, or one that waits is taken; the command's own exec waits for `Proceed`, and is abandoned with its
+    supervisor. `bwrap_args` goes into `--args`, to which the launcher adds filters, status descriptors and what is the command's own.
     """
 
     id: int
@@ -243,18 +281,31 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     bwrap_args: tuple[bytes, ...]
     filters: tuple[str, str]
     """SHA-256 of the base and of the admin's program, in the order of installing."""
-    shim_args: tuple[bytes, ...] = ()
+    shim: tuple[bytes, ...] = ()
+    """What executes the shim inside, without the shim's own path. Without it there is no terminal, and nothing waits for a command."""
     cwd: bytes = b"/"
-    """Where a relative command is looked up, inside the sandbox."""
-    search_path: bytes = b""
-    """The command's PATH."""
+    """Inside the sandbox; a relative command is looked up there."""
+    environment: tuple[bytes, ...] = ()
+    """`NAME=value`, in order. The command has nothing else but PWD, which is `cwd`."""
     stdin: bool
-    tty: bool
-    nofile: int
-    pids_max: int
-    memory_max_bytes: int
+    tty: TtySize | None = None
+    warm: int = 0
+    """How many sandboxes may wait for the commands that come after this one."""
+    rlimits: Rlimits
+    limits: CgroupLimits = CgroupLimits()
+    """Those of its own: where it has none, its session's hold."""
     note: bytes = b""
     """What the supervisor wants to know of it after a restart, in its own words; kept and given back by `Adopted`, never read."""
+
+    @property
+    def walls(self) -> tuple[object, ...]:
+        """What the sandbox is, whatever runs in it: a command takes one that waits only where these are the same."""
+        return self.uid, self.gid, self.bwrap_args, self.filters, self.shim, self.rlimits
+
+    @property
+    def search_path(self) -> bytes:
+        """The command's PATH; empty where it has none."""
+        return next((word[5:] for word in self.environment if word.startswith(b"PATH=")), b"")
 
 
 class Annotate(Struct, frozen=True, kw_only=True, tag="annotate"):
@@ -345,6 +396,10 @@ Request = (
     | StartWorker
     | KillWorker
     | OwnMount
+    | SetLimits
+    | Freeze
+    | Measure
+    | OpenPressure
     | PutFilter
     | Spawn
     | Annotate
@@ -428,6 +483,28 @@ class WorkerStarted(Struct, frozen=True, kw_only=True, tag="worker_started"):
     pid: int
 
 
+class Measured(Struct, frozen=True, kw_only=True, tag="measured"):
+    """What the kernel counts now, and what it holds it to: the limits that it says it has, its own `max` being None."""
+
+    id: int
+    usage: GroupUsage
+    limits: CgroupLimits = CgroupLimits()
+
+
+class Frozen(Struct, frozen=True, kw_only=True, tag="frozen"):
+    """Whether nothing of the session's commands runs any more; with `frozen` false it does."""
+
+    id: int
+    frozen: bool
+
+
+class PressureOpened(Struct, frozen=True, kw_only=True, tag="pressure_opened"):
+    """One descriptor came along for each of `kinds`, in order; none where the kernel tells of no pressure."""
+
+    id: int
+    kinds: tuple[PressureKind, ...]
+
+
 class Refused(Struct, frozen=True, kw_only=True, tag="refused"):
     """It was not done; nothing is left of the attempt."""
 
@@ -471,7 +548,7 @@ class StartError(Struct, frozen=True, kw_only=True, tag="start_error"):
 
 
 class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
-    """The sandbox is gone: its init was reaped. `code`/`signal` as `Exit`; `oom` is cgroup v2's oom_kill count."""
+    """The sandbox is gone: its init was reaped. `code`/`signal` as `Exit`; `oom_kills` is cgroup v2's count, `oom` whose limit that was."""
 
     process: str
     code: int | None
@@ -479,6 +556,9 @@ class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
     inferred: bool
     killed: bool
     oom_kills: int
+    oom: Oom | None = None
+    pids_refused: int = 0
+    """How often it could have no further process, where its cgroup counted that."""
     rusage: Rusage
     at: float
 
@@ -505,6 +585,9 @@ Answer = (
     | FolderMounted
     | FolderUnmounted
     | WorkerStarted
+    | Measured
+    | Frozen
+    | PressureOpened
     | Refused
     | Spawned
     | Adopted
@@ -518,6 +601,9 @@ Reply = (
     | FolderMounted
     | FolderUnmounted
     | WorkerStarted
+    | Measured
+    | Frozen
+    | PressureOpened
     | Refused
     | Spawned
     | Adopted

@@ -27,14 +27,21 @@ class SandboxPolicy(Struct, frozen=True, kw_only=True):
 
 
 class LimitsPolicy(Struct, frozen=True, kw_only=True):
-    """`[limits]`: cgroup v2 values and rlimits."""
+    """`[limits]`: cgroup v2 values and rlimits. `fsize_max_bytes` and `cpu_time_s`: 0 is none."""
 
     memory_max_bytes: int
+    memory_high_bytes: int
+    swap_max_bytes: int
     pids_max: int
     cpu_max: float
+    cpu_weight: int
+    io_weight: int
     tmp_max_bytes: int
     disk_max_bytes: int
     nofile: int
+    fsize_max_bytes: int
+    cpu_time_s: int
+    core_max_bytes: int
     timeout_s: float
 
 
@@ -87,8 +94,15 @@ class LimitsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What a host may ask for in `limits`; it can only narrow, and what was cut is told in `narrowed`."""
 
     memory_max: int | None = None
+    memory_high: int | None = None
+    swap_max: int | None = None
     pids_max: int | None = None
     cpu_max: float | None = None
+    cpu_weight: int | None = None
+    io_weight: int | None = None
     tmp_max: int | None = None
     disk_max: int | None = None
     nofile: int | None = None
+    fsize_max: int | None = None
+    cpu_time_s: int | None = None
+    core_max: int | None = None

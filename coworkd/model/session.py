@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from coworkd.model.policy import FolderMode, LimitsRequest
+from coworkd.model.policy import FolderMode, LimitsPolicy, LimitsRequest
 
 SessionState = Literal["ready", "incomplete", "deleting"]
 RECORD_FORMAT = 1
@@ -44,6 +44,8 @@ class SessionRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """It goes with the link that made it; one that is found at start has lost its link."""
     used_at: float = 0.0
     """When a command last began in it, as of the last time this was written; 0: never."""
+    paused: bool = False
+    """Its commands stand still, and none begins in it."""
     reown_from: tuple[int, ...] = ()
     """Whom its home still belongs to, in part: it goes over to `uid`, and nothing runs in the session before that is done."""
 
@@ -60,6 +62,7 @@ class SessionInfo(Struct, frozen=True, kw_only=True):
     created_at: float
     folders: tuple[FolderGrant, ...]
     processes: int = 0
+    paused: bool = False
 
 
 class FailedFolder(Struct, frozen=True, kw_only=True):
@@ -85,6 +88,8 @@ class SessionView(Struct, frozen=True, kw_only=True):
     """Whether the proxies of coworkd-egress are there for its commands."""
     trust_bundle: str | None = None
     """The file of trusted certificates inside the sandbox; None while the guest's own are all there is."""
+    own_limits: LimitsPolicy | None = None
+    """What holds for all its commands together, as the launcher was last told; None: not known."""
     tool_variables: dict[str, str] = {}
     """What tells its tools of the mirrors that its profile's presets allow."""
 

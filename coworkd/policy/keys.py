@@ -4,7 +4,7 @@ Invariants: both files have the same tables and keys, save `inherits`, which onl
 exist. Sizes are binary (see `settings.values`). The upper bounds are the kernel's own, so that a value that passes here
 can be written to the kernel as it is.
 
-Sources: proc(5) (`pid_max`), cgroup-v2 (`cpu.max`: the least quota is 1 ms of a 100 ms period), sysctl/fs (`nr_open`).
+Sources: proc(5) (`pid_max`), cgroup-v2 (`cpu.max`: the least quota is 1 ms of a 100 ms period; weights), sysctl/fs (`nr_open`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MAX_PIDS = 4_194_304
 MAX_NOFILE = 1_048_576
 MIN_CPU = 0.01
 MAX_CPU = 4096.0
+MAX_WEIGHT = 10_000
 MAX_TIMEOUT_S = 10.0 * 365 * 24 * 3600
 
 _URL = re.compile(r"(http|socks5h)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?\Z")
@@ -41,11 +42,18 @@ def _upstream(value: object) -> str:
 
 LIMIT_KEYS: dict[str, Parser] = {
     "limits.memory_max": size(),
+    "limits.memory_high": size(),
+    "limits.swap_max": size(low=0),
     "limits.pids_max": integer(1, MAX_PIDS),
     "limits.cpu_max": number(MIN_CPU, MAX_CPU),
+    "limits.cpu_weight": integer(1, MAX_WEIGHT),
+    "limits.io_weight": integer(1, MAX_WEIGHT),
     "limits.tmp_max": size(),
     "limits.disk_max": size(),
     "limits.nofile": integer(1, MAX_NOFILE),
+    "limits.fsize_max": size(low=0),
+    "limits.cpu_time_s": integer(0, int(MAX_TIMEOUT_S)),
+    "limits.core_max": size(low=0),
     "limits.timeout_s": number(0, MAX_TIMEOUT_S),
 }
 
@@ -67,17 +75,16 @@ def _keys(named: Parser, way: Parser) -> dict[str, Parser]:
 
 PROFILE_KEYS: dict[str, Parser] = {"inherits": name, **_keys(name, _upstream)}
 CEILING_KEYS: dict[str, Parser] = _keys(listed(name), listed(_upstream))
-SIZE_KEYS = frozenset(["limits.memory_max", "limits.tmp_max", "limits.disk_max"])
+_ATTRIBUTES = {
+    f"limits.{leaf}": f"{leaf}_bytes"
+    for leaf in ("memory_max", "memory_high", "swap_max", "tmp_max", "disk_max", "fsize_max", "core_max")
+}
+SIZE_KEYS = frozenset(_ATTRIBUTES)
 """Keys whose value is in bytes."""
+NONE_IS_ZERO = frozenset(["limits.timeout_s", "limits.fsize_max", "limits.cpu_time_s"])
+"""Keys whose 0 is no limit, hence wider than any number."""
 REQUIRED_KEYS = tuple(key for key in PROFILE_KEYS if key != "inherits")
 """What a profile must have once layers and `inherits` are resolved."""
-
-_ATTRIBUTES = {
-    "limits.memory_max": "memory_max_bytes",
-    "limits.tmp_max": "tmp_max_bytes",
-    "limits.disk_max": "disk_max_bytes",
-}
-
 
 def build_profile(profile: str, values: Mapping[str, Any]) -> Profile:
     """Return the `Profile` named `profile` from a value for every one of `REQUIRED_KEYS`."""

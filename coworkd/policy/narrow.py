@@ -4,7 +4,8 @@ Invariants
 - The result is never wider than the profile, the ceiling or the request, whichever is the narrowest (tested as a property).
 - Nothing is cut in silence: a difference between what was written or asked and what holds has its sentence.
 - What has no order cannot be cut: a seccomp, settings or upstream name that the ceiling does not list is `PolicyDenied`.
-- `timeout_s`: 0 is no timeout, hence wider than any number.
+- Where 0 is no limit (`keys.NONE_IS_ZERO`) it is wider than any number.
+- `memory_high` is a wish: where it is not below `memory_max`, a sixteenth below that is what the kernel is told (`sandbox.limits`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from typing import Any
 from coworkd.model.errors import InvalidParams, PolicyDenied
 from coworkd.model.policy import LimitsRequest, Profile
 from coworkd.policy.ceiling import Ceiling
-from coworkd.policy.keys import LIMIT_KEYS, MAX_TIMEOUT_S, SIZE_KEYS, build_profile, flatten
+from coworkd.policy.keys import LIMIT_KEYS, MAX_TIMEOUT_S, NONE_IS_ZERO, SIZE_KEYS, build_profile, flatten
 from coworkd.settings import BadValue
 from coworkd.settings.values import size_text
 
 _NAMED = ("sandbox.seccomp", "egress.settings", "egress.upstream")
-_NONE_IS_ZERO = frozenset(["limits.timeout_s"])
 _FORCED_TO = {"sandbox.base": "strict", "sandbox.ask_delete": True, "folders.allow_sockets": False}
 """Keys of two values: the narrower one, which a ceiling can force."""
 
@@ -91,9 +91,24 @@ def _bounded(key: str, value: Any, bound: Any, profile: str, told: list[str]) ->
 
 
 def _is_wider(key: str, value: float, bound: float) -> bool:
-    if key in _NONE_IS_ZERO:
+    if key in NONE_IS_ZERO:
         return (value or math.inf) > (bound or math.inf)
     return value > bound
+
+
+def narrow_request(own: LimitsRequest, asked: LimitsRequest) -> tuple[LimitsRequest, tuple[str, ...]]:
+    """The narrower of both, limit by limit, and a sentence for each that `own`, which is a session's, cut."""
+    kept: dict[str, int | float | None] = {}
+    cut = []
+    for leaf in LimitsRequest.__struct_fields__:
+        key, of_session, of_request = f"limits.{leaf}", getattr(own, leaf), getattr(asked, leaf)
+        given = [value for value in (of_session, of_request) if value is not None]
+        kept[leaf] = given[0] if given else None
+        if len(given) == 2 and not _is_wider(key, of_request, of_session):
+            kept[leaf] = of_request
+        elif len(given) == 2:
+            cut.append(f"{key}: {_said(key, of_request)} was asked, the session has {_said(key, of_session)}")
+    return LimitsRequest(**kept), tuple(cut)  # type: ignore[arg-type]  # each value came from a field of this name
 
 
 def _said(key: str, value: Any) -> str:
@@ -101,6 +116,8 @@ def _said(key: str, value: Any) -> str:
         return "[" + ", ".join(value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    if key in _NONE_IS_ZERO:
-        return f"{value:g} s" if value else "no timeout"
+    if key in NONE_IS_ZERO and not value:
+        return "no timeout" if key == "limits.timeout_s" else "no limit"
+    if key in ("limits.timeout_s", "limits.cpu_time_s"):
+        return f"{value:g} s"
     return size_text(value) if key in SIZE_KEYS else str(value)

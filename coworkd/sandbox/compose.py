@@ -16,8 +16,9 @@ from coworkd.model.names import MIN_UID
 from coworkd.model.policy import EffectivePolicy
 from coworkd.model.process import ProcessSpec
 from coworkd.model.session import SessionView
-from coworkd.sandbox.bwrap_plan import plan_bwrap
+from coworkd.sandbox.bwrap_plan import plan_walls
 from coworkd.sandbox.environment import compose_environment
+from coworkd.sandbox.limits import process_limits, rlimits
 from coworkd.sandbox.tree import HOSTNAME
 
 MAX_ARGUMENT_BYTES = 131_071
@@ -27,7 +28,7 @@ MAX_WORDS = 9000 - 64
 """bubblewrap's own bound on its options and the command's words together, less what the launcher adds."""
 _POINTER_BYTES = 8
 _E2BIG = 7
-_SHIM_SOURCE = b"/proc/self/fd/10"
+_WORDS_A_VARIABLE, _WORDS_OF_CWD = 3, 2
 
 Compose = Callable[[ProcessSpec, SessionView, EffectivePolicy], Spawn]
 
@@ -56,15 +57,8 @@ def compose(
     environment = compose_environment(session, spec.env, tty=spec.tty is not None)
     _refuse_too_big(spec.argv, environment)
     limits = policy.profile.limits
-    bwrap_args = plan_bwrap(
-        home=session.home,
-        hostname=HOSTNAME,
-        environment=environment,
-        cwd=bytes(spec.cwd or session.home),
-        layout=layout,
-        features=features,
-    )
-    words = len(bwrap_args) + len(spec.argv)
+    bwrap_args = plan_walls(session.home, HOSTNAME, layout, features)
+    words = len(bwrap_args) + len(spec.argv) + _WORDS_A_VARIABLE * len(environment) + _WORDS_OF_CWD
     if words > MAX_WORDS:
         raise _too_big(f"arguments and sandbox options come to {words} words; bubblewrap takes {MAX_WORDS}")
     return Spawn(
@@ -76,14 +70,14 @@ def compose(
         argv=tuple(bytes(argument) for argument in spec.argv),
         bwrap_args=bwrap_args,
         filters=(policy.base_filter.sha256, policy.admin_filter.sha256),
-        shim_args=_shim(spec, layout),
+        shim=_shim(spec, layout),
         cwd=bytes(spec.cwd or session.home),
-        search_path=environment.get("PATH", "").encode(),
+        environment=tuple(f"{name}={value}".encode() for name, value in environment.items()),
         stdin=spec.stdin,
-        tty=spec.tty is not None,
-        nofile=limits.nofile,
-        pids_max=limits.pids_max,
-        memory_max_bytes=limits.memory_max_bytes,
+        tty=spec.tty,
+        warm=policy.profile.sandbox.warm,
+        rlimits=rlimits(limits),
+        limits=process_limits(limits, session.own_limits),
     )
 
 
@@ -112,9 +106,8 @@ def _too_big(message: str) -> StartFailed:
 
 
 def _shim(spec: ProcessSpec, layout: GuestLayout) -> tuple[bytes, ...]:
-    if spec.tty is None:
-        return ()
-    if layout.python is None:
+    if layout.python is not None:
+        return (layout.python, b"-I", b"-S")
+    if spec.tty is not None:
         raise StartFailed("a terminal needs /usr/bin/python3 in the guest: install python3", stage="sandbox_setup")
-    size = (b"%d" % spec.tty.rows, b"%d" % spec.tty.cols)
-    return (layout.python, b"-I", b"-S", _SHIM_SOURCE, *size)
+    return ()

@@ -88,18 +88,6 @@ def parse_run(params: ProcessRun) -> StartRequest:
     )
 
 
-def narrow_limits(session: LimitsRequest, request: LimitsRequest) -> tuple[LimitsRequest, tuple[str, ...]]:
-    """The smaller of both, limit by limit, and a sentence for each the session cut."""
-    kept: dict[str, int | float | None] = {}
-    cut = []
-    for name in LimitsRequest.__struct_fields__:
-        own, asked = getattr(session, name), getattr(request, name)
-        kept[name] = min((value for value in (own, asked) if value is not None), default=None)
-        if own is not None and asked is not None and own < asked:
-            cut.append(f"limits.{name}: asked for {asked}, the session has {own}")
-    return LimitsRequest(**kept), tuple(cut)  # type: ignore[arg-type]  # each value came from a field of this name
-
-
 def parse_signal(value: int | str) -> int:
     """`15`, `"TERM"`, `"SIGTERM"` or `"RTMIN+1"` to its number, or `InvalidParams`."""
     names = {name.removeprefix("SIG"): int(number) for name, number in signal.Signals.__members__.items()}

@@ -1,18 +1,18 @@
 """From a request to a spawned command: session, policy, plan, audit, launcher, in a straight line.
 
 Rules
-- `process.start` is durable in the audit log before the command's exec; the launcher builds the sandbox meanwhile, and where
-  the log refuses, that is abandoned and nothing has run.
+- `process.start` is durable in the audit log before the command's exec: the disk and the launcher, which makes the sandbox, work at the
+  same time. Where the log refuses, the sandbox is abandoned and nothing has run.
 - Whatever fails on the way leaves nothing behind, and what failed after the record is recorded too.
-- Once asked, the launcher is waited for, cancelled or not: the answer brings descriptors.
+- Once asked, the launcher and the disk are waited for, cancelled or not: the one's answer brings descriptors, the other's decides.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import trio
@@ -21,13 +21,13 @@ from msgspec import Struct, structs
 from coworkd.model.errors import CoworkError, InvalidState, PolicyDenied, StartFailed
 from coworkd.model.launch import Spawn
 from coworkd.model.policy import EffectivePolicy
-from coworkd.model.ports import AuditPort, LauncherPort, PolicyPort, SessionDirectory, SpawnedFds
+from coworkd.model.ports import EarlyAudit, LauncherPort, PolicyPort, Recording, SessionDirectory, SpawnedFds
 from coworkd.model.process import ProcessSpec
 from coworkd.model.session import SessionView
-from coworkd.policy import narrow_timeout
+from coworkd.policy import narrow_request, narrow_timeout
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_note import ProcessNote, encode_note
-from coworkd.services.process_request import StartRequest, narrow_limits
+from coworkd.services.process_request import StartRequest
 
 Compose = Callable[[ProcessSpec, SessionView, EffectivePolicy], Spawn]
 """`sandbox.compose` for this guest: pure; raises `InvalidParams`, `StartFailed`, `SandboxSetupFailed`."""
@@ -36,9 +36,10 @@ _log = logging.getLogger("coworkd.process")
 
 
 class Launched(Struct, frozen=True, kw_only=True):
-    """What came of a spawn. Whoever gets it closes `fds`."""
+    """A sandbox that waits to be let in. Whoever gets it closes `fds`, and calls `let_in` or `abandon`."""
 
     fds: SpawnedFds
+    record: Recording
     timeout_s: float | None
     narrowed: tuple[str, ...]
 
@@ -52,7 +53,7 @@ class Starter:
         launcher: LauncherPort,
         sessions: SessionDirectory,
         policies: PolicyPort,
-        audit: AuditPort,
+        audit: EarlyAudit,
         compose: Compose,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,10 +65,10 @@ class Starter:
         self._monotonic = monotonic
 
     async def launch(self, process: LiveProcess, request: StartRequest, link: str) -> Launched:
-        """Spawn `request` as `process`, which learns every notice from here on. Raises any `CoworkError`; nothing runs then."""
+        """Have a sandbox for `request`, as `process`, which learns every notice from here on. Raises any `CoworkError`."""
         try:
             session = await self._sessions.open_for_command(request.session)
-            limits, cut = narrow_limits(session.limits, request.limits)
+            limits, cut = narrow_request(session.limits, request.limits)
             policy = await self._policies.effective(request.profile or session.profile, limits)
             spawn = self._compose(request.spec(process.id), session, policy)
         except (PolicyDenied, StartFailed) as error:
@@ -82,17 +83,39 @@ class Starter:
         fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
         if process.ended_by is not None:
             raise InvalidState(f"process {process.id} was ended before it was started", process=process.id)
+        record = self._audit.record_nowait("process.start", fields)
         process.asked_for = True
         self._launcher.watch(process.id, process.learn)
         try:
             with trio.CancelScope(shield=True):
-                fds = await self._launcher.spawn(spawn, policy, partial(self._audit.record, "process.start", fields))
+                fds = await self._launcher.spawn(spawn, policy)
         except BaseException as error:
             self._launcher.unwatch(process.id)
-            if isinstance(error, CoworkError):
-                await self.record_failure(process, error)
+            with trio.CancelScope(shield=True):
+                await self._record_end(process, record, error)
             raise
-        return Launched(fds=fds, timeout_s=timeout_s, narrowed=narrowed)
+        return Launched(fds=fds, record=record, timeout_s=timeout_s, narrowed=narrowed)
+
+    async def let_in(self, process: LiveProcess, launched: Launched) -> None:
+        """Let the command's exec happen, now that its start is durable. Raises what the log says; `abandon` it then."""
+        with trio.CancelScope(shield=True):
+            await launched.record.durable()
+            await self._launcher.proceed(process.id)
+
+    async def abandon(self, process: LiveProcess, launched: Launched, error: BaseException) -> None:
+        """Let a sandbox go that may not become its command, because of `error`: nothing stays of it but the record of that."""
+        self._launcher.unwatch(process.id)
+        with trio.CancelScope(shield=True):
+            with contextlib.suppress(CoworkError):  # a launcher that is gone abandons it by itself
+                await self._launcher.abandon(process.id)
+            await self._record_end(process, launched.record, error)
+
+    async def _record_end(self, process: LiveProcess, record: Recording, error: BaseException) -> None:
+        """Record why nothing came of a start, which the log may have refused itself."""
+        with contextlib.suppress(CoworkError):
+            await record.durable()
+        if isinstance(error, CoworkError):
+            await self.record_failure(process, error)
 
     async def record_failure(self, process: LiveProcess, error: CoworkError) -> None:
         """Record that `process` did not start. A log that refuses is itself logged: there is no effect left to hold back."""
@@ -132,7 +155,7 @@ def _fields(
         "gid": spawn.gid,
         "profile": policy.profile.name,
         "stdin": spawn.stdin,
-        "tty": spawn.tty,
+        "tty": spawn.tty is not None,
         "timeout_s": timeout_s,
         "limits": policy.profile.limits,
         "filters": spawn.filters,

@@ -17,9 +17,10 @@ from msgspec import Struct
 from coworkd.model.egress import SessionEgress
 from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
-from coworkd.model.policy import EffectivePolicy
+from coworkd.model.policy import EffectivePolicy, LimitsPolicy
 from coworkd.model.ports import EgressPort, FoldersPort, LauncherPort, SessionPolicyPort, ToolsPort, TrustPort
 from coworkd.model.session import FailedFolder, SessionRecord, SessionView
+from coworkd.sandbox.limits import session_limits
 from coworkd.sandbox.tree import compose_tree, sandbox_home
 
 
@@ -62,6 +63,7 @@ class Openings:
         self._home_path = home_path
         self._layout = layout
         self._generations: dict[str, int] = {}
+        self._limits: dict[str, LimitsPolicy] = {}
         self._tool_variables: dict[str, dict[str, str]] = {}
         self.on_turn: OnTurn = _nobody
 
@@ -98,12 +100,11 @@ class Openings:
                     trust=self._trust.directory.encode(),
                     tools=None if tools is None else tools.encode(),
                 ),
-                memory_max_bytes=limits.memory_max_bytes,
-                pids_max=limits.pids_max,
-                cpu_max=limits.cpu_max,
+                limits=session_limits(limits),
             )
         )
         self._generations[record.name] = generation
+        self._limits[record.name] = limits
         self._heed(record.name, egress)
         await self._egress.serve_session(record.name, egress, answer.listeners)
         self.on_turn(record.name, is_open=True)
@@ -121,6 +122,7 @@ class Openings:
         await self._folders.unmount_all(name)
         await self._launcher.close_session(name)
         self._generations.pop(name, None)
+        self._limits.pop(name, None)
         self._tool_variables.pop(name, None)
         self.on_turn(name, is_open=False)
         await self._egress.stop(name)
@@ -138,6 +140,7 @@ class Openings:
             folders=record.folders,
             proxied=True,
             trust_bundle=self._trust.bundle_path_inside,
+            own_limits=self._limits.get(record.name),
             tool_variables=self._tool_variables.get(record.name, {}),
         )
 

@@ -1,4 +1,4 @@
-"""cgroup v2: make, limit, freeze, kill, ask, remove.
+"""cgroup v2: make, limit, freeze, kill, measure, remove.
 
 Rules: only v2 is ever touched; a v1 hierarchy is left as it is. A controller that is missing is told by `missing_controllers`, never
 worked around. A cgroup is a directory; removing it needs it empty (EBUSY until its last process is reaped).
@@ -10,8 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
+
+from coworkd.model.limits import CgroupLimits, GroupUsage
 
 _WANTED = ("memory", "pids", "cpu")
+_ALSO = ("io",)
+"""Used where it is there."""
 _PERIOD_US = 100_000
 SUPERVISOR, SESSIONS = "supervisor", "sessions"
 """Below a delegated cgroup: the leaf of who divides it, and where its children's are."""
@@ -66,7 +71,7 @@ def missing_controllers(directory: str) -> tuple[str, ...]:
 def enable_controllers(directory: str) -> None:
     """Give the children of `directory` every wanted controller it has."""
     available = _read(f"{directory}/cgroup.controllers").split()
-    wanted = " ".join(f"+{name}" for name in _WANTED if name in available)
+    wanted = " ".join(f"+{name}" for name in (*_WANTED, *_ALSO) if name in available)
     if wanted:
         _write(f"{directory}/cgroup.subtree_control", wanted)
 
@@ -77,23 +82,105 @@ def create(directory: str) -> None:
         os.mkdir(directory, 0o755)
 
 
-def limit(directory: str, *, memory_max_bytes: int, pids_max: int, cpu_max: float | None) -> None:
-    """Set what the cgroup's controllers allow: whole-group OOM kill, no swap. Absent controllers are passed over.
+def limit(directory: str, limits: CgroupLimits) -> None:
+    """Set what `limits` says, and leave the rest. Absent controllers are passed over.
 
-    `cpu_max` is in CPUs; None leaves the CPU to the parent's limit.
+    memory.max comes last: where it is below what is used, the kernel has taken it and takes memory back before the write returns.
+    Raises `OSError`.
     """
-    values = {
-        "memory.max": str(memory_max_bytes),
-        "memory.high": str(memory_max_bytes - memory_max_bytes // 16),
-        "memory.swap.max": "0",
-        "memory.oom.group": "1",
-        "pids.max": str(pids_max),
-    }
-    if cpu_max is not None:
-        values["cpu.max"] = f"{int(cpu_max * _PERIOD_US)} {_PERIOD_US}"
-    for name, value in values.items():
-        if os.path.exists(f"{directory}/{name}"):
+    for name, value in _compose(limits):
+        with contextlib.suppress(FileNotFoundError):
             _write(f"{directory}/{name}", value)
+
+
+def _compose(limits: CgroupLimits) -> Iterator[tuple[str, str]]:
+    """File and value, in the order of writing."""
+    if limits.pids_max is not None:
+        yield "pids.max", str(limits.pids_max)
+    if limits.cpu_max is not None:
+        yield "cpu.max", f"{int(limits.cpu_max * _PERIOD_US)} {_PERIOD_US}"
+    if limits.cpu_weight is not None:
+        yield "cpu.weight", str(limits.cpu_weight)
+    if limits.io_weight is not None:
+        yield "io.weight", f"default {limits.io_weight}"
+    if limits.swap_max_bytes is not None:
+        yield "memory.swap.max", str(limits.swap_max_bytes)
+    if limits.memory_high_bytes is not None:
+        yield "memory.high", str(limits.memory_high_bytes)
+    if limits.memory_max_bytes is not None:
+        yield "memory.max", str(limits.memory_max_bytes)
+
+
+def read_limits(directory: str) -> CgroupLimits:
+    """What the kernel holds it to; None for `max`, and for a controller that is not there."""
+    quota, _, period = _text(directory, "cpu.max").partition(" ")
+    weight = _text(directory, "io.weight").splitlines()
+    return CgroupLimits(
+        memory_max_bytes=number(directory, "memory.max"),
+        memory_high_bytes=number(directory, "memory.high"),
+        swap_max_bytes=number(directory, "memory.swap.max"),
+        pids_max=number(directory, "pids.max"),
+        cpu_max=int(quota) / int(period) if quota.isdecimal() else None,
+        cpu_weight=number(directory, "cpu.weight"),
+        io_weight=int(weight[0].removeprefix("default ")) if weight and weight[0].startswith("default ") else None,
+    )
+
+
+def measure(directory: str) -> GroupUsage:
+    """What it takes. Raises `FileNotFoundError` where there is no such cgroup."""
+    os.stat(directory)
+    times = events(directory, "cpu.stat")
+    read, written = _sum_io(_text(directory, "io.stat"))
+    return GroupUsage(
+        memory_bytes=number(directory, "memory.current"),
+        memory_peak_bytes=number(directory, "memory.peak"),
+        swap_bytes=number(directory, "memory.swap.current"),
+        pids=number(directory, "pids.current"),
+        cpu_user_s=_seconds(times, "user_usec"),
+        cpu_system_s=_seconds(times, "system_usec"),
+        throttled_s=_seconds(times, "throttled_usec"),
+        read_bytes=read,
+        written_bytes=written,
+        oom_kills=events(directory, "memory.events").get("oom_kill"),
+        pids_refused=events(directory, "pids.events").get("max"),
+    )
+
+
+def events(directory: str, name: str) -> dict[str, int]:
+    """A file of `word number` lines; empty where it is not there."""
+    found: dict[str, int] = {}
+    for line in _text(directory, name).splitlines():
+        word, _, value = line.partition(" ")
+        if value.isdecimal():
+            found[word] = int(value)
+    return found
+
+
+def number(directory: str, name: str) -> int | None:
+    """A file of one number; None for `max`, and where it is not there."""
+    text = _text(directory, name).strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _seconds(times: dict[str, int], name: str) -> float | None:
+    return times[name] / 1_000_000 if name in times else None
+
+
+def _sum_io(text: str) -> tuple[int | None, int | None]:
+    """Over all devices, from `8:0 rbytes=1 wbytes=2 …` lines; None for both where the io controller is not there."""
+    words = [word.partition("=") for line in text.splitlines() for word in line.split()[1:]]
+    if not words:
+        return None, None
+    read, written = (
+        sum(int(value) for name, _, value in words if name == wanted) for wanted in ("rbytes", "wbytes")
+    )
+    return read, written
+
+
+def kill_as_one(directory: str) -> None:
+    """Have the OOM killer take all that is in it when it takes one; passed over where there is no memory controller."""
+    with contextlib.suppress(FileNotFoundError):
+        _write(f"{directory}/memory.oom.group", "1")
 
 
 def kill(directory: str) -> bool:
@@ -110,14 +197,9 @@ def freeze(directory: str, frozen: bool) -> None:
     _write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
 
 
-def oom_kills(directory: str) -> int:
-    """How many processes the OOM killer took in the cgroup; 0 where there is no memory controller."""
-    with contextlib.suppress(FileNotFoundError):
-        for line in _read(f"{directory}/memory.events").splitlines():
-            name, _, value = line.partition(" ")
-            if name == "oom_kill":
-                return int(value)
-    return 0
+def is_frozen(directory: str) -> bool:
+    """Whether nothing in it runs any more; what sleeps in the kernel stops when that lets go of it."""
+    return events(directory, "cgroup.events").get("frozen") == 1
 
 
 def remove(directory: str, *, wait_s: float = 0.0) -> bool:
@@ -142,6 +224,13 @@ def _remove_tree(directory: str) -> None:
     for child in children:
         _remove_tree(child)
     os.rmdir(directory)
+
+
+def _text(directory: str, name: str) -> str:
+    try:
+        return _read(f"{directory}/{name}")
+    except OSError:  # it is not there, has gone meanwhile (ENODEV), or this kernel does not count it
+        return ""
 
 
 def _read(path: str) -> str:

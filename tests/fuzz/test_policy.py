@@ -16,7 +16,7 @@ from coworkd.model.errors import InvalidParams, PolicyDenied
 from coworkd.model.policy import LimitsRequest, Profile
 from coworkd.netpolicy.srt import parse_settings
 from coworkd.policy import Ceiling, Layer, flatten, load_policies, narrow, parse_profile, tell_kind
-from coworkd.policy.keys import build_profile
+from coworkd.policy.keys import NONE_IS_ZERO, build_profile
 from coworkd.settings.json_lines import parse_json
 from coworkd.settings.lines import scan_toml
 from tests.unit.policy.policy_layers import PROFILE, SRT, VENDOR_FILES
@@ -126,8 +126,16 @@ def test_every_key_of_any_json_has_the_line_it_stands_on(tree: dict[str, Any], i
 
 
 SIZES = st.integers(1, 2**40)
+WEIGHTS = st.integers(1, 10_000)
 NUMBERS = {
     "limits.memory_max": SIZES,
+    "limits.memory_high": SIZES,
+    "limits.swap_max": st.integers(0, 2**40),
+    "limits.cpu_weight": WEIGHTS,
+    "limits.io_weight": WEIGHTS,
+    "limits.fsize_max": st.integers(0, 5),
+    "limits.cpu_time_s": st.integers(0, 5),
+    "limits.core_max": st.integers(0, 5),
     "limits.pids_max": st.integers(1, 5000),
     "limits.cpu_max": st.floats(0.01, 64),
     "limits.tmp_max": SIZES,
@@ -156,12 +164,17 @@ REQUESTS = st.builds(
     tmp_max=st.none() | SIZES,
     disk_max=st.none() | SIZES,
     nofile=st.none() | st.integers(1, 5000),
+    memory_high=st.none() | SIZES,
+    swap_max=st.none() | st.integers(0, 2**40),
+    cpu_weight=st.none() | WEIGHTS,
+    fsize_max=st.none() | st.integers(0, 5),
+    cpu_time_s=st.none() | st.integers(0, 5),
 )
 
 
 def width(key: str, value: Any) -> Any:
     """Something `<=` compares, where more means wider."""
-    if key == "limits.timeout_s":
+    if key in NONE_IS_ZERO:
         return value or math.inf
     if key == "sandbox.base":
         return value == "dev"
@@ -193,6 +206,6 @@ def test_narrow_never_widens_and_cuts_nothing_in_silence(
         if key in ceiling.bounds:
             assert width(key, value) <= width(key, ceiling.bounds[key])
         if asked is not None:
-            assert value <= asked
+            assert width(key, value) <= width(key, asked)
         wanted = before[key] if asked is None else asked
         assert value == wanted or any(sentence.startswith(f"{key}: ") for sentence in told)

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from coworkd.cli.launcher_start import launcher_command
 from coworkd.model import launch
+from coworkd.model.limits import CgroupLimits
 from coworkd.model.policy import FolderMode, LimitsRequest
 from coworkd.model.process import ProcessSpec, TtySize
 from coworkd.model.session import FolderGrant, SessionView
@@ -210,9 +211,7 @@ def session_request(
     known: dict[str, Any] = {
         "uid": uid,
         "gid": uid,
-        "memory_max_bytes": 1 << 30,
-        "pids_max": 200,
-        "cpu_max": 1.0,
+        "limits": CgroupLimits(memory_max_bytes=1 << 30, pids_max=200, cpu_max=1.0),
         "tree": (
             *compose_tree(name=name, uid=uid, home=bytes(home), tmp_max_bytes=8 << 20, layout=LAYOUT),
             *(

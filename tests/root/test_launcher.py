@@ -15,6 +15,7 @@ import pytest
 from msgspec import structs
 
 from coworkd.model import launch
+from coworkd.model.limits import Rlimits
 from coworkd.model.process import TtySize
 from coworkd.model.session import FolderGrant
 from coworkd.system import cgroup
@@ -96,7 +97,7 @@ def test_an_open_session_is_not_opened_for_another_uid(talk: Talk, tmp_path: Pat
         {"process": ""},
         {"argv": ()},
         {"argv": (b"",)},
-        {"nofile": 3},
+        {"rlimits": Rlimits(nofile=3, nproc=10)},
     ],
 )
 def test_a_spawn_that_may_not_be_is_refused(talk: Talk, fields: dict[str, Any]) -> None:

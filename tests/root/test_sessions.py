@@ -20,6 +20,7 @@ import pytest
 from coworkd.cli.launcher_start import launcher_command
 from coworkd.client.sync import Client
 from coworkd.model import launch
+from coworkd.model.limits import CgroupLimits
 from coworkd.model.errors import (
     AlreadyExists,
     CoworkError,
@@ -316,14 +317,13 @@ def asked(tmp_path: Path) -> Iterator[Asked]:
 
 
 def opening(uid: int, gid: int | None = None, session: str = "x") -> launch.OpenSession:
-    limits = {"memory_max_bytes": 2**30, "pids_max": 100, "cpu_max": 1.0}
     return launch.OpenSession(
         id=1,
         session=session,
         uid=uid,
         gid=uid if gid is None else gid,
         tree=(),
-        **limits,  # type: ignore[arg-type]  # by name
+        limits=CgroupLimits(memory_max_bytes=2**30, pids_max=100, cpu_max=1.0),
     )
 
 

@@ -10,6 +10,7 @@ from msgspec import structs
 from coworkd.launcher.process import Process
 from coworkd.launcher.status import StatusReader
 from coworkd.model.launch import OpenSession, Spawn
+from coworkd.model.limits import CgroupLimits, Rlimits
 
 USAGE: struct_rusage = getrusage(RUSAGE_SELF)
 MONITOR, INIT, PAYLOAD = 101, 102, 103
@@ -25,11 +26,11 @@ SPAWN = Spawn(
     filters=("b" * 64, "a" * 64),
     stdin=True,
     tty=False,
-    nofile=64,
-    pids_max=10,
-    memory_max_bytes=1 << 20,
+    rlimits=Rlimits(nofile=64, nproc=10),
+    limits=CgroupLimits(memory_max_bytes=1 << 20, pids_max=10),
 )
-OPEN = OpenSession(id=3, session="bob", uid=1001, gid=1001, tree=(), memory_max_bytes=1 << 20, pids_max=10, cpu_max=1.0)
+LIMITS = CgroupLimits(memory_max_bytes=1 << 20, pids_max=10, cpu_max=1.0)
+OPEN = OpenSession(id=3, session="bob", uid=1001, gid=1001, tree=(), limits=LIMITS)
 
 
 def open_fds() -> set[str]:

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -238,9 +239,9 @@ def test_kill_uses_the_cgroup_and_thaws_it(make: Make, monkeypatch: pytest.Monke
     assert done == ["kill /cgroup/p-1", "freeze False"]
 
 
-def test_an_exit_tells_the_cgroups_oom_kills(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = make(cgroup="/cgroup/p-1")
-    monkeypatch.setattr(cgroup, "oom_kills", lambda path: 2)
+def test_an_exit_tells_the_cgroups_oom_kills(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "memory.events").write_text("oom 1\noom_kill 2\n")
+    sandbox = make(cgroup=str(tmp_path))
     monkeypatch.setattr(cgroup, "remove", lambda path: True)
     sandbox.run()
     sandbox.process.notices()

@@ -12,11 +12,18 @@ warm = 1
 ask_delete = false
 [limits]
 memory_max = "2800M"
+memory_high = "2600M"
+swap_max = 0
 pids_max = 1024
 cpu_max = 4.0
+cpu_weight = 100
+io_weight = 100
 tmp_max = "1G"
 disk_max = "5G"
 nofile = 4096
+fsize_max = 0
+cpu_time_s = 0
+core_max = 0
 timeout_s = 0
 [folders]
 modes = ["ro", "rw", "rwd", "staged"]

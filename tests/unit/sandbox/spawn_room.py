@@ -21,6 +21,7 @@ from coworkd.model.policy import (
 )
 from coworkd.model.process import ProcessSpec, TtySize
 from coworkd.model.session import FolderGrant, SessionView
+from coworkd.sandbox.bwrap_plan import plan_command
 from coworkd.sandbox.compose import compose
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -97,11 +98,18 @@ POLICY = EffectivePolicy(
         sandbox=SandboxPolicy(base="dev", seccomp="default", warm=0, ask_delete=False),
         limits=LimitsPolicy(
             memory_max_bytes=2800 << 20,
+            memory_high_bytes=2800 << 20,
+            swap_max_bytes=0,
             pids_max=1024,
             cpu_max=4.0,
+            cpu_weight=100,
+            io_weight=100,
             tmp_max_bytes=1 << 30,
             disk_max_bytes=5 << 30,
             nofile=4096,
+            fsize_max_bytes=0,
+            cpu_time_s=0,
+            core_max_bytes=0,
             timeout_s=0.0,
         ),
         folders=FoldersPolicy(modes=("ro", "rwd"), allow_sockets=False),
@@ -133,14 +141,14 @@ CASES: dict[str, tuple[ProcessSpec, GuestLayout]] = {
 def render(spawn: Spawn) -> str:
     """A spawn as lines: one option with its values a line, then what stands behind `--`."""
     lines: list[list[str]] = []
-    for word in spawn.bwrap_args:
+    for word in (*spawn.bwrap_args, *plan_command(spawn.cwd, spawn.environment)):
         text = word.decode()
         is_value = bool(lines) and lines[-1][0] == "--setenv" and len(lines[-1]) < 3
         if text.startswith("--") and not is_value:
             lines.append([text])
         else:
             lines[-1].append(text)
-    command = [word.decode() for word in (*spawn.shim_args, *spawn.argv)]
+    command = [word.decode() for word in spawn.argv]
     return "\n".join(" ".join(line) for line in [*lines, ["--", *command]]) + "\n"
 
 

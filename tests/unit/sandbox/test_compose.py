@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -8,6 +10,7 @@ from coworkd.model.launch import Spawn
 from coworkd.model.layout import BwrapFeatures
 from coworkd.model.process import ProcessSpec, TtySize
 from coworkd.sandbox import compose as room
+from coworkd.sandbox.bwrap_plan import plan_command
 from coworkd.sandbox.compose import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS_BYTES, MAX_WORDS, compose, composer
 from tests.unit.sandbox.spawn_room import (
     BWRAPS,
@@ -44,13 +47,32 @@ def test_compose_names_both_filters_base_first() -> None:
 def test_compose_gives_the_session_and_its_limits() -> None:
     spawn = composed(spec(b"cat", stdin=True))
     assert (spawn.session, spawn.uid, spawn.gid, spawn.process) == ("bob", 1001, 1001, "p1")
-    assert (spawn.nofile, spawn.pids_max, spawn.memory_max_bytes) == (4096, 1024, 2800 << 20)
+    assert (spawn.rlimits.nofile, spawn.rlimits.nproc) == (4096, 1024)
+    assert (spawn.limits.pids_max, spawn.limits.memory_max_bytes) == (1024, 2800 << 20)
     assert spawn.stdin
-    assert not spawn.tty
+    assert spawn.tty is None
 
 
-def test_compose_uses_no_shim_without_a_terminal() -> None:
-    assert composed(spec(b"id")).shim_args == ()
+def test_compose_names_what_executes_the_shim_where_there_is_one() -> None:
+    assert composed(spec(b"id")).shim == (b"/usr/bin/python3", b"-I", b"-S")
+    assert compose(spec(b"id"), SESSION, POLICY, layout=UNMERGED, features=BWRAPS["0.8.0"]).shim == ()
+
+
+def test_commands_of_a_session_have_the_same_walls_whatever_they_are() -> None:
+    terminal = spec(b"sh", env={"A": "b"}, cwd=b"/tmp", stdin=True, tty=TtySize(rows=1, cols=1))
+    assert composed(terminal).walls == composed(spec(b"id")).walls
+
+
+@pytest.mark.parametrize("change", [{"uid": 1002}, {"filters": ("c" * 64, "a" * 64)}, {"bwrap_args": ()}, {"shim": ()}])
+def test_other_walls_are_told_apart(change: dict[str, Any]) -> None:
+    spawn = composed(spec(b"id"))
+    assert structs.replace(spawn, **change).walls != spawn.walls
+
+
+def test_compose_gives_the_variables_in_order() -> None:
+    variables = composed(spec(b"id", env={"A": "b=c", "USER": "me"})).environment
+    assert variables[:2] == (b"HOME=/sessions/bob", b"USER=me")
+    assert variables[-1] == b"A=b=c"
 
 
 def test_compose_refuses_a_terminal_without_python() -> None:
@@ -118,7 +140,8 @@ def test_compose_tells_words_that_are_too_big_together() -> None:
 
 
 def test_compose_counts_the_words_bubblewrap_takes() -> None:
-    options = len(composed(spec(b"a")).bwrap_args)
+    plain = composed(spec(b"a"))
+    options = len(plain.bwrap_args) + len(plan_command(plain.cwd, plain.environment))
     most = (b"a",) * (MAX_WORDS - options)
     assert len(composed(spec(*most)).argv) == MAX_WORDS - options
     with pytest.raises(StartFailed, match="words") as caught:

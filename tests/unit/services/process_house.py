@@ -18,6 +18,7 @@ from coworkd.model.calls import ProcessStart, ProcessStarted
 from coworkd.model.errors import CoworkError, DiskFailed
 from coworkd.model.event import Event
 from coworkd.model.launch import Spawn
+from coworkd.model.limits import Rlimits
 from coworkd.model.names import OsBytes
 from coworkd.model.policy import (
     EffectivePolicy,
@@ -175,11 +176,18 @@ class FakePolicies:
                 sandbox=SandboxPolicy(base="dev", seccomp="default", warm=0, ask_delete=False),
                 limits=LimitsPolicy(
                     memory_max_bytes=1,
+                    memory_high_bytes=1,
+                    swap_max_bytes=0,
                     pids_max=1,
                     cpu_max=1.0,
+                    cpu_weight=100,
+                    io_weight=100,
                     tmp_max_bytes=1,
                     disk_max_bytes=1,
                     nofile=1,
+                    fsize_max_bytes=0,
+                    cpu_time_s=0,
+                    core_max_bytes=0,
                     timeout_s=self.timeout_s,
                 ),
                 folders=FoldersPolicy(modes=("ro",), allow_sockets=False),
@@ -191,18 +199,33 @@ class FakePolicies:
         )
 
 
+class FakeRecording:
+    """Implements `ports.Recording`: in the log once somebody waits for it."""
+
+    def __init__(self, audit: FakeAudit, kind: str, fields: dict[str, Any]) -> None:
+        self._audit = audit
+        self._kind = kind
+        self._fields = fields
+
+    async def durable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._kind in self._audit.full:
+            raise DiskFailed("no space left on the device")
+        self._audit.records.append((self._kind, self._fields))
+
+
 class FakeAudit:
-    """Implements `ports.AuditPort`; `full` is a disk without room, `trace` is shared with the launcher's fake."""
+    """Implements `ports.EarlyAudit`; `full` is a disk without room, `trace` is shared with the launcher's fake."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, dict[str, Any]]] = []
         self.full: set[str] = set()
 
     async def record(self, kind: str, fields: Mapping[str, Any], /) -> None:
-        await trio.lowlevel.checkpoint()
-        if kind in self.full:
-            raise DiskFailed("no space left on the device")
-        self.records.append((kind, dict(fields)))
+        await self.record_nowait(kind, fields).durable()
+
+    def record_nowait(self, kind: str, fields: Mapping[str, Any], /) -> FakeRecording:
+        return FakeRecording(self, kind, dict(fields))
 
     @property
     def kinds(self) -> list[str]:
@@ -237,9 +260,7 @@ def compose(spec: ProcessSpec, session: SessionView, policy: EffectivePolicy) ->
         filters=(policy.base_filter.sha256, policy.admin_filter.sha256),
         stdin=spec.stdin,
         tty=spec.tty is not None,
-        nofile=1,
-        pids_max=1,
-        memory_max_bytes=1,
+        rlimits=Rlimits(nofile=1, nproc=1),
     )
 
 

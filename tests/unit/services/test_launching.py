@@ -15,6 +15,7 @@ import trio.testing
 from msgspec import structs
 
 from coworkd.model import launch
+from coworkd.model.limits import CgroupLimits, Rlimits
 from coworkd.model.errors import (
     CoworkError,
     DiskFailed,
@@ -44,7 +45,7 @@ STARTED = launch.Started(process="p1", init_pid=2, payload_pid=3, at=2.0)
 EXITED = launch.Exited(
     process="p1", code=0, signal=None, inferred=False, killed=False, oom_kills=0, rusage=RUSAGE, at=3.0
 )
-OPEN = launch.OpenSession(id=0, session="bob", uid=1001, gid=1001, tree=(), memory_max_bytes=1, pids_max=1, cpu_max=1.0)
+OPEN = launch.OpenSession(id=0, session="bob", uid=1001, gid=1001, tree=(), limits=CgroupLimits())
 
 
 def open_fds() -> set[str]:
@@ -534,9 +535,7 @@ SPAWN = launch.Spawn(
     filters=("0" * 64, "0" * 64),
     stdin=False,
     tty=False,
-    nofile=64,
-    pids_max=1,
-    memory_max_bytes=1,
+    rlimits=Rlimits(nofile=64, nproc=1),
 )
 
 

@@ -10,10 +10,8 @@ import pytest
 from coworkd.model.calls import ProcessRun, ProcessStart
 from coworkd.model.errors import InvalidParams
 from coworkd.model.names import OsBytes
-from coworkd.model.policy import LimitsRequest
 from coworkd.model.process import TtySize
 from coworkd.services.process_request import (
-    narrow_limits,
     parse_run,
     parse_seconds,
     parse_signal,
@@ -71,14 +69,6 @@ def test_parse_run_has_a_stdin_only_for_input(given: bytes | None, piped: bool) 
     request = parse_run(ProcessRun(session="work", argv=[OsBytes(b"cat")], input=given))
     assert request.stdin is piped
     assert request.one_shot
-
-
-def test_narrow_limits_takes_the_smaller_and_tells_what_it_cut() -> None:
-    kept, cut = narrow_limits(
-        LimitsRequest(memory_max=100, pids_max=10, nofile=5), LimitsRequest(memory_max=200, pids_max=5, cpu_max=1.5)
-    )
-    assert kept == LimitsRequest(memory_max=100, pids_max=5, cpu_max=1.5, nofile=5)
-    assert cut == ("limits.memory_max: asked for 200, the session has 100",)
 
 
 @pytest.mark.parametrize("value", [15, "TERM", "SIGTERM", "sigterm", "15"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coworkd.model.limits import CgroupLimits, GroupUsage
 from coworkd.system import cgroup
 
 MOUNTS = """\
@@ -19,7 +20,7 @@ MOUNTS = """\
 @pytest.fixture
 def group(tmp_path: Path) -> Path:
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu memory pids\n")
-    for name in ("memory.max", "memory.high", "memory.swap.max", "memory.oom.group", "pids.max", "cpu.max"):
+    for name in (*FILES, "memory.oom.group"):
         (tmp_path / name).touch()
     (tmp_path / "cgroup.subtree_control").touch()
     return tmp_path
@@ -45,9 +46,9 @@ def test_missing_controllers_names_what_is_not_there(group: Path) -> None:
 
 
 def test_enable_controllers_gives_children_what_there_is(group: Path) -> None:
-    (group / "cgroup.controllers").write_text("io pids\n")
+    (group / "cgroup.controllers").write_text("io pids hugetlb\n")
     cgroup.enable_controllers(str(group))
-    assert (group / "cgroup.subtree_control").read_text() == "+pids"
+    assert (group / "cgroup.subtree_control").read_text() == "+pids +io"
 
 
 def test_enable_controllers_writes_nothing_where_there_are_none(group: Path) -> None:
@@ -62,29 +63,108 @@ def test_create_takes_one_that_is_there(tmp_path: Path) -> None:
     assert (tmp_path / "a").is_dir()
 
 
-def test_limit_writes_every_bound_and_no_swap(group: Path) -> None:
-    cgroup.limit(str(group), memory_max_bytes=1600, pids_max=7, cpu_max=1.5)
-    wanted = {
-        "memory.max": "1600",
-        "memory.high": "1500",
-        "memory.swap.max": "0",
-        "memory.oom.group": "1",
-        "pids.max": "7",
-        "cpu.max": "150000 100000",
-    }
-    assert {name: (group / name).read_text() for name in wanted} == wanted
+ALL = CgroupLimits(
+    memory_max_bytes=1600,
+    memory_high_bytes=1500,
+    swap_max_bytes=0,
+    pids_max=7,
+    cpu_max=1.5,
+    cpu_weight=50,
+    io_weight=60,
+)
+FILES = {
+    "memory.max": "1600",
+    "memory.high": "1500",
+    "memory.swap.max": "0",
+    "pids.max": "7",
+    "cpu.max": "150000 100000",
+    "cpu.weight": "50",
+    "io.weight": "default 60",
+}
 
 
-def test_limit_leaves_the_cpu_to_the_parent(group: Path) -> None:
-    cgroup.limit(str(group), memory_max_bytes=1, pids_max=1, cpu_max=None)
-    assert (group / "cpu.max").read_text() == ""
+def test_limit_writes_what_it_is_given(group: Path) -> None:
+    cgroup.limit(str(group), ALL)
+    assert {name: (group / name).read_text() for name in FILES} == FILES
+
+
+def test_limit_leaves_the_rest_as_it_is(group: Path) -> None:
+    cgroup.limit(str(group), CgroupLimits(pids_max=7))
+    assert {name for name in FILES if (group / name).read_text()} == {"pids.max"}
 
 
 def test_limit_passes_over_a_controller_that_is_not_there(group: Path) -> None:
     (group / "memory.max").unlink()
-    cgroup.limit(str(group), memory_max_bytes=1, pids_max=3, cpu_max=None)
+    cgroup.limit(str(group), CgroupLimits(memory_max_bytes=1, pids_max=3))
     assert not (group / "memory.max").exists()
     assert (group / "pids.max").read_text() == "3"
+
+
+def test_the_memory_limit_that_may_want_time_is_written_last(group: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(cgroup, "_write", lambda path, text: written.append(os.path.basename(path)))
+    cgroup.limit(str(group), ALL)
+    assert written[-1] == "memory.max"
+    assert sorted(written) == sorted(FILES)
+
+
+def test_read_limits_tells_what_was_written(group: Path) -> None:
+    cgroup.limit(str(group), ALL)
+    assert cgroup.read_limits(str(group)) == ALL
+
+
+def test_read_limits_of_none(group: Path) -> None:
+    (group / "memory.max").write_text("max\n")
+    (group / "cpu.max").write_text("max 100000\n")
+    (group / "pids.max").unlink()
+    assert cgroup.read_limits(str(group)) == CgroupLimits()
+
+
+def test_measure_tells_what_is_counted(tmp_path: Path) -> None:
+    for name, text in {
+        "memory.current": "10\n",
+        "memory.peak": "20\n",
+        "memory.swap.current": "0\n",
+        "pids.current": "3\n",
+        "cpu.stat": "usage_usec 3000000\nuser_usec 2500000\nsystem_usec 500000\nthrottled_usec 100000\n",
+        "io.stat": "8:0 rbytes=100 wbytes=7 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=1\n",
+        "memory.events": "oom 1\noom_kill 2\n",
+        "pids.events": "max 4\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert cgroup.measure(str(tmp_path)) == GroupUsage(
+        memory_bytes=10,
+        memory_peak_bytes=20,
+        swap_bytes=0,
+        pids=3,
+        cpu_user_s=2.5,
+        cpu_system_s=0.5,
+        throttled_s=0.1,
+        read_bytes=101,
+        written_bytes=8,
+        oom_kills=2,
+        pids_refused=4,
+    )
+
+
+def test_measure_tells_nothing_of_what_is_not_counted(tmp_path: Path) -> None:
+    assert cgroup.measure(str(tmp_path)) == GroupUsage()
+    with pytest.raises(FileNotFoundError):
+        cgroup.measure(str(tmp_path / "gone"))
+
+
+def test_events_takes_numbers_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("low 0\noom 5\nx\ny z\n")
+    assert cgroup.events(str(tmp_path), "a") == {"low": 0, "oom": 5}
+    assert cgroup.events(str(tmp_path), "b") == {}
+
+
+def test_kill_as_one_needs_a_memory_controller(group: Path) -> None:
+    cgroup.kill_as_one(str(group))
+    assert (group / "memory.oom.group").read_text() == "1"
+    (group / "memory.oom.group").unlink()
+    cgroup.kill_as_one(str(group))
+    assert not (group / "memory.oom.group").exists()
 
 
 def test_kill_says_whether_the_kernel_could(tmp_path: Path) -> None:
@@ -101,10 +181,12 @@ def test_freeze_stops_and_continues(tmp_path: Path, frozen: bool, word: str) -> 
     assert (tmp_path / "cgroup.freeze").read_text() == word
 
 
-def test_oom_kills_counts_kills_and_not_ooms(tmp_path: Path) -> None:
-    assert cgroup.oom_kills(str(tmp_path)) == 0
-    (tmp_path / "memory.events").write_text("low 0\nmax 9\noom 5\noom_kill 2\noom_group_kill 1\n")
-    assert cgroup.oom_kills(str(tmp_path)) == 2
+def test_is_frozen_is_what_the_kernel_says(tmp_path: Path) -> None:
+    assert not cgroup.is_frozen(str(tmp_path))
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    assert not cgroup.is_frozen(str(tmp_path))
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+    assert cgroup.is_frozen(str(tmp_path))
 
 
 def test_remove_takes_the_children_first(tmp_path: Path) -> None:

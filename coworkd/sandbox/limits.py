@@ -1,0 +1,56 @@
+"""What holds for a session and for one of its commands, in the words of cgroup v2 and rlimits. Pure.
+
+Rules
+- A command has limits of its own only where they are narrower than its session's: the kernel keeps it to those of all groups above, and a
+  session whose limit is raised later raises it for those that never had one.
+- memory.high stands below memory.max: a wish that does not is met by a sixteenth below.
+"""
+
+from __future__ import annotations
+
+from coworkd.model.limits import CgroupLimits, Rlimits
+from coworkd.model.policy import LimitsPolicy
+
+_HIGH_SHARE = 16
+
+
+def session_limits(limits: LimitsPolicy) -> CgroupLimits:
+    """Of all commands of a session together, with who serves its folders and files."""
+    return CgroupLimits(
+        memory_max_bytes=limits.memory_max_bytes,
+        memory_high_bytes=min(limits.memory_high_bytes, _below(limits.memory_max_bytes)),
+        swap_max_bytes=limits.swap_max_bytes,
+        pids_max=limits.pids_max,
+        cpu_max=limits.cpu_max,
+        cpu_weight=limits.cpu_weight,
+        io_weight=limits.io_weight,
+    )
+
+
+def process_limits(own: LimitsPolicy, session: LimitsPolicy | None) -> CgroupLimits:
+    """Of one command; all of them where it is not known what its session has."""
+    wanted = session_limits(own)
+    if session is None:
+        return wanted
+    held = session_limits(session)
+    kept = {
+        name: getattr(wanted, name)
+        for name in CgroupLimits.__struct_fields__
+        if getattr(wanted, name) < getattr(held, name)
+    }
+    return CgroupLimits(**kept)
+
+
+def rlimits(limits: LimitsPolicy) -> Rlimits:
+    """Of every process of a command."""
+    return Rlimits(
+        nofile=limits.nofile,
+        nproc=limits.pids_max,
+        core_bytes=limits.core_max_bytes,
+        fsize_bytes=limits.fsize_max_bytes or None,
+        cpu_s=limits.cpu_time_s or None,
+    )
+
+
+def _below(limit_bytes: int) -> int:
+    return limit_bytes - limit_bytes // _HIGH_SHARE
