@@ -4,6 +4,7 @@ Rules
 - Streams take turns; frames of one stream come in order; `eof` is on the last frame of a stream, once.
 - The exit is a frame of this source, so it cannot overtake output: it comes when every byte the exit record counts was
   handed out, or is gone, and every stream that ended was told to have ended.
+- Bytes that went before this reader had them are told: the frame behind them has `dropped: [from, to]`, its `offset` being `to`.
 - A reader never waits and never holds bytes: what the link does not pull stays in the spool.
 
 Encoding is the caller's (`EncodeOutput`, `EncodeNotification`).
@@ -38,16 +39,17 @@ class _Cursor:
         self.eof_told = False
         self.more = more
 
-    def next(self, limit_bytes: int) -> tuple[int, bytes, bool] | None:
-        """(offset, data, eof), or None where there is nothing now."""
-        offset, data = self.spool.read(self.offset, limit_bytes)
-        self.offset = offset + len(data)
-        eof = self.spool.eof and self.offset == self.spool.end
+    def next(self, limit_bytes: int) -> tuple[int, int, bytes, bool] | None:
+        """(where it was, offset, data, eof), or None where there is nothing now."""
+        was = self.offset
+        offset, data = self.spool.read(was, limit_bytes)
+        eof = self.spool.eof and offset + len(data) == self.spool.end
         if not data and (not eof or self.eof_told):
             return None
+        self.offset = offset + len(data)
         self.eof_told = eof
         self.spool.delivered(self.offset)
-        return offset, data, eof
+        return was, offset, data, eof
 
 
 class ProcessReader:
@@ -84,7 +86,9 @@ class ProcessReader:
             self._cursors.rotate(-1)
             frame = cursor.next(limit_bytes)
             if frame is not None:
-                offset, data, eof = frame
+                was, offset, data, eof = frame
+                if offset > was:
+                    return self._encode_gap(cursor.stream, was, offset, data, eof)
                 return self._encode_output(self._process, cursor.stream, offset, data, eof)
         if self._record is None or self._finished or not self._all_told(self._record):
             return None
@@ -92,6 +96,10 @@ class ProcessReader:
         # Not now: the link is about to go on to the next of its sources.
         trio.lowlevel.current_trio_token().run_sync_soon(self.link.detach, self)
         return self._encode_notification("process.exit", self._exit_params)
+
+    def _encode_gap(self, stream: StreamName, was: int, offset: int, data: bytes, eof: bool) -> Buffers:
+        told: dict[str, Any] = {"process": self._process, "stream": stream, "offset": offset, "dropped": [was, offset]}
+        return self._encode_notification("process.output", {**told, **({"eof": True} if eof else {}), "data": data})
 
     def exited(self, record: ExitRecord, params: Mapping[str, Any]) -> None:
         """The process has ended: `params` is what `process.exit` says, once the output before it was handed out."""

@@ -75,8 +75,9 @@ class Pump:
     def __init__(
         self, pipe_fd: int, spool: Spool, *, ended: Callable[[], None], failed: Callable[[OSError], None]
     ) -> None:
-        """`ended` is called once, when the pipe has given its last byte; `failed` instead where pipe or file refuse (the
-        command would then wait for ever on a full pipe). Neither comes after `close`.
+        """`ended` is called once, when the pipe has given its last byte. `failed` is called once where the file takes no more: the
+        spool is cut then, and what comes is thrown away; and where the pipe cannot be read at all, which is let go then. Neither
+        comes after `close`.
         """
         self.spool = spool
         self._fd = pipe_fd
@@ -97,7 +98,7 @@ class Pump:
         try:
             taken = self.spool.fill_from(self._fd)
         except OSError as error:
-            self._fail(error)
+            self._cut(error)
             return
         if taken >= _USUAL_PIPE_BYTES and not self._large:
             self._enlarge()
@@ -129,8 +130,19 @@ class Pump:
             return
         try:
             self._watch.add(self._fd, self.take)
-        except OSError as error:
+        except OSError as error:  # epoll takes no more: ENOMEM, or its limit of watches
             self._fail(error)
+
+    def _cut(self, error: OSError) -> None:
+        """The file takes no more, and the command must not wait for it. Where the pipe itself cannot be read either, it is let go."""
+        if self.spool.cut_at is not None:
+            self._fail(error)
+            return
+        try:
+            self.spool.cut()
+        except OSError:  # no descriptor left: tried again with the next turn
+            return
+        self._failed(error)
 
     def _fail(self, error: OSError) -> None:
         self.spool.lost = True

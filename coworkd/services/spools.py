@@ -8,6 +8,10 @@ Rules
   stays, if so much came.
 - Full means: the limit is kept and the slowest reader has not come further. `block` then leaves the bytes in the pipe,
   which stops the command; `drop_oldest` goes on, and a reader that was overtaken finds itself at `first`.
+- What is dropped at the front goes without a word here: whoever reads on finds itself at `first`, and says so (`process_reader`).
+- A file that takes no more (a full disk) cuts the spool at `cut_at`, for good: what comes from there on is counted and thrown away,
+  so that the command never waits for it. The file then ends before its own offset, which a restarted coworkd sees.
+- All spools together keep at most their `SpoolBudget`: past it each that grows is held to an equal part of it, and `FLOOR_BYTES`.
 - `lost` says that bytes were dropped which no reader had been given.
 - A `HeadSpool` keeps the first bytes instead and counts the rest (`process.run`).
 
@@ -29,6 +33,8 @@ from coworkd.system import spool_file
 STREAM_LIMIT_BYTES = 1024 * 1024
 PIPE_BYTES = 1024 * 1024
 """A busy pipe is made this large: one wakeup then moves as much."""
+FLOOR_BYTES = 64 * 1024
+"""So much a stream may keep in any case."""
 _SPLICES_PER_TURN = 8
 
 
@@ -43,31 +49,66 @@ class Follower(Protocol):
         """Bytes were added, or the stream has ended. Must not block."""
 
 
+class SpoolBudget:
+    """What the spools that share it keep together."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self.spools = 0
+
+    def part(self) -> int:
+        """What one of them may keep, however much it was promised."""
+        if self.used_bytes <= self.limit_bytes:
+            return self.limit_bytes
+        return max(FLOOR_BYTES, self.limit_bytes // max(1, self.spools))
+
+
 class Spool:
     """The last bytes of a stream. Owns its file until `close`."""
 
     def __init__(
-        self, fd: int, *, limit_bytes: int = STREAM_LIMIT_BYTES, on_full: OnFull | None = None, first: int = 0
+        self,
+        fd: int,
+        *,
+        limit_bytes: int = STREAM_LIMIT_BYTES,
+        on_full: OnFull | None = None,
+        first: int = 0,
+        budget: SpoolBudget | None = None,
     ) -> None:
         """`fd` is taken over, at whatever offset it is. `on_full` None blocks while there is a follower, and else drops."""
         self._fd = fd
         self._limit = limit_bytes
-        self._slack = max(spool_file.PAGE_BYTES, limit_bytes // 8)
+        self._extra = 0
         self._on_full = on_full
         self._followers: list[Follower] = []
         self._delivered = first
         self._room_call: Callable[[], None] | None = None
+        self._budget = budget or SpoolBudget(limit_bytes)
+        self._null_fd = -1
         self.first = first
         self.end = spool_file.end(fd)
+        size = spool_file.size(fd)
+        self.cut_at = size if size < self.end else None
+        """Where the file ended to take what comes; None while it takes all."""
         self.eof = False
-        self.lost = False
+        self.lost = self.cut_at is not None
         self.closed = False
+        self._budget.spools += 1
+        self._budget.used_bytes += self.kept_bytes
 
     @classmethod
-    def adopt(cls, fd: int, *, limit_bytes: int = STREAM_LIMIT_BYTES, on_full: OnFull | None = None) -> Spool:
+    def adopt(
+        cls,
+        fd: int,
+        *,
+        limit_bytes: int = STREAM_LIMIT_BYTES,
+        on_full: OnFull | None = None,
+        budget: SpoolBudget | None = None,
+    ) -> Spool:
         """A spool over a file that an earlier coworkd filled."""
         first = min(spool_file.first_kept(fd), spool_file.end(fd))
-        return cls(fd, limit_bytes=limit_bytes, on_full=on_full, first=first)
+        return cls(fd, limit_bytes=limit_bytes, on_full=on_full, first=first, budget=budget)
 
     @property
     def total(self) -> int:
@@ -76,7 +117,12 @@ class Spool:
 
     @property
     def kept_bytes(self) -> int:
-        return self.end - self.first
+        return max(0, self.kept_end - self.first)
+
+    @property
+    def kept_end(self) -> int:
+        """Behind the last byte that is kept: the end of the stream, but for one that was cut."""
+        return self.end if self.cut_at is None else self.cut_at
 
     @property
     def blocking(self) -> bool:
@@ -97,34 +143,40 @@ class Spool:
 
     def room(self) -> int:
         """How many bytes may come now."""
-        if not self.blocking:
-            return self._limit
-        low = min((follower.offset for follower in self._followers), default=self.first)
-        return max(0, low + self._limit - self.end)
+        if self.cut_at is not None or not self.blocking:
+            return self._bound()
+        return max(0, self._wanted_from() + self._bound() - self.end)
 
     def read(self, offset: int, limit_bytes: int) -> tuple[int, bytes]:
-        """Up to `limit_bytes` from `offset`, or from `first` where that is later; and where they begin."""
+        """Up to `limit_bytes` from `offset`, or from `first` where that is later; and where they begin.
+
+        Behind the last byte of a stream that was cut there is nothing, at its end, once that is known.
+        """
         offset = max(offset, self.first)
-        data = os.pread(self._fd, min(limit_bytes, self.end - offset), offset) if offset < self.end else b""
-        return offset, data
+        if offset < self.kept_end:
+            return offset, self._pread(min(limit_bytes, self.kept_end - offset), offset)
+        return (self.end if self.eof else offset), b""
+
+    def _pread(self, limit_bytes: int, offset: int) -> bytes:
+        return os.pread(self._fd, limit_bytes, offset)
 
     def delivered(self, offset: int) -> None:
         """Everything before `offset` was given to a follower, which has moved on."""
         self._delivered = max(self._delivered, offset)
-        if self._room_call is not None and self.room() >= self._limit // 4:
+        if self._room_call is not None and self.room() >= self._bound() // 4:
             self._tell_room()
 
     def fill_from(self, pipe_fd: int) -> int:
         """Take what the pipe has and there is room for, at most a few splices; returns how much that was.
 
-        Sets `eof` at the end of the pipe. Raises `OSError` where the file or the pipe fails.
+        Sets `eof` at the end of the pipe. Raises `OSError` where the file or the pipe fails: `cut` it then, and try again.
         """
         before = self.total
         for _ in range(_SPLICES_PER_TURN):
             if self.eof or not (room := self.room()):
                 break
             try:
-                taken = spool_file.splice(pipe_fd, self._fd, room)
+                taken = spool_file.splice(pipe_fd, self._fd, room) if self.cut_at is None else self._pass_by(pipe_fd)
             except BlockingIOError:
                 break
             self.eof = taken == 0
@@ -139,6 +191,20 @@ class Spool:
         self._advance(len(data))
         self._tell_followers()
 
+    def cut(self) -> None:
+        """The file takes no more: what comes from now on is thrown away. Raises `OSError` (no descriptor left)."""
+        if self.cut_at is None:
+            self._null_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+            self.cut_at = self.end
+            self._tell_room()
+
+    def _pass_by(self, pipe_fd: int) -> int:
+        if self._null_fd < 0:  # it was cut by the coworkd before us
+            self._null_fd = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        taken = spool_file.splice(pipe_fd, self._null_fd, PIPE_BYTES)
+        spool_file.skip(self._fd, taken)
+        return taken
+
     def finish(self) -> None:
         """The stream has ended, or nobody will hear more of it."""
         if not self.eof:
@@ -148,7 +214,7 @@ class Spool:
 
     def extend(self, more_bytes: int) -> None:
         """Keep that much more from now on: what a command left in its pipe is taken whatever the readers do."""
-        self._limit += more_bytes
+        self._extra += more_bytes
         self._tell_room()
 
     async def wait_room(self) -> None:
@@ -167,16 +233,42 @@ class Spool:
         if not self.closed:
             self.closed = True
             self.finish()
+            self._budget.spools -= 1
+            self._budget.used_bytes -= self.kept_bytes
             os.close(self._fd)
+            if self._null_fd >= 0:
+                os.close(self._null_fd)
 
     def _advance(self, taken: int) -> None:
         self.end += taken
-        if self.end - self.first >= self._limit + self._slack:
-            keep_from = (self.end - self._limit) // spool_file.PAGE_BYTES * spool_file.PAGE_BYTES
+        if self.cut_at is not None:
+            self.lost = self.lost or taken > 0
+            return
+        self._budget.used_bytes += taken
+        bound = self._bound()
+        if self.end - self.first >= bound + max(spool_file.PAGE_BYTES, bound // 8):
+            self._drop_before(min(self.end - bound, self._wanted_from() if self.blocking else self.end))
+
+    def _drop_before(self, offset: int) -> None:
+        """Let whole pages go that end at or before `offset`."""
+        keep_from = offset // spool_file.PAGE_BYTES * spool_file.PAGE_BYTES
+        if keep_from > self.first:
             start = self.first // spool_file.PAGE_BYTES * spool_file.PAGE_BYTES
-            spool_file.punch_hole(self._fd, start, keep_from - start)
+            self._punch(start, keep_from - start)
+            self._budget.used_bytes -= keep_from - self.first
             self.first = keep_from
             self.lost = self.lost or keep_from > self._delivered
+
+    def _bound(self) -> int:
+        """What may be kept now."""
+        return min(self._limit, self._budget.part()) + self._extra
+
+    def _wanted_from(self) -> int:
+        """What the slowest reader wants next; without one all is wanted."""
+        return min((follower.offset for follower in self._followers), default=self.first)
+
+    def _punch(self, start: int, length: int) -> None:
+        spool_file.punch_hole(self._fd, start, length)
 
     def _tell_followers(self) -> None:
         for follower in tuple(self._followers):
@@ -191,10 +283,12 @@ class Spool:
 class HeadSpool(Spool):
     """The first `limit_bytes` of a stream; what comes after them is counted and thrown away."""
 
-    def __init__(self, fd: int, *, limit_bytes: int = STREAM_LIMIT_BYTES, null_fd: int) -> None:
+    def __init__(
+        self, fd: int, *, limit_bytes: int = STREAM_LIMIT_BYTES, null_fd: int, budget: SpoolBudget | None = None
+    ) -> None:
         """`null_fd` is /dev/null open for writing and stays the caller's."""
-        super().__init__(fd, limit_bytes=limit_bytes, on_full="drop_oldest")
-        self._null_fd = null_fd
+        super().__init__(fd, limit_bytes=limit_bytes, on_full="drop_oldest", budget=budget)
+        self._nowhere_fd = null_fd
         self._thrown_away = 0
 
     @property
@@ -204,16 +298,19 @@ class HeadSpool(Spool):
     def fill_from(self, pipe_fd: int) -> int:
         before = self.total
         for _ in range(_SPLICES_PER_TURN):
-            room = self._limit - self.end
+            room = self._bound() - self.end
             try:
-                taken = spool_file.splice(pipe_fd, self._fd if room else self._null_fd, room or PIPE_BYTES)
+                taken = spool_file.splice(
+                    pipe_fd, self._fd if room > 0 else self._nowhere_fd, room if room > 0 else PIPE_BYTES
+                )
             except BlockingIOError:
                 break
             if taken == 0:
                 self.eof = True
                 break
-            if room:
+            if room > 0:
                 self.end += taken
+                self._budget.used_bytes += taken
             else:
                 self._thrown_away += taken
                 self.lost = True

@@ -1,8 +1,9 @@
 """The file under a spool: a sparse memfd whose file offset is the end of its stream.
 
 Rules
-- The description is shared with the launcher, so its offset is moved by `splice` and `append` alone. It is asked with
+- The description is shared with the launcher, so its offset is moved by `splice`, `append` and `skip` alone. It is asked with
   SEEK_CUR and never set; reading is pread(2).
+- A file that is smaller than its offset was cut: it keeps what it has, and what came behind that was thrown away.
 - What is let go is a hole of whole pages (fallocate(2), PUNCH_HOLE | KEEP_SIZE): the file's size never shrinks.
 
 One call each, no policy. Sources: splice(2), fallocate(2), lseek(2), memfd_create(2), pipe(7) (pipe capacity).
@@ -45,6 +46,16 @@ def append(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def size(fd: int) -> int:
+    """The offset behind the last byte that was ever written to it; holes do not change that."""
+    return os.fstat(fd).st_size
+
+
+def skip(fd: int, count: int) -> None:
+    """Move the end on without a byte: what is thrown away is counted there, and the file's size stays behind."""
+    os.lseek(fd, count, os.SEEK_CUR)
 
 
 def end(fd: int) -> int:

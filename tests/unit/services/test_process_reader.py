@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import trio
 
 from coworkd.model.process import Exit, ExitRecord, OutputState, StreamName
@@ -14,13 +16,29 @@ from tests.unit.services.process_house import (
     PAGE,
     FakeLink,
     Output,
-    encode_notification,
     encode_output,
     in_trio,
     settle,
 )
+from tests.unit.services.process_house import encode_notification as house_notification
 
 EXIT = {"exit": "told"}
+
+
+def encode_notification(method: str, params: Mapping[str, Any]) -> list[bytes | memoryview]:
+    """An exit as the house has it; output behind a gap as output, with what was dropped."""
+    if method == "process.exit":
+        return house_notification(method, params)
+    GAPS.append(tuple(params["dropped"]))
+    return encode_output(params["process"], params["stream"], params["offset"], params["data"], "eof" in params)
+
+
+GAPS: list[tuple[int, ...]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_gaps_yet() -> None:
+    GAPS.clear()
 
 
 class Rig:
@@ -139,6 +157,7 @@ async def test_exit_counts_bytes_that_are_gone_as_told() -> None:
     rig.end("truncated")
     got = rig.link.pull()
     assert got[0] == Output("stdout", 3 * PAGE, b"x" * PAGE, True)
+    assert GAPS == [(0, 3 * PAGE)]
     assert got[-1] == EXIT
     await settle()
     rig.close()
@@ -153,4 +172,36 @@ async def test_reader_that_left_holds_nothing_back() -> None:
     assert rig.spools["stdout"].room() == PAGE
     assert rig.gone == 1
     await trio.lowlevel.checkpoint()
+    rig.close()
+
+
+def test_a_reader_that_was_overtaken_is_told_what_went() -> None:
+    rig = Rig(limit_bytes=PAGE, on_full="drop_oldest")
+    rig.spools["stdout"].append(b"a" * 10)
+    assert rig.link.pull(limit_bytes=10) == [Output("stdout", 0, b"a" * 10, False)]
+    rig.spools["stdout"].append(b"x" * 4 * PAGE)
+    (frame,) = rig.link.pull()
+    assert (frame.offset, GAPS) == (3 * PAGE, [(10, 3 * PAGE)])
+    rig.spools["stdout"].append(b"more")
+    assert rig.link.pull() == [Output("stdout", 4 * PAGE + 10, b"more", False)]
+    assert len(GAPS) == 1
+    rig.close()
+
+
+@in_trio
+async def test_what_a_cut_stream_threw_away_is_told_with_its_end() -> None:
+    rig = Rig()
+    spool = rig.spools["stdout"]
+    spool.append(b"kept")
+    spool.cut()
+    spool_file.skip(spool._fd, 100)
+    spool._advance(100)
+    assert rig.link.pull() == [Output("stdout", 0, b"kept", False)]
+    rig.finish("stdout", "stderr")
+    rig.end("truncated")
+    got = rig.link.pull()
+    assert Output("stdout", 104, b"", True) in got
+    assert GAPS == [(4, 104)]
+    assert got[-1] == EXIT
+    await settle()
     rig.close()

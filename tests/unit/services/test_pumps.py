@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import trio
@@ -55,6 +55,17 @@ async def watched(*rigs: Rig) -> AsyncIterator[PipeWatch]:
         for rig in rigs:
             rig.close()
         watch.close()
+
+
+@contextlib.contextmanager
+def unwritable(spool: Spool) -> Iterator[None]:
+    """Nothing can be written to its file, as where the disk is full."""
+    spool._fd, fd = os.open(f"/proc/self/fd/{spool._fd}", os.O_RDONLY), spool._fd
+    try:
+        yield
+    finally:
+        os.close(spool._fd)
+        spool._fd = fd
 
 
 @in_trio
@@ -159,13 +170,40 @@ async def test_pump_enlarges_a_pipe_that_was_found_full() -> None:
 
 
 @in_trio
-async def test_pump_that_fails_says_so_and_ends_the_stream() -> None:
-    rig = Rig(make_spool())
-    os.close(rig.spool._fd)
-    rig.spool._fd = os.open("/dev/null", os.O_RDONLY)
+async def test_a_file_that_takes_no_more_cuts_the_spool_and_holds_nobody() -> None:
+    rig = Rig(make_spool(on_full="block"))
     async with watched(rig):
-        rig.write(b"x")
+        rig.write(b"kept")
         await settle()
+        with unwritable(rig.spool):
+            rig.write(b"x" * PAGE)
+            await settle()
+        rig.write(b"y" * PAGE)
+        await settle()
+        assert len(rig.failed) == 1
+        assert (rig.spool.cut_at, rig.spool.end, rig.spool.lost, rig.spool.eof) == (4, 4 + 2 * PAGE, True, False)
+        assert rig.spool.read(0, PAGE) == (0, b"kept")
+        assert rig.spool.read(4, PAGE) == (4, b"")
+        for _ in range(100):
+            assert rig.write(b"z" * PAGE) == PAGE
+            await settle()
+        os.close(rig.write_fd)
+        await settle()
+        assert rig.ended == 1
+        assert rig.spool.read(4, PAGE) == (4 + 102 * PAGE, b"")
+        rig.write_fd = os.open("/dev/null", os.O_WRONLY)
+
+
+@in_trio
+async def test_a_pipe_that_cannot_be_read_is_let_go() -> None:
+    rig = Rig(make_spool())
+    async with watched(rig):
+        with unwritable(rig.spool):
+            rig.spool.cut()
+            rig.spool._null_fd, null_fd = rig.spool._fd, rig.spool._null_fd
+            rig.write(b"x")
+            await settle()
+            rig.spool._null_fd = null_fd
         assert len(rig.failed) == 1
         assert (rig.spool.eof, rig.spool.lost, rig.ended) == (True, True, 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from coworkd.services.spools import HeadSpool, Spool
+from coworkd.services.spools import FLOOR_BYTES, HeadSpool, Spool, SpoolBudget
 from coworkd.system import spool_file
 from tests.unit.services.process_house import PAGE
 
@@ -144,3 +144,50 @@ def test_head_spool_of_exactly_its_limit_loses_nothing() -> None:
     os.close(read)
     os.close(null)
     spool.close()
+
+
+def test_a_cut_spool_is_known_to_the_next_coworkd() -> None:
+    spool = make_spool()
+    spool.append(b"kept")
+    spool.cut()
+    spool_file.skip(spool._fd, 3 * PAGE)
+    spool._advance(3 * PAGE)
+    again = Spool.adopt(os.dup(spool._fd), limit_bytes=LIMIT)
+    assert (again.first, again.cut_at, again.end, again.lost) == (0, 4, 4 + 3 * PAGE, True)
+    again.finish()
+    assert again.read(0, PAGE) == (0, b"kept")
+    assert again.read(4, PAGE) == (4 + 3 * PAGE, b"")
+    again.close()
+    spool.close()
+
+
+def test_spools_together_keep_their_budget() -> None:
+    budget = SpoolBudget(64 * FLOOR_BYTES)
+    spools = [Spool(spool_file.create("test"), limit_bytes=16 * FLOOR_BYTES, budget=budget) for _ in range(32)]
+    for _ in range(40):
+        for spool in spools:
+            spool.append(b"x" * FLOOR_BYTES)
+    kept = sum(spool.kept_bytes for spool in spools)
+    assert kept == budget.used_bytes
+    # What was kept already before it became tight, an equal part each, and the slack of an eighth.
+    assert kept <= budget.limit_bytes * 9 // 8 + 32 * FLOOR_BYTES
+    assert min(spool.kept_bytes for spool in spools) >= FLOOR_BYTES
+    for spool in spools:
+        spool.close()
+    assert (budget.used_bytes, budget.spools) == (0, 0)
+
+
+def test_a_tight_budget_takes_nothing_a_blocked_reader_wants() -> None:
+    budget = SpoolBudget(FLOOR_BYTES)
+    spool = Spool(spool_file.create("test"), limit_bytes=8 * FLOOR_BYTES, on_full="block", budget=budget)
+    other = Spool(spool_file.create("test"), limit_bytes=8 * FLOOR_BYTES, budget=budget)
+    reader = Reader()
+    spool.follow(reader)
+    spool.append(b"a" * FLOOR_BYTES)
+    other.append(b"b" * 8 * FLOOR_BYTES)
+    assert spool.room() == 0
+    assert reader.take(spool, FLOOR_BYTES) == b"a" * FLOOR_BYTES
+    assert spool.room() == FLOOR_BYTES
+    assert spool.first == 0
+    spool.close()
+    other.close()
