@@ -2,7 +2,8 @@
 
 Rules: a message over `INLINE_LIMIT_BYTES` travels in a memfd, as one zero byte with that memfd as first descriptor
 (a packet over about 208,000 bytes is EMSGSIZE); at most 253 descriptors go with a message (unix(7), SCM_MAX_FD); a truncated
-message is a broken peer, its descriptors are closed. Whoever receives owns every descriptor.
+message is a broken peer, its descriptors are closed; one whose descriptors found no room here is told apart from it. Whoever
+receives owns every descriptor.
 """
 
 from __future__ import annotations
@@ -35,6 +36,17 @@ class BrokenPacket(Exception):
     """The peer sent what no peer of ours sends; the connection is to be closed."""
 
 
+class OutOfDescriptors(BrokenPacket):
+    """The message is whole, but this program had no descriptor left for what came with it, all of which is closed.
+
+    Who can say so to the peer goes on with the conversation.
+    """
+
+    def __init__(self, message: bytes) -> None:
+        super().__init__("no descriptor was left for what came with a message")
+        self.message = message
+
+
 def pack(message: bytes, fds: Iterable[int] = ()) -> tuple[list[bytes], Ancillary, int]:
     """Arguments for `sendmsg`, and a memfd to close after sending (-1 where none was needed)."""
     carried = list(fds)
@@ -54,6 +66,13 @@ def unpack(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
     """The message and its descriptors, which the caller now owns; raises `BrokenPacket` with all of them closed."""
     fds = _descriptors(ancillary)
     try:
+        # The kernel cuts off what does not fit into our buffer, and what this program has no number for (EMFILE): unix(7).
+        if (
+            flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) == socket.MSG_CTRUNC
+            and len(fds) < FD_LIMIT
+            and data != b"\x00"
+        ):
+            raise OutOfDescriptors(data)
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise BrokenPacket("a message was longer than any of ours, or carried more descriptors")
         if data == b"\x00":

@@ -49,7 +49,8 @@ def peer_uid(connection: socket.socket) -> int:
 class SupervisorSocket(Generic[_Request]):
     """One supervisor's connection; owns the socket. `closed` says that the conversation has ended; the owner then calls `close`.
 
-    A supervisor that breaks the words has ended the conversation.
+    A supervisor that breaks the words has ended the conversation. One whose descriptors found no room here (EMFILE) has not: its request
+    comes without them, and whoever needs them refuses it.
     """
 
     def __init__(self, connection: socket.socket, decoder: msgspec.msgpack.Decoder[_Request]) -> None:
@@ -68,6 +69,8 @@ class SupervisorSocket(Generic[_Request]):
             message, fds = packet.unpack(data, ancillary, flags)
         except BlockingIOError:
             return None
+        except packet.OutOfDescriptors as short:
+            message, fds = short.message, []
         except (OSError, packet.BrokenPacket):
             self.closed = True
             return None

@@ -8,8 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from coworkd.model.errors import CoworkError, InvalidState, MountFailed, SandboxSetupFailed, StartFailed, Unavailable
-from coworkd.model.launch import Refused
-from coworkd.services.launching_refusals import raise_folder_refusal, raise_refusal, raise_worker_refusal
+from coworkd.model.launch import Done, Refused, SocketMade, Spawned
+from coworkd.services.launching_refusals import (
+    raise_folder_refusal,
+    raise_refusal,
+    raise_worker_refusal,
+    without_descriptors,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +41,17 @@ def test_a_refusal_is_an_error_of_ours(
         raising(Refused(id=1, stage=stage, errno=number, message="why"))
     assert caught.value.details["errno"] == number
     assert stage.startswith("bind") or "why" in caught.value.message
+
+
+def test_a_command_whose_descriptors_found_no_room_is_there_without_them() -> None:
+    spawned = Spawned(id=7, process="p", monitor_pid=2, fds=("stdout", "stderr"), at=1.0)
+    told = without_descriptors(spawned)
+    assert isinstance(told, Spawned)
+    assert (told.id, told.process, told.fds) == (7, "p", ())
+
+
+def test_what_is_nothing_without_its_descriptors_is_refused() -> None:
+    told = without_descriptors(SocketMade(id=7))
+    assert isinstance(told, Refused)
+    assert (told.id, told.stage, told.errno) == (7, "resources", errno.EMFILE)
+    assert without_descriptors(Done(id=8)) == Done(id=8)

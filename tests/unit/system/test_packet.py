@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -8,7 +10,7 @@ import pytest
 
 from coworkd.model.launch import INLINE_LIMIT_BYTES, MESSAGE_LIMIT_BYTES
 from coworkd.system import packet
-from coworkd.system.packet import BrokenPacket
+from coworkd.system.packet import BrokenPacket, OutOfDescriptors
 
 
 @pytest.fixture
@@ -70,6 +72,41 @@ def test_too_many_descriptors_are_all_closed(pair: tuple[socket.socket, socket.s
     with pytest.raises(BrokenPacket):
         receive(pair[1])
     os.close(fd)
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Room for `count` descriptors and no more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Without the descriptor of the listing itself.
+    taken = {int(name) for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")}
+    free = [number for number in range(max(taken) + count + 2) if number not in taken]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[count], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_message_whose_descriptors_find_no_room_is_whole(
+    pair: tuple[socket.socket, socket.socket], left: int
+) -> None:
+    fd = os.memfd_create("a")
+    socket.send_fds(pair[0], [b"said"], [fd] * 3)
+    send(pair[0], b"next")
+    with descriptors_left(left), pytest.raises(OutOfDescriptors) as caught:
+        receive(pair[1])
+    assert caught.value.message == b"said"
+    assert receive(pair[1]) == (b"next", [])
+    os.close(fd)
+
+
+def test_a_long_message_that_finds_no_room_is_broken(pair: tuple[socket.socket, socket.socket]) -> None:
+    send(pair[0], bytes(INLINE_LIMIT_BYTES + 1))
+    with descriptors_left(0), pytest.raises(BrokenPacket) as caught:
+        receive(pair[1])
+    assert not isinstance(caught.value, OutOfDescriptors)
 
 
 def test_a_long_message_without_its_memfd_is_broken(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
 from collections.abc import Iterator
@@ -107,3 +108,18 @@ def test_a_peer_that_is_gone_takes_everything(pair: Pair) -> None:
     theirs.close()
     assert end.send_nowait(b"x")
     assert end.closed
+
+
+def test_a_request_whose_descriptors_find_no_room_comes_without_them(pair: Pair) -> None:
+    end, theirs = pair
+    fd = os.memfd_create("a")
+    say(theirs, Word(id=1), fd, fd)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        received = end.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert received == (Word(id=1), [])
+    assert not end.closed
+    os.close(fd)
