@@ -28,7 +28,7 @@ from coworkd.model.policy import EffectivePolicy, SeccompProgram
 from coworkd.model.ports import OpenedSession, SpawnedFds
 from coworkd.services.launching_adopted import Untaken
 from coworkd.services.launching_folders import LauncherFolders
-from coworkd.services.launching_refusals import raise_refusal
+from coworkd.services.launching_refusals import raise_refusal, without_descriptors
 from coworkd.system import packet
 
 _RETRY_S = 0.1
@@ -162,6 +162,13 @@ class LauncherClient:
                 except packet.UNDECODABLE:
                     _close_all(fds)
                     raise
+            except packet.OutOfDescriptors as short:
+                _log.error("no descriptor is left for what the launcher sends")
+                try:
+                    reply, fds = without_descriptors(_decoder.decode(short.message)), []
+                except packet.UNDECODABLE as error:
+                    _log.error("the launcher broke off: %s", error)
+                    return
             except (OSError, packet.BrokenPacket, *packet.UNDECODABLE) as error:
                 _log.error("the launcher broke off: %s", error)
                 return
