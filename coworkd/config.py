@@ -59,6 +59,8 @@ class SpoolConfig(Struct, frozen=True, kw_only=True):
     """`[spool]`: what is kept of each stream, and after how long output that stays open is told as such."""
 
     stream_bytes: int = _MIB
+    total_bytes: int = 256 * _MIB
+    """What all streams that are kept in memory may take together before each is held to its part of it."""
     drain_s: float = 0.5
 
 
@@ -149,6 +151,15 @@ class ShareConfig(Struct, frozen=True, kw_only=True):
     """How long coming up waits for a share that is late; afterwards it is adopted when it comes."""
 
 
+class HealthConfig(Struct, frozen=True, kw_only=True):
+    """`[health]`: where it is told how coworkd is, by a thread of its own."""
+
+    endpoints: tuple[str, ...] = ("unix:///run/coworkd/health.sock",)
+    """`unix:///PATH` and `vsock://:PORT`; none: nowhere."""
+    stuck_s: float = 10.0
+    """A loop that has not turned for so long is told as one that hangs."""
+
+
 class UpdateConfig(Struct, frozen=True, kw_only=True):
     """`[update]`: releases of coworkd itself, from the update disk. Without a key there are none."""
 
@@ -197,6 +208,7 @@ class Config(Struct, frozen=True, kw_only=True):
     share: ShareConfig = ShareConfig()
     tools: ToolsConfig = ToolsConfig()
     update: UpdateConfig = UpdateConfig()
+    health: HealthConfig = HealthConfig()
     bridges: tuple[BridgeSpec, ...] = ()
     allow_bridges: bool = False
     """Whether a link may open a bridge that listens inside a session: a way past its egress policy."""
@@ -250,6 +262,7 @@ def parse_config(data: bytes, *, file: str) -> Config:
         share=ShareConfig(**_section(values, "share")),
         tools=ToolsConfig(**_section(values, "tools")),
         update=UpdateConfig(**_section(values, "update")),
+        health=HealthConfig(**_section(values, "health")),
         **{key: value for key, value in values.items() if "." not in key},
     )
     _check_audit_bounds(config.audit, given)
@@ -338,6 +351,13 @@ def _endpoint(value: object) -> str:
     )
 
 
+def _health_endpoint(value: object) -> str:
+    uri = text(value)
+    if _UNIX.match(uri) is None and _VSOCK_LISTEN.match(uri) is None:
+        raise BadValue(f"{uri!r} cannot be listened on: unix:///PATH or vsock://:PORT")
+    return _endpoint(uri)
+
+
 def _bridges(value: object) -> tuple[BridgeSpec, ...]:
     found: tuple[BridgeSpec, ...] = listed(_bridge)(value)
     names = [spec.name for spec in found]
@@ -405,6 +425,7 @@ _SCHEMA: dict[str, Parser] = {
     "audit.keep_bytes": size(128 * 1024, 1 << 44),
     "audit.reserve_bytes": size(0, 1 << 30),
     "spool.stream_bytes": size(64 * 1024, 1 << 40),
+    "spool.total_bytes": size(1024 * 1024, 1 << 40),
     "spool.drain_s": number(0, 60),
     "finished.keep_s": number(0, 10 * 365 * 24 * 3600),
     "finished.keep_count": integer(1, 1_000_000),
@@ -430,6 +451,8 @@ _SCHEMA: dict[str, Parser] = {
     "update.device": absolute_path,
     "update.mount_point": absolute_path,
     "update.commit_s": number(1, 3600),
+    "health.endpoints": listed(_health_endpoint),
+    "health.stuck_s": number(1, 600),
     "guest.keep_clock": flag,
     "guest.power_off": flag,
     "guest.shutdown_s": number(1, 600),

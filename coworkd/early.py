@@ -14,6 +14,7 @@ import trio
 from coworkd.bring_up import Ground, Mode
 from coworkd.config import Config
 from coworkd.door import Door
+from coworkd.health_port import HealthPort
 from coworkd.model import calls, calls_boot
 from coworkd.model.errors import InvalidParams, InvalidState
 from coworkd.rpc.handlers.boot import boot_methods
@@ -57,12 +58,14 @@ class Early:
             *event_methods(ground.events),
         )
         self.door.put_methods(self.methods)
+        self._health_port = HealthPort(config.health, health=ground.health)
 
     async def come_up(self, nursery: trio.Nursery, *, alongside: Callable[[], object]) -> None:
         """Start what runs, then the ground; in a guest the door is open as soon as nobody else can be behind it. `alongside` is called in
         a thread meanwhile, once the door is open.
         """
         nursery.start_soon(self._unit.serve, self._ground.health)
+        nursery.start_soon(self._ground.health.beat)
         await nursery.start(self.clock.serve)
 
         async def listen() -> None:
@@ -70,8 +73,11 @@ class Early:
                 await self.door.open(nursery, patient=True)
             self._unit.listening()
             nursery.start_soon(trio.to_thread.run_sync, alongside)
+            nursery.start_soon(self._health_port.serve)
 
         await self._ground.come_up(nursery, listen if self._mode == "serve" else None)
+        if self._mode != "serve":
+            nursery.start_soon(self._health_port.serve)
 
     async def shutdown(self, params: calls_boot.Shutdown, /) -> calls.Empty:
         """See `rpc.handlers.ports.ShutdownApi`. Raises `InvalidParams`, `InvalidState` where the machine is not ours to turn off."""

@@ -22,7 +22,7 @@ from coworkd.bring_up import Connects
 from coworkd.cli.egress_start import ensure_egress
 from coworkd.cli.launcher_start import ensure_launcher
 from coworkd.cli.program_start import LINGER_S
-from coworkd.config import Config, StorageConfig, load_config
+from coworkd.config import Config, HealthConfig, StorageConfig, load_config
 from coworkd.lifetime import serve
 from coworkd.model.errors import CoworkError, InvalidParams
 from coworkd.services.logs import LogService
@@ -145,6 +145,7 @@ def compose_local_config(
         endpoints=(f"unix://{os.path.abspath(socket)}",),
         launcher_socket=os.path.join(beside, "run", "launcher.sock"),
         egress_socket=os.path.join(beside, "run", "egress.sock"),
+        health=HealthConfig(endpoints=(f"unix://{os.path.join(beside, 'run', 'health.sock')}",)),
         cache_dir=os.path.join(beside, "cache"),
         storage=disk or StorageConfig(kind="directory"),
     )

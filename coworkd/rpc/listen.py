@@ -58,35 +58,50 @@ class Acceptor(Protocol):
         """Stop listening; idempotent."""
 
 
-class UnixAcceptor:
-    """A unix stream socket; see the rules above."""
-
-    kind = "unix"
+class UnixListener:
+    """A unix stream socket that is listened on, without a loop; see the rules above."""
 
     def __init__(self, endpoint: UnixEndpoint, descriptor: int | None = None) -> None:
         """Listen. Raises `AlreadyExists` if somebody does already or the path is no socket, `Unavailable` otherwise."""
         self._path = endpoint.path
-        self.endpoint = str(endpoint)
         if descriptor is None:
             _remove_stale(self._path)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         else:
-            listener = socket.socket(fileno=descriptor)
+            self.socket = socket.socket(fileno=descriptor)
         try:
             if descriptor is None:
-                os.fchmod(listener.fileno(), 0o600)
-                listener.bind(self._path)
-                listener.listen(BACKLOG)
+                os.fchmod(self.socket.fileno(), 0o600)
+                self.socket.bind(self._path)
+                self.socket.listen(BACKLOG)
             made = os.lstat(self._path)
         except OSError as error:
-            listener.close()
+            self.socket.close()
             raise Unavailable(
                 f"cannot listen on {self._path}: {error.strerror}; does its directory exist, and may coworkd write there?",
                 path=self._path,
                 errno=error.errno,
             ) from error
         self._made = (made.st_dev, made.st_ino)
-        self._listener = trio.socket.from_stdlib_socket(listener)
+
+    def remove(self) -> None:
+        """Take the name away, if it is still the one that was made."""
+        with suppress(FileNotFoundError):
+            found = os.lstat(self._path)
+            if (found.st_dev, found.st_ino) == self._made:
+                os.unlink(self._path)
+
+
+class UnixAcceptor:
+    """A unix stream socket, for trio."""
+
+    kind = "unix"
+
+    def __init__(self, endpoint: UnixEndpoint, descriptor: int | None = None) -> None:
+        """Listen. Raises as `UnixListener`."""
+        self.endpoint = str(endpoint)
+        self._listening = UnixListener(endpoint, descriptor)
+        self._listener = trio.socket.from_stdlib_socket(self._listening.socket)
 
     async def accept(self) -> tuple[Transport, str]:
         accepted, _ = await self._listener.accept()
@@ -101,10 +116,7 @@ class UnixAcceptor:
         if self._listener.fileno() < 0:
             return
         self._listener.close()
-        with suppress(FileNotFoundError):
-            found = os.lstat(self._path)
-            if (found.st_dev, found.st_ino) == self._made:
-                os.unlink(self._path)
+        self._listening.remove()
 
 
 class VsockAcceptor:
@@ -122,21 +134,12 @@ class VsockAcceptor:
         """Listen. Raises `Unavailable` where there is no vsock device or the port is taken."""
         if descriptor is not None:
             return cls(endpoint, trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor)))
-        try:
-            listener = open_vsock_listener(endpoint.port)
-        except OSError as error:
-            why = (
-                "another program of this guest has the port"
-                if error.errno == errno.EADDRINUSE
-                else "has the machine a vsock device?"
-            )
-            raise Unavailable(f"cannot listen on {endpoint}: {error.strerror}; {why}", errno=error.errno) from error
-        return cls(endpoint, trio.socket.from_stdlib_socket(listener))
+        return cls(endpoint, trio.socket.from_stdlib_socket(listen_vsock(endpoint)))
 
     async def accept(self) -> tuple[Transport, str]:
         accepted, (cid, port) = await self._listener.accept()
         peer = f"cid {cid} port {port}"
-        if cid != HOST_CID:
+        if not is_host((cid, port)):
             accepted.close()
             raise RefusedPeer(peer, f"only the host, CID {HOST_CID}, may connect")
         return SocketTransport(accepted), peer
@@ -146,6 +149,24 @@ class VsockAcceptor:
 
     def close(self) -> None:
         self._listener.close()
+
+
+def listen_vsock(endpoint: VsockPort) -> socket.socket:
+    """Raises `Unavailable` where there is no vsock device or the port is taken. Who comes is the caller's to judge, by `is_host`."""
+    try:
+        return open_vsock_listener(endpoint.port)
+    except OSError as error:
+        why = (
+            "another program of this guest has the port"
+            if error.errno == errno.EADDRINUSE
+            else "has the machine a vsock device?"
+        )
+        raise Unavailable(f"cannot listen on {endpoint}: {error.strerror}; {why}", errno=error.errno) from error
+
+
+def is_host(address: tuple[int, int]) -> bool:
+    """Whether the peer at this vsock address is the host."""
+    return address[0] == HOST_CID
 
 
 def _remove_stale(path: str) -> None:

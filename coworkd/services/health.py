@@ -4,7 +4,7 @@
 is said, never silent. What is counted elsewhere is asked for at the moment of the call, through `Sources`, so no number
 here can be stale. Nothing here starts a task or keeps a descriptor.
 
-Not here: the loop's pulse and what is told without the loop (`health_board`, `health_thread`).
+Not here: the loop's pulse and what is told without the loop (`health_pulse`, `health_thread`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from coworkd.model.calls import (
     Stage,
     Stats,
 )
+from coworkd.services.health_pulse import Pulse
 from coworkd.system.process_use import ProcessUse, read_use
 
 PROTOCOL = 1
@@ -63,29 +64,6 @@ class Sources:
     warm: Callable[[], dict[str, int]]
     pressure: Callable[[], dict[str, float]]
     doctor: Callable[[], tuple[Finding, ...]]
-
-
-class Pulse:
-    """Whether the loop turns, and when there was anything to do: written by the loop, read by any thread.
-
-    Each is one assignment of an immutable value, which no thread can see half done.
-    """
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self.turned_at = monotonic()
-        """When the loop gave way last, by CLOCK_MONOTONIC."""
-        self.lag_s = 0.0
-        """By how much it was late, at most, in the last while."""
-        self.active_at = self.turned_at
-
-    @property
-    def turned_ago_s(self) -> float:
-        return self._monotonic() - self.turned_at
-
-    @property
-    def idle_for_s(self) -> float:
-        return self._monotonic() - self.active_at
 
 
 class Health:
@@ -240,7 +218,11 @@ class Health:
             idle_for_s=self.pulse.idle_for_s,
         )
 
-    def activity(self) -> tuple[int, int] | None:
+    async def beat(self) -> None:
+        """Keep the pulse, until cancelled: the loop's own task, which can only run where the loop turns."""
+        await self.pulse.serve(self._activity, lambda: None if self._sources is None else self.count())
+
+    def _activity(self) -> tuple[int, int] | None:
         """What changes when somebody asks for something or a command puts something out; None before `attach`."""
         return None if self._sources is None else (self._sources.work_total(), self._sources.output_bytes())
 
