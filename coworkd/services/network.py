@@ -94,7 +94,11 @@ class Network:
         look_at = 0.0
         while True:
             now = trio.current_time()
-            found = self._read()
+            try:
+                found: str | None = self._read()
+            except OSError as error:  # no descriptor is left, say: what was known stays so until the next round
+                _log.warning("the routes cannot be read: %s", error.strerror)
+                found = routes
             if found != routes or now >= look_at:
                 routes = found
                 look_at = trio.current_time() + LOOK_AGAIN_S if not await self._look() else float("inf")

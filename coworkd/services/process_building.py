@@ -3,29 +3,34 @@
 Rules
 - Every descriptor has an owner from the moment it is taken; those nobody takes are closed here.
 - A terminal's master is handed to the launcher as soon as it is here, so that a restart does not hang up.
+- A spool on the session disk is handed to the launcher likewise, and only then filled.
 - What was acknowledged of stdin before a restart is not known: the first write after it says where it goes on.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 from collections.abc import Callable
 
 from coworkd.config import SpoolConfig
-from coworkd.model.errors import CoworkError, SandboxSetupFailed
+from coworkd.model.errors import CoworkError, SandboxSetupFailed, StartFailed
 from coworkd.model.launch import Adopted
 from coworkd.model.ports import LauncherPort, SpawnedFds
-from coworkd.model.process import OnFull, StreamName
+from coworkd.model.process import StreamName
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.pumps import PipeWatch
-from coworkd.services.spools import HeadSpool, Spool
+from coworkd.services.spools import HeadSpool, Spool, SpoolBudget
+from coworkd.services.spools_disk import DiskSpool
 from coworkd.services.stdin import PipeSink, Stdin
 from coworkd.services.terminal import NoTerminal, Terminal, receive_master
+from coworkd.system import spool_file
 
 _PIPES: tuple[StreamName, ...] = ("stdout", "stderr")
 _MASTER = "tty_master"
+_NO_DESCRIPTORS = "coworkd has no descriptor left for the command's output: end some commands or links, or raise its limit (LimitNOFILE=), and try again"
 
 _log = logging.getLogger("coworkd.process")
 
@@ -38,7 +43,13 @@ class Builder:
         self._limits = limits
         self._later = later
         self._pipes = PipeWatch()
+        self._budget = SpoolBudget(limits.total_bytes)
         self._null_fd = -1
+
+    @property
+    def budget(self) -> SpoolBudget:
+        """Of all spools in memory."""
+        return self._budget
 
     def open(self) -> None:
         """Open /dev/null for what a one-shot does not keep, and the watch over pipes; `close` closes both."""
@@ -54,39 +65,76 @@ class Builder:
         self._pipes.close()
         os.close(self._null_fd)
 
-    def build(self, process: LiveProcess, fds: SpawnedFds, *, on_full: OnFull | None) -> None:
-        """Give a spawned process its streams and start pumping. Raises `SandboxSetupFailed` where a descriptor is missing."""
+    def build(self, process: LiveProcess, fds: SpawnedFds) -> None:
+        """Give a spawned process its streams and start pumping. Raises `StartFailed` where no descriptor is left, `SandboxSetupFailed`
+        where one is missing otherwise.
+        """
         try:
+            if not fds.spawned.fds:
+                raise StartFailed(_NO_DESCRIPTORS, stage="resources", errno=errno.EMFILE)
             process.started_at = fds.spawned.at
             if "tty" in fds.spawned.fds:
-                spool = self._spool(_need(fds, "tty_spool"), on_full)
+                spool = self._spool(process, _need(fds, "tty_spool"))
                 process.streams["tty"] = spool
                 process.expect_terminal()
                 self._later(self._serve_terminal, process, _need(fds, "tty"), spool)
             else:
-                self._build_pipes(process, fds, on_full)
+                self._build_pipes(process, fds)
         finally:
             fds.close()
             process.built()
 
-    def _build_pipes(self, process: LiveProcess, fds: SpawnedFds, on_full: OnFull | None) -> None:
+    def _build_pipes(self, process: LiveProcess, fds: SpawnedFds) -> None:
         for name in _PIPES:
             fd = _need(fds, f"{name}_spool")
-            process.streams[name] = self._head(fd) if process.one_shot else self._spool(fd, on_full)
+            if name in process.disk_files:
+                os.close(fd)
+                self._build_on_disk(process, name, _need(fds, name))
+                continue
+            process.streams[name] = self._head(fd) if process.one_shot else self._spool(process, fd)
             process.add_pump(_need(fds, name), process.streams[name]).begin(self._pipes)
         stdin = fds.take("stdin")
         if stdin is not None:
             process.stdin = Stdin(process.id, PipeSink(stdin))
+
+    def _build_on_disk(self, process: LiveProcess, name: StreamName, pipe_fd: int) -> None:
+        spool = DiskSpool(
+            process.disk_files.pop(name),
+            limit_bytes=self._limit(process),
+            on_full=process.note.on_full,
+            later=self._later,
+        )
+        process.streams[name] = spool
+
+        async def may_begin() -> None:
+            try:
+                await self._launcher.keep(process.id, _on_disk(name), spool.fileno())
+            except CoworkError as error:
+                _log.warning("the kept %s of %s would not outlive a restart: %s", name, process.id, error.message)
+            await process.settled.wait()
+
+        self._later(process.add_disk_pump(pipe_fd, spool).run, may_begin)
 
     def adopt(self, process: LiveProcess, adopted: Adopted, fds: SpawnedFds) -> None:
         """Give an adopted process what was kept of it, and tell it what has happened since."""
         try:
             process.started_at = adopted.spawned.at
             for name in (*_PIPES, "tty"):
-                spool_fd = fds.take(f"{name}_spool")
-                if spool_fd is not None:
-                    limit_bytes, on_full = self._limits.stream_bytes, process.note.on_full
-                    process.streams[name] = Spool.adopt(spool_fd, limit_bytes=limit_bytes, on_full=on_full)
+                disk_fd, memory_fd = fds.take(_on_disk(name)), fds.take(f"{name}_spool")
+                if disk_fd is not None:
+                    process.streams[name] = DiskSpool(
+                        disk_fd,
+                        limit_bytes=self._limit(process),
+                        on_full=process.note.on_full,
+                        first=min(spool_file.first_kept(disk_fd), spool_file.end(disk_fd)),
+                        later=self._later,
+                    )
+                    if memory_fd is not None:
+                        os.close(memory_fd)
+                elif memory_fd is not None:
+                    process.streams[name] = Spool.adopt(
+                        memory_fd, limit_bytes=self._limit(process), on_full=process.note.on_full, budget=self._budget
+                    )
             self._adopt_sources(process, fds)
         finally:
             fds.close()
@@ -100,6 +148,8 @@ class Builder:
             fd = fds.take(_MASTER if name == "tty" else name)
             if fd is None:
                 spool.finish()
+            elif isinstance(spool, DiskSpool):
+                self._later(process.add_disk_pump(fd, spool).run, process.settled.wait)
             elif name == "tty":
                 self._later(self._add_terminal(process, fd, spool, offset=None).run)
             else:
@@ -129,11 +179,18 @@ class Builder:
         process.set_terminal(terminal, Stdin(process.id, terminal, offset=offset))
         return terminal
 
-    def _spool(self, fd: int, on_full: OnFull | None) -> Spool:
-        return Spool(fd, limit_bytes=self._limits.stream_bytes, on_full=on_full)
+    def _limit(self, process: LiveProcess) -> int:
+        return process.note.spool_bytes or self._limits.stream_bytes
+
+    def _spool(self, process: LiveProcess, fd: int) -> Spool:
+        return Spool(fd, limit_bytes=self._limit(process), on_full=process.note.on_full, budget=self._budget)
 
     def _head(self, fd: int) -> HeadSpool:
-        return HeadSpool(fd, limit_bytes=self._limits.stream_bytes, null_fd=self._null_fd)
+        return HeadSpool(fd, limit_bytes=self._limits.stream_bytes, null_fd=self._null_fd, budget=self._budget)
+
+
+def _on_disk(name: StreamName) -> str:
+    return f"{name}_disk"
 
 
 def _need(fds: SpawnedFds, name: str) -> int:

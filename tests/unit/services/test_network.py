@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ class World:
 
     def __init__(self) -> None:
         self.routes = "one"
+        self.unreadable = False
         self.facts: NetworkFacts | OSError = ROUTED
         self.looks = 0
         self.upstream = "direct"
@@ -29,6 +31,11 @@ class World:
         self.reason: str | None = None
         self.hangs = False
         self.tries: list[tuple[str, dict[str, Any]]] = []
+
+    def read(self) -> str:
+        if self.unreadable:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.routes
 
     def ask(self) -> NetworkFacts:
         self.looks += 1
@@ -64,7 +71,7 @@ def play(steps: Steps, world: World, probe: str = "", *, asks_early: bool = Fals
             host_uri="unix:///h",
             probe=probe,
             on_state=world.states.append,
-            read=lambda: world.routes,
+            read=world.read,
             ask=world.ask,
             try_target=world.try_target,
             run_blocking=ask_in_no_thread,
@@ -118,6 +125,18 @@ def test_routes_that_changed_are_looked_at_and_told() -> None:
         assert [params["status"] for _, params in world.told] == ["CONNECTED", "NOT_CONNECTED", "CONNECTED"]
         assert world.looks == 3
         assert network.default_routes() == ("eth0 via 198.51.100.1",)
+
+    play(steps, World())
+
+
+def test_routes_that_cannot_be_read_for_a_while_change_nothing() -> None:
+    async def steps(world: World, network: Network, pass_time: Callable[[float], Awaitable[None]]) -> None:
+        world.unreadable, world.routes, world.facts = True, "none", NetworkFacts()
+        await pass_time(POLL_S)
+        assert (network.status, world.looks) == ("CONNECTED", 1)
+        world.unreadable = False
+        await pass_time(POLL_S)
+        assert (network.status, world.looks) == ("NOT_CONNECTED", 2)
 
     play(steps, World())
 
