@@ -30,7 +30,10 @@ from coworkd.system import spool_file
 
 _PIPES: tuple[StreamName, ...] = ("stdout", "stderr")
 _MASTER = "tty_master"
-_NO_DESCRIPTORS = "coworkd has no descriptor left for the command's output: end some commands or links, or raise its limit (LimitNOFILE=), and try again"
+_NO_DESCRIPTORS = (
+    "coworkd has no descriptor left for the command's output: end some commands or links, or raise its limit"
+    " (LimitNOFILE=), and try again"
+)
 
 _log = logging.getLogger("coworkd.process")
 
