@@ -13,7 +13,7 @@ from coworkd.model.calls import ProcessRun, ProcessStart
 from coworkd.model.errors import InvalidParams
 from coworkd.model.names import OsBytes
 from coworkd.model.policy import LimitsRequest
-from coworkd.model.process import OnFull, TtySize
+from coworkd.model.process import OnFull, SpoolRequest, TtySize
 
 Text = str | bytes
 
@@ -70,6 +70,7 @@ def start_request(
     id: str | None = None,
     attach: bool = True,
     on_full: OnFull | None = None,
+    spool: SpoolRequest | None = None,
     request_id: str | None = None,
 ) -> ProcessStart:
     """`process.start`, attached unless `attach` is false: `stdin` opens a pipe, `tty` is (rows, cols) and stands for all three streams."""
@@ -87,5 +88,6 @@ def start_request(
         id=id,
         attach=attach,
         on_full=on_full,
+        spool=spool,
         request_id=request_id,
     )

@@ -85,7 +85,7 @@ from coworkd.model.calls_storage import StorageTrimmed as StorageTrimmed
 from coworkd.model.calls_storage import StorageUsage as StorageUsage
 from coworkd.model.names import OsBytes
 from coworkd.model.policy import LimitsRequest
-from coworkd.model.process import Exit, OnFull, ProcessInfo, Rusage, TtySize
+from coworkd.model.process import Exit, OnFull, ProcessInfo, Rusage, SpoolRequest, TtySize
 from coworkd.model.session import FailedFolder, FolderGrant, SessionInfo
 
 # -- the link -----------------------------------------------------------------------------------------------------
@@ -286,6 +286,7 @@ class ProcessStart(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     attach: bool = True
     on_full: OnFull | None = None
     """None: block while a link is attached, else drop the oldest."""
+    spool: SpoolRequest | None = None
 
 
 class ProcessStarted(Answer, frozen=True, kw_only=True):

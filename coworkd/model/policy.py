@@ -43,6 +43,8 @@ class LimitsPolicy(Struct, frozen=True, kw_only=True):
     cpu_time_s: int
     core_max_bytes: int
     timeout_s: float
+    spool_max_bytes: int = 64 * 1024 * 1024
+    """What of one stream of a command may be kept at most."""
 
 
 class FoldersPolicy(Struct, frozen=True, kw_only=True):

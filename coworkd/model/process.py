@@ -6,12 +6,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+from coworkd.model.limits import GroupUsage, LimitScope
 from coworkd.model.names import OsBytes
 
 StreamName = Literal["stdout", "stderr", "tty"]
 ExitReason = Literal["exited", "signaled", "oom", "timeout", "killed", "lost"]
 OutputState = Literal["complete", "still_open", "truncated"]
 OnFull = Literal["block", "drop_oldest"]
+SpoolPlace = Literal["memory", "disk"]
 ProcessState = Literal["starting", "running", "exited"]
 
 
@@ -20,6 +22,13 @@ class TtySize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     rows: int
     cols: int
+
+
+class SpoolRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How much is kept of each stream, and where: `disk` is the session's part of the session disk. None: as configured."""
+
+    limit_bytes: int | None = None
+    where: SpoolPlace = "memory"
 
 
 class Rusage(Struct, frozen=True, kw_only=True):
@@ -45,6 +54,10 @@ class Exit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     signal: str | None
     reason: ExitReason
     inferred: bool = False
+    scope: LimitScope | None = None
+    """Of `oom`: whose limit was reached, how much that allows, and the most that was used."""
+    limit_bytes: int | None = None
+    peak_bytes: int | None = None
 
 
 class ExitRecord(Struct, frozen=True, kw_only=True):
@@ -72,6 +85,8 @@ class ProcessInfo(Struct, frozen=True, kw_only=True):
     streams: dict[str, tuple[int, int]]
     """Stream → (first offset kept, end offset)."""
     exit: ExitRecord | None = None
+    usage: GroupUsage | None = None
+    """What it takes now; told by `process.get`, of a command that runs."""
 
 
 class ProcessSpec(Struct, frozen=True, kw_only=True):

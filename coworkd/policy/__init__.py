@@ -4,7 +4,7 @@ from coworkd.policy.ceiling import Ceiling, parse_ceiling
 from coworkd.policy.keys import flatten
 from coworkd.policy.kinds import Kind, tell_kind
 from coworkd.policy.layers import Layer, PolicyFile
-from coworkd.policy.narrow import narrow, narrow_request, narrow_timeout
+from coworkd.policy.narrow import narrow, narrow_request, narrow_spool, narrow_timeout
 from coworkd.policy.profiles import DEFAULT_PROFILE, PolicySet, load_policies, parse_profile
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "load_policies",
     "narrow",
     "narrow_request",
+    "narrow_spool",
     "narrow_timeout",
     "parse_ceiling",
     "parse_profile",

@@ -23,6 +23,7 @@ MAX_NOFILE = 1_048_576
 MIN_CPU = 0.01
 MAX_CPU = 4096.0
 MAX_WEIGHT = 10_000
+MIN_SPOOL = 64 * 1024
 MAX_TIMEOUT_S = 10.0 * 365 * 24 * 3600
 
 _URL = re.compile(r"(http|socks5h)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?\Z")
@@ -54,6 +55,7 @@ LIMIT_KEYS: dict[str, Parser] = {
     "limits.fsize_max": size(low=0),
     "limits.cpu_time_s": integer(0, int(MAX_TIMEOUT_S)),
     "limits.core_max": size(low=0),
+    "limits.spool_max": size(MIN_SPOOL),
     "limits.timeout_s": number(0, MAX_TIMEOUT_S),
 }
 
@@ -77,7 +79,7 @@ PROFILE_KEYS: dict[str, Parser] = {"inherits": name, **_keys(name, _upstream)}
 CEILING_KEYS: dict[str, Parser] = _keys(listed(name), listed(_upstream))
 _ATTRIBUTES = {
     f"limits.{leaf}": f"{leaf}_bytes"
-    for leaf in ("memory_max", "memory_high", "swap_max", "tmp_max", "disk_max", "fsize_max", "core_max")
+    for leaf in ("memory_max", "memory_high", "swap_max", "tmp_max", "disk_max", "fsize_max", "core_max", "spool_max")
 }
 SIZE_KEYS = frozenset(_ATTRIBUTES)
 """Keys whose value is in bytes."""
@@ -85,6 +87,7 @@ NONE_IS_ZERO = frozenset(["limits.timeout_s", "limits.fsize_max", "limits.cpu_ti
 """Keys whose 0 is no limit, hence wider than any number."""
 REQUIRED_KEYS = tuple(key for key in PROFILE_KEYS if key != "inherits")
 """What a profile must have once layers and `inherits` are resolved."""
+
 
 def build_profile(profile: str, values: Mapping[str, Any]) -> Profile:
     """Return the `Profile` named `profile` from a value for every one of `REQUIRED_KEYS`."""

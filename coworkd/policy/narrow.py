@@ -69,6 +69,15 @@ def narrow_timeout(profile: Profile, asked_s: float | None) -> tuple[float, str 
     return float(asked_s), None
 
 
+def narrow_spool(profile: Profile, asked_bytes: int | None, usual_bytes: int) -> tuple[int, str | None]:
+    """What may be kept of one stream, and a sentence if that is less than was asked; None asks for what is usual."""
+    limit_bytes = profile.limits.spool_max_bytes
+    if asked_bytes is None or asked_bytes <= limit_bytes:
+        return min(asked_bytes or usual_bytes, limit_bytes), None
+    asked, allowed = size_text(asked_bytes), size_text(limit_bytes)
+    return limit_bytes, f"limits.spool_max: {asked} was asked, {allowed} is what the policy allows"
+
+
 def _bounded(key: str, value: Any, bound: Any, profile: str, told: list[str]) -> Any:
     if key in _NAMED:
         if value not in bound:

@@ -15,6 +15,7 @@ It asks nothing of the launcher and writes no audit record: `processes` does. Al
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ from coworkd.services.process_note import ProcessNote
 from coworkd.services.process_reader import ProcessReader
 from coworkd.services.pumps import Pump
 from coworkd.services.spools import Spool
+from coworkd.services.spools_disk import DiskPump, DiskSpool
 from coworkd.services.stdin import Stdin
 from coworkd.services.terminal import Terminal
 
@@ -65,6 +67,8 @@ class LiveProcess:
         self.init_pid: int | None = None
         """The first process of its sandbox; gone when the process does not run any more."""
         self.streams: dict[StreamName, Spool] = {}
+        self.disk_files: dict[StreamName, int] = {}
+        """Files of the session disk that its spools are yet to take over."""
         self.readers: list[ProcessReader] = []
         self.stdin: Stdin | None = None
         self.terminal: Terminal | None = None
@@ -86,7 +90,7 @@ class LiveProcess:
         self.recorded = trio.Event()
         self.terminal_known = trio.Event()
         self.terminal_known.set()
-        self._pumps: list[Pump] = []
+        self._pumps: list[Pump | DiskPump] = []
         self._early: list[Notice | None] = []
         self._clock = clock
         self._drain_s = drain_s
@@ -154,6 +158,11 @@ class LiveProcess:
 
     def add_pump(self, pipe_fd: int, spool: Spool) -> Pump:
         pump = Pump(pipe_fd, spool, ended=self.stream_ended, failed=lambda error: self._failed(self, error))
+        self._pumps.append(pump)
+        return pump
+
+    def add_disk_pump(self, pipe_fd: int, spool: DiskSpool) -> DiskPump:
+        pump = DiskPump(pipe_fd, spool, ended=self.stream_ended, failed=lambda error: self._failed(self, error))
         self._pumps.append(pump)
         return pump
 
@@ -295,3 +304,5 @@ class LiveProcess:
             self.terminal.close()
         for spool in self.streams.values():
             spool.close()
+        while self.disk_files:
+            os.close(self.disk_files.popitem()[1])

@@ -19,6 +19,8 @@ class ProcessNote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """Everything has a default: a note says what is not as usual."""
 
     on_full: OnFull | None = None
+    spool_bytes: int | None = None
+    """What is kept of each stream."""
     timeout_s: float | None = None
     times_out_at: float | None = None
     ended_by: ExitReason | None = None

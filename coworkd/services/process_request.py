@@ -15,8 +15,9 @@ from coworkd.model.calls import ProcessRun, ProcessStart
 from coworkd.model.errors import InvalidParams
 from coworkd.model.names import parse_process_id
 from coworkd.model.policy import LimitsRequest
-from coworkd.model.process import OnFull, ProcessSpec, TtySize
+from coworkd.model.process import OnFull, ProcessSpec, SpoolRequest, TtySize
 from coworkd.services.process_exit import signal_name
+from coworkd.services.spools import FLOOR_BYTES
 from coworkd.services.terminal import check_size
 
 ONE_SHOT_PREFIX = "run."
@@ -37,6 +38,7 @@ class StartRequest(Struct, frozen=True, kw_only=True):
     limits: LimitsRequest
     timeout_s: float | None
     on_full: OnFull | None = None
+    spool: SpoolRequest = SpoolRequest()
     input: bytes = b""
     one_shot: bool = False
 
@@ -67,6 +69,7 @@ def parse_start(params: ProcessStart) -> StartRequest:
         limits=params.limits or LimitsRequest(),
         timeout_s=_parse_timeout(params.timeout_s),
         on_full=params.on_full,
+        spool=_parse_spool(params.spool or SpoolRequest(), tty=params.tty is not None),
     )
 
 
@@ -138,6 +141,16 @@ def _parse_cwd(cwd: bytes | None) -> bytes | None:
     if cwd is not None and (not cwd.startswith(b"/") or b"\0" in cwd):
         raise InvalidParams("cwd must be an absolute path without NUL, as the sandbox sees it", key="cwd")
     return cwd
+
+
+def _parse_spool(spool: SpoolRequest, *, tty: bool) -> SpoolRequest:
+    if tty and spool.where == "disk":
+        raise InvalidParams("what a terminal shows is kept in memory: leave spool.where out", key="spool.where")
+    if spool.limit_bytes is not None and spool.limit_bytes < FLOOR_BYTES:
+        raise InvalidParams(
+            f"spool.limit_bytes must be at least {FLOOR_BYTES}, not {spool.limit_bytes}", key="spool.limit_bytes"
+        )
+    return spool
 
 
 def _parse_timeout(timeout_s: float | None) -> float | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import trio
@@ -22,15 +22,19 @@ from coworkd.model.errors import CoworkError, InvalidState, PolicyDenied, StartF
 from coworkd.model.launch import Spawn
 from coworkd.model.policy import EffectivePolicy
 from coworkd.model.ports import EarlyAudit, LauncherPort, PolicyPort, Recording, SessionDirectory, SpawnedFds
-from coworkd.model.process import ProcessSpec
+from coworkd.model.process import ProcessSpec, StreamName
 from coworkd.model.session import SessionView
-from coworkd.policy import narrow_request, narrow_timeout
+from coworkd.policy import narrow_request, narrow_spool, narrow_timeout
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_note import ProcessNote, encode_note
 from coworkd.services.process_request import StartRequest
+from coworkd.services.spools import STREAM_LIMIT_BYTES
 
 Compose = Callable[[ProcessSpec, SessionView, EffectivePolicy], Spawn]
 """`sandbox.compose` for this guest: pure; raises `InvalidParams`, `StartFailed`, `SandboxSetupFailed`."""
+
+OpenFiles = Callable[[int, int, int], Awaitable[list[int]]]
+"""`(project, count, limit_bytes)` → so many files; see `SpoolFiles.open`."""
 
 _log = logging.getLogger("coworkd.process")
 
@@ -55,13 +59,18 @@ class Starter:
         policies: PolicyPort,
         audit: EarlyAudit,
         compose: Compose,
+        files: OpenFiles | None = None,
+        stream_bytes: int = STREAM_LIMIT_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`files` opens files for spools on the session disk, where there is one; `stream_bytes` is kept where nobody asks."""
         self._launcher = launcher
         self._sessions = sessions
         self._policies = policies
         self._audit = audit
         self._compose = compose
+        self._files = files
+        self._stream_bytes = stream_bytes
         self._monotonic = monotonic
 
     async def launch(self, process: LiveProcess, request: StartRequest, link: str) -> Launched:
@@ -77,9 +86,14 @@ class Starter:
         limit_s, shortened = narrow_timeout(policy.profile, request.timeout_s)
         timeout_s = limit_s or None
         times_out_at = None if timeout_s is None else self._monotonic() + timeout_s
-        process.note = ProcessNote(on_full=request.on_full, timeout_s=timeout_s, times_out_at=times_out_at)
+        spool_bytes, smaller = narrow_spool(policy.profile, request.spool.limit_bytes, self._stream_bytes)
+        process.note = ProcessNote(
+            on_full=request.on_full, spool_bytes=spool_bytes, timeout_s=timeout_s, times_out_at=times_out_at
+        )
         spawn = structs.replace(spawn, note=encode_note(process.note))
-        narrowed = (*policy.narrowed, *cut, *([] if shortened is None else [shortened]))
+        narrowed = (*policy.narrowed, *cut, *(said for said in (shortened, smaller) if said is not None))
+        if request.spool.where == "disk":
+            await self._open_files(process, session.uid, spool_bytes)
         fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
         if process.ended_by is not None:
             raise InvalidState(f"process {process.id} was ended before it was started", process=process.id)
@@ -95,6 +109,13 @@ class Starter:
                 await self._record_end(process, record, error)
             raise
         return Launched(fds=fds, record=record, timeout_s=timeout_s, narrowed=narrowed)
+
+    async def _open_files(self, process: LiveProcess, project: int, limit_bytes: int) -> None:
+        if self._files is None:
+            raise InvalidState("there is no session disk to keep output on; leave spool.where out", stage="spool")
+        streams: tuple[StreamName, ...] = ("stdout", "stderr")
+        made = await self._files(project, len(streams), limit_bytes)
+        process.disk_files.update(zip(streams, made, strict=True))
 
     async def let_in(self, process: LiveProcess, launched: Launched) -> None:
         """Let the command's exec happen, now that its start is durable. Raises what the log says; `abandon` it then."""

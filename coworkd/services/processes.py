@@ -29,7 +29,15 @@ from coworkd.model.errors import (
     NotFound,
     Unavailable,
 )
-from coworkd.model.ports import AuditPort, EventPort, ExitListener, LauncherPort, LinkPort, PolicyPort, SessionDirectory
+from coworkd.model.ports import (
+    EarlyAudit,
+    EventPort,
+    ExitListener,
+    LauncherPort,
+    LinkPort,
+    PolicyPort,
+    SessionDirectory,
+)
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo
 from coworkd.services.process_adopting import Adopter, Adoption
 from coworkd.services.process_attach import Attacher
@@ -49,7 +57,7 @@ from coworkd.services.process_request import (
     parse_seconds,
     parse_start,
 )
-from coworkd.services.process_starting import Compose, Launched, Starter
+from coworkd.services.process_starting import Compose, Launched, OpenFiles, Starter
 from coworkd.services.process_table import ProcessTable
 
 _UPKEEP_INTERVAL_S = 60.0
@@ -66,11 +74,13 @@ class Processes:
         launcher: LauncherPort,
         sessions: SessionDirectory,
         policies: PolicyPort,
-        audit: AuditPort,
+        audit: EarlyAudit,
         events: EventPort,
         compose: Compose,
         encode_output: EncodeOutput,
         encode_notification: EncodeNotification,
+        measured: Callable[[ProcessInfo], Awaitable[ProcessInfo]] | None = None,
+        files: OpenFiles | None = None,
         limits: ProcessLimits | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -78,11 +88,19 @@ class Processes:
     ) -> None:
         self._launcher = launcher
         self._events = events
+        self._measured = measured or _as_it_is
         self._limits = limits or ProcessLimits()
         self._clock = clock
         self._listeners = tuple(listeners)
         self._starter = Starter(
-            launcher=launcher, sessions=sessions, policies=policies, audit=audit, compose=compose, monotonic=monotonic
+            launcher=launcher,
+            sessions=sessions,
+            policies=policies,
+            audit=audit,
+            compose=compose,
+            files=files,
+            stream_bytes=self._limits.spool.stream_bytes,
+            monotonic=monotonic,
         )
         self._ender = Ender(launcher=launcher, audit=audit, later=self._later, monotonic=monotonic)
         self._builder = Builder(launcher=launcher, limits=self._limits.spool, later=self._later)
@@ -186,20 +204,22 @@ class Processes:
         process = self._reserve(request)
         try:
             launched = await self._starter.launch(process, request, link.name)
+            try:
+                self._builder.build(process, launched.fds)
+                if process.ended_by is not None:
+                    self._later(self._ender.end_unwatched, process, process.ended_by, "asked for while it was starting")
+                await self._starter.let_in(process, launched)
+            except BaseException as error:
+                await self._starter.abandon(process, launched, error)
+                raise
         except BaseException:
             self.start_errors_total += 1
             self._table.remove(process)
             process.abandon()
-            raise
-        try:
-            self._builder.build(process, launched.fds, on_full=request.on_full)
-        except BaseException:
-            self._later(self._end_orphan, process, "killed", "its descriptors did not come")
+            process.close()
             raise
         if launched.timeout_s is not None:
             self._later(self._ender.enforce_timeout, process, launched.timeout_s)
-        if process.ended_by is not None:
-            self._later(self._ender.end_unwatched, process, process.ended_by, "asked for while it was starting")
         return process, launched
 
     def _reserve(self, request: StartRequest) -> LiveProcess:
@@ -303,7 +323,8 @@ class Processes:
         return process.record
 
     async def get(self, params: calls.ProcessName) -> ProcessInfo:
-        return self._table.find(params.process).info()
+        """One process, with what it takes now."""
+        return await self._measured(self._table.find(params.process).info())
 
     async def list(self, params: calls.ProcessListParams) -> calls.ProcessList:
         """All processes, or those of one session, oldest first; what is being started included. See `process_list`."""
@@ -345,7 +366,7 @@ class Processes:
 
     @property
     def spool_bytes(self) -> int:
-        """What all spools keep."""
+        """What all spools keep, in memory and on the session disk."""
         return sum(process.kept_bytes for process in self._table.where())
 
     @property
@@ -367,8 +388,10 @@ class Processes:
         self._forget_all(self._table.ended(process))
 
     def _stream_failed(self, process: LiveProcess, error: OSError) -> None:
-        _log.error("output of process %s cannot be kept, killing it: %s", process.id, error)
-        self._later(self._ender.end_unwatched, process, "killed", f"its output cannot be kept: {error.strerror}")
+        _log.error("output of process %s cannot be kept any more, it is thrown away: %s", process.id, error)
+        cut = {name: spool.cut_at for name, spool in process.streams.items() if spool.cut_at is not None}
+        told = {"process": process.id, "session": process.session, "cut": cut, "errno": error.errno}
+        self._events.publish("process.truncated", told)
 
     def _forget_all(self, processes: Iterable[LiveProcess]) -> None:
         for process in processes:
@@ -386,6 +409,11 @@ class Processes:
         """Start a task of this service. Once it has stopped there is none to start: commands are the launcher's then."""
         if self._nursery is not None:
             self._nursery.start_soon(task, *arguments)
+
+
+async def _as_it_is(info: ProcessInfo) -> ProcessInfo:
+    """Nobody measures."""
+    return info
 
 
 def _say_nothing(process: LiveProcess) -> None:

@@ -124,6 +124,9 @@ class Spool:
         """Behind the last byte that is kept: the end of the stream, but for one that was cut."""
         return self.end if self.cut_at is None else self.cut_at
 
+    def fileno(self) -> int:
+        return self._fd
+
     @property
     def blocking(self) -> bool:
         """Whether being full stops the command now."""
@@ -184,6 +187,12 @@ class Spool:
         if self.eof or self.total > before:
             self._tell_followers()
         return self.total - before
+
+    def took(self, taken: int) -> None:
+        """So many bytes were spliced into the file by whoever fills it; 0 is the end of the stream."""
+        self.eof = self.eof or taken == 0
+        self._advance(taken)
+        self._tell_followers()
 
     def append(self, data: bytes) -> None:
         """Add bytes that were read already."""

@@ -38,6 +38,11 @@ class ProjectQuota:
         finally:
             os.close(fd)
 
+    def set_project(self, fd: int, project: int) -> None:
+        """Make an open file one of `project`, where the disk counts. Raises `OSError`."""
+        if self._is_counted():
+            quota.set_project(fd, project)
+
     def usage(self, project: int) -> tuple[int, int]:
         """See `ports.QuotaPort`."""
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

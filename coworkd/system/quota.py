@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import stat
 import struct
 from collections.abc import Callable
 
@@ -49,13 +50,12 @@ def kernel_has_quota(proc: str = "/proc") -> bool:
 
 
 def set_project(fd: int, project: int) -> None:
-    """Give the directory `fd` to a project; files that are made in it from now on follow. Raises `OSError`."""
+    """Give the file or directory `fd` to a project; files that are made in a directory from now on follow. Raises `OSError`."""
+    inherited = _FS_XFLAG_PROJINHERIT if stat.S_ISDIR(os.fstat(fd).st_mode) else 0  # on a file ext4 refuses it
     record = bytearray(_FSXATTR.size)
     fcntl.ioctl(fd, _FS_IOC_FSGETXATTR, record)
     flags, extent, extents, _, cow, rest = _FSXATTR.unpack(record)
-    fcntl.ioctl(
-        fd, _FS_IOC_FSSETXATTR, _FSXATTR.pack(flags | _FS_XFLAG_PROJINHERIT, extent, extents, project, cow, rest)
-    )
+    fcntl.ioctl(fd, _FS_IOC_FSSETXATTR, _FSXATTR.pack(flags | inherited, extent, extents, project, cow, rest))
 
 
 def get_project(fd: int) -> int:

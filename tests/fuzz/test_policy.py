@@ -136,6 +136,7 @@ NUMBERS = {
     "limits.fsize_max": st.integers(0, 5),
     "limits.cpu_time_s": st.integers(0, 5),
     "limits.core_max": st.integers(0, 5),
+    "limits.spool_max": st.integers(65536, 65541),
     "limits.pids_max": st.integers(1, 5000),
     "limits.cpu_max": st.floats(0.01, 64),
     "limits.tmp_max": SIZES,

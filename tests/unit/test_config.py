@@ -46,6 +46,7 @@ keep_bytes = "3M"
 reserve_bytes = 0
 [spool]
 stream_bytes = "2M"
+total_bytes = "8M"
 drain_s = 1
 [finished]
 keep_s = 60
@@ -99,7 +100,7 @@ def test_every_key_reaches_its_field() -> None:
     assert (read.state_dir, read.sessions_dir, read.token_file, read.launcher_socket) == ("/s", "/h", "/t", "/l")
     assert (read.cache_dir, read.log.level, read.log.file) == ("/c", "debug", "/j")
     assert (read.audit.rotate_bytes, read.audit.keep_bytes, read.audit.reserve_bytes) == (1 << 20, 3 << 20, 0)
-    assert (read.spool.stream_bytes, read.spool.drain_s) == (2 << 20, 1.0)
+    assert (read.spool.stream_bytes, read.spool.total_bytes, read.spool.drain_s) == (2 << 20, 8 << 20, 1.0)
     assert (read.finished.keep_s, read.finished.keep_count, read.finished.keep_bytes) == (60.0, 5, 4 << 20)
     assert (read.storage.kind, read.storage.label, read.storage.wait_s) == ("loop", "mine", 3.0)
     assert (read.storage.loop_file, read.storage.loop_size) == ("/f", 64 << 20)

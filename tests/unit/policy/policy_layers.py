@@ -24,6 +24,7 @@ nofile = 4096
 fsize_max = 0
 cpu_time_s = 0
 core_max = 0
+spool_max = "1M"
 timeout_s = 0
 [folders]
 modes = ["ro", "rw", "rwd", "staged"]

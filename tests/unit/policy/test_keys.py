@@ -28,6 +28,7 @@ VALUES: dict[str, Any] = {
     "limits.fsize_max": 0,
     "limits.cpu_time_s": 0,
     "limits.core_max": 0,
+    "limits.spool_max": 1 << 20,
     "limits.timeout_s": 0.0,
     "folders.modes": ("ro", "rwd"),
     "folders.allow_sockets": False,

@@ -10,7 +10,7 @@ from coworkd.model.errors import InvalidParams, PolicyDenied
 from coworkd.model.policy import LimitsRequest
 from coworkd.policy.ceiling import Ceiling
 from coworkd.policy.keys import build_profile, flatten
-from coworkd.policy.narrow import narrow, narrow_timeout
+from coworkd.policy.narrow import narrow, narrow_spool, narrow_timeout
 from tests.unit.policy.test_keys import VALUES
 
 PROFILE = build_profile("p", VALUES)
@@ -135,3 +135,17 @@ def test_timeout_of_zero_is_the_widest(limit: float, asked: float | None, expect
 def test_timeout_that_cannot_be_meant_is_refused(asked: float) -> None:
     with pytest.raises(InvalidParams, match="not a number of seconds"):
         narrow_timeout(PROFILE, asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept", "told"),
+    [(None, 65536, False), (1 << 20, 1 << 20, False), ((1 << 20) + 1, 1 << 20, True), (100_000, 100_000, False)],
+)
+def test_what_is_kept_of_a_stream_is_bounded_and_told(asked: int | None, kept: int, told: bool) -> None:
+    limit_bytes, sentence = narrow_spool(PROFILE, asked, 65536)
+    assert limit_bytes == kept
+    assert (sentence is not None) == told
+
+
+def test_the_usual_size_of_a_stream_is_bounded_too() -> None:
+    assert narrow_spool(PROFILE, None, 1 << 30) == (1 << 20, None)
