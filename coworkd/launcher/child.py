@@ -36,7 +36,9 @@ from coworkd.model.limits import Rlimits
 from coworkd.model.names import MIN_UID
 from coworkd.system import descriptors, keyring, namespaces, prctl
 
-FD_ARGS, FD_BASE_FILTER, FD_ADMIN_FILTER, FD_STATUS, FD_GATE, FD_TTY, FD_SHIM, FD_SHIM_SOURCE = range(3, 11)
+FD_ARGS, FD_BASE_FILTER, FD_ADMIN_FILTER, FD_STATUS, FD_GATE = range(3, 8)
+FD_LINK, FD_SHIM = 7, 8
+"""Where a shim waits there is no gate, but its link and its source."""
 ORDER_LIMIT_BYTES = 32 * 1024
 """A longer order travels in a memfd, which is then the last descriptor; the message is one zero byte."""
 CAUGHT_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
@@ -71,7 +73,7 @@ class Order(Struct, frozen=True, kw_only=True):
     executable: bytes
     argv: tuple[bytes, ...]
     command: bytes
-    """What bubblewrap will execute: looked at first, see `formats`."""
+    """What bubblewrap will execute, looked at first, see `formats`; empty where that is the shim, which looks itself."""
     cwd: bytes
     search_path: bytes
     rlimits: Rlimits
@@ -110,7 +112,7 @@ def run(station: Station) -> None:
             stage[0] = "rlimits"
             _set_limits(order)
             stage[0] = "not_executable"
-            if station.formats.refuses(order.command, search_path=order.search_path, cwd=order.cwd):
+            if order.command and station.formats.refuses(order.command, search_path=order.search_path, cwd=order.cwd):
                 raise OSError(errno.ENOEXEC, "no format of this kernel")
             stage[0] = "exec"
             os.execve(order.executable, order.argv, {})

@@ -57,13 +57,17 @@ class Folders:
         readers: Readers,
         supervisor: Supervisor,
         own_cgroup: Callable[[str], str | None],
+        on_changed: Callable[[str], None],
     ) -> None:
-        """`base` is an empty directory; `own_cgroup` makes the one for a session's file systems."""
+        """`base` is an empty directory; `own_cgroup` makes the one for a session's file systems; `on_changed` is told of each session
+        whose folders have become others.
+        """
         self._sessions = sessions
         self._base = base
         self._readers = readers
         self._supervisor = supervisor
         self._own_cgroup = own_cgroup
+        self._on_changed = on_changed
         self._folders: dict[tuple[str, str], Folder] = {}
         self._leaving: dict[int, tuple[str, Server]] = {}
         """File systems of folders that are out of sight, by pid, with their session: they end with the folder's last user."""
@@ -268,6 +272,7 @@ class Folders:
 
     def _attached(self, folder: Folder, errand: Errand, report: Report, fds: list[int]) -> None:
         folder.state = FolderState.MOUNTED
+        self._on_changed(folder.request.session)
         self._tell_mounted(folder)
 
     def _tell_mounted(self, folder: Folder) -> None:
@@ -307,6 +312,7 @@ class Folders:
 
     def _detached(self, folder: Folder, errand: Errand, report: Report, fds: list[int]) -> None:
         self._folders.pop(folder.key)
+        self._on_changed(folder.request.session)
         self._let_go_of_server(folder, end=not report.busy)
         if folder.waiter is not None:
             self._supervisor.send(

@@ -27,6 +27,11 @@ class Formats:
         self._native = _machine(_read_head(executable))
         self._open_ended = _has_more_formats()
 
+    @property
+    def native(self) -> bytes:
+        """What tells an ELF file of this machine; empty where nothing is judged."""
+        return b"" if self._open_ended else self._native
+
     def refuses(self, command: bytes, *, search_path: bytes, cwd: bytes) -> bool:
         """Whether `command` is found as execvp(3) would find it and is a file that this kernel has no format for."""
         if self._open_ended:

@@ -1,7 +1,7 @@
-"""The descriptors of one sandbox: what the launcher keeps of it, and what it gives away.
+"""The descriptors of one command, and those of the bubblewrap around it: what the launcher keeps, and what it gives away.
 
-Given to the child, in this order: the status pipe and the gate, for a terminal its socket, exec pipe and shim, then the
-command's own three. Kept are the other ends, by the names of `launch.Spawned`.
+Given are the command's own three, in their order; for a terminal the socket for its master. Kept are the other ends, by the names of
+`launch.Spawned`. Where a shim executes the command it also gets the pipe that says how that went.
 
 The gate is `--block-fd`: the command's exec waits for a byte in it. bubblewrap takes an end of file for a byte, so what it gets
 is a pipe opened for reading and writing, which has no end as long as the reader lives: neither our death nor a mistake opens it.
@@ -13,77 +13,111 @@ import os
 import socket
 
 
-class Outfit:
-    """Owns every descriptor of `kept` and `given` until `give_away` or `close`. Raises `OSError` on making, leaving nothing."""
+class _Owned:
+    """Descriptors of which some are given away."""
 
-    def __init__(self, null_fd: int, *, stdin: bool = False, shim_fd: int | None = None) -> None:
-        """`shim_fd` is there for a terminal; it and `null_fd` stay the caller's, and are given along."""
-        self.kept: dict[str, int] = {}
+    def __init__(self) -> None:
         self.given: list[int] = []
-        self._lent = {null_fd, shim_fd}
-        self._loose: list[int] = []
+        self._lent: set[int] = set()
+
+    def give_away(self) -> None:
+        """The other side has its copies: close ours of what was given."""
+        for fd in set(self.given) - self._lent:
+            os.close(fd)
+        self.given.clear()
+
+    def make_pipe(self, *, blocking: bool = False) -> int:
+        """A pipe whose write end is given; returns the read end."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        self.given.append(write)
+        os.set_blocking(read, blocking)
+        return read
+
+
+class Outfit(_Owned):
+    """Of a command. Owns every descriptor of it until `give_away` or `close`. Raises `OSError` on making, leaving nothing."""
+
+    def __init__(self, null_fd: int, *, terminal: bool = False) -> None:
+        """`null_fd` stays the caller's."""
+        super().__init__()
+        self.kept: dict[str, int] = {}
         self.exec_fd: int | None = None
+        self._lent = {null_fd}
         try:
-            self.status = self._make_pipe()
-            self._loose.append(self.status)
-            gate_read, self.gate = os.pipe2(os.O_CLOEXEC)
-            self._loose.append(self.gate)
-            try:
-                self.given.append(os.open(f"/proc/self/fd/{gate_read}", os.O_RDWR | os.O_CLOEXEC))
-            finally:
-                os.close(gate_read)
-            if shim_fd is None:
-                self._make_streams(null_fd, stdin=stdin)
+            if terminal:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                self.kept["tty"] = ours.detach()
+                self.given.append(theirs.detach())
+                self.kept["tty_spool"] = os.memfd_create("tty", os.MFD_CLOEXEC)
             else:
-                self._make_terminal(null_fd, shim_fd)
-            for fd in (self.status, self.diagnostics, self.exec_fd):
-                if fd is not None:
-                    os.set_blocking(fd, False)
+                self._make_streams(null_fd)
         except OSError:
             self.close()
             raise
 
     def add_stdin(self) -> None:
         """Give the command a pipe for its stdin instead of /dev/null. Raises `OSError`."""
-        read, self.kept["stdin"] = os.pipe2(os.O_CLOEXEC)
-        self.given[-3] = read
+        self.given[0], self.kept["stdin"] = os.pipe2(os.O_CLOEXEC)
 
-    def give_away(self) -> None:
-        """The child has its copies: close ours of what was given."""
-        for fd in set(self.given) - self._lent:
-            os.close(fd)
-        self.given.clear()
+    def add_exec(self) -> None:
+        """Give a shim the pipe on which it says how the exec went, before everything else. Raises `OSError`."""
+        self.exec_fd = self.make_pipe()
+        self.given.insert(0, self.given.pop())
 
     def close(self) -> None:
-        """Let go of everything, for a sandbox that never was."""
+        """Let go of everything, for a command that never was."""
         self.give_away()
-        for fd in (*self.kept.values(), *self._loose):
-            os.close(fd)
+        for fd in (*self.kept.values(), self.exec_fd):
+            if fd is not None:
+                os.close(fd)
         self.kept.clear()
-        self._loose.clear()
+        self.exec_fd = None
 
-    def _make_streams(self, null_fd: int, *, stdin: bool) -> None:
+    def _make_streams(self, null_fd: int) -> None:
         self.given.append(null_fd)
-        self.kept["stdout"] = self._make_pipe()
-        self.kept["stderr"] = self.diagnostics = self._make_pipe()
+        self.kept["stdout"] = self.make_pipe(blocking=True)
+        self.kept["stderr"] = self.make_pipe()
         self.kept["stdout_spool"] = os.memfd_create("stdout", os.MFD_CLOEXEC)
         self.kept["stderr_spool"] = os.memfd_create("stderr", os.MFD_CLOEXEC)
-        if stdin:
-            self.add_stdin()
 
-    def _make_terminal(self, null_fd: int, shim_fd: int) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.kept["tty"] = ours.detach()
-        self.given.append(theirs.detach())
-        self.kept["tty_spool"] = os.memfd_create("tty", os.MFD_CLOEXEC)
-        self.exec_fd = self._make_pipe()
-        self._loose.append(self.exec_fd)
-        self.given += (shim_fd, null_fd, null_fd)
-        self.diagnostics = self._make_pipe()
-        self._loose.append(self.diagnostics)
 
-    def _make_pipe(self) -> int:
-        """A pipe whose write end is given; returns the read end."""
-        read, write = os.pipe2(os.O_CLOEXEC)
-        self.given.append(write)
-        return read
+class Plumbing(_Owned):
+    """Of a bubblewrap. Owns every descriptor of it until `give_away` or `close`. Raises `OSError` on making, leaving nothing.
+
+    Given are the status pipe, then the gate; for a shim instead its link and its source, and 0, 1 and 2.
+    """
+
+    def __init__(self, null_fd: int, *, shim_fd: int | None = None) -> None:
+        """Both stay the caller's, and are given along where there is a shim."""
+        super().__init__()
+        self._lent = {null_fd, -1 if shim_fd is None else shim_fd}
+        self.status = self.diagnostics = -1
+        self.gate: int | None = None
+        self.link: socket.socket | None = None
+        try:
+            self.status = self.make_pipe()
+            if shim_fd is None:
+                self._make_gate()
+            else:
+                self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                self.given += (theirs.detach(), shim_fd, null_fd, null_fd)
+                self.diagnostics = self.make_pipe()
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of everything, for a bubblewrap that never was."""
+        self.give_away()
+        if self.link is not None:
+            self.link.close()
+        for fd in (self.status, self.diagnostics, self.gate):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+
+    def _make_gate(self) -> None:
+        read, self.gate = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.given.append(os.open(f"/proc/self/fd/{read}", os.O_RDWR | os.O_CLOEXEC))
+        finally:
+            os.close(read)

@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from coworkd.launcher.filters import Filters
 from coworkd.launcher.folder_doubts import Doubts
 from coworkd.launcher.folders import Folders
 from coworkd.launcher.groups import Groups
+from coworkd.launcher.pool import Pool
+from coworkd.launcher.pressure import Pressure
 from coworkd.launcher.processes import Processes
 from coworkd.launcher.readers import Readers
+from coworkd.launcher.reaper import Reaper
 from coworkd.launcher.session import Session
 from coworkd.launcher.sessions import Sessions
 from coworkd.launcher.spawn import Spawner
-from coworkd.launcher.standbys import Standbys
 from coworkd.launcher.supervisor import Supervisor
 from coworkd.launcher.workers import Workers
 from coworkd.model import launch
@@ -43,18 +46,21 @@ class Launcher:
         self._linger_s = linger_s
         self._supervisors = 0
         missing = cgroup.missing_controllers(cgroup_root) if cgroup_root else ("memory", "pids", "cpu")
-        spawner = Spawner(os.fsencode(bubblewrap), cgroup_root, missing)
+        filters = Filters()
+        spawner = Spawner(os.fsencode(bubblewrap), cgroup_root, missing, filters)
         self._held: dict[str, Session] = {}
         held = self._held
         self._readers = Readers()
         self._supervisor = Supervisor(listener, self._readers, handle=self._handle, on_gone=self._alone)
-        self._standbys = Standbys(held, spawner)
+        self._reaper = Reaper(self._readers, on_reaped=self._reaped)
+        self._pool = Pool(held, spawner, self._reaper, Pressure(self._readers))
         self._folders = Folders(
             held,
             base=os.fsencode(base),
             readers=self._readers,
             supervisor=self._supervisor,
             own_cgroup=spawner.helpers_cgroup,
+            on_changed=self._pool.tree_changed,
         )
         self._workers = Workers(
             held, readers=self._readers, supervisor=self._supervisor, own_cgroup=spawner.helpers_cgroup
@@ -63,9 +69,10 @@ class Launcher:
             held,
             readers=self._readers,
             supervisor=self._supervisor,
+            reaper=self._reaper,
             spawner=spawner,
-            standbys=self._standbys,
-            on_reaped=self._reaped,
+            filters=filters,
+            pool=self._pool,
             on_killed=lambda session: self._doubts.killed(session),
         )
         self._doubts = Doubts(self._folders, readers=self._readers, lives=self._processes.outlives_kill)
@@ -75,7 +82,7 @@ class Launcher:
             readers=self._readers,
             supervisor=self._supervisor,
             spawner=spawner,
-            standbys=self._standbys,
+            pool=self._pool,
             folders=self._folders,
             workers=self._workers,
             runs_in=self._processes.runs_in,
@@ -90,7 +97,7 @@ class Launcher:
             process_group=self._processes.group_of,
         )
         lacking = f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold" if missing else None
-        self._degraded = tuple(reason for reason in (lacking, self._processes.degraded) if reason)
+        self._degraded = tuple(reason for reason in (lacking, self._reaper.degraded) if reason)
         self._handlers: dict[type, Callable[[Any, list[int]], None]] = {
             **self._sessions.handlers(),
             **self._processes.handlers(),
@@ -99,6 +106,7 @@ class Launcher:
             **self._groups.handlers(),
             launch.Adopt: self._adopt,
             launch.Ping: self._ping,
+            launch.CountWarm: self._count_warm,
             launch.Quit: self._quit,
         }
 
@@ -128,6 +136,7 @@ class Launcher:
         self._groups.supervisor_gone()
 
     def _reaped(self, pid: int) -> None:
+        self._pool.reaped(pid)
         self._folders.reaped(pid)
         self._doubts.reaped(pid)
         self._workers.reaped(pid)
@@ -137,9 +146,9 @@ class Launcher:
 
     def _timeout_s(self) -> float | None:
         now = time.monotonic()
-        timed = (self._standbys, self._sessions, self._folders, self._doubts, self._workers, self._groups)
+        timed = (self._pool, self._sessions, self._folders, self._doubts, self._workers, self._groups)
         due = [*(each.next_due() for each in timed), self._lonely_at()]
-        waits = [self._processes.next_poll_s(), *(moment - now for moment in due if moment is not None)]
+        waits = [self._reaper.next_poll_s(), *(moment - now for moment in due if moment is not None)]
         known = [max(0.0, wait) for wait in waits if wait is not None]
         return min(known, default=None)
 
@@ -149,14 +158,14 @@ class Launcher:
         return None if since is None or self._linger_s is None else since + self._linger_s
 
     def _take_time(self) -> None:
-        if self._processes.next_poll_s() == 0:
-            self._processes.take_facts()
+        if self._reaper.next_poll_s() == 0:
+            self._reaper.take_facts()
         self._sessions.end_late()
         self._folders.end_late()
         self._doubts.end_late()
         self._workers.end_late()
         self._groups.end_late(time.monotonic())
-        self._standbys.make_due()
+        self._pool.make_due()
         lonely_at = self._lonely_at()
         if lonely_at is not None and time.monotonic() > lonely_at:
             raise Quitting
@@ -165,7 +174,7 @@ class Launcher:
         with contextlib.suppress(BlockingIOError):
             if signal.SIGTERM in os.read(wakeup_fd, 4096):
                 raise Quitting
-        self._processes.take_facts()
+        self._reaper.take_facts()
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -185,6 +194,9 @@ class Launcher:
     def _ping(self, request: launch.Ping, _: list[int]) -> None:
         self._supervisor.send(launch.Done(id=request.id, degraded=self._degraded))
 
+    def _count_warm(self, request: launch.CountWarm, _: list[int]) -> None:
+        self._supervisor.send(self._pool.counts(request.id))
+
     def _quit(self, request: launch.Quit, _: list[int]) -> None:
         self._end_everything()
         self._supervisor.send(launch.Done(id=request.id))
@@ -195,6 +207,7 @@ class Launcher:
     def _end_everything(self) -> None:
         self._sessions.abandon_builders()
         self._processes.end()
+        self._pool.end()
         self._folders.end()
         self._sessions.end()
         self._workers.end()

@@ -17,6 +17,7 @@ from msgspec import Struct
 from coworkd.launcher import tree
 from coworkd.launcher.listeners import Listeners
 from coworkd.launcher.standby import Standby
+from coworkd.launcher.warm import WarmSandbox
 from coworkd.model.launch import OpenSession
 from coworkd.system import descriptors, namespaces
 
@@ -55,6 +56,8 @@ class Session:
         self.network_namespace = network_namespace
         self.listeners = listeners
         self.standby: Standby | None = None
+        self.warm: list[WarmSandbox] = []
+        """Those that wait for a command or are being built for one, the oldest first."""
         self.missing = tuple(os.fsdecode(path) for path in report.missing)
         self.degraded = tuple(
             f"{os.fsdecode(path)} keeps its owner: no idmapped mounts there" for path in report.unmapped
@@ -65,10 +68,17 @@ class Session:
         taken, self.standby = self.standby, None
         return taken
 
+    def take_warm(self) -> list[WarmSandbox]:
+        """All of them, the caller's from now on."""
+        taken, self.warm = self.warm, []
+        return taken
+
     def close(self) -> None:
         standby = self.take_standby()
         if standby is not None:
             standby.dismiss()
+        for sandbox in self.take_warm():
+            sandbox.dismiss()
         for fd in (*self.listeners, self.mount_namespace, self.network_namespace):
             os.close(fd)
         self.listeners = ()

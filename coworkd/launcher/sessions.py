@@ -17,10 +17,10 @@ from typing import Any
 
 from coworkd.launcher.folders import Folders
 from coworkd.launcher.listeners import Listeners, make_socket
+from coworkd.launcher.pool import Pool
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.session import BUILD_TIMEOUT_S, Builder, Session
 from coworkd.launcher.spawn import COMMANDS, HELPERS, Spawner, is_name
-from coworkd.launcher.standbys import Standbys
 from coworkd.launcher.supervisor import Supervisor
 from coworkd.launcher.workers import Workers
 from coworkd.model import launch
@@ -40,7 +40,7 @@ class Sessions:
         readers: Readers,
         supervisor: Supervisor,
         spawner: Spawner,
-        standbys: Standbys,
+        pool: Pool,
         folders: Folders,
         workers: Workers,
         runs_in: Callable[[str], bool],
@@ -51,7 +51,7 @@ class Sessions:
         self._readers = readers
         self._supervisor = supervisor
         self._spawner = spawner
-        self._standbys = standbys
+        self._pool = pool
         self._folders = folders
         self._workers = workers
         self._runs_in = runs_in
@@ -142,7 +142,7 @@ class Sessions:
             return
         self._held[name] = session
         self._tell_opened(builder.request.id, session)
-        self._standbys.want_now(name)
+        self._pool.want_now(name)
 
     def _tell_opened(self, request_id: int, session: Session) -> None:
         folders = self._folders.names(session.name)
@@ -163,14 +163,12 @@ class Sessions:
         if self._runs_in(request.session):
             self._supervisor.refuse(request.id, "busy", errno.EBUSY, "commands of the session still run")
             return
-        session = self._held.pop(request.session, None)
-        self._standbys.discard(request.session)
+        session = self._held.get(request.session)
         if session is None:
             self._let_go(request, self._era, None)
             return
-        standby = session.take_standby()
-        if standby is not None:
-            standby.dismiss()
+        self._pool.discard(session)
+        del self._held[request.session]
         self._workers.drop_session(request.session)
         try:
             self._folders.close_session(session, partial(self._let_go, request, self._era, session))

@@ -1,25 +1,32 @@
 """Making one sandbox: descriptors, limits, and the order to a standby.
 
-The command's own descriptors are 0, 1 and 2. bubblewrap gets, and closes before the command runs: 3 its options, 4 and 5 the
-two filters, 6 its status pipe, 7 its gate. A terminal's shim gets 8 (a socket for the master), 9 (a pipe that says how its
-exec went) and 10 (its own source).
+What bubblewrap executes has 0, 1 and 2. bubblewrap gets, and closes before that: 3 its options, 4 and 5 the two filters, 6 its status
+pipe, 7 its gate. Where it executes the shim there is no gate: 7 is the shim's link, 8 its source, and 0, 1 and 2 are of no command.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from collections.abc import Sequence
 
 from coworkd import sandbox
 from coworkd.launcher import child
+from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.filters import Filters
 from coworkd.launcher.formats import Formats
+from coworkd.launcher.handover import Handover
 from coworkd.launcher.oom import OomLevels
-from coworkd.launcher.outfit import Outfit
+from coworkd.launcher.outfit import Outfit, Plumbing
 from coworkd.launcher.process import Process
 from coworkd.launcher.session import Session
 from coworkd.launcher.standby import Standby
 from coworkd.launcher.status import StatusReader
+from coworkd.launcher.warm import WarmSandbox
 from coworkd.model.launch import Spawn
+from coworkd.model.limits import CgroupLimits
+from coworkd.sandbox.bwrap_plan import plan_command
 from coworkd.system import cgroup
 
 HELPERS, COMMANDS = "helpers", "commands"
@@ -32,8 +39,6 @@ _LAUNCHER_OPTIONS = (
     b"%d" % child.FD_ADMIN_FILTER,
     b"--json-status-fd",
     b"%d" % child.FD_STATUS,
-    b"--block-fd",
-    b"%d" % child.FD_GATE,
 )
 
 
@@ -45,10 +50,13 @@ def is_name(text: str) -> bool:
 class Spawner:
     """Starts commands; holds what all of them share."""
 
-    def __init__(self, bubblewrap: bytes, cgroup_root: str | None, missing_controllers: tuple[str, ...]) -> None:
+    def __init__(
+        self, bubblewrap: bytes, cgroup_root: str | None, missing_controllers: tuple[str, ...], filters: Filters
+    ) -> None:
         self._bubblewrap = bubblewrap
         self._cgroup_root = cgroup_root
         self._limit_processes = "pids" in missing_controllers
+        self._filters = filters
         self._ooms = OomLevels(cgroup_root)
         self._pid = os.getpid()
         self._formats = Formats(bubblewrap)
@@ -95,65 +103,110 @@ class Spawner:
             ahead=ahead,
         )
 
-    def spawn(self, request: Spawn, session: Session, filters: tuple[int, int]) -> Process:
-        """Order the session's standby to become `request`. Raises `OSError`, and nothing stays of the attempt."""
-        waiting = session.take_standby()
-        if waiting is not None:
-            try:
-                return self._order(request, waiting, filters)
-            except (BrokenPipeError, ConnectionResetError):  # it was killed while it waited, and is not reaped yet
-                pass
-        return self._order(request, self.make_standby(session, ahead=False), filters)
+    # -- a command ----------------------------------------------------------------------------------------------
 
-    def _order(self, request: Spawn, standby: Standby, filters: tuple[int, int]) -> Process:
-        outfit: Outfit | None = None
+    def spawn(self, request: Spawn, session: Session, warm: WarmSandbox | None) -> Process:
+        """Have `warm`, or else a sandbox of its own, become `request`. Raises `OSError`, and nothing stays of the attempt."""
+        outfit = self._take_outfit(request)
         try:
-            outfit = self._take_outfit(request)
-            self._limit(request, standby)
-            self._send(request, standby, outfit, filters)
+            if warm is None and request.tty is None:
+                bubble = self._build(request, session, outfit)
+                outfit.give_away()
+                return Process(request, bubble, fds=outfit.kept, ooms=self._ooms)
+            outfit.add_exec()
+            handover = Handover(request, outfit, native=self._formats.native)
         except OSError:
-            standby.dismiss()
-            if outfit is not None:
-                outfit.close()
+            outfit.close()
+            if warm is not None:
+                warm.dismiss()
             raise
-        outfit.give_away()
-        return Process(
-            request,
-            monitor_pid=standby.pid,
-            status=StatusReader(outfit.status),
-            error_fd=standby.error_fd,
-            gate_fd=outfit.gate,
-            exec_fd=outfit.exec_fd,
-            diagnostics_fd=outfit.diagnostics,
-            fds=outfit.kept,
-            cgroup_path=standby.cgroup_path,
-            ooms=self._ooms,
-        )
+        try:
+            bubble = self.make_shimmed(request, session) if warm is None else warm.take(request.limits)
+        except OSError:
+            handover.close()
+            outfit.close()
+            raise
+        return Process(request, bubble, fds=outfit.kept, exec_fd=outfit.exec_fd, handover=handover, ooms=self._ooms)
 
-    def _send(self, request: Spawn, standby: Standby, outfit: Outfit, filters: tuple[int, int]) -> None:
+    def build_again(self, process: Process, session: Session) -> Bubble:
+        """Another sandbox for `process`, whose own has died before the command was in it. Raises `OSError`."""
+        request, handover = process.request, process.handover
+        if request is None or handover is None:
+            raise BrokenPipeError(errno.EPIPE, "the command was let in already")
+        if request.tty is not None:
+            return self.make_shimmed(request, session)
+        return self._build(request, session, handover.outfit)
+
+    def make_shimmed(self, request: Spawn, session: Session) -> Bubble:
+        """A sandbox as `request` wants it, with nothing of its command in it: a shim that waits. Raises `OSError`."""
+        plumbing = Plumbing(self._null, shim_fd=self._shim_source())
+        argv = (*request.shim, b"/proc/self/fd/%d" % child.FD_SHIM)
+        return self._order(request, session, plumbing, argv, plan_command(b"/", ()), looked_at=b"", streams=())
+
+    def _build(self, request: Spawn, session: Session, outfit: Outfit) -> Bubble:
+        plumbing = Plumbing(self._null)
+        own = (*plan_command(request.cwd, request.environment), b"--block-fd", b"%d" % child.FD_GATE)
+        streams = outfit.given[-3:]
+        bubble = self._order(request, session, plumbing, request.argv, own, looked_at=request.argv[0], streams=streams)
+        bubble.diagnostics_fd = outfit.kept["stderr"]
+        return bubble
+
+    def _order(
+        self,
+        request: Spawn,
+        session: Session,
+        plumbing: Plumbing,
+        argv: Sequence[bytes],
+        options: Sequence[bytes],
+        *,
+        looked_at: bytes,
+        streams: Sequence[int],
+    ) -> Bubble:
+        """Have a standby become bubblewrap; `plumbing` is the bubble's, or closed."""
         order = child.Order(
             executable=self._bubblewrap,
-            argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *request.shim_args, *request.argv),
-            command=request.argv[0],
+            argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *argv),
+            command=looked_at,
             cwd=request.cwd,
             search_path=request.search_path,
             rlimits=request.rlimits,
             limit_processes=self._limit_processes,
         )
-        own: list[int] = []
+        given: list[int] = []
         try:
-            own.append(_memfd("bwrap-args", b"\0".join((*request.bwrap_args, *_LAUNCHER_OPTIONS)) + b"\0"))
-            for fd in filters:
-                # bubblewrap reads a filter from the current offset, so every spawn needs a description of its own.
-                own.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
-            standby.send(order, [*own, *outfit.given])
+            given.append(_memfd("bwrap-args", b"\0".join((*request.bwrap_args, *options, *_LAUNCHER_OPTIONS)) + b"\0"))
+            for name in request.filters:
+                given.append(self._filters.open(name))
+            standby = self._send(order, session, request.limits, [*given, *plumbing.given, *streams])
+        except OSError:
+            plumbing.close()
+            raise
         finally:
-            for fd in own:
+            for fd in given:
                 os.close(fd)
+        plumbing.give_away()
+        return Bubble(
+            monitor_pid=standby.pid,
+            status=StatusReader(plumbing.status),
+            error_fd=standby.error_fd,
+            diagnostics_fd=plumbing.diagnostics,
+            gate_fd=plumbing.gate,
+            link=plumbing.link,
+            cgroup_path=standby.cgroup_path,
+        )
+
+    def _send(self, order: child.Order, session: Session, limits: CgroupLimits, fds: Sequence[int]) -> Standby:
+        waiting = session.take_standby()
+        if waiting is not None:
+            try:
+                return _give(waiting, order, limits, fds)
+            except (BrokenPipeError, ConnectionResetError):  # it was killed while it waited, and is not reaped yet
+                pass
+        return _give(self.make_standby(session, ahead=False), order, limits, fds)
 
     def _take_outfit(self, request: Spawn) -> Outfit:
-        if request.tty:
-            return Outfit(self._null, shim_fd=self._shim_source())
+        if request.tty is not None:
+            return Outfit(self._null, terminal=True)
         outfit, self._ready_outfit = self._ready_outfit or Outfit(self._null), None
         if request.stdin:
             try:
@@ -168,16 +221,24 @@ class Spawner:
         if self._ready_outfit is None:
             self._ready_outfit = Outfit(self._null)
 
-    def _limit(self, request: Spawn, standby: Standby) -> None:
-        if standby.cgroup_path is not None:
-            cgroup.limit(standby.cgroup_path, request.limits)
-
     def _shim_source(self) -> int:
         if self._shim < 0:
             path = os.path.join(os.path.dirname(sandbox.__file__), "shim.py")
             with open(path, "rb") as file:
                 self._shim = _memfd("coworkd-shim", file.read())
         return self._shim
+
+
+def _give(standby: Standby, order: child.Order, limits: CgroupLimits, fds: Sequence[int]) -> Standby:
+    """Set its limits, then give the order. Raises `OSError`, and it is dismissed then."""
+    try:
+        if standby.cgroup_path is not None:
+            cgroup.limit(standby.cgroup_path, limits)
+        standby.send(order, fds)
+    except OSError:
+        standby.dismiss()
+        raise
+    return standby
 
 
 def _memfd(name: str, content: bytes = b"") -> int:

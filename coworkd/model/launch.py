@@ -3,7 +3,7 @@
 Rules
 - A request carries `id`, 0 where it is told and not asked; each other one the launcher answers with exactly one `Done`, `TakenOver`,
   `Opened`, `SocketMade`, `FolderMounted`, `FolderUnmounted`,
-  `WorkerStarted`, `Measured`, `Frozen`, `PressureOpened`, `Spawned` or `Refused` of the same id.
+  `WorkerStarted`, `WarmCounts`, `Measured`, `Frozen`, `PressureOpened`, `Spawned` or `Refused` of the same id.
 - Notices (`Started`, `StartError`, `Exited`) come unasked, in the order things happened, and are kept by the launcher until `Forget`
   or until the supervisor that was away has taken them with `Adopt`.
 - Descriptors travel as SCM_RIGHTS with the message that names them; `fds` lists their meaning in order. Whoever receives a
@@ -308,6 +308,12 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
         return next((word[5:] for word in self.environment if word.startswith(b"PATH=")), b"")
 
 
+class CountWarm(Struct, frozen=True, kw_only=True, tag="count_warm"):
+    """How it stands with the sandboxes that wait for commands; answered by `WarmCounts`."""
+
+    id: int
+
+
 class Annotate(Struct, frozen=True, kw_only=True, tag="annotate"):
     """Another note in the place of the one that the process has. Answered by `Done`; refused where it is over `NOTE_LIMIT_BYTES`."""
 
@@ -400,6 +406,7 @@ Request = (
     | Freeze
     | Measure
     | OpenPressure
+    | CountWarm
     | PutFilter
     | Spawn
     | Annotate
@@ -481,6 +488,20 @@ class WorkerStarted(Struct, frozen=True, kw_only=True, tag="worker_started"):
     id: int
     worker: int
     pid: int
+
+
+class WarmCounts(Struct, frozen=True, kw_only=True, tag="warm_counts"):
+    """How many sandboxes wait now, and what became of the others since the launcher began."""
+
+    id: int
+    waiting: int
+    taken: int
+    cold_instead: int
+    """Commands of sessions that may have some, for which none was there or none fitted."""
+    died: int
+    """While they waited or were built."""
+    dropped: int
+    """Because something changed, memory got short, or nobody came."""
 
 
 class Measured(Struct, frozen=True, kw_only=True, tag="measured"):
@@ -585,6 +606,7 @@ Answer = (
     | FolderMounted
     | FolderUnmounted
     | WorkerStarted
+    | WarmCounts
     | Measured
     | Frozen
     | PressureOpened
@@ -601,6 +623,7 @@ Reply = (
     | FolderMounted
     | FolderUnmounted
     | WorkerStarted
+    | WarmCounts
     | Measured
     | Frozen
     | PressureOpened

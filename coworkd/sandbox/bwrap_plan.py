@@ -1,4 +1,4 @@
-"""bubblewrap's options for one command, in the order bubblewrap applies them.
+"""bubblewrap's options, in the order bubblewrap applies them: the walls, which are a session's, then what is one command's own.
 
 Rules
 - Only options the installed bubblewrap names in its help are given; one that protects and is missing is a refusal, unless another layer
@@ -11,7 +11,7 @@ Source: bwrap(1).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from coworkd.model.errors import SandboxSetupFailed
@@ -44,22 +44,9 @@ _INIT_DESCRIPTORS = (b"/proc/1/fd", b"/proc/1/task/1/fd")
 off and shows processes of outside: a directory named, or a link planted, as /proc/self/fd/3 would take the command there."""
 
 
-def plan_bwrap(
-    *,
-    home: bytes,
-    hostname: bytes,
-    environment: Mapping[str, str],
-    cwd: bytes,
-    layout: GuestLayout,
-    features: BwrapFeatures,
-) -> tuple[bytes, ...]:
-    """Everything for `--args`, but the filters and the status pipe. Raises `SandboxSetupFailed` where an option is missing."""
-    return (*_plan_walls(home, hostname, layout, features), b"--chdir", cwd, *_environment(environment))
-
-
 @lru_cache(maxsize=64)
-def _plan_walls(home: bytes, hostname: bytes, layout: GuestLayout, features: BwrapFeatures) -> tuple[bytes, ...]:
-    """What every command of a session has in common, planned and judged once."""
+def plan_walls(home: bytes, hostname: bytes, layout: GuestLayout, features: BwrapFeatures) -> tuple[bytes, ...]:
+    """What every command of a session has in common, planned and judged once. Raises `SandboxSetupFailed` where an option is missing."""
     missing = [option for option in REQUIRED_OPTIONS if not features.has(option)]
     if missing:
         raise SandboxSetupFailed(
@@ -107,9 +94,13 @@ def _proc(layout: GuestLayout) -> Iterator[bytes]:
         yield from (b"--ro-bind", EMPTY_DIRECTORY, path)
 
 
-def _environment(environment: Mapping[str, str]) -> Iterator[bytes]:
-    for name, value in environment.items():
-        yield from (b"--setenv", name.encode(), value.encode())
+def plan_command(cwd: bytes, environment: Sequence[bytes]) -> tuple[bytes, ...]:
+    """What comes after the walls where bubblewrap itself executes the command: `environment` is `NAME=value`. It adds PWD."""
+    options = [b"--chdir", cwd]
+    for word in environment:
+        name, _, value = word.partition(b"=")
+        options += (b"--setenv", name, value)
+    return tuple(options)
 
 
 _VALUES_OF = {
@@ -124,8 +115,6 @@ _VALUES_OF = {
     b"--clearenv": 0,
     b"--hostname": 1,
     b"--cap-drop": 1,
-    b"--chdir": 1,
-    b"--setenv": 2,
     b"--bind": 2,
     b"--ro-bind": 2,
     b"--symlink": 2,

@@ -11,6 +11,7 @@ import os
 
 _EXEC = "execvp "
 _CHDIR = "Can't chdir to "
+_ERRNO_DIGITS = 5
 _BY_TEXT = {os.strerror(number): number for number in errno.errorcode}
 _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 _TOO_BIG = (errno.E2BIG,)
@@ -32,7 +33,7 @@ def parse_failure(stderr: bytes, command: bytes) -> tuple[str, int | None, str]:
         return _exec_failure(name, number)
     if said.startswith(_CHDIR):
         where = said.removeprefix(_CHDIR).rpartition(": ")[0]
-        return "bad_cwd", number, f"cwd {where}: {os.strerror(number) if number else said}"
+        return _cwd_failure(where, number, said)
     if said.startswith(_TOO_MANY_WORDS):
         return "too_big", errno.E2BIG, f"{name}: too many arguments and environment variables: {said}"
     if number in _RESOURCES:
@@ -45,12 +46,31 @@ def parse_failure(stderr: bytes, command: bytes) -> tuple[str, int | None, str]:
     )
 
 
+def explain_shim(said: bytes, command: bytes, cwd: bytes) -> tuple[str, int | None, str]:
+    """The same of the shim's `stage errno`: it stands where bubblewrap would, and nothing it says is trusted."""
+    stage, _, text = said.decode(errors="replace").partition(" ")
+    number = int(text) if text.isdecimal() and text.isascii() and len(text) < _ERRNO_DIGITS else 0
+    if stage == "exec":
+        return _exec_failure(os.fsdecode(command), number or None)
+    if stage == "cwd":
+        return _cwd_failure(os.fsdecode(cwd), number or None, "it cannot be entered")
+    return "sandbox_setup", number or None, f"the sandbox could not take the command: {_reason(number)}"
+
+
 def _last_words(text: str) -> str:
     """bubblewrap's last message, which may hold line ends: it repeats the command's name as it is."""
     _, marked, said = f"\n{text}".rpartition("\nbwrap: ")
     if marked:
         return said
     return text.splitlines()[-1] if text else ""
+
+
+def _reason(number: int) -> str:
+    return os.strerror(number) if number else "its shim ended"
+
+
+def _cwd_failure(where: str, number: int | None, otherwise: str) -> tuple[str, int | None, str]:
+    return "bad_cwd", number, f"cwd {where}: {os.strerror(number) if number else otherwise}"
 
 
 def _exec_failure(name: str, number: int | None) -> tuple[str, int | None, str]:

@@ -11,7 +11,7 @@ from msgspec import structs
 from coworkd.model.errors import START_STAGES, CoworkError, SandboxSetupFailed
 from coworkd.model.launch import TreeBind, TreeFileBind
 from coworkd.model.layout import GuestLayout
-from coworkd.sandbox.bwrap_plan import plan_bwrap, refuse_writable_destinations
+from coworkd.sandbox.bwrap_plan import plan_command, plan_walls, refuse_writable_destinations
 from coworkd.sandbox.compose import compose
 from coworkd.sandbox.failure import parse_failure
 from coworkd.sandbox.tree import compose_tree
@@ -81,17 +81,11 @@ def test_no_destination_is_below_what_the_session_can_write(
     layout: GuestLayout, environment: dict[str, str], features: str
 ) -> None:
     try:
-        options = plan_bwrap(
-            home=SESSION.home,
-            hostname=b"claude",
-            environment=environment,
-            cwd=b"/tmp",
-            layout=layout,
-            features=BWRAPS[features],
-        )
+        walls = plan_walls(SESSION.home, b"claude", layout, BWRAPS[features])
     except SandboxSetupFailed:
         return
-    for destination in destinations(options):
+    variables = tuple(f"{name}={value}".encode() for name, value in environment.items())
+    for destination in destinations((*walls, *plan_command(b"/tmp", variables))):
         assert b".." not in destination.split(b"/")
         assert not any(destination.startswith(path + b"/") for path in WRITABLE)
 

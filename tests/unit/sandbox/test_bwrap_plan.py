@@ -5,21 +5,14 @@ from msgspec import structs
 
 from coworkd.model.errors import SandboxSetupFailed
 from coworkd.model.layout import BwrapFeatures
-from coworkd.sandbox.bwrap_plan import REQUIRED_OPTIONS, plan_bwrap, refuse_writable_destinations
+from coworkd.sandbox.bwrap_plan import REQUIRED_OPTIONS, plan_command, plan_walls, refuse_writable_destinations
 from tests.unit.sandbox.spawn_room import BWRAPS, MERGED, OPTIONS_0_6_1, OPTIONS_0_8_0
 
 WRITABLE = (b"/tmp", b"/dev/shm", b"/sessions/bob")
 
 
-def plan(features: BwrapFeatures, environment: dict[str, str] | None = None) -> tuple[bytes, ...]:
-    return plan_bwrap(
-        home=b"/sessions/bob",
-        hostname=b"claude",
-        environment=environment or {},
-        cwd=b"/tmp",
-        layout=MERGED,
-        features=features,
-    )
+def plan(features: BwrapFeatures) -> tuple[bytes, ...]:
+    return plan_walls(b"/sessions/bob", b"claude", MERGED, features)
 
 
 @pytest.mark.parametrize("version", sorted(BWRAPS))
@@ -56,21 +49,18 @@ def test_plan_makes_the_root_read_only_after_everything_else() -> None:
     assert not {b"--bind", b"--ro-bind", b"--symlink", b"--dev", b"--proc"} & set(options[last:])
 
 
-def test_plan_takes_a_variable_that_looks_like_an_option() -> None:
-    options = plan(BWRAPS["0.8.0"], {"A": "--bind", "B": "--remount-ro"})
-    assert options[-6:] == (b"--setenv", b"A", b"--bind", b"--setenv", b"B", b"--remount-ro")
+def test_plan_of_a_command_takes_variables_as_they_are() -> None:
+    assert plan_command(b"/tmp", (b"A=--bind", b"B=", b"C=a=b")) == (
+        *(b"--chdir", b"/tmp"),
+        *(b"--setenv", b"A", b"--bind"),
+        *(b"--setenv", b"B", b""),
+        *(b"--setenv", b"C", b"a=b"),
+    )
 
 
 def test_plan_refuses_a_home_above_what_it_makes() -> None:
     with pytest.raises(SandboxSetupFailed):
-        plan_bwrap(
-            home=b"/usr",
-            hostname=b"h",
-            environment={},
-            cwd=b"/",
-            layout=structs.replace(MERGED, directories=(b"/usr/share",)),
-            features=BWRAPS["0.8.0"],
-        )
+        plan_walls(b"/usr", b"h", structs.replace(MERGED, directories=(b"/usr/share",)), BWRAPS["0.8.0"])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +71,7 @@ def test_plan_refuses_a_home_above_what_it_makes() -> None:
         (b"--symlink", b"a", b"/dev/shm/a"),
         (b"--remount-ro", b"/tmp/x"),
         (b"--proc", b"/sessions/bob/proc"),
-        (b"--setenv", b"A", b"--hostname", b"--dev", b"/tmp/dev"),
+        (b"--hostname", b"--dev", b"--dev", b"/tmp/dev"),
     ],
 )
 def test_refuse_writable_destinations_refuses_what_lies_below(options: tuple[bytes, ...]) -> None:
@@ -96,7 +86,7 @@ def test_refuse_writable_destinations_refuses_what_is_not_normal(destination: by
 
 
 @pytest.mark.parametrize(
-    "options", [(b"--tmpfs", b"/tmp/x"), (b"--overlay",), (b"--bind", b"/srv"), (b"--setenv", b"A")]
+    "options", [(b"--tmpfs", b"/tmp/x"), (b"--overlay",), (b"--bind", b"/srv"), (b"--setenv", b"A", b"b")]
 )
 def test_refuse_writable_destinations_refuses_options_it_does_not_know_whole(options: tuple[bytes, ...]) -> None:
     with pytest.raises(SandboxSetupFailed, match="not one that is planned"):

@@ -1,0 +1,51 @@
+"""A sandbox that is built ahead: bubblewrap has done its work, the filters are on, and the shim waits for a command.
+
+It is what the session's last command could have had, in a cgroup of its own without limits of its own, and holds nothing of any command.
+It is used once.
+"""
+
+from __future__ import annotations
+
+from coworkd.launcher.bubble import Bubble
+from coworkd.model.launch import Spawn
+from coworkd.model.limits import CgroupLimits
+from coworkd.system import cgroup
+
+_MEMORY_LEAST_BYTES = 32 * 1024 * 1024
+"""A command that may have less is started without a shim, which needs some of it itself."""
+
+
+class WarmSandbox:
+    """One of a session's."""
+
+    __slots__ = ("bubble", "walls")
+
+    def __init__(self, bubble: Bubble, walls: tuple[object, ...]) -> None:
+        """`walls` is `launch.Spawn.walls`."""
+        self.bubble = bubble
+        self.walls = walls
+
+    @property
+    def ready(self) -> bool:
+        """Whether it would take a command at once."""
+        bubble = self.bubble
+        return bubble.shim_usage is not None and bubble.monitor_status is None and bubble.payload_status is None
+
+    def suits(self, request: Spawn) -> bool:
+        """Whether `request` would find in it what a sandbox of its own would be."""
+        least = request.limits.memory_max_bytes
+        return (least is None or least >= _MEMORY_LEAST_BYTES) and self.walls == request.walls
+
+    def take(self, limits: CgroupLimits) -> Bubble:
+        """It is a command's from now on, with the command's limits. Raises `OSError`, and it is dismissed then."""
+        if self.bubble.cgroup_path is not None:
+            try:
+                cgroup.limit(self.bubble.cgroup_path, limits)
+            except OSError:
+                self.dismiss()
+                raise
+        return self.bubble
+
+    def dismiss(self) -> None:
+        """End it; it is reaped, and its cgroup removed, like any other."""
+        self.bubble.kill()
