@@ -90,6 +90,9 @@ kind = "9p"
 tag = "ours"
 mount_point = "/mnt/ours"
 wait_s = 4
+[health]
+endpoints = ["unix:///h.sock", "vsock://:5008"]
+stuck_s = 7
 """
 
 
@@ -116,6 +119,7 @@ def test_every_key_reaches_its_field() -> None:
     assert (read.guest.keep_clock, read.guest.power_off, read.guest.shutdown_s) == (True, True, 9.0)
     assert (read.share.kind, read.share.tag) == ("9p", "ours")
     assert (read.share.mount_point, read.share.wait_s) == ("/mnt/ours", 4.0)
+    assert (read.health.endpoints, read.health.stuck_s) == (("unix:///h.sock", "vsock://:5008"), 7.0)
     assert read.allow_bridges
     assert (read.skeleton, read.share_root) == ("/k", "/r")
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]
@@ -160,6 +164,11 @@ def test_mistakes_are_told_with_line_and_key(text: str, line: int, key: str, say
 def test_endpoints_that_cannot_be_meant_are_refused(uri: str) -> None:
     first = refusal(f'endpoints = [\n"unix:///a",\n"{uri}"]').findings[0]
     assert (first.line, first.key) == (3, "endpoints")
+
+
+@pytest.mark.parametrize("uri", ["vsock://2:5008", "virtio:///dev/x", "http://127.0.0.1:80", "vsock://:0"])
+def test_health_is_told_only_where_it_is_listened(uri: str) -> None:
+    assert refusal(f"[health]\nendpoints = ['{uri}']").details["line"] == 2
 
 
 def test_load_of_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:

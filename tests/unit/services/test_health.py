@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import coworkd
 from coworkd.model.calls import Finding
-from coworkd.services.health import Health, Pulse, Sources
+from coworkd.services.health import Health, Sources
 
 
 class Clock:
@@ -172,15 +173,18 @@ def test_every_count_has_its_place() -> None:
     assert set(stats.rss_bytes) == set(stats.pss_bytes) == set(stats.fds) == set(stats.threads) == programs
 
 
-def test_before_the_rest_is_there_nothing_is_known_of_activity() -> None:
+def test_the_pulse_beats_before_there_is_anything_to_count() -> None:
     health = Health(boot_id="b", state_dir="/s")
-    assert health.activity() is None
-    health.attach(sources())
-    assert health.activity() == (11, 9)
 
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(health.beat)
+            await trio.sleep(1.5)
+            assert health.pulse.counted is None
+            health.attach(sources())
+            await trio.sleep(1.0)
+            nursery.cancel_scope.cancel()
 
-def test_the_pulse_is_told_by_the_clock_that_is_never_set() -> None:
-    monotonic = Clock(10.0)
-    pulse = Pulse(monotonic)
-    monotonic.now = 12.5
-    assert (pulse.turned_ago_s, pulse.idle_for_s) == (2.5, 2.5)
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert health.pulse.counted is not None
+    assert health.pulse.counted.stats.requests_total == 12
