@@ -220,6 +220,9 @@ class Storage:
             reason = f"the session disk has not answered for {LOOK_DEADLINE_S:g} s"
             await self._settle(Problem(lack="failing", reason=reason))
             return
+        if facts.blind:
+            _log.warning("the session disk cannot be looked at: %s", facts.error)
+            return
         await self._settle(judge(facts, mounted=self._mounted))
         if facts.room is not None and self.state == "ok":
             self._press(facts.room)

@@ -10,6 +10,7 @@ the kernel's fs/ext4/super.c for `emergency_ro`.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import Literal
@@ -21,6 +22,7 @@ from coworkd.services.storage_room import Room, read_room
 from coworkd.system.mountinfo import MountEntry, mounted_at, read_mounts
 
 _ALIVE = "alive"
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _READ_ONLY = ("ro", "emergency_ro", "shutdown")
 
 Lack = Literal["gone", "read_only", "failing"]
@@ -34,6 +36,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     room: Room | None
     error: str = ""
     """Why the disk could not be asked or written; empty where it could."""
+    blind: bool = False
+    """We had no descriptor or no memory to look with: nothing is known, and nothing is wrong with the disk by that."""
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -61,7 +65,8 @@ def look(mount_point: str, state_dir: str, *, is_mount: bool, sys: str = "/sys")
             if error.errno not in FULL:  # that is told by the room there is
                 raise
     except OSError as error:
-        return Facts(mount=mount, device_bytes=size, room=room, error=error.strerror or str(error))
+        words = error.strerror or str(error)
+        return Facts(mount=mount, device_bytes=size, room=room, error=words, blind=error.errno in _OURS)
     return Facts(mount=mount, device_bytes=size, room=room)
 
 
@@ -97,16 +102,23 @@ def _judge_mount(facts: Facts, mounted: int) -> Problem | None:
 
 
 def is_there(device: int, sys: str = "/sys") -> bool:
-    """Whether the device is still there, mounted or not."""
-    return _device_bytes(device, sys) is not None
+    """Whether the device is still there, mounted or not; False too where we have no descriptor or memory to look with."""
+    try:
+        return _device_bytes(device, sys) is not None
+    except OSError:
+        return False
 
 
 def _device_bytes(device: int, sys: str) -> int | None:
-    """Its size as sysfs tells it; None where it has gone. A loop device that was taken off its file has 0."""
+    """Its size as sysfs tells it; None where it has gone. A loop device that was taken off its file has 0. Raises `OSError` of `_OURS`."""
     try:
         with open(f"{sys}/dev/block/{os.major(device)}:{os.minor(device)}/size", encoding="ascii") as file:
             return int(file.read()) * 512 or None
-    except (OSError, ValueError):
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno in _OURS:
+            raise
         return None
 
 

@@ -69,6 +69,18 @@ def test_a_directory_that_cannot_be_written_is_failing(tmp_path: Path) -> None:
     assert lack(facts, None) == "failing"
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_who_has_nothing_to_look_with_is_blind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def nothing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    assert not look(str(tmp_path), str(tmp_path), is_mount=False).blind
+    monkeypatch.setattr(storage_mount, "_touch", nothing)
+    assert look(str(tmp_path), str(tmp_path), is_mount=False).blind
+    monkeypatch.setattr(storage_mount, "read_mounts", nothing)
+    assert look(str(tmp_path), str(tmp_path), is_mount=True).blind
+
+
 def test_a_full_disk_is_not_failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def touch(_: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
