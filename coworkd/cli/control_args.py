@@ -122,10 +122,21 @@ def _add_run(commands: Subparsers) -> None:
     run.add_argument("--timeout", type=float, metavar="S", help="end the command and all it started after S seconds")
     run.add_argument("--tty", "-t", action="store_true", help="give the command a terminal")
     run.add_argument("--stdin", "-i", action="store_true", help="pass standard input on (default: /dev/null)")
+    _add_detach_keys(run)
     run.add_argument("argv", nargs="*", metavar="ARGV", help="the command and its arguments, after --")
     shell = _add_like_run(commands, "shell", "control_run:shell", "open a shell in a session")
     _add_session_options(shell)
+    _add_detach_keys(shell)
     shell.add_argument("session", nargs="?", metavar="SESSION", help="default: a new one, thrown away afterwards")
+
+
+def _add_detach_keys(parser: Any) -> None:
+    parser.add_argument(
+        "--detach-keys",
+        metavar="KEYS",
+        help="what leaves the command running when it is typed at its terminal, in a session that stays; none for nothing "
+        "(default: COWORKD_DETACH_KEYS, else ctrl-p,ctrl-q)",
+    )
 
 
 def _add_session_options(parser: Any) -> None:
@@ -145,7 +156,13 @@ def _add_processes(commands: Subparsers) -> None:
     ps = _add(commands, "ps", "control_processes:ps", "list commands, running and ended")
     ps.add_argument("--session", metavar="NAME", help="only those of this session")
     attach = _add_like_run(
-        commands, "attach", "control_run:attach", "show a command's output, from the oldest byte kept"
+        commands, "attach", "control_run:attach", "come to a command: show its output, and type at its terminal"
+    )
+    _add_detach_keys(attach)
+    attach.add_argument(
+        "--replay",
+        choices=("all", "screen", "none"),
+        help="what is shown of the output that is kept (default: the last screenful of a terminal, else all)",
     )
     attach.add_argument("process", metavar="PROCESS")
     attach.add_argument("--stdin", "-i", action="store_true", help="pass standard input on; it stays open at its end")
@@ -250,7 +267,8 @@ def _add_records(commands: Subparsers) -> None:
 def _add_daemon(commands: Subparsers) -> None:
     add_doctor(commands)
     _add(commands, "info", "control_daemon:info", "show what is at the other end")
-    _add(commands, "stats", "control_daemon:stats", "show what it is doing")
+    stats = _add(commands, "stats", "control_daemon:stats", "show what it is doing")
+    stats.add_argument("--prometheus", action="store_true", help="in the text format of Prometheus")
     call = _add(commands, "call", "control_daemon:call", "call any method; the answer is JSON")
     call.add_argument("method", metavar="METHOD", help="as in docs/protocol.md")
     call.add_argument(

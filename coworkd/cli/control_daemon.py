@@ -11,6 +11,7 @@ from coworkd.cli.control_records import print_map
 from coworkd.cli.control_tables import shown
 from coworkd.model.calls import Finding
 from coworkd.wire.convert import compose_answer
+from coworkd.wire.prometheus import State, compose_metrics, part_names
 
 UNHEALTHY_STATUS = 1
 _MARKS = {"ok": "ok      ", "degraded": "DEGRADED", "failed": "FAILED  "}
@@ -48,8 +49,11 @@ def info(args: argparse.Namespace) -> int:
 
 def stats(args: argparse.Namespace) -> int:
     with open_client(args) as client:
-        answer = client.stats()
-    if args.json:
+        answer, hello = client.stats(), client.hello
+    if args.prometheus:
+        state = State(version=hello.version, ready=True, degraded=part_names(hello.degraded))
+        print(compose_metrics(answer, state), end="")
+    elif args.json:
         print(dump(answer))
     else:
         print_map(compose_answer(answer))

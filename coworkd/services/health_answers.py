@@ -13,7 +13,6 @@ Rules
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -22,9 +21,8 @@ import msgspec
 from coworkd import __version__
 from coworkd.services.health_http import JSON, Answer, refuse
 from coworkd.services.health_pulse import Pulse
-from coworkd.wire.prometheus import CONTENT_TYPE, State, compose_metrics
+from coworkd.wire.prometheus import CONTENT_TYPE, State, compose_metrics, part_names
 
-_PART = re.compile(r"[a-z][a-z_-]*")
 _encoder = msgspec.json.Encoder()
 
 
@@ -87,18 +85,15 @@ class Answers:
         state = State(
             version=__version__,
             ready=self._health.ready,
-            degraded=tuple(self._parts()),
+            degraded=self._parts(),
             turned_ago_s=pulse.turned_ago_s,
             counted_ago_s=pulse.counted_ago_s,
         )
         text = compose_metrics(None if pulse.counted is None else pulse.counted.stats, state)
         return Answer(status=200, kind=CONTENT_TYPE, body=text.encode())
 
-    def _parts(self) -> list[str]:
-        """The first words of what does not work: behind them stand addresses, bridges and the like."""
-        # One step, which no other thread can come between.
-        names = list(self._health.degraded)
-        return sorted({found[0] if (found := _PART.match(name)) else "other" for name in names})
+    def _parts(self) -> tuple[str, ...]:
+        return part_names(list(self._health.degraded))  # one step, which no other thread can come between
 
 
 def _running(processes: dict[str, int]) -> int:

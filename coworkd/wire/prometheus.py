@@ -11,6 +11,7 @@ Source: the exposition formats of the Prometheus documentation (text-based forma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from coworkd.model.calls import Stats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, str]
+_PART = re.compile(r"[a-z][a-z_-]*")
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -48,6 +50,11 @@ def compose_metrics(stats: Stats | None, state: State) -> str:
     """The text; without stats what the state tells."""
     counts = [] if stats is None else [*_counts(stats), *_maps(stats), *_egress(stats)]
     return "".join(_lines([*_state(state), *counts]))
+
+
+def part_names(degraded: Iterable[str]) -> tuple[str, ...]:
+    """The first words of what does not work: behind them stand addresses, names of bridges and the like."""
+    return tuple(sorted({found[0] if (found := _PART.match(name)) else "other" for name in degraded}))
 
 
 def _state(state: State) -> Iterator[Family]:

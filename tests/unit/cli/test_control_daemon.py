@@ -6,10 +6,13 @@ import io
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.unit.cli.conftest import Ctl
 from tests.unit.client.conftest import HELLO, FakeGuest
+from tests.unit.wire.exposition import parse_exposition
+from tests.unit.wire.test_prometheus import STATS
 
 INFO: dict[str, Any] = {
     "version": "1",
@@ -41,6 +44,16 @@ def test_info_tells_what_is_degraded(ctl: Ctl, guest: FakeGuest, capsys: pytest.
     guest.answers["info"] = lambda _: INFO
     assert ctl("info") == 0
     assert "degraded: cgroup: no memory" in capsys.readouterr().out
+    guest.answers["hello"] = lambda _: HELLO
+
+
+def test_stats_in_the_text_format_of_prometheus(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
+    guest.answers["hello"] = lambda _: {**HELLO, "degraded": {"endpoint unix:///home/alice/s": "no directory"}}
+    guest.answers["stats"] = lambda _: msgspec.to_builtins(STATS)
+    assert ctl("stats", "--prometheus") == 0
+    told = parse_exposition(capsys.readouterr().out)
+    assert told["coworkd_links"].value == STATS.links
+    assert told["coworkd_degraded"].by("part") == {"endpoint": 1}
     guest.answers["hello"] = lambda _: HELLO
 
 
