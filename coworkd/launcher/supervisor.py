@@ -3,6 +3,7 @@
 Rules
 - A second one is answered by end of file while the first lives. Only root may connect.
 - One that goes leaves everything running; `alone_since` says since when there is none.
+- What it only tells (a request of id 0) has no answer, good or bad.
 - An `OSError` of a request (no descriptor is left, a bad limit) is that request's refusal and ends nothing else.
 """
 
@@ -49,8 +50,9 @@ class Supervisor:
 
     def send(self, reply: launch.Reply, fds: Sequence[int] = ()) -> None:
         """Tell it; `fds` stay the caller's. What nobody hears is told again to the next one, by `Adopted`."""
-        if self._link is not None:
-            self._link.send(reply, fds)
+        if self._link is None or (isinstance(reply, launch.Done | launch.Refused) and not reply.id):
+            return
+        self._link.send(reply, fds)
 
     def refuse(self, request_id: int, stage: str, number: int | None, message: str) -> None:
         self.send(launch.Refused(id=request_id, stage=stage, errno=number, message=message))

@@ -208,23 +208,27 @@ class LauncherPort(Protocol):
 
     async def close_session(self, session: str, /) -> None: ...
 
-    async def spawn(
-        self, request: Spawn, policy: EffectivePolicy, permit: Callable[[], Awaitable[None]], /
-    ) -> SpawnedFds:
-        """Build the sandbox while `permit` runs; the command itself starts only when both have succeeded.
+    async def spawn(self, request: Spawn, policy: EffectivePolicy, /) -> SpawnedFds:
+        """Make a sandbox, or take one that waits; the command itself starts with `proceed`, and never without.
 
-        Puts the filters if the launcher lacks them; fills in `request.id`. Raises what `permit` raised, and then nothing
-        has run.
+        Puts the filters if the launcher lacks them; fills in `request.id`.
         """
 
     async def annotate(self, process: str, note: bytes, /) -> None:
+    async def proceed(self, process: str, /) -> None:
+        """Let the command's exec happen; what comes of it is told as a notice. Raises `Unavailable`."""
+
+    async def abandon(self, process: str, /) -> None:
+        """Let a sandbox go that is not let in."""
+
         """Have the launcher keep `note` of the process for the next supervisor, in the place of `Spawn.note`."""
 
     async def signal(self, process: str, signal: int, /) -> None: ...
 
     async def kill(self, process: str, /) -> None: ...
 
-    async def forget(self, process: str, /) -> None: ...
+    async def forget(self, process: str, /) -> None:
+        """Have the launcher let an ended process go, with its descriptors; one it does not know is passed over."""
 
     async def release(self, process: str, name: str, /) -> None:
         """Have the launcher close its copy of a descriptor, so that closing ours is the end of file."""

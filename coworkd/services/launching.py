@@ -6,12 +6,12 @@ Rules
   becomes part of what is taken. Any other that nobody watches is dropped with a log line.
 - A launcher that is lost fails every waiting request with `Unavailable`, tells every watcher None, and is connected to again; its
   successor knows no session, so `generation` grows and sessions are opened anew.
-- A request that was sent is waited for even if its caller is cancelled: its answer may bring descriptors.
+- A request that was sent is waited for even if its caller is cancelled: its answer may bring descriptors. What is only told (id 0) has
+  no answer.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
@@ -40,8 +40,6 @@ _decoder = msgspec.msgpack.Decoder(launch.Reply)
 _A = TypeVar("_A", bound=launch.Answer)
 
 Connect = Callable[[], Awaitable[trio.socket.SocketType]]
-Permit = Callable[[], Awaitable[None]]
-"""Raises a `CoworkError` where the command may not run."""
 Watcher = Callable[[launch.Notice | None], None]
 
 
@@ -255,6 +253,11 @@ class LauncherClient:
     async def _send(self, request: launch.Request, fds: tuple[int, ...]) -> None:
         data, ancillary, memfd = packet.pack(_encoder.encode(request), fds)
         try:
+    async def _tell(self, request: launch.Request) -> None:
+        """Send, and nobody answers. Raises `Unavailable`."""
+        with trio.CancelScope(shield=True):
+            await self._send(request, ())
+
             if not self._send_nowait(data, ancillary):
                 async with self._sending:
                     await self._connected().sendmsg(data, ancillary)
@@ -300,24 +303,16 @@ class LauncherClient:
     async def close_session(self, session: str, /) -> None:
         await self._ask(launch.CloseSession(id=0, session=session))
 
-    async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, permit: Permit, /) -> LaunchedFds:
+    async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, /) -> LaunchedFds:
         for program in (policy.base_filter, policy.admin_filter):
             await self._put(program)
-        # Asked as soon as the sandbox is being built, which takes longer: sooner, both would want the launcher's CPU.
-        spawned = LaunchedFds(*await self._ask_for_fds(request, launch.Spawned))
-        try:
-            await permit()
-            await self._ask(launch.Proceed(id=0, process=request.process))
-        except BaseException:
-            await self._abandon(spawned, request.process)
-            raise
-        return spawned
+        return LaunchedFds(*await self._ask_for_fds(request, launch.Spawned))
 
-    async def _abandon(self, spawned: LaunchedFds, process: str) -> None:
-        """Nothing stays of a sandbox that may not become its command, its caller cancelled or not."""
-        spawned.close()
-        with contextlib.suppress(CoworkError):  # a launcher that is gone abandons it by itself
-            await self._ask(launch.Abandon(id=0, process=process))
+    async def proceed(self, process: str, /) -> None:
+        await self._tell(launch.Proceed(id=0, process=process))
+
+    async def abandon(self, process: str, /) -> None:
+        await self._ask(launch.Abandon(id=0, process=process))
 
     async def _put(self, program: SeccompProgram) -> None:
         if program.sha256 not in self._filters:
@@ -337,7 +332,7 @@ class LauncherClient:
         await self._ask(launch.Kill(id=0, process=process))
 
     async def forget(self, process: str, /) -> None:
-        await self._ask(launch.Forget(id=0, process=process))
+        await self._tell(launch.Forget(id=0, process=process))
 
     async def release(self, process: str, name: str, /) -> None:
         await self._ask(launch.Release(id=0, process=process, name=name))

@@ -103,6 +103,14 @@ def test_a_request_is_handled_and_answered(house: House) -> None:
     assert hear(client) == launch.Done(id=2)
 
 
+def test_what_is_only_told_has_no_answer(house: House) -> None:
+    client = house.connect()
+    house.seat.send(launch.Done(id=0))
+    house.seat.refuse(0, "busy", errno.EBUSY, "the command still runs")
+    house.seat.send(launch.Done(id=1))
+    assert hear(client) == launch.Done(id=1)
+
+
 @pytest.mark.parametrize("take", [False, True])
 def test_descriptors_are_closed_unless_they_were_taken(house: House, take: bool) -> None:
     house.take = take

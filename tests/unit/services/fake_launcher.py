@@ -1,7 +1,7 @@
 """A fake of `ports.LauncherPort` with real pipes and memfds, whose commands are played by the test.
 
 It keeps to the launcher's contract: it holds copies of every descriptor it sent until `release` or `forget`; notices come in
-order and from trio's thread, and may overtake the return of `spawn` (`early`); living processes are not forgotten; a second
+order and from trio's thread, and may overtake the return of `proceed` (`early`); living processes are not forgotten; a second
 supervisor gets what was kept by `adopted`.
 """
 
@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import trio
 
@@ -166,6 +166,8 @@ class FakeLauncher:
         self.killed: list[str] = []
         self.refusal: Exception | None = None
         self.before_spawn: Callable[[Spawn], None] = lambda request: None
+        self.before_proceed: Callable[[str], None] = lambda process: None
+        self.abandoned: list[str] = []
         self._watchers: dict[str, Callable[[Notice | None], None]] = {}
         self._adopted: list[tuple[Adopted, SpawnedFds]] = []
         self._adoption = trio.Event()
@@ -194,10 +196,7 @@ class FakeLauncher:
     async def close_session(self, session: str, /) -> None:
         raise NotImplementedError("the process service closes no sessions")
 
-    async def spawn(
-        self, request: Spawn, policy: EffectivePolicy, permit: Callable[[], Awaitable[None]], /
-    ) -> SpawnedFds:
-        await permit()
+    async def spawn(self, request: Spawn, policy: EffectivePolicy, /) -> SpawnedFds:
         self.before_spawn(request)
         await self._turn()
         if self.refusal is not None:
@@ -207,11 +206,23 @@ class FakeLauncher:
         fds = command.hand_out(len(self.commands))
         for name in self.withheld:
             os.close(fds.take(name) or -1)
+        return fds
+
+    async def proceed(self, process: str, /) -> None:
+        self.before_proceed(process)
+        await self._turn()
+        command = self.commands.get(process)
+        if command is None or not command.living:
+            return
         if self.early:
             self.script(command)
         else:
             trio.lowlevel.current_trio_token().run_sync_soon(self.script, command)
-        return fds
+
+    async def abandon(self, process: str, /) -> None:
+        await self._find(process)
+        self._drop(process)
+        self.abandoned.append(process)
 
     async def annotate(self, process: str, note: bytes, /) -> None:
         (await self._find(process)).note = note

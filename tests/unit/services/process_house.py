@@ -209,6 +209,8 @@ class FakeRecording:
 
     async def durable(self) -> None:
         await trio.lowlevel.checkpoint()
+        if self._kind in self._audit.gates:
+            await self._audit.gates[self._kind].wait()
         if self._kind in self._audit.full:
             raise DiskFailed("no space left on the device")
         self._audit.records.append((self._kind, self._fields))
@@ -219,12 +221,16 @@ class FakeAudit:
 
     def __init__(self) -> None:
         self.records: list[tuple[str, dict[str, Any]]] = []
+        self.begun: list[str] = []
         self.full: set[str] = set()
+        self.gates: dict[str, trio.Event] = {}
+        """Nothing of that kind is durable before it."""
 
     async def record(self, kind: str, fields: Mapping[str, Any], /) -> None:
         await self.record_nowait(kind, fields).durable()
 
     def record_nowait(self, kind: str, fields: Mapping[str, Any], /) -> FakeRecording:
+        self.begun.append(kind)
         return FakeRecording(self, kind, dict(fields))
 
     @property

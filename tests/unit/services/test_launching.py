@@ -15,16 +15,15 @@ import trio.testing
 from msgspec import structs
 
 from coworkd.model import launch
-from coworkd.model.limits import CgroupLimits, Rlimits
 from coworkd.model.errors import (
     CoworkError,
-    DiskFailed,
     InvalidState,
     MountFailed,
     SandboxSetupFailed,
     StartFailed,
     Unavailable,
 )
+from coworkd.model.limits import CgroupLimits, Rlimits
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import Rusage
 from coworkd.services.launching import LauncherClient
@@ -367,7 +366,7 @@ async def test_every_verb_asks_for_what_it_is() -> None:
             (lambda: client.close_session("bob"), launch.CloseSession),
             (lambda: client.signal("p1", 15), launch.Signal),
             (lambda: client.kill("p1"), launch.Kill),
-            (lambda: client.forget("p1"), launch.Forget),
+            (lambda: client.abandon("p1"), launch.Abandon),
             (lambda: client.release("p1", "stdin"), launch.Release),
             (lambda: client.keep("p1", "tty", 0), launch.Keep),
         ]
@@ -520,8 +519,9 @@ async def test_quit_is_the_last_word() -> None:
         await both(script.client.quit(), end())
         await trio.testing.wait_all_tasks_blocked()
         assert script.client.generation == 1
-        with pytest.raises(Unavailable):
-            await script.client.kill("p1")
+        for verb in (script.client.kill, script.client.proceed, script.client.forget):
+            with pytest.raises(Unavailable):
+                await verb("p1")
 
 
 SPAWN = launch.Spawn(
@@ -534,7 +534,6 @@ SPAWN = launch.Spawn(
     bwrap_args=(),
     filters=("0" * 64, "0" * 64),
     stdin=False,
-    tty=False,
     rlimits=Rlimits(nofile=64, nproc=1),
 )
 
@@ -543,16 +542,12 @@ def memfds() -> tuple[int, ...]:
     return tuple(os.memfd_create(name) for name in SPAWNED.fds)
 
 
-async def granted() -> None:
-    await trio.lowlevel.checkpoint()
-
-
 async def effective() -> EffectivePolicy:
     return await FakePolicies().effective(None, LimitsRequest())
 
 
 @in_trio
-async def test_a_command_is_let_in_once_it_is_permitted_and_its_filters_are_put_once() -> None:
+async def test_a_sandbox_comes_with_its_descriptors_and_filters_are_put_once() -> None:
     async with open_script() as script:
         policy, done = await effective(), launch.Done(id=0)
         asked: list[Any] = []
@@ -561,77 +556,48 @@ async def test_a_command_is_let_in_once_it_is_permitted_and_its_filters_are_put_
             for answer, fds in answers:
                 asked.append(await script.answer(answer, *fds))
 
-        spawn = script.client.spawn(SPAWN, policy, granted)
-        fds = await both(spawn, play((done, ()), (SPAWNED, memfds()), (done, ())))
+        spawn = script.client.spawn(SPAWN, policy)
+        fds = await both(spawn, play((done, ()), (SPAWNED, memfds())))
         assert fds.spawned.fds == SPAWNED.fds
         fds.close()
-        again = script.client.spawn(SPAWN, policy, granted)
-        (await both(again, play((SPAWNED, memfds()), (done, ())))).close()
-        kinds = [type(request).__name__ for request in asked]
-        assert kinds == ["PutFilter", "Spawn", "Proceed", "Spawn", "Proceed"]
+        (await both(script.client.spawn(SPAWN, policy), play((SPAWNED, memfds())))).close()
+        assert [type(request).__name__ for request in asked] == ["PutFilter", "Spawn", "Spawn"]
 
 
 @in_trio
-async def test_permission_is_asked_once_the_sandbox_is_being_built_and_before_it_is_let_in() -> None:
-    async with open_script() as script, trio.open_nursery() as nursery:
-        told: list[str] = []
-
-        async def permit() -> None:
-            told.append("permit")
-
-        async def start() -> None:
-            (await script.client.spawn(SPAWN, await effective(), permit)).close()
-
-        nursery.start_soon(start)
-        await script.answer(launch.Done(id=0))
-        request = await script.next()
-        await trio.testing.wait_all_tasks_blocked()
-        told.append(type(request).__name__)
-        await script.say(structs.replace(SPAWNED, id=request.id), *memfds())
-        told.append(type(await script.answer(launch.Done(id=0))).__name__)
-        assert told == ["Spawn", "permit", "Proceed"]
-
-
-@in_trio
-async def test_a_command_that_is_not_permitted_is_abandoned() -> None:
-    async def deny() -> None:
-        raise DiskFailed("the audit log is full")
-
+async def test_what_is_only_told_waits_for_no_answer() -> None:
     async with open_script() as script:
-        asked: list[Any] = []
-
-        async def play() -> None:
-            await script.answer(launch.Done(id=0))
-            await script.answer(SPAWNED, *memfds())
-            asked.append(await script.answer(launch.Done(id=0)))
-
-        error = await error_of(script.client.spawn(SPAWN, await effective(), deny), play())
-        assert isinstance(error, DiskFailed)
-        assert [type(request) for request in asked] == [launch.Abandon]
+        await script.client.proceed("p1")
+        await script.client.forget("p1")
+        assert await script.next() == launch.Proceed(id=0, process="p1")
+        assert await script.next() == launch.Forget(id=0, process="p1")
 
 
 @in_trio
-async def test_a_start_that_is_cancelled_leaves_no_sandbox_and_no_descriptor() -> None:
+async def test_a_spawn_that_is_cancelled_still_gets_its_descriptors() -> None:
     async with open_script() as script, trio.open_nursery() as nursery:
         scope = trio.CancelScope()
+        got: list[tuple[str, ...]] = []
 
         async def start() -> None:
             with scope:
-                await script.client.spawn(SPAWN, await effective(), trio.sleep_forever)
-                pytest.fail("it was never permitted")
+                fds = await script.client.spawn(SPAWN, await effective())
+                got.append(fds.spawned.fds)
+                fds.close()
 
         nursery.start_soon(start)
         await script.answer(launch.Done(id=0))
         request = await script.next()
         scope.cancel()
         await script.say(structs.replace(SPAWNED, id=request.id), *memfds())
-        assert isinstance(await script.answer(launch.Done(id=0)), launch.Abandon)
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == [SPAWNED.fds]
 
 
 @in_trio
 async def test_a_spawn_that_is_refused_is_told_and_abandons_nothing() -> None:
     async with open_script() as script:
         refused = launch.Refused(id=0, stage="resources", errno=errno.EMFILE, message="no descriptors")
-        spawn = script.client.spawn(SPAWN, await effective(), granted)
+        spawn = script.client.spawn(SPAWN, await effective())
         error = await error_of(spawn, script.answer(launch.Done(id=0)), script.answer(refused))
         assert isinstance(error, StartFailed)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import trio
 
 from coworkd.auditlog import admit
+from coworkd.model import calls
 from coworkd.model.errors import (
     CoworkError,
     DiskFailed,
@@ -17,8 +21,9 @@ from coworkd.model.errors import (
 )
 from coworkd.model.launch import Spawn
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
-from coworkd.model.process import ProcessSpec
+from coworkd.model.process import ProcessSpec, TtySize
 from coworkd.model.session import SessionView
+from tests.unit.services.fake_launcher import FakeCommand
 from tests.unit.services.process_house import House, in_trio, open_house, settle
 
 
@@ -34,12 +39,13 @@ async def assert_nothing_is_left(house: House) -> None:
 
 
 @in_trio
-async def test_start_is_durable_before_the_launcher_hears_of_it() -> None:
+async def test_start_is_durable_before_the_command_runs_and_under_way_while_the_sandbox_is_made() -> None:
     async with open_house() as house:
-        kinds: list[list[str]] = []
-        house.launcher.before_spawn = lambda request: kinds.append(house.audit.kinds)
+        seen: list[tuple[str, list[str]]] = []
+        house.launcher.before_spawn = lambda request: seen.append(("asked", house.audit.begun))
+        house.launcher.before_proceed = lambda process: seen.append(("let in", house.audit.kinds))
         await house.start()
-        assert kinds == [["process.start"]]
+        assert seen == [("asked", ["process.start"]), ("let in", ["process.start"])]
 
 
 @in_trio
@@ -73,14 +79,36 @@ async def test_every_record_is_one_the_audit_log_admits() -> None:
             admit(kind, fields)
 
 
+@pytest.mark.parametrize("fields", [{}, {"tty": TtySize(rows=2, cols=2)}, {"stdin": "pipe"}])
 @in_trio
-async def test_log_that_refuses_stops_the_start() -> None:
+async def test_log_that_refuses_stops_the_start(fields: dict[str, Any]) -> None:
     async with open_house() as house:
         house.audit.full = {"process.start"}
-        house.launcher.before_spawn = lambda request: pytest.fail("spawned without a record")
+        house.launcher.before_proceed = lambda process: pytest.fail("let in without a record")
         with pytest.raises(DiskFailed):
-            await house.start()
-        house.launcher.before_spawn = lambda request: None
+            await house.start(**fields)
+        assert house.launcher.abandoned == ["one"]
+        house.launcher.before_proceed = lambda process: None
+        await assert_nothing_is_left(house)
+
+
+@in_trio
+async def test_one_that_is_killed_while_its_record_is_written_never_runs() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: pytest.fail("it ran")
+        gate = house.audit.gates["process.start"] = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with pytest.raises(StartFailed):
+                    await house.start()
+
+            nursery.start_soon(start)
+            await settle()
+            house.command.on_kill = house.command.fail
+            await house.processes.kill(calls.KillProcess(process="one", grace_s=0))
+            gate.set()
+        house.launcher.script = FakeCommand.start
         await assert_nothing_is_left(house)
 
 
