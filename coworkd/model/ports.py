@@ -214,13 +214,13 @@ class LauncherPort(Protocol):
         Puts the filters if the launcher lacks them; fills in `request.id`.
         """
 
-    async def annotate(self, process: str, note: bytes, /) -> None:
     async def proceed(self, process: str, /) -> None:
         """Let the command's exec happen; what comes of it is told as a notice. Raises `Unavailable`."""
 
     async def abandon(self, process: str, /) -> None:
         """Let a sandbox go that is not let in."""
 
+    async def annotate(self, process: str, note: bytes, /) -> None:
         """Have the launcher keep `note` of the process for the next supervisor, in the place of `Spawn.note`."""
 
     async def signal(self, process: str, signal: int, /) -> None: ...

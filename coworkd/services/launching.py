@@ -250,14 +250,14 @@ class LauncherClient:
             raise Unavailable(f"the launcher answered {type(request).__name__} with {type(answer).__name__}")
         return answer, waiting.fds
 
-    async def _send(self, request: launch.Request, fds: tuple[int, ...]) -> None:
-        data, ancillary, memfd = packet.pack(_encoder.encode(request), fds)
-        try:
     async def _tell(self, request: launch.Request) -> None:
         """Send, and nobody answers. Raises `Unavailable`."""
         with trio.CancelScope(shield=True):
             await self._send(request, ())
 
+    async def _send(self, request: launch.Request, fds: tuple[int, ...]) -> None:
+        data, ancillary, memfd = packet.pack(_encoder.encode(request), fds)
+        try:
             if not self._send_nowait(data, ancillary):
                 async with self._sending:
                     await self._connected().sendmsg(data, ancillary)
