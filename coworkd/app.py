@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -136,7 +137,7 @@ class App:
             # After the processes: a deletion that goes on has to know the commands the launcher kept.
             await nursery.start(self._parts.sessions.serve)
             await nursery.start(self._parts.session_disk.serve)
-            await self._parts.sessions.reopen()
+            not_reopened = await self._parts.sessions.reopen()
             await self._parts.egress.stop_others()
         with self._health.stage("bridges"):
             await nursery.start(self._parts.streams.serve)
@@ -159,6 +160,19 @@ class App:
                 "degraded": [f"{part}: {reason}" for part, reason in self._health.degraded.items()],
             },
         )
+
+        await self._tell_restarted(not_reopened)
+
+    async def _tell_restarted(self, not_reopened: tuple[str, ...]) -> None:
+        recovery = self._parts.recovery
+        await recovery.tell(
+            self._parts.launcher.taken_over,
+            self._parts.processes.adoption,
+            not_reopened=not_reopened,
+            approvals=self._parts.approvals.waiting,
+            took_s=time.monotonic() - self._health.made_at,
+        )
+        self._health.restarted = recovery.restarted
 
     def _tell_ready(self) -> None:
         self._health.all_here()
@@ -288,4 +302,4 @@ class App:
             ),
             bwrap=self._parts.features.path,
         )
-        return examine(probes)
+        return (*examine(probes), *self._parts.recovery.findings())

@@ -35,6 +35,7 @@ from coworkd.services.network import Network
 from coworkd.services.policies import PolicyStore
 from coworkd.services.process_limits import ProcessLimits, fit_descriptors
 from coworkd.services.processes import Processes
+from coworkd.services.recovery import Recovery
 from coworkd.services.session_disk import SessionDisk
 from coworkd.services.session_home import Homes
 from coworkd.services.session_measuring import Measuring
@@ -69,6 +70,7 @@ class Composition:
         self.storage = ground.storage
         with self.health.stage("audit"):
             self.audit = self._open_audit(ground.boot_id)
+        self.recovery = Recovery(audit=self.audit, events=self.events)
         self.layout = read_layout()
         self.features = read_bwrap_features()
         self.policies = PolicyStore(

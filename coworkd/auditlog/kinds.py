@@ -69,6 +69,9 @@ KINDS: dict[str, dict[str, Rule]] = {
         "version pid:integer launcher_pid:integer egress_pid:integer mode profiles:texts endpoints:texts degraded:texts"
     ),
     "daemon.stop": _table("reason processes:integer"),
+    "daemon.recovered": _table(
+        "took_s:number running:integer ended:integer one_shots:integer sessions:integer approvals:integer lost:texts"
+    ),
     "launcher.lost": _table("pid:integer reason"),
     "link.open": _table("peer endpoint client protocol:integer"),
     "link.close": _table("reason"),

@@ -86,6 +86,7 @@ from coworkd.model.calls_storage import StorageUsage as StorageUsage
 from coworkd.model.names import OsBytes
 from coworkd.model.policy import LimitsRequest
 from coworkd.model.process import Exit, OnFull, ProcessInfo, Rusage, SpoolRequest, TtySize
+from coworkd.model.restart import Restarted
 from coworkd.model.session import FailedFolder, FolderGrant, SessionInfo
 
 # -- the link -----------------------------------------------------------------------------------------------------
@@ -123,6 +124,8 @@ class HelloAnswer(Answer, frozen=True, kw_only=True):
     stages: tuple[Stage, ...]
     degraded: dict[str, str]
     """Part → why it does not work. Empty when all is well."""
+    restarted: Restarted | None = None
+    """What came over, where another coworkd was there before with the same launcher."""
 
 
 class Pong(Answer, frozen=True, kw_only=True):

@@ -95,6 +95,11 @@ class Approvals:
         finally:
             self._nursery = None
 
+    @property
+    def waiting(self) -> int:
+        """How many deletes wait for an answer."""
+        return len(self._asks)
+
     # -- from the folders' file systems ---------------------------------------------------------------------------
 
     def asked(self, asking: AskingFolder, asked: Asked, process: str | None) -> None:

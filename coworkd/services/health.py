@@ -26,6 +26,7 @@ from coworkd.model.calls import (
     Stage,
     Stats,
 )
+from coworkd.model.restart import Restarted
 from coworkd.services.health_pulse import Pulse
 from coworkd.system.process_use import ProcessUse, read_use
 
@@ -93,6 +94,8 @@ class Health:
         self.ready_at: float | None = None
         """By CLOCK_MONOTONIC; None while coming up, and then `hello` says `starting`."""
         self.degraded: dict[str, str] = {}
+        self.restarted: Restarted | None = None
+        """What came over a restart, where this coworkd is not the first with its launcher."""
 
     def attach(self, sources: Sources) -> None:
         """Say whom to ask. Needed before `info`, `stats` and `doctor`."""
@@ -160,6 +163,7 @@ class Health:
             features=features,
             stages=tuple(self._stages),
             degraded={**self.degraded, **starting},
+            restarted=self.restarted,
         )
 
     async def info(self) -> Info:

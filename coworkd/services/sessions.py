@@ -241,15 +241,18 @@ class Sessions:
         """The policies on disk have changed: let every open session be as they say now."""
         await self._policy_changes.refresh()
 
-    async def reopen(self) -> None:
-        """Take over the sessions in which commands run since before this coworkd."""
+    async def reopen(self) -> tuple[str, ...]:
+        """Take over the sessions in which commands run since before this coworkd; returns those that cannot be."""
+        lost = []
         for name in [name for name in self._table.records if self._table.count(name)]:
             try:
                 await self.open(name)
             except CoworkError as error:
                 _log.error("session %s cannot be taken over: %s", name, error.message)
+                lost.append(name)
                 if not self._openings.is_open(name):
                     await self._withdraw_folders(self._table.records[name])
+        return tuple(lost)
 
     async def _withdraw_folders(self, record: SessionRecord) -> None:
         """Nobody knows any more what its commands may have."""

@@ -22,7 +22,7 @@ from coworkd.system import packet
 
 
 class Program:
-    """One that says `Done` to everything, and dies of `dies_at`; it remembers what it was asked."""
+    """One that says `Done` to everything but who takes over, and dies of `dies_at`; it remembers what it was asked."""
 
     def __init__(self, words: Any, *, dies_at: tuple[type, ...] = ()) -> None:
         self.words = words
@@ -53,6 +53,8 @@ class Program:
     def answer(self, request: Any) -> Any:
         if isinstance(request, egress.Begin):
             return egress.Begun(id=request.id, version=request.version, pid=1, sessions=("left",))
+        if isinstance(request, launch.Adopt):
+            return launch.TakenOver(id=request.id, supervisors_before=0, sessions=())
         return self.words.Done(id=request.id)
 
 

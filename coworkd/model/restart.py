@@ -1,0 +1,25 @@
+"""What a coworkd found when it came up beside a launcher that another coworkd had before it."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Restarted(Struct, frozen=True, kw_only=True):
+    """Told in `hello` for as long as this coworkd runs, by the event `restarted`, and recorded as `daemon.recovered`."""
+
+    at: float
+    took_s: float
+    """From its start until it served everything."""
+    running: int
+    """Commands that run on."""
+    ended: int
+    """Commands that ended meanwhile; how, and what they put out, is known."""
+    one_shots: int
+    """Of `process.run`, whose callers are gone: they are ended."""
+    sessions: int
+    """Those that are open."""
+    approvals: int
+    """Deletes that wait for an answer still."""
+    lost: tuple[str, ...]
+    """What is not as it was, in words; empty where nothing was lost."""
