@@ -4,11 +4,13 @@ Rules
 - A second one is answered by end of file while the first lives. Only root may connect.
 - One that goes leaves everything running; `alone_since` says since when there is none.
 - What it only tells (a request of id 0) has no answer, good or bad.
-- An `OSError` of a request (no descriptor is left, a bad limit) is that request's refusal and ends nothing else.
+- An `OSError` of a request (no descriptor is left, a bad limit), and a value that cannot be handed to the kernel, are that request's
+  refusal and end nothing else.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -96,7 +98,11 @@ class Supervisor:
             try:
                 self._handle(request, fds)
             except OSError as error:
-                self.refuse(request.id, "resources", error.errno, f"{type(request).__name__}: {error.strerror}")
+                where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, (str, bytes)) else ""
+                self.refuse(request.id, "resources", error.errno, f"{type(request).__name__}: {error.strerror}{where}")
+            except (ValueError, OverflowError) as error:
+                # A number without end, a NUL in a path: no call of the kernel's takes it.
+                self.refuse(request.id, "request", errno.EINVAL, f"{type(request).__name__}: {error}")
             finally:
                 for fd in fds:
                     os.close(fd)

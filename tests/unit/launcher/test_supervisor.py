@@ -137,6 +137,15 @@ def test_a_lack_of_one_request_is_its_refusal_and_ends_nothing(house: House) -> 
     assert house.gone == 0
 
 
+@pytest.mark.parametrize("fails", [ValueError("embedded null byte"), OverflowError("cannot convert float infinity")])
+def test_a_value_no_kernel_takes_is_its_requests_refusal(house: House, fails: Exception) -> None:
+    client = house.connect()
+    house.fails = fails
+    ask(client, launch.Ping(id=7))
+    house.turn()
+    assert hear(client) == launch.Refused(id=7, stage="request", errno=errno.EINVAL, message=f"Ping: {fails}")
+
+
 def test_a_mistake_of_ours_is_not_hidden(house: House) -> None:
     client = house.connect()
     house.fails = RuntimeError("ours")
