@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from resource import RUSAGE_SELF, getrusage, struct_rusage
 
-from msgspec import structs
-
+from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.handover import Handover
+from coworkd.launcher.outfit import Outfit
 from coworkd.launcher.process import Process
 from coworkd.launcher.status import StatusReader
 from coworkd.model.launch import OpenSession, Spawn
@@ -14,6 +16,7 @@ from coworkd.model.limits import CgroupLimits, Rlimits
 
 USAGE: struct_rusage = getrusage(RUSAGE_SELF)
 MONITOR, INIT, PAYLOAD = 101, 102, 103
+LIMIT_S = 20.0
 
 SPAWN = Spawn(
     id=7,
@@ -25,7 +28,7 @@ SPAWN = Spawn(
     bwrap_args=(b"--unshare-user",),
     filters=("b" * 64, "a" * 64),
     stdin=True,
-    tty=False,
+    tty=None,
     rlimits=Rlimits(nofile=64, nproc=10),
     limits=CgroupLimits(memory_max_bytes=1 << 20, pids_max=10),
 )
@@ -38,46 +41,57 @@ def open_fds() -> set[str]:
 
 
 class Sandbox:
-    """A process of the launcher whose other ends are the test's: `status`, `error`, `stderr`, and with a tty `exec`."""
+    """A process of the launcher whose other ends are the test's: `status`, `error`, `stderr`, and with a shim `link` and `exec`."""
 
-    def __init__(self, *, tty: bool = False, cgroup: str | None = None) -> None:
+    def __init__(self, *, shim: bool = False, cgroup: str | None = None) -> None:
         status, self.status = os.pipe2(os.O_NONBLOCK)
         error, self.error = os.pipe2(os.O_NONBLOCK)
         stderr, self.stderr = os.pipe2(os.O_NONBLOCK)
         self.spool = os.memfd_create("stderr")
-        self.gate, gate = os.pipe2(os.O_NONBLOCK)
-        exec_fd = None
-        self.exec = -1
-        if tty:
-            exec_fd, self.exec = os.pipe2(os.O_NONBLOCK)
-        self.process = Process(
-            structs.replace(SPAWN, tty=tty),
+        fds = {"stderr_spool": self.spool} if shim else {"stderr": stderr, "stderr_spool": self.spool}
+        self.gate = self.exec = -1
+        self.link: socket.socket | None = None
+        gate, link, exec_fd, handover = None, None, None, None
+        if shim:
+            link, self.link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.link.settimeout(LIMIT_S)
+            outfit = Outfit(self.spool, terminal=True)
+            outfit.add_exec()
+            self.exec = os.dup(outfit.given[0])
+            handover = Handover(SPAWN, outfit, native=b"")
+            fds |= outfit.kept
+            exec_fd = outfit.exec_fd
+        else:
+            self.gate, gate = os.pipe2(os.O_NONBLOCK)
+        self.bubble = Bubble(
             monitor_pid=MONITOR,
             status=StatusReader(status),
             error_fd=error,
-            gate_fd=gate,
-            exec_fd=exec_fd,
             diagnostics_fd=stderr,
-            fds={"stderr": stderr, "stderr_spool": self.spool},
+            gate_fd=gate,
+            link=link,
             cgroup_path=cgroup,
         )
+        self.process = Process(SPAWN, self.bubble, fds=fds, exec_fd=exec_fd, handover=handover)
 
     def say(self, line: str) -> None:
         os.write(self.status, line.encode() + b"\n")
 
     def run(self) -> None:
         """The command runs."""
-        self.process.learn_init(INIT)
-        self.process.payload_pid = PAYLOAD
-        self.process.learn_exec()
+        self.bubble.learn_init(INIT)
+        self.bubble.payload_pid = PAYLOAD
+        self.bubble.learn_exec()
 
     def reap(self, monitor_status: int = 0) -> None:
-        self.process.learn_reaped(MONITOR, monitor_status, USAGE)
-        if self.process.init_pid is not None:
-            self.process.learn_reaped(INIT, 0, USAGE)
+        self.bubble.learn_reaped(MONITOR, monitor_status, USAGE)
+        if self.bubble.init_pid is not None:
+            self.bubble.learn_reaped(INIT, 0, USAGE)
 
     def close(self) -> None:
         self.process.close()
+        if self.link is not None:
+            self.link.close()
         for fd in (self.status, self.error, self.stderr, self.gate, self.exec):
             if fd >= 0:
                 os.close(fd)

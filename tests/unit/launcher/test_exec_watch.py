@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from coworkd.launcher import exec_watch
+from coworkd.launcher.bubble import Bubble
 from coworkd.launcher.exec_watch import ConnectorWatch, PollingWatch, open_watch
-from coworkd.launcher.process import Process
 from coworkd.system.proc_connector import Exec, ExitStatus, Fork, Overflow, ProcConnector, ProcEvent
 from tests.unit.launcher.launcher_room import INIT, MONITOR, PAYLOAD, Sandbox
 
@@ -38,15 +38,15 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def terminal() -> Iterator[Sandbox]:
-    made = Sandbox(tty=True)
+    made = Sandbox(shim=True)
     yield made
     made.close()
 
 
-def watched(process: Process) -> tuple[Connector, ConnectorWatch]:
+def watched(bubble: Bubble) -> tuple[Connector, ConnectorWatch]:
     connector = Connector()
     watch = ConnectorWatch(cast("ProcConnector", connector))
-    watch.add(process)
+    watch.add(bubble)
     return connector, watch
 
 
@@ -59,58 +59,58 @@ def _no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forks_exec_and_exit_are_told_to_their_process(sandbox: Sandbox) -> None:
-    process = sandbox.process
-    connector, watch = watched(process)
+    bubble = sandbox.bubble
+    connector, watch = watched(bubble)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD), ExitStatus(PAYLOAD, 256)]
-    assert watch.poll() == {process}
-    assert (process.init_pid, process.payload_pid) == (INIT, PAYLOAD)
-    assert process.executed
-    assert process.payload_status == 256
+    assert watch.poll() == {bubble}
+    assert (bubble.init_pid, bubble.payload_pid) == (INIT, PAYLOAD)
+    assert bubble.executed
+    assert bubble.payload_status == 256
 
 
 def test_only_the_first_child_of_each_is_the_one(sandbox: Sandbox) -> None:
-    process = sandbox.process
-    connector, watch = watched(process)
+    bubble = sandbox.bubble
+    connector, watch = watched(bubble)
     connector.events = [Fork(MONITOR, INIT), Fork(MONITOR, 900), Fork(INIT, PAYLOAD), Fork(INIT, 901)]
     watch.poll()
-    assert (process.init_pid, process.payload_pid) == (INIT, PAYLOAD)
+    assert (bubble.init_pid, bubble.payload_pid) == (INIT, PAYLOAD)
 
 
 def test_an_init_that_the_status_pipe_told_first_is_still_followed(sandbox: Sandbox) -> None:
-    process = sandbox.process
-    connector, watch = watched(process)
-    process.learn_init(INIT)
+    bubble = sandbox.bubble
+    connector, watch = watched(bubble)
+    bubble.learn_init(INIT)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD)]
     watch.poll()
-    assert process.executed
+    assert bubble.executed
 
 
 def test_strangers_are_nobodys(sandbox: Sandbox) -> None:
-    connector, watch = watched(sandbox.process)
+    connector, watch = watched(sandbox.bubble)
     connector.events = [Fork(1, 2), Exec(2), ExitStatus(2, 0)]
     assert watch.poll() == set()
 
 
 def test_the_shims_exec_is_not_the_commands(terminal: Sandbox) -> None:
-    connector, watch = watched(terminal.process)
+    connector, watch = watched(terminal.bubble)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD)]
-    assert watch.poll() == {terminal.process}
-    assert not terminal.process.executed
+    assert watch.poll() == {terminal.bubble}
+    assert not terminal.bubble.executed
 
 
 def test_discarded_pids_are_nobodys(sandbox: Sandbox) -> None:
-    connector, watch = watched(sandbox.process)
+    connector, watch = watched(sandbox.bubble)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD)]
     watch.poll()
-    watch.discard(sandbox.process)
+    watch.discard(sandbox.bubble)
     connector.events = [Fork(MONITOR, 5), Fork(INIT, 6), ExitStatus(PAYLOAD, 9)]
     assert watch.poll() == set()
-    assert sandbox.process.payload_status is None
+    assert sandbox.bubble.payload_status is None
 
 
 def test_dropped_events_are_made_up_for_from_proc(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = sandbox.process
-    connector, watch = watched(process)
+    bubble = sandbox.bubble
+    connector, watch = watched(bubble)
     assert watch.next_poll_s() is None
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
@@ -121,25 +121,25 @@ def test_dropped_events_are_made_up_for_from_proc(sandbox: Sandbox, monkeypatch:
     sandbox.say(f'{{"child-pid": {INIT}}}')
     assert watch.next_poll_s() is not None
     now[0] += 1.0
-    assert watch.poll() == {process}
-    assert process.executed
+    assert watch.poll() == {bubble}
+    assert bubble.executed
     assert watch.next_poll_s() is None
     connector.events = [ExitStatus(PAYLOAD, 9)]
     watch.poll()
-    assert process.payload_status == 9
+    assert bubble.payload_status == 9
 
 
 def test_polling_sees_a_real_exec(sandbox: Sandbox) -> None:
-    process = sandbox.process
+    bubble = sandbox.bubble
     watch = PollingWatch()
-    watch.add(process)
+    watch.add(bubble)
     # Its shell stands for bubblewrap's init, its child for the command.
     with subprocess.Popen(["sh", "-c", "cat; :"], stdin=subprocess.PIPE) as shell:
-        process.learn_init(shell.pid)
+        bubble.learn_init(shell.pid)
         while watch.next_poll_s() is not None:
             watch.poll()
-        assert process.executed
-        assert os.readlink(f"/proc/{process.payload_pid}/exe").endswith("cat")
+        assert bubble.executed
+        assert os.readlink(f"/proc/{bubble.payload_pid}/exe").endswith("cat")
         shell.communicate()
 
 
@@ -147,31 +147,31 @@ def test_polling_slows_down_and_starts_over_for_a_new_one(sandbox: Sandbox, monk
     monkeypatch.setattr("time.monotonic", lambda: 5.0)
     watch = PollingWatch()
     assert watch.next_poll_s() is None
-    watch.add(sandbox.process)
+    watch.add(sandbox.bubble)
     first = watch.next_poll_s()
     for _ in range(20):
         watch.poll()
     last = watch.next_poll_s()
-    watch.add(sandbox.process)
+    watch.add(sandbox.bubble)
     assert (first, last, watch.next_poll_s()) == pytest.approx((0.001, 0.05, 0.001))
-    watch.discard(sandbox.process)
+    watch.discard(sandbox.bubble)
     assert watch.next_poll_s() is None
 
 
 def test_polling_passes_over_what_has_no_init_yet(sandbox: Sandbox) -> None:
     watch = PollingWatch()
-    watch.add(sandbox.process)
-    assert watch.poll() == {sandbox.process}
-    assert sandbox.process.payload_pid is None
+    watch.add(sandbox.bubble)
+    assert watch.poll() == {sandbox.bubble}
+    assert sandbox.bubble.payload_pid is None
     assert watch.next_poll_s() is not None
 
 
 def test_polling_passes_over_what_has_gone(sandbox: Sandbox) -> None:
     watch = PollingWatch()
-    sandbox.process.learn_init(2**22 + 1)
-    watch.add(sandbox.process)
-    assert watch.poll() == {sandbox.process}
-    assert not sandbox.process.executed
+    sandbox.bubble.learn_init(2**22 + 1)
+    watch.add(sandbox.bubble)
+    assert watch.poll() == {sandbox.bubble}
+    assert not sandbox.bubble.executed
 
 
 def test_open_watch_says_why_it_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from coworkd.launcher.outfit import Outfit
+from coworkd.launcher.outfit import Outfit, Plumbing
 
 
 def open_fds() -> set[str]:
@@ -21,12 +21,11 @@ def null() -> int:
 def test_a_plain_outfit_keeps_the_ends_of_what_it_gives(null: int) -> None:
     outfit = Outfit(null)
     assert sorted(outfit.kept) == ["stderr", "stderr_spool", "stdout", "stdout_spool"]
-    stdin, stdout, stderr = outfit.given[-3:]
+    stdin, stdout, stderr = outfit.given
     assert stdin == null
     os.write(stdout, b"out")
     os.write(stderr, b"err")
-    assert (os.read(outfit.kept["stdout"], 9), os.read(outfit.diagnostics, 9)) == (b"out", b"err")
-    assert len(outfit.given) == 5  # status and gate before them
+    assert (os.read(outfit.kept["stdout"], 9), os.read(outfit.kept["stderr"], 9)) == (b"out", b"err")
     outfit.close()
     os.close(null)
 
@@ -35,17 +34,38 @@ def test_stdin_can_be_added_later(null: int) -> None:
     outfit = Outfit(null)
     outfit.add_stdin()
     os.write(outfit.kept["stdin"], b"in")
-    assert os.read(outfit.given[-3], 9) == b"in"
+    assert os.read(outfit.given[0], 9) == b"in"
     outfit.close()
     os.fstat(null)  # still the caller's
     os.close(null)
 
 
-def test_a_gate_has_no_end_while_its_reader_lives(null: int) -> None:
+def test_a_shims_pipe_comes_before_the_rest(null: int) -> None:
     outfit = Outfit(null)
-    gate = os.dup(outfit.given[1])
-    outfit.give_away()
+    streams = list(outfit.given)
+    outfit.add_exec()
+    assert outfit.given[1:] == streams
+    os.write(outfit.given[0], b"+")
+    assert outfit.exec_fd is not None
+    assert os.read(outfit.exec_fd, 9) == b"+"
     outfit.close()
+    os.close(null)
+
+
+def test_a_terminals_outfit_gives_its_socket(null: int) -> None:
+    outfit = Outfit(null, terminal=True)
+    assert sorted(outfit.kept) == ["tty", "tty_spool"]
+    (link,) = outfit.given
+    os.write(link, b"m")
+    assert os.read(outfit.kept["tty"], 9) == b"m"
+    outfit.close()
+    os.close(null)
+
+
+def test_a_gate_has_no_end_while_its_reader_lives(null: int) -> None:
+    plumbing = Plumbing(null)
+    gate = os.dup(plumbing.given[1])
+    plumbing.close()
     os.set_blocking(gate, False)
     with pytest.raises(BlockingIOError):
         os.read(gate, 1)
@@ -53,29 +73,31 @@ def test_a_gate_has_no_end_while_its_reader_lives(null: int) -> None:
     os.close(null)
 
 
-def test_a_terminals_outfit_gives_the_shim_its_three_in_order(null: int) -> None:
+def test_a_shim_has_a_link_and_its_source_in_the_place_of_a_gate(null: int) -> None:
     shim = os.memfd_create("shim")
-    outfit = Outfit(null, shim_fd=shim)
-    link, exec_write, source, stdin, stdout, stderr = outfit.given[2:]
+    plumbing = Plumbing(null, shim_fd=shim)
+    status, link, source, stdin, stdout, stderr = plumbing.given
     assert (source, stdin, stdout) == (shim, null, null)
-    os.write(link, b"m")
-    os.write(exec_write, b"+")
+    assert (plumbing.gate, plumbing.link is None) == (None, False)
+    os.write(status, b"{}")
+    os.write(link, b"ready")
     os.write(stderr, b"bwrap: x")
-    assert outfit.exec_fd is not None
-    assert os.read(outfit.kept["tty"], 9) == b"m"
-    assert (os.read(outfit.exec_fd, 9), os.read(outfit.diagnostics, 9)) == (b"+", b"bwrap: x")
-    outfit.close()
+    assert plumbing.link is not None
+    assert plumbing.link.recv(9) == b"ready"
+    assert (os.read(plumbing.status, 9), os.read(plumbing.diagnostics, 9)) == (b"{}", b"bwrap: x")
+    plumbing.close()
     os.close(shim)
     os.close(null)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_nothing_stays(terminal: bool, null: int) -> None:
-    shim = os.memfd_create("shim")
     before = open_fds()
-    Outfit(null, shim_fd=shim if terminal else None).close()
+    outfit = Outfit(null, terminal=terminal)
+    outfit.add_exec()
+    outfit.close()
+    Plumbing(null, shim_fd=null if terminal else None).close()
     assert open_fds() == before
-    os.close(shim)
     os.close(null)
 
 
@@ -88,5 +110,26 @@ def test_a_lack_of_descriptors_leaves_nothing(null: int, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "memfd_create", refuse)
     with pytest.raises(OSError, match="Too many"):
         Outfit(null)
+    assert open_fds() == before
+    os.close(null)
+
+
+@pytest.mark.parametrize("shim", [False, True])
+def test_a_bubblewrap_that_cannot_have_its_pipes_leaves_nothing(
+    null: int, shim: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_fds()
+    pipes: list[tuple[int, int]] = []
+    make = os.pipe2
+
+    def second_fails(flags: int) -> tuple[int, int]:
+        if pipes:
+            raise OSError(24, "Too many open files")
+        pipes.append(make(flags))
+        return pipes[-1]
+
+    monkeypatch.setattr(os, "pipe2", second_fails)
+    with pytest.raises(OSError, match="Too many"):
+        Plumbing(null, shim_fd=null if shim else None)
     assert open_fds() == before
     os.close(null)

@@ -1,4 +1,4 @@
-"""When standbys are made and dismissed, with sessions and a spawner that only count."""
+"""When something is made to wait, and when that is dropped: with sessions, a spawner and memory that only count."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ import time
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
+from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.pool import Pool
+from coworkd.launcher.pressure import Pressure
+from coworkd.launcher.reaper import Reaper
 from coworkd.launcher.session import Session
+from coworkd.launcher.shim_usage import NOTHING
 from coworkd.launcher.spawn import Spawner
-from coworkd.launcher.standbys import Standbys
+from coworkd.launcher.warm import WarmSandbox
+from coworkd.model.launch import Spawn
+from coworkd.model.limits import CgroupLimits
+from tests.unit.launcher.launcher_room import SPAWN
+
+COMMAND = structs.replace(
+    SPAWN, session="s0", shim=(b"/usr/bin/python3",), warm=1, limits=CgroupLimits(memory_max_bytes=64 << 20)
+)
 
 
 class FakeStandby:
@@ -21,27 +34,68 @@ class FakeStandby:
         self.dismissed += 1
 
 
+class FakeBubble:
+    """Built at once and ready, unless the house says `slow`."""
+
+    def __init__(self, *, ready: bool) -> None:
+        self.shim_usage = NOTHING if ready else None
+        self.monitor_status: int | None = None
+        self.payload_status: int | None = None
+        self.cgroup_path = None
+        self.killed = 0
+        self.on_news: Any = None
+
+    def hear_ready(self) -> bool:
+        return False
+
+    def kill(self) -> None:
+        self.killed += 1
+
+    def die(self) -> None:
+        self.monitor_status = 9
+        self.on_news()
+
+
 class FakeSession:
     def __init__(self, name: str) -> None:
         self.name = name
         self.standby: FakeStandby | None = None
+        self.warm: list[WarmSandbox] = []
 
     def take_standby(self) -> FakeStandby | None:
         taken, self.standby = self.standby, None
         return taken
 
+    def take_warm(self) -> list[WarmSandbox]:
+        taken, self.warm = self.warm, []
+        return taken
+
 
 class House:
-    """Sessions `s0` …, a clock that stands still, and a spawner that fails if `fails` says so."""
+    """Sessions `s0` …, a clock that stands still, a spawner that fails if `fails` says so, and memory that is `short` if it is said to be.
+
+    It stands for the spawner, the reaper and the pressure as well.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int = 1) -> None:
         self.now = 100.0
-        self.fails = False
+        self.fails = self.short = self.slow = False
         self.made: list[FakeStandby] = []
+        self.bubbles: list[FakeBubble] = []
+        self.templates: list[Spawn] = []
         self.outfits = 0
+        self.watched: set[str] = set()
+        self.on_short: Any = None
         self.sessions = {f"s{number}": FakeSession(f"s{number}") for number in range(count)}
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        self.standbys = Standbys(cast(dict[str, Session], self.sessions), cast(Spawner, self))
+        self.pool = Pool(
+            cast("dict[str, Session]", self.sessions),
+            cast("Spawner", self),
+            cast("Reaper", self),
+            cast("Pressure", self),
+        )
+
+    # -- the spawner --------------------------------------------------------------------------------------------
 
     def make_standby(self, session: Any) -> FakeStandby:
         if self.fails:
@@ -52,6 +106,53 @@ class House:
     def make_ready(self) -> None:
         self.outfits += 1
 
+    def make_shimmed(self, request: Spawn, session: FakeSession) -> FakeBubble:
+        assert session.take_standby() is not None
+        self.templates.append(request)
+        self.bubbles.append(FakeBubble(ready=not self.slow))
+        return self.bubbles[-1]
+
+    def session_cgroup(self, session: str) -> None: ...
+
+    # -- the reaper, and memory ---------------------------------------------------------------------------------
+
+    def add(self, bubble: Bubble) -> None: ...
+
+    def wait_gone(self, bubbles: list[Bubble], limit_s: float) -> None: ...
+
+    def is_short(self, session: str, group: None) -> bool:
+        return self.short
+
+    def watch(self, session: str, group: None) -> None:
+        self.watched.add(session)
+
+    def unwatch(self, session: str) -> None:
+        self.watched.discard(session)
+
+    # -- what happens -------------------------------------------------------------------------------------------
+
+    def command(self, request: Spawn = COMMAND) -> WarmSandbox | None:
+        """One starts."""
+        taken = self.pool.take(cast("Session", self.sessions[request.session]), request)
+        self.pool.want_after_start(request.session)
+        return taken
+
+    def rest(self, seconds: float = 1.0) -> None:
+        """Time passes, and all that is due is done."""
+        until = self.now + seconds
+        while (due := self.pool.next_due()) is not None and due <= until:
+            self.now = max(self.now, due)
+            self.pool.make_due()
+        self.now = until
+
+    def warm(self, session: str = "s0") -> int:
+        return len(self.sessions[session].warm)
+
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """Waiting, taken, cold instead, died, dropped."""
+        counts = self.pool.counts(7)
+        return counts.waiting, counts.taken, counts.cold_instead, counts.died, counts.dropped
+
 
 @pytest.fixture
 def house(monkeypatch: pytest.MonkeyPatch) -> House:
@@ -59,75 +160,233 @@ def house(monkeypatch: pytest.MonkeyPatch) -> House:
 
 
 def test_an_opened_session_has_one_at_once(house: House) -> None:
-    assert house.standbys.next_due() is None
-    house.standbys.want_now("s0")
-    assert house.standbys.next_due() == 0.0
-    house.standbys.make_due()
+    assert house.pool.next_due() is None
+    house.pool.want_now("s0")
+    assert house.pool.next_due() == 0.0
+    house.pool.make_due()
     assert house.sessions["s0"].standby is house.made[0]
-    assert (house.outfits, house.standbys.next_due()) == (1, None)
+    assert (house.outfits, house.pool.next_due()) == (1, 400.0)
 
 
 @pytest.mark.parametrize(("want", "rest_s"), [("want_after_start", 0.03), ("want_after_end", 0.002)])
 def test_it_rests_while_a_command_starts_or_ends(house: House, want: str, rest_s: float) -> None:
-    getattr(house.standbys, want)("s0")
-    assert house.standbys.next_due() == pytest.approx(100.0 + rest_s)
+    getattr(house.pool, want)("s0")
+    assert house.pool.next_due() == pytest.approx(100.0 + rest_s)
     house.now += rest_s / 2
-    house.standbys.make_due()
+    house.pool.make_due()
     assert house.made == []
     house.now += rest_s
-    house.standbys.make_due()
+    house.pool.make_due()
     assert len(house.made) == 1
 
 
 def test_one_is_enough(house: House) -> None:
     for _ in range(2):
-        house.standbys.want_now("s0")
-        house.standbys.make_due()
+        house.pool.want_now("s0")
+        house.pool.make_due()
     assert len(house.made) == 1
 
 
 def test_a_session_that_is_gone_gets_none(house: House) -> None:
-    house.standbys.want_now("s9")
-    house.standbys.make_due()
-    assert (house.made, house.standbys.next_due()) == ([], None)
+    house.pool.want_now("s9")
+    house.pool.make_due()
+    assert house.made == []
 
 
 def test_what_cannot_be_had_is_left_to_the_next_command(house: House) -> None:
     house.fails = True
-    house.standbys.want_now("s0")
-    house.standbys.make_due()
+    house.pool.want_now("s0")
+    house.pool.make_due()
     assert house.sessions["s0"].standby is None
-    assert house.standbys.next_due() is None
 
 
 def test_only_the_sessions_used_last_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
     house = House(monkeypatch, count=10)
     for name in [*house.sessions, "s2"]:
-        house.standbys.want_now(name)
-        house.standbys.make_due()
+        house.pool.want_now(name)
+        house.pool.make_due()
     standing = {name for name, session in house.sessions.items() if session.standby is not None}
     assert standing == {"s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9"}
-    house.standbys.want_now("s0")
-    house.standbys.make_due()  # s2 was used again: it is s3 that goes
+    house.pool.want_now("s0")
+    house.pool.make_due()  # s2 was used again: it is s3 that goes
     assert house.sessions["s3"].standby is None
     assert house.sessions["s2"].standby is not None
     assert sum(each.dismissed for each in house.made) == len(house.made) - 8
 
 
 def test_one_that_was_killed_while_it_waited_is_forgotten(house: House) -> None:
-    house.standbys.want_now("s0")
-    house.standbys.make_due()
-    house.standbys.forget(pid=99)
+    house.pool.want_now("s0")
+    house.pool.make_due()
+    house.pool.reaped(99)
     assert house.sessions["s0"].standby is not None
-    house.standbys.forget(pid=1)
+    house.pool.reaped(1)
     assert house.sessions["s0"].standby is None
     assert house.made[0].dismissed == 1
 
 
 def test_a_closed_session_is_not_looked_after(house: House) -> None:
-    house.standbys.want_now("s0")
-    house.standbys.make_due()
-    house.standbys.discard("s0")
+    house.pool.want_now("s0")
+    house.pool.make_due()
+    house.pool.discard(cast("Session", house.sessions["s0"]))
     del house.sessions["s0"]
-    house.standbys.forget(pid=1)
-    assert house.made[0].dismissed == 0
+    house.pool.reaped(1)
+    assert house.made[0].dismissed == 1
+
+
+# -- warm ones ----------------------------------------------------------------------------------------------------
+
+
+def test_a_command_is_followed_by_a_warm_sandbox(house: House) -> None:
+    assert house.command() is None
+    house.rest(0.01)
+    assert house.warm() == 0
+    house.rest()
+    assert house.warm() == 1
+    assert house.sessions["s0"].standby is None
+    assert house.counts() == (1, 0, 1, 0, 0)
+
+
+def test_a_warm_sandbox_is_of_no_command(house: House) -> None:
+    house.command(structs.replace(COMMAND, environment=(b"SECRET=1",), note=b"note"))
+    house.rest()
+    (template,) = house.templates
+    assert (template.argv, template.environment, template.note, template.tty) == ((), (), b"", None)
+    assert template.limits == CgroupLimits()
+    assert template.walls == COMMAND.walls
+
+
+def test_the_next_command_takes_it_and_another_is_made(house: House) -> None:
+    house.command()
+    house.rest()
+    taken = house.command(structs.replace(COMMAND, argv=(b"other",)))
+    assert taken is not None
+    assert house.warm() == 0
+    house.rest()
+    assert house.warm() == 1
+    assert house.counts() == (1, 1, 1, 0, 0)
+
+
+def test_two_may_wait(house: House) -> None:
+    house.command(structs.replace(COMMAND, warm=2))
+    house.rest()
+    assert (house.warm(), house.sessions["s0"].standby) == (2, None)
+
+
+@pytest.mark.parametrize("change", [{"warm": 0}, {"shim": ()}])
+def test_none_is_made_where_none_is_wanted_or_possible(house: House, change: dict[str, Any]) -> None:
+    house.command(structs.replace(COMMAND, **change))
+    house.rest()
+    assert house.warm() == 0
+    assert house.sessions["s0"].standby is not None
+
+
+def test_commands_in_a_row_find_a_standby_and_nothing_is_built_between_them(house: House) -> None:
+    for _ in range(10):
+        house.command()
+        house.rest(0.008)
+        house.pool.want_after_end("s0")
+        house.rest(0.004)
+        assert house.sessions["s0"].standby is not None
+        house.sessions["s0"].take_standby()
+    assert house.bubbles == []
+    house.rest()
+    assert house.warm() == 1
+
+
+def test_other_walls_go_the_cold_way_and_become_what_is_built(house: House) -> None:
+    house.command()
+    house.rest()
+    other = structs.replace(COMMAND, bwrap_args=(b"--unshare-ipc",))
+    assert house.command(other) is None
+    assert house.bubbles[0].killed == 1
+    house.rest()
+    assert house.command(other) is not None
+    assert house.counts() == (0, 1, 2, 0, 1)
+
+
+def test_a_command_with_hardly_any_memory_has_no_shim(house: House) -> None:
+    house.command()
+    house.rest()
+    assert house.command(structs.replace(COMMAND, limits=CgroupLimits(memory_max_bytes=8 << 20))) is None
+    assert house.warm() == 1
+
+
+def test_one_that_is_not_ready_is_not_waited_for(house: House) -> None:
+    house.slow = True
+    house.command()
+    house.rest()
+    assert house.command() is None
+    assert house.warm() == 1
+
+
+def test_one_that_died_is_replaced(house: House) -> None:
+    house.command()
+    house.rest()
+    house.bubbles[0].die()
+    assert house.warm() == 0
+    assert house.command() is None
+    house.rest()
+    assert house.counts() == (1, 0, 2, 1, 0)
+
+
+def test_one_that_never_came_up_is_not_tried_again(house: House) -> None:
+    house.slow = True
+    house.command()
+    house.rest()
+    house.bubbles[0].die()
+    house.command()
+    house.rest()
+    assert len(house.bubbles) == 1
+    house.slow = False
+    house.command(structs.replace(COMMAND, bwrap_args=()))
+    house.rest()
+    assert house.warm() == 1
+
+
+def test_a_changed_tree_is_seen_anew(house: House) -> None:
+    house.command()
+    house.rest()
+    house.pool.tree_changed("s0")
+    house.pool.tree_changed("s9")
+    assert (house.warm(), house.bubbles[0].killed) == (0, 1)
+    house.rest()
+    assert house.warm() == 1
+
+
+@pytest.mark.parametrize(("told", "left"), [(None, (0, 0)), ("s0", (0, 1))])
+def test_short_memory_drops_what_waits(
+    monkeypatch: pytest.MonkeyPatch, told: str | None, left: tuple[int, int]
+) -> None:
+    house = House(monkeypatch, count=2)
+    for name in house.sessions:
+        house.command(structs.replace(COMMAND, session=name))
+    house.rest()
+    assert house.watched == {"s0", "s1"}
+    house.on_short(told)
+    assert (house.warm("s0"), house.warm("s1")) == left
+    assert "s0" not in house.watched
+
+
+def test_nothing_is_built_while_memory_is_short(house: House) -> None:
+    house.short = True
+    house.command()
+    house.rest()
+    assert house.warm() == 0
+    assert house.sessions["s0"].standby is not None
+
+
+def test_what_nobody_uses_is_let_go_of(house: House) -> None:
+    house.command()
+    house.rest(200)
+    assert house.warm() == 1
+    house.rest(200)
+    assert (house.warm(), house.pool.next_due()) == (0, None)
+    assert house.counts() == (0, 0, 1, 0, 1)
+
+
+def test_a_closed_session_keeps_nothing(house: House) -> None:
+    house.command()
+    house.rest()
+    house.pool.end()
+    assert (house.warm(), house.bubbles[0].killed) == (0, 1)
+    assert house.pool.next_due() is None

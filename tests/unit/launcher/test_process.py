@@ -3,13 +3,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from coworkd.model.launch import Exited, Started, StartError
-from coworkd.system import cgroup
 from tests.unit.launcher.launcher_room import INIT, MONITOR, PAYLOAD, USAGE, Sandbox, open_fds
 
 Make = Callable[..., Sandbox]
@@ -20,8 +20,8 @@ def make() -> Iterator[Make]:
     before = open_fds()
     made: list[Sandbox] = []
 
-    def one(*, tty: bool = False, cgroup: str | None = None) -> Sandbox:
-        made.append(Sandbox(tty=tty, cgroup=cgroup))
+    def one(*, shim: bool = False, cgroup: str | None = None) -> Sandbox:
+        made.append(Sandbox(shim=shim, cgroup=cgroup))
         return made[-1]
 
     yield one
@@ -68,9 +68,9 @@ def test_an_end_waits_for_the_init(make: Make) -> None:
     sandbox = make()
     sandbox.run()
     sandbox.process.notices()
-    sandbox.process.learn_reaped(MONITOR, 0, USAGE)
+    sandbox.bubble.learn_reaped(MONITOR, 0, USAGE)
     assert sandbox.process.notices() == []
-    sandbox.process.learn_reaped(INIT, 0, USAGE)
+    sandbox.bubble.learn_reaped(INIT, 0, USAGE)
     assert exited(sandbox).rusage.max_rss_bytes == USAGE.ru_maxrss * 1024
 
 
@@ -78,7 +78,7 @@ def test_an_exact_status_wins_over_bubblewraps(make: Make) -> None:
     sandbox = make()
     sandbox.run()
     sandbox.process.notices()
-    sandbox.process.payload_status = signal.SIGKILL
+    sandbox.bubble.payload_status = signal.SIGKILL
     sandbox.say('{"exit-code": 137}')
     sandbox.reap()
     notice = exited(sandbox)
@@ -126,7 +126,7 @@ def test_a_setup_error_of_the_child_wins_over_bubblewraps_silence(make: Make) ->
 
 def test_a_killed_command_exits_even_if_it_never_ran(make: Make) -> None:
     sandbox = make()
-    sandbox.process.killed = True
+    sandbox.bubble.killed = True
     sandbox.reap(signal.SIGKILL)
     notice = exited(sandbox)
     assert (notice.signal, notice.killed) == (signal.SIGKILL, True)
@@ -138,111 +138,86 @@ def test_a_sandbox_that_a_signal_ended_is_no_start_error(make: Make) -> None:
     assert exited(sandbox).signal == signal.SIGSEGV
 
 
-def test_an_init_that_bubblewrap_reaped_is_not_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = make()
-    sandbox.process.learn_init(INIT)
-    assert not sandbox.process.learn_orphaned()
-    sandbox.process.learn_reaped(MONITOR, 256, USAGE)
-
-    def gone(*_: object) -> None:
-        raise ChildProcessError
-
-    monkeypatch.setattr(os, "waitid", gone)
-    assert sandbox.process.learn_orphaned()
-    assert not sandbox.process.learn_orphaned()
-    assert isinstance(only(sandbox), StartError)
-
-
-def test_a_foreign_child_is_not_ours(make: Make) -> None:
-    assert not make().process.learn_reaped(999, 0, USAGE)
-
-
 @pytest.mark.parametrize(
     ("said", "stage", "number"),
     [
-        (b"+not_found 2", "not_found", 2),
-        (b"+not_executable 13", "not_executable", 13),
-        (b"+rm -rf 1", "sandbox_setup", 0),
-        (b"+\xff", "sandbox_setup", 0),
-        (b"+x -5", "sandbox_setup", 0),
+        (b"+exec 2", "not_found", 2),
+        (b"+exec 13", "not_executable", 13),
+        (b"cwd 20", "bad_cwd", 20),
+        (b"streams 9", "sandbox_setup", 9),
+        (b"+rm -rf 1", "sandbox_setup", None),
+        (b"+\xff", "sandbox_setup", None),
     ],
 )
-def test_the_shims_words_are_never_trusted(make: Make, said: bytes, stage: str, number: int) -> None:
-    process = make(tty=True).process
-    process.shim_said = said
-    process.learn_shim()
-    assert process.setup_error is not None
-    assert process.setup_error[:2] == (stage, number)
-    assert not process.executed
+def test_why_the_shim_did_not_execute_it_is_told(make: Make, said: bytes, stage: str, number: int | None) -> None:
+    sandbox = make(shim=True)
+    sandbox.process.proceed()
+    sandbox.process.shim_said = said
+    sandbox.process.learn_shim()
+    sandbox.say('{"exit-code": 127}')
+    sandbox.reap()
+    error = start_error(sandbox)
+    assert (error.stage, error.errno) == (stage, number)
 
 
 def test_the_shims_plus_alone_is_a_good_exec(make: Make) -> None:
-    process = make(tty=True).process
+    process = make(shim=True).process
     process.shim_said = b"+"
     process.learn_shim()
-    assert process.executed
+    assert process.bubble.executed
 
 
-def test_a_shim_that_died_without_a_word_is_no_exec(make: Make) -> None:
-    process = make(tty=True).process
-    process.learn_shim()
-    assert not process.executed
+def test_a_shim_that_ended_without_a_word_is_no_exec(make: Make) -> None:
+    sandbox = make(shim=True)
+    sandbox.process.proceed()
+    sandbox.process.learn_shim()
+    sandbox.say('{"exit-code": 1}')
+    sandbox.reap()
+    assert start_error(sandbox).stage == "sandbox_setup"
 
 
-def test_a_signal_before_the_command_is_refused(make: Make) -> None:
-    with pytest.raises(ProcessLookupError):
-        make().process.signal(signal.SIGTERM)
+def test_a_shim_that_was_killed_with_its_command_is_told_as_the_commands_end(make: Make) -> None:
+    sandbox = make(shim=True)
+    sandbox.process.proceed()
+    sandbox.say('{"exit-code": 137}')
+    sandbox.reap()
+    assert exited(sandbox).signal == signal.SIGKILL
 
 
-def test_a_signal_goes_to_the_group_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = make().process
-    sent: list[tuple[int, int]] = []
-    process.init_pid, process.payload_pid, process.payload_pidfd = INIT, PAYLOAD, os.memfd_create("pidfd")
-    monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: None)
-    monkeypatch.setattr(os, "killpg", lambda group, number: sent.append((group, number)))
-    monkeypatch.setattr(os, "getpgid", lambda pid: PAYLOAD)
-    process.signal(signal.SIGTERM)
-    assert sent == [(PAYLOAD, signal.SIGTERM)]
-    monkeypatch.setattr(os, "getpgid", lambda pid: 1)
-    with pytest.raises(ProcessLookupError, match="left its process group"):
-        process.signal(signal.SIGTERM)
-    assert len(sent) == 1
+def test_a_sandbox_that_died_before_its_command_was_inside_is_nobodys_end(make: Make) -> None:
+    sandbox = make(shim=True)
+    sandbox.reap(signal.SIGKILL)
+    assert sandbox.process.notices() == []
+    assert sandbox.process.gated
 
 
-def test_kill_ends_init_and_monitor_and_nothing_reaped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = make()
-    killed: list[int] = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
-    sandbox.process.learn_init(INIT)
-    sandbox.process.kill()
-    assert killed == [INIT, MONITOR]
-    sandbox.process.learn_reaped(MONITOR, 9, USAGE)
-    sandbox.process.kill()
-    assert killed == [INIT, MONITOR, INIT]
-    sandbox.process.learn_reaped(INIT, 9, USAGE)
-    sandbox.process.kill()
-    assert len(killed) == 3
+def test_a_shim_gets_its_command_with_proceed_and_not_before(make: Make) -> None:
+    sandbox = make(shim=True)
+    link = sandbox.link
+    assert link is not None
+    link.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        link.recv(9)
+    sandbox.process.proceed()
+    message, fds, _, _ = socket.recv_fds(link, 4096, 9)
+    assert message == b"\0".join((b"2", b"/", b"", b"", b"cat", b"-"))
+    for fd in fds:
+        os.close(fd)
+    assert not sandbox.process.gated
 
 
-def test_kill_uses_the_cgroup_and_thaws_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox = make(cgroup="/cgroup/p-1")
-    done: list[str] = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: None)
-
-    def kill(path: str) -> bool:
-        done.append(f"kill {path}")
-        return True
-
-    monkeypatch.setattr(cgroup, "kill", kill)
-    monkeypatch.setattr(cgroup, "freeze", lambda path, frozen: done.append(f"freeze {frozen}"))
-    sandbox.process.kill()
-    assert done == ["kill /cgroup/p-1", "freeze False"]
+def test_a_shim_that_has_gone_takes_no_command(make: Make) -> None:
+    sandbox = make(shim=True)
+    assert sandbox.link is not None
+    sandbox.link.close()
+    with pytest.raises(BrokenPipeError):
+        sandbox.process.proceed()
+    assert sandbox.process.gated
 
 
 def test_an_exit_tells_the_cgroups_oom_kills(make: Make, tmp_path: Path) -> None:
     (tmp_path / "memory.events").write_text("oom 1\noom_kill 2\n")
     sandbox = make(cgroup=str(tmp_path))
-    monkeypatch.setattr(cgroup, "remove", lambda path: True)
     sandbox.run()
     sandbox.process.notices()
     sandbox.reap(signal.SIGKILL)

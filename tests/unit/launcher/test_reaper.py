@@ -1,0 +1,149 @@
+"""Children of the test stand for bubblewrap's monitor and its init."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from coworkd.launcher import reaper as room
+from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.exec_watch import PollingWatch
+from coworkd.launcher.readers import Readers
+from coworkd.launcher.reaper import Reaper
+from coworkd.launcher.status import StatusReader
+from tests.unit.launcher.launcher_room import open_fds
+
+
+class House:
+    """A reaper, and what it tells."""
+
+    def __init__(self) -> None:
+        self.reaped: list[int] = []
+        self.news: list[str] = []
+        self.readers = Readers()
+        self.reaper = Reaper(self.readers, on_reaped=self.reaped.append)
+        self.statuses: list[int] = []
+        self.bubbles: list[Bubble] = []
+
+    def bubble(self, monitor_pid: int, name: str = "one") -> Bubble:
+        read, write = os.pipe2(os.O_NONBLOCK)
+        self.statuses.append(write)
+        error, stderr = os.open("/dev/null", os.O_RDONLY), -1
+        made = Bubble(
+            monitor_pid=monitor_pid,
+            status=StatusReader(read),
+            error_fd=error,
+            diagnostics_fd=stderr,
+            gate_fd=None,
+            link=None,
+            cgroup_path=None,
+        )
+        made.on_news = lambda: self.news.append(f"{name} {'gone' if made.gone else 'lives'}")
+        self.reaper.add(made)
+        self.bubbles.append(made)
+        return made
+
+    def close(self) -> None:
+        self.readers.close()
+        for bubble in self.bubbles:
+            bubble.close()
+        for fd in self.statuses:
+            os.close(fd)
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    monkeypatch.setattr(room, "open_watch", lambda: (_Silent(), None))
+    before = open_fds()
+    made = House()
+    yield made
+    made.close()
+    assert open_fds() == before
+
+
+class _Silent(PollingWatch):
+    """Tells nothing by itself: the status pipe does."""
+
+    def poll(self) -> set[Bubble]:
+        return set()
+
+
+def child(code: int = 0) -> int:
+    """One that has ended and waits to be reaped."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(code)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+
+
+def test_a_bubble_is_gone_with_its_monitor_and_its_init(house: House) -> None:
+    monitor, init = child(), child()
+    bubble = house.bubble(monitor)
+    os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
+    house.reaper.take_facts()
+    assert bubble.gone
+    assert sorted(house.reaped) == sorted([monitor, init])
+    assert house.news == ["one gone"]
+    assert bubble.status.fd is None  # it was let go of
+
+
+def test_an_init_that_was_never_told_of_is_not_waited_for(house: House) -> None:
+    bubble = house.bubble(child(1))
+    house.reaper.take_facts()
+    assert (bubble.gone, house.news) == (True, ["one gone"])
+
+
+def test_an_init_that_bubblewrap_has_reaped_is_not_waited_for(house: House) -> None:
+    init = child()
+    os.waitpid(init, 0)
+    bubble = house.bubble(child(1))
+    os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
+    house.reaper.take_facts()
+    assert (bubble.gone, house.news) == (True, ["one gone"])
+
+
+def test_an_init_that_lives_is_waited_for(house: House) -> None:
+    hold_read, hold_write = os.pipe()
+    init = os.fork()
+    if init == 0:
+        os.close(hold_write)
+        os.read(hold_read, 1)
+        os._exit(0)
+    os.close(hold_read)
+    bubble = house.bubble(child())
+    os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
+    house.reaper.take_facts()
+    assert (bubble.gone, house.news) == (False, ["one lives"])
+    os.close(hold_write)
+    house.reaper.wait_gone([bubble], 20.0)
+    assert house.news == ["one lives", "one gone"]
+
+
+def test_strangers_are_told_of_and_are_nobodys(house: House) -> None:
+    house.bubble(2**22 + 1)
+    stranger = child()
+    house.reaper.take_facts()
+    assert (house.reaped, house.news) == ([stranger], [])
+
+
+def test_a_number_that_is_given_out_anew_is_the_new_ones(house: House) -> None:
+    hold_read, hold_write = os.pipe()
+    init = os.fork()
+    if init == 0:
+        os.close(hold_write)
+        os.read(hold_read, 1)
+        os._exit(0)
+    os.close(hold_read)
+    monitor = child()
+    old = house.bubble(monitor, "old")
+    os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
+    house.reaper.take_facts()
+    new = house.bubble(monitor, "new")
+    os.close(hold_write)
+    house.reaper.wait_gone([old], 20.0)
+    assert (old.gone, new.gone) == (True, False)
+    assert cast(PollingWatch, house.reaper._watch)._waiting == {monitor: new}
