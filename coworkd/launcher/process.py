@@ -135,7 +135,7 @@ class Process:
     def _conclude(self) -> StartError | Exited:
         bubble = self.bubble
         bubble.status.drain()
-        if not self._ran() and not bubble.cut_short:
+        if not self._ran() and (self.setup_error is not None or not bubble.cut_short):
             stage, number, message = self._explain()
             self.start_error = StartError(process=self.name, stage=stage, errno=number, message=message)
             return self.start_error

@@ -2,7 +2,7 @@
 
 Rules
 - What is asked is checked again here: uid, filters, names. Nothing is decided.
-- A command whose supervisor goes before it was let in never runs.
+- A command whose supervisor goes before it was let in never runs; the next supervisor is told so.
 - A sandbox that waited and has died is changed for another, and nobody hears of it.
 """
 
@@ -90,10 +90,11 @@ class Processes:
             self._supervisor.send(process.adopted(request_id), list(process.fds.values()))
 
     def drop_gated(self) -> None:
-        """The supervisor has gone: who was not let in never will be."""
-        for process in list(self._processes.values()):
+        """The supervisor has gone: who was not let in never will be, and the next supervisor hears of it: its start may be recorded."""
+        for process in self._processes.values():
             if process.gated:
-                self._drop_gated(process)
+                process.setup_error = "sandbox_setup", None, "coworkd ended before it let the command in; start it again"
+                process.bubble.kill()
 
     def end(self) -> None:
         """Kill them all and wait until they are gone, 5 s at most; let go of what they left."""

@@ -268,7 +268,7 @@ class PutFilter(Struct, frozen=True, kw_only=True, tag="put_filter"):
 class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     """Start one command. Answered by `Spawned` once the child exists, then `Started` or `StartError`, then `Exited`.
 
-    The sandbox is built at once, or one that waits is taken; the command's own exec waits for `Proceed`, and is abandoned with its
+    The sandbox is built at once, or one that waits is taken; the command's own exec waits for `Proceed`, and fails with its
     supervisor. `bwrap_args` goes into `--args`, to which the launcher adds filters, status descriptors and what is the command's own.
     """
 

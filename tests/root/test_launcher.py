@@ -372,6 +372,19 @@ def test_what_is_kept_comes_back_to_the_next_supervisor(talk: Talk, launcher: St
     assert not [one for one in launcher.ready().heard if isinstance(one, launch.Adopted)]
 
 
+def test_who_was_not_let_in_is_told_to_the_next_supervisor_as_never_started(talk: Talk, launcher: Started) -> None:
+    mark = fresh_mark()
+    talk.ask(spawn_request(["sleep", mark]))
+    talk.close()
+    wait_until(lambda: not living(mark), "a command without a supervisor was let in, or its sandbox stays")
+    after = launcher.ready()
+    adopted = after.wait(launch.Adopted)
+    failed = adopted.start_error or after.wait(launch.StartError)
+    assert (adopted.process, adopted.started, adopted.exited) == ("p1", None, None)
+    assert (failed.stage, "let the command in" in failed.message) == ("sandbox_setup", True)
+    assert isinstance(after.ask(launch.Forget(id=0, process="p1")), launch.Done)
+
+
 def test_quit_leaves_nothing(talk: Talk, launcher: Started) -> None:
     mark = fresh_mark()
     for number in range(3):
