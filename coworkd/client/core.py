@@ -100,6 +100,8 @@ class Core:
         self.link = 0
         """How many links there were before this one."""
         self._again: list[Pending] = []
+        self._unacknowledged: dict[str, Inbox] = {}
+        """Process → its inbox, where something came that was not acknowledged yet."""
         self._pending: dict[int, Pending] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._streams: dict[str, StreamInbox] = {}
@@ -188,6 +190,8 @@ class Core:
         hook = attached if params.get("attach", True) else None
         if self.lasting and params.get("id") is None:
             params = {**params, "id": f"p{secrets.token_hex(8)}"}
+        if self.lasting:
+            params = {**params, "acknowledge": True}
         pending, frame = self.request("process.start", params, hook)
         return pending, frame, made
 
@@ -206,8 +210,21 @@ class Core:
                 wanted = {name: offsets.get(name, kept.first) for name, kept in streams.items()}
                 made.append(self._adopt(Inbox(process, wanted)))
 
-        pending, frame = self.request("process.attach", {"process": process, **offsets}, attached)
+        acknowledged = {"acknowledge": True} if self.lasting else {}
+        pending, frame = self.request("process.attach", {"process": process, **offsets, **acknowledged}, attached)
         return pending, frame, made
+
+    def _acknowledge_due(self) -> None:
+        for process, inbox in tuple(self._unacknowledged.items()):
+            if offsets := inbox.due():
+                del self._unacknowledged[process]
+                self._acknowledge_output(process, offsets)
+
+    def _acknowledge_output(self, process: str, offsets: Mapping[str, int]) -> None:
+        pending = self._say_alone("process.ack", {"process": process, **offsets})
+        pending.refused = lambda error: (
+            self._acknowledge_output(process, offsets) if isinstance(error, LimitExceeded) else None
+        )
 
     def drop(self, inbox: Inbox) -> None:
         """Nobody reads it any more: what comes for it is dropped."""
@@ -289,6 +306,7 @@ class Core:
                     self._settle(event)
                 elif isinstance(event, Notification):
                     self._sort(event.method, event.params)
+            self._acknowledge_due()
         except RemoteProtocolError as error:
             self.lose(Unavailable(f"the guest broke the protocol: {error.message}", rule=error.rule))
         except Unavailable as error:
@@ -311,6 +329,7 @@ class Core:
             else:
                 _refuse(pending, error)
         self._pending.clear()
+        self._unacknowledged.clear()
         for stream in self._streams.values():
             stream.lose(error)
         self._streams.clear()
@@ -338,7 +357,8 @@ class Core:
 
     def _go_on(self, inbox: Inbox) -> None:
         """Attach an inbox from where it stopped. Refused, it is parked: whoever reads it attaches again, and hears why not."""
-        pending = self._say_alone("process.attach", {"process": inbox.process, **inbox.positions()})
+        params = {"process": inbox.process, "acknowledge": True, **inbox.positions()}
+        pending = self._say_alone("process.attach", params)
         pending.refused = lambda error: inbox.park()
 
     def fail(self, error: CoworkError) -> None:
@@ -372,6 +392,8 @@ class Core:
             inbox = self._inboxes.get(process)
             if inbox is not None and inbox.feed_output(stream, offset, data, eof):
                 self._say_alone("process.detach", {"process": process})
+            elif inbox is not None and self.lasting:
+                self._unacknowledged[process] = inbox
         elif name == "stream.data":
             receiver = self._streams.get(params["stream"])
             if receiver is not None:

@@ -20,6 +20,9 @@ from coworkd.model.errors import OutOfRange
 from coworkd.model.process import ExitRecord, StreamName
 
 BOUND_BYTES = 16 * 1024 * 1024
+ACK_BYTES = 32 * 1024
+"""So much comes until it is acknowledged, on a link that acknowledges: half of what the smallest spool keeps, so that no command waits
+for an acknowledgement that is not due."""
 
 
 class Output(NamedTuple):
@@ -47,6 +50,7 @@ class Inbox:
         self.exit: ExitRecord | None = None
         self.parked = False
         self._full = False
+        self._unacknowledged = 0
         self._bound_bytes = bound_bytes
         self._queue: deque[Output | _Gap] = deque()
         self.queued_bytes = 0
@@ -69,6 +73,7 @@ class Inbox:
         if data or eof:
             self._queue.append(Output(name, offset, data, eof))
         self.queued_bytes += len(data)
+        self._unacknowledged += len(data)
         if eof:
             del self.wanted[stream]
             self._ended[stream] = offset + len(data)
@@ -79,6 +84,13 @@ class Inbox:
     def positions(self) -> dict[str, int]:
         """Stream → where to attach again: the next offset wanted, or its end."""
         return {**self.wanted, **self._ended}
+
+    def due(self) -> dict[str, int]:
+        """What to acknowledge now, counted as acknowledged from here on; empty where nothing is due."""
+        if self._unacknowledged < ACK_BYTES:
+            return {}
+        self._unacknowledged = 0
+        return self.positions()
 
     def park(self) -> bool:
         """Nothing counts until `resume`; true where it did."""

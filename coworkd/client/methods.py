@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from msgspec import Struct
 
 from coworkd.client.requests import run_request, start_request
-from coworkd.model import calls, calls_audit, calls_boot, calls_storage, calls_update
+from coworkd.model import calls, calls_audit, calls_boot, calls_limits, calls_storage, calls_update
 from coworkd.model.calls_tools import ToolInstall, ToolInstalled, ToolList, ToolRemove, ToolRemoved
 from coworkd.model.policy import Profile
 from coworkd.model.process import ExitRecord, ProcessInfo
@@ -55,6 +55,9 @@ SESSION_LIST = Method("session.list", calls.NoParams, calls.SessionList)
 SESSION_DELETE = Method("session.delete", calls.SessionDelete, RemovedSession)
 SESSION_SET_POLICY = Method("session.set_policy", calls.SetPolicy, calls.PolicySet)
 SESSION_POLICY = Method("session.policy", calls.SessionName, calls.SessionPolicy)
+SESSION_SET_LIMITS = Method("session.set_limits", calls_limits.SetSessionLimits, calls_limits.LimitsSet)
+SESSION_PAUSE = Method("session.pause", calls_limits.PauseSession, calls_limits.SessionPaused)
+SESSION_RESUME = Method("session.resume", calls_limits.PauseSession, calls_limits.SessionPaused)
 SESSION_USAGE = Method("session.usage", calls_storage.SessionUsageParams, calls_storage.SessionUsages)
 SESSION_PRUNE = Method("session.prune", calls_storage.SessionPrune, calls_storage.SessionPruned)
 SESSION_RETENTION = Method("session.retention", calls_storage.SessionRetention, calls_storage.SessionRetained)
@@ -74,6 +77,7 @@ PROCESS_RUN = Method("process.run", run_request, calls.ProcessRan, calls.Process
 PROCESS_START = Method("process.start", start_request, calls.ProcessStarted, calls.ProcessStart)
 PROCESS_ATTACH = Method("process.attach", calls.ProcessAttach, calls.ProcessAttached)
 PROCESS_DETACH = Method("process.detach", calls.ProcessName, calls.Empty)
+PROCESS_ACK = Method("process.ack", calls.ProcessAck, calls.Empty)
 PROCESS_WRITE_STDIN = Method("process.write_stdin", calls.WriteStdin, calls.StdinOffset)
 PROCESS_CLOSE_STDIN = Method("process.close_stdin", calls.CloseStdin, calls.Empty)
 PROCESS_RESIZE = Method("process.resize", calls.Resize, calls.Empty)
@@ -82,6 +86,7 @@ PROCESS_KILL = Method("process.kill", calls.KillProcess, calls.Empty)
 PROCESS_WAIT = Method("process.wait", calls.WaitProcess, ExitRecord)
 PROCESS_GET = Method("process.get", calls.ProcessName, ProcessInfo)
 PROCESS_LIST = Method("process.list", calls.ProcessListParams, calls.ProcessList)
+PROCESS_SET_LIMITS = Method("process.set_limits", calls_limits.SetProcessLimits, calls_limits.LimitsSet)
 PROCESS_FORGET = Method("process.forget", calls.ForgetProcess, calls.Empty)
 
 EGRESS_CHECK = Method("egress.check", calls.EgressCheck, calls.EgressChecked)

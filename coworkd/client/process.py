@@ -98,6 +98,12 @@ class Process:
             time.sleep(pause_s)
             pause_s = next_pause_s(pause_s)
 
+    def append_some(self, data: bytes) -> int:
+        """Offer `data` once, behind whatever was taken, from whatever link: for a terminal that several type at. How many of its first
+        bytes were taken, maybe none.
+        """
+        return self._client.process_write_stdin(process=self.id, data=chunk_at(data, 0)).taken or 0
+
     def resume_stdin(self) -> int:
         """Ask how much of stdin was taken so far, from whatever link, and go on behind it; returns that offset."""
         self._stdin_offset = (self._client.process_write_stdin(process=self.id, offset=0, data=b"")).offset

@@ -27,11 +27,13 @@ class Renewal:
         self._deadline: float | None = None
         self._pause_s = 0.0
 
-    def lost(self, now: float) -> None:
-        """The link was seen to be lost. Only the first time counts."""
-        if self._deadline is None:
-            self._deadline = now + self._limit_s
-            self._pause_s = 0.0
+    def lost(self, now: float) -> bool:
+        """The link was seen to be lost. Only the first time counts, and is true."""
+        if self._deadline is not None:
+            return False
+        self._deadline = now + self._limit_s
+        self._pause_s = 0.0
+        return True
 
     def renewed(self) -> None:
         """There is a link again."""

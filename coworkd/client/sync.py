@@ -68,6 +68,8 @@ class Client(Verbs):
         self._silence = Silence()
         self._renewal = Renewal(0)
         self._redial: Callable[[float], Client] | None = None
+        self.link_changed: Callable[[CoworkError | None], None] = lambda error: None
+        """Told why a link was lost that is made again, and None when there is one. It must not call the client."""
 
     def greet(self, client_name: str, token: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> HelloAnswer:
         """Say hello, once. Raises `Unauthenticated`, `InvalidState` (no common version), `DeadlineExceeded`, `Unavailable`."""
@@ -364,7 +366,8 @@ class Client(Verbs):
         if self._redial is None:
             raise RuntimeError("only a client that is kept can lose a link and go on")
         self._reading = True
-        self._renewal.lost(time.monotonic())
+        if self._renewal.lost(time.monotonic()):
+            self.link_changed(self._core.lost)
         left_s = DIAL_S if timeout_s is None else min(DIAL_S, timeout_s)
         self._changed.release()
         fresh: Client | None = None
@@ -397,6 +400,7 @@ class Client(Verbs):
         self._core.renew(fresh._core)
         self._renewal.renewed()
         self._silence.heard()
+        self.link_changed(None)
 
     def _send_outgoing(self) -> None:
         """Send what the core wants to say. The lock is held before and after, not while sending."""

@@ -287,6 +287,8 @@ class ProcessStart(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     timeout_s: float | None = None
     id: str | None = None
     attach: bool = True
+    acknowledge: bool = False
+    """See `ProcessAttach`."""
     on_full: OnFull | None = None
     """None: block while a link is attached, else drop the oldest."""
     spool: SpoolRequest | None = None
@@ -337,6 +339,17 @@ class ProcessRan(Answer, frozen=True, kw_only=True):
 
 
 class ProcessAttach(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    process: str
+    stdout: int | None = None
+    stderr: int | None = None
+    tty: int | None = None
+    acknowledge: bool = False
+    """Whether this host says with `process.ack` what it has: what it has not is kept for it, and its place for a while."""
+
+
+class ProcessAck(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Of each stream the offset before which all has come."""
+
     process: str
     stdout: int | None = None
     stderr: int | None = None

@@ -2,10 +2,16 @@
 
 Rules
 - A link has at most one reader of a process; attaching again moves it.
+- The place of a reader that acknowledges is held for `HOLD_S` when its link breaks: until then what it has not had is kept as if it
+  still read. An acknowledging reader that begins in between takes the place over. So a host that comes back soon misses nothing.
 - A reader counts as a reader, and holds back output that would be dropped, from when it is made, attached or not.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
 
 from coworkd.model import calls
 from coworkd.model.errors import InvalidParams, InvalidState, OutOfRange
@@ -15,13 +21,23 @@ from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_reader import EncodeNotification, EncodeOutput, ProcessReader
 from coworkd.services.spools import Spool
 
+HOLD_S = 30.0
+
 
 class Attacher:
     """Knows how to encode, which is the caller's to say."""
 
-    def __init__(self, *, encode_output: EncodeOutput, encode_notification: EncodeNotification) -> None:
+    def __init__(
+        self,
+        *,
+        encode_output: EncodeOutput,
+        encode_notification: EncodeNotification,
+        later: Callable[..., None],
+    ) -> None:
+        """`later` starts a task."""
         self._encode_output = encode_output
         self._encode_notification = encode_notification
+        self._later = later
 
     def attach(self, process: LiveProcess, params: calls.ProcessAttach, link: LinkPort) -> calls.ProcessAttached:
         """Attach at the offsets given, elsewhere at the oldest byte kept. Raises `OutOfRange` with `stream`, `first` and `end`,
@@ -32,7 +48,8 @@ class Attacher:
         if not process.streams:
             raise InvalidState(f"process {process.id} is still being started; try again", process=process.id)
         named: dict[StreamName, int | None] = {"stdout": params.stdout, "stderr": params.stderr, "tty": params.tty}
-        reader = self.make_reader(process, link, {name: at for name, at in named.items() if at is not None})
+        offsets = {name: at for name, at in named.items() if at is not None}
+        reader = self.make_reader(process, link, offsets, acknowledged=params.acknowledge)
         for other in process.readers_of(link):
             if other is not reader:
                 other.leave()
@@ -45,8 +62,19 @@ class Attacher:
         for reader in process.readers_of(link):
             reader.leave()
 
+    def acknowledge(self, process: LiveProcess, params: calls.ProcessAck, link: LinkPort) -> None:
+        """`link` has all before those offsets. One that is not attached is passed over: the exit may have crossed it."""
+        named: dict[StreamName, int | None] = {"stdout": params.stdout, "stderr": params.stderr, "tty": params.tty}
+        for reader in process.readers_of(link):
+            reader.acknowledge({name: at for name, at in named.items() if at is not None})
+
     def make_reader(
-        self, process: LiveProcess, link: LinkPort, offsets: dict[StreamName, int] | None = None
+        self,
+        process: LiveProcess,
+        link: LinkPort,
+        offsets: dict[StreamName, int] | None = None,
+        *,
+        acknowledged: bool = False,
     ) -> ProcessReader:
         """A reader that its link does not pull from yet. Raises as `attach`."""
         given = offsets or {}
@@ -62,10 +90,30 @@ class Attacher:
             streams,
             encode_output=self._encode_output,
             encode_notification=self._encode_notification,
-            gone=process.reader_gone,
+            gone=lambda reader: self._gone(process, reader),
+            acknowledged=acknowledged,
         )
         process.add_reader(reader)
+        if acknowledged:
+            begun = {name: offset for name, (_, offset) in streams.items()}
+            for held in [each for each in process.held if each.holds(begun)][:1]:
+                self._let_go(process, held)
         return reader
+
+    def _gone(self, process: LiveProcess, reader: ProcessReader) -> None:
+        process.reader_gone(reader)
+        if reader.held:
+            process.held.append(reader)
+            self._later(self._hold, process, reader)
+
+    async def _hold(self, process: LiveProcess, reader: ProcessReader) -> None:
+        await trio.sleep(HOLD_S)
+        self._let_go(process, reader)
+
+    def _let_go(self, process: LiveProcess, reader: ProcessReader) -> None:
+        if reader in process.held:
+            process.held.remove(reader)
+            reader.release()
 
 
 def _check_kept(process: str, stream: StreamName, spool: Spool, offset: int) -> None:

@@ -70,6 +70,8 @@ class LiveProcess:
         self.disk_files: dict[StreamName, int] = {}
         """Files of the session disk that its spools are yet to take over."""
         self.readers: list[ProcessReader] = []
+        self.held: list[ProcessReader] = []
+        """Those whose link broke and whose place is kept for a while."""
         self.stdin: Stdin | None = None
         self.terminal: Terminal | None = None
         self.note = ProcessNote()

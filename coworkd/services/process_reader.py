@@ -5,6 +5,8 @@ Rules
 - The exit is a frame of this source, so it cannot overtake output: it comes when every byte the exit record counts was
   handed out, or is gone, and every stream that ended was told to have ended.
 - Bytes that went before this reader had them are told: the frame behind them has `dropped: [from, to]`, its `offset` being `to`.
+- A reader whose host acknowledges keeps its place in the spools where that host is known to be, not where it has been sent to: what is
+  on its way when a link breaks was not taken. Its place is held when it goes without having left (`held`).
 - A reader never waits and never holds bytes: what the link does not pull stays in the spool.
 
 Encoding is the caller's (`EncodeOutput`, `EncodeNotification`).
@@ -18,6 +20,7 @@ from typing import Any
 
 import trio
 
+from coworkd.model.errors import OutOfRange
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, StreamName
 from coworkd.services.spools import Spool
@@ -36,19 +39,34 @@ class _Cursor:
         self.stream = stream
         self.spool = spool
         self.offset = offset
+        """What is taken: sent, or acknowledged where that is done."""
+        self.sent = offset
         self.eof_told = False
         self.more = more
 
-    def next(self, limit_bytes: int) -> tuple[int, int, bytes, bool] | None:
+    def acknowledge(self, offset: int) -> None:
+        """Everything before `offset` has come. Raises `OutOfRange` for what was not sent."""
+        if offset > self.sent:
+            raise OutOfRange(
+                f"{self.stream} was sent up to {self.sent}, {offset} cannot have come",
+                stream=self.stream,
+                end=self.sent,
+            )
+        self.offset = max(self.offset, offset)
+        self.spool.delivered(self.offset)
+
+    def next(self, limit_bytes: int, *, acknowledged: bool) -> tuple[int, int, bytes, bool] | None:
         """(where it was, offset, data, eof), or None where there is nothing now."""
-        was = self.offset
+        was = self.sent
         offset, data = self.spool.read(was, limit_bytes)
         eof = self.spool.eof and offset + len(data) == self.spool.end
         if not data and (not eof or self.eof_told):
             return None
-        self.offset = offset + len(data)
+        self.sent = offset + len(data)
         self.eof_told = eof
-        self.spool.delivered(self.offset)
+        if not acknowledged:
+            self.offset = self.sent
+            self.spool.delivered(self.offset)
         return was, offset, data, eof
 
 
@@ -64,9 +82,10 @@ class ProcessReader:
         encode_output: EncodeOutput,
         encode_notification: EncodeNotification,
         gone: Callable[[ProcessReader], None],
+        acknowledged: bool = False,
     ) -> None:
         """`streams` maps each stream to its spool and the offset to begin at. `gone` is called once, at `detached` or when
-        all was handed out, which detaches it.
+        all was handed out, which detaches it. With `acknowledged` it counts what `acknowledge` says, and not what it has sent.
         """
         self.link = link
         self._process = process
@@ -76,6 +95,9 @@ class ProcessReader:
         self._record: ExitRecord | None = None
         self._exit_params: Mapping[str, Any] = {}
         self._finished = False
+        self._acknowledged = acknowledged
+        self.held = False
+        """It went with its link, and its place in the spools is kept until `release`."""
         self._cursors = deque(_Cursor(name, spool, offset, link.wake) for name, (spool, offset) in streams.items())
         for cursor in self._cursors:
             cursor.spool.follow(cursor)
@@ -84,7 +106,7 @@ class ProcessReader:
         for _ in range(len(self._cursors)):
             cursor = self._cursors[0]
             self._cursors.rotate(-1)
-            frame = cursor.next(limit_bytes)
+            frame = cursor.next(limit_bytes, acknowledged=self._acknowledged)
             if frame is not None:
                 was, offset, data, eof = frame
                 if offset > was:
@@ -109,21 +131,46 @@ class ProcessReader:
 
     def leave(self) -> None:
         """Detach from the link, attached or not."""
+        self._acknowledged = False  # it goes on purpose: nothing is kept for it
         self.link.detach(self)
         self.detached()
+        self.release()
 
     def detached(self) -> None:
         if not self._finished:
+            self.held = self._acknowledged
             self._finish()
+
+    def acknowledge(self, offsets: Mapping[StreamName, int]) -> None:
+        """All before these offsets has come. Raises `OutOfRange` for what was not sent."""
+        for cursor in self._cursors:
+            if cursor.stream in offsets:
+                cursor.acknowledge(offsets[cursor.stream])
+
+    def holds(self, offsets: Mapping[StreamName, int]) -> bool:
+        """Whether a reader that begins at `offsets` can be this one come back."""
+        return self.held and all(
+            cursor.offset <= offsets.get(cursor.stream, cursor.offset) <= cursor.sent for cursor in self._cursors
+        )
+
+    def release(self) -> None:
+        """Keep the place no longer. Idempotent."""
+        if self.held:
+            self.held = False
+            self._unfollow()
 
     def _all_told(self, record: ExitRecord) -> bool:
         return all(
-            cursor.offset >= record.bytes[cursor.stream] and (cursor.eof_told or not cursor.spool.eof)
+            cursor.sent >= record.bytes[cursor.stream] and (cursor.eof_told or not cursor.spool.eof)
             for cursor in self._cursors
         )
 
     def _finish(self) -> None:
         self._finished = True
+        if not self.held:
+            self._unfollow()
+        self._gone(self)
+
+    def _unfollow(self) -> None:
         for cursor in self._cursors:
             cursor.spool.unfollow(cursor)
-        self._gone(self)

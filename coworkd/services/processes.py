@@ -104,7 +104,9 @@ class Processes:
         )
         self._ender = Ender(launcher=launcher, audit=audit, later=self._later, monotonic=monotonic)
         self._builder = Builder(launcher=launcher, limits=self._limits.spool, later=self._later)
-        self._attacher = Attacher(encode_output=encode_output, encode_notification=encode_notification)
+        self._attacher = Attacher(
+            encode_output=encode_output, encode_notification=encode_notification, later=self._later
+        )
         self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
         self.callers = Callers(self._caller_vanished, self._later)
         self._adopter = Adopter(
@@ -186,7 +188,7 @@ class Processes:
         """
         request = parse_start(params)
         process, launched = await self._spawn(request, link)
-        reader = self._attacher.make_reader(process, link) if params.attach else None
+        reader = self._attacher.make_reader(process, link, acknowledged=params.acknowledge) if params.attach else None
         try:
             await self._wait_started(process)
         except BaseException:
@@ -287,6 +289,11 @@ class Processes:
     async def detach(self, params: calls.ProcessName, link: LinkPort) -> calls.Empty:
         """Send no more of it to this link; one that is not attached is passed over."""
         self._attacher.detach(self._table.find(params.process), link)
+        return calls.Empty()
+
+    async def ack(self, params: calls.ProcessAck, link: LinkPort) -> calls.Empty:
+        """What this link has of an attached process; see `Attacher`."""
+        self._attacher.acknowledge(self._table.find(params.process), params, link)
         return calls.Empty()
 
     def _caller_vanished(self, process: LiveProcess) -> None:

@@ -97,6 +97,9 @@ class Processes:
     async def detach(self, params: calls.ProcessName, link: LinkPort, /) -> calls.Empty:
         return calls.Empty()
 
+    async def ack(self, params: calls.ProcessAck, link: LinkPort, /) -> calls.Empty:
+        return calls.Empty()
+
     async def close_stdin(self, params: calls.CloseStdin, /) -> calls.Empty:
         return calls.Empty()
 

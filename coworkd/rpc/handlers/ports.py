@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from coworkd.model import calls, calls_audit, calls_boot, calls_storage, calls_update
+from coworkd.model import calls, calls_audit, calls_boot, calls_limits, calls_storage, calls_update
 from coworkd.model.calls_tools import ToolInstall, ToolInstalled, ToolList, ToolRemove, ToolRemoved
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitRecord, ProcessInfo
@@ -73,6 +73,18 @@ class SessionsApi(Protocol):
 
     async def policy(self, params: calls.SessionName, /) -> calls.SessionPolicy: ...
 
+    async def set_limits(self, params: calls_limits.SetSessionLimits, /) -> calls_limits.LimitsSet: ...
+
+    async def pause(self, params: calls_limits.PauseSession, /) -> calls_limits.SessionPaused: ...
+
+    async def resume(self, params: calls_limits.PauseSession, /) -> calls_limits.SessionPaused: ...
+
+
+class ProcessLimitsApi(Protocol):
+    """The limits of processes."""
+
+    async def set_limits(self, params: calls_limits.SetProcessLimits, /) -> calls_limits.LimitsSet: ...
+
 
 class FoldersApi(Protocol):
     """Folders of sessions."""
@@ -114,6 +126,8 @@ class ProcessesApi(Protocol):
     async def attach(self, params: calls.ProcessAttach, link: LinkPort, /) -> calls.ProcessAttached: ...
 
     async def detach(self, params: calls.ProcessName, link: LinkPort, /) -> calls.Empty: ...
+
+    async def ack(self, params: calls.ProcessAck, link: LinkPort, /) -> calls.Empty: ...
 
     async def write_stdin(self, params: calls.WriteStdin, /) -> calls.StdinOffset: ...
 

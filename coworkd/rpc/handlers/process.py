@@ -24,6 +24,9 @@ def process_methods(processes: ProcessesApi) -> tuple[Method, ...]:
     async def detach(params: calls.ProcessName, link: LinkPort) -> calls.Empty:
         return await processes.detach(params, link)
 
+    async def ack(params: calls.ProcessAck, link: LinkPort) -> calls.Empty:
+        return await processes.ack(params, link)
+
     async def write_stdin(params: calls.WriteStdin, link: LinkPort) -> calls.StdinOffset:
         return await processes.write_stdin(params)
 
@@ -56,6 +59,7 @@ def process_methods(processes: ProcessesApi) -> tuple[Method, ...]:
         Method(name="process.start", params=calls.ProcessStart, handler=start),
         Method(name="process.attach", params=calls.ProcessAttach, handler=attach),
         Method(name="process.detach", params=calls.ProcessName, handler=detach),
+        Method(name="process.ack", params=calls.ProcessAck, handler=ack),
         Method(name="process.write_stdin", params=calls.WriteStdin, handler=write_stdin),
         Method(name="process.close_stdin", params=calls.CloseStdin, handler=close_stdin),
         Method(name="process.resize", params=calls.Resize, handler=resize),
