@@ -37,6 +37,7 @@ from coworkd.rpc.handlers.files import file_methods
 from coworkd.rpc.handlers.folders import folder_methods
 from coworkd.rpc.handlers.policy import policy_methods
 from coworkd.rpc.handlers.process import process_methods
+from coworkd.rpc.handlers.process_limits import process_limits_methods
 from coworkd.rpc.handlers.session import session_methods
 from coworkd.rpc.handlers.session_disk import session_disk_methods
 from coworkd.rpc.handlers.storage import storage_methods
@@ -228,6 +229,7 @@ class App:
                 *stream_methods(self._parts.streams, self._parts.forwards),
                 *bridge_methods(self._parts.bridges),
                 *process_methods(self._parts.processes),
+                *process_limits_methods(self._parts.process_limits),
                 *audit_methods(self._parts.audit),
                 *storage_methods(self._parts.storage),
                 *update_methods(self._updates),

@@ -6,7 +6,7 @@ What a service needs of one that is built later it gets by `attach`. Closures of
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from coworkd import __version__
@@ -34,6 +34,7 @@ from coworkd.services.launching import Connect
 from coworkd.services.network import Network
 from coworkd.services.policies import PolicyStore
 from coworkd.services.process_limits import ProcessLimits, fit_descriptors
+from coworkd.services.process_limiting import ProcessLimiting, add_usage
 from coworkd.services.processes import Processes
 from coworkd.services.recovery import Recovery
 from coworkd.services.session_disk import SessionDisk
@@ -44,6 +45,7 @@ from coworkd.services.sessions import Sessions
 from coworkd.services.share import Share
 from coworkd.services.share_worker import ShareWorker
 from coworkd.services.stages import Stages
+from coworkd.services.spool_files import SpoolFiles
 from coworkd.services.storage_quota import ProjectQuota
 from coworkd.services.streams import Streams
 from coworkd.services.tools import Tools
@@ -107,6 +109,13 @@ class Composition:
         self.folders.attach(self.sessions)
         self.stages.attach(self.folders, self.sessions)
         self.processes = self._make_processes()
+        self.process_limits = ProcessLimiting(
+            get=self.processes.get,
+            groups=self.launcher.groups,
+            sessions=self.sessions,
+            policies=self.policies,
+            audit=self.audit,
+        )
         self.guarding.attach(self.processes, self.folders.failed)
         self.streams = Streams(encode=encode_stream_data)
         self.files = Files(
@@ -197,6 +206,7 @@ class Composition:
             ),
             layout=self.layout,
             launcher=self.launcher,
+            groups=self.launcher.groups,
             reowner=self.measuring,
             folders=self.folders,
             policies=self.policies,
@@ -215,6 +225,7 @@ class Composition:
             measuring=self.measuring,
             policies=self.policies,
             quota=self.quota,
+            groups=self.launcher.groups,
             stages=self.stages,
             storage=self.storage,
             audit=self.audit,
@@ -241,8 +252,10 @@ class Composition:
             audit=self.audit,
             events=self.events,
             compose=composer(self.layout, self.features),
+            measured=partial(add_usage, self.launcher.groups),
             encode_output=_encode_output,
             encode_notification=lambda method, params: [compose_notification(method, params)],
+            files=SpoolFiles(Path(self._config.state_dir) / "spools", set_project=self.quota.set_project).open,
             limits=fit_descriptors(limits, os.sysconf("SC_OPEN_MAX")),
         )
 

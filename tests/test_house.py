@@ -64,6 +64,7 @@ NO_MIRROR = {
     "coworkd/model/session.py": "declares types only",
     "coworkd/model/share.py": "declares types only",
     "coworkd/model/stage.py": "declares types only",
+    "coworkd/model/calls_limits.py": "declares types only; tests/unit/services/test_session_limits.py asks by them",
     "coworkd/model/calls_tools.py": "declares types only; tests/unit/services/test_tools.py asks by them",
     "coworkd/model/tool.py": "declares types only; tests/unit/workers/test_tool_fetch.py speaks them",
     "coworkd/model/stream.py": "declares types and a Protocol only",

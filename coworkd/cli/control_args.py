@@ -16,6 +16,7 @@ from coworkd.cli.control_args_audit import add_audit
 from coworkd.cli.control_args_copy import add_copy
 from coworkd.cli.control_args_doctor import add_doctor
 from coworkd.cli.control_args_folders import add_folders
+from coworkd.cli.control_args_limits import add_session_limits
 from coworkd.cli.control_args_machine import add_machine
 from coworkd.cli.control_args_session_disk import add_session_disk
 from coworkd.cli.control_args_staged import add_staged
@@ -189,6 +190,7 @@ def _add_sessions(commands: Subparsers) -> None:
     _add(verbs, "list", "control_sessions:list_all", "list the sessions")
     show = _add(verbs, "show", "control_sessions:show", "show one session")
     show.add_argument("name", metavar="NAME")
+    add_session_limits(verbs)
     add_session_disk(verbs)
     policy = _add(verbs, "policy", "control_session_policy:show", "show what holds for a session now")
     policy.add_argument("name", metavar="NAME")

@@ -41,12 +41,25 @@ def remark_on(record: ExitRecord) -> str | None:
     if record.exit.reason == "timeout":
         remarks.append(f"the command ran into its time limit after {record.ended_at - record.started_at:.1f} s")
     if record.exit.reason == "oom":
-        remarks.append("the command was killed because it ran out of memory (see: coworkctl policy show)")
+        remarks.append(_explain_oom(record))
+    if record.exit.reason == "killed":
+        remarks.append("the command was killed, with all it had started")
     if record.exit.reason == "lost":
         remarks.append("how the command ended is not known: its launcher was lost")
     if record.output == "truncated":
         remarks.append("part of its output was dropped")
     return "; ".join(remarks) or None
+
+
+def _explain_oom(record: ExitRecord) -> str:
+    """Whose limit it was, where the kernel has told."""
+    end = record.exit
+    whose = {"process": "the command", "session": f"session {record.session}", "guest": "all sessions of the guest together"}
+    if end.scope is None:
+        return "killed: out of memory (see: coworkctl policy show)"
+    if end.limit_bytes is None:
+        return "killed: out of memory: the guest had none left"
+    return f"killed: out of memory: {whose[end.scope]} reached {end.limit_bytes / (1 << 20):.0f} MiB"
 
 
 def failure_status(error: CoworkError) -> int:

@@ -64,7 +64,7 @@ def list_all(args: argparse.Namespace) -> int:
     print_table(
         ("NAME", "STATE", "UID", "PROFILE", "COMMANDS", "FOLDERS", "CREATED"),
         [
-            (s.name, s.state, s.uid, s.profile, s.processes, _folders(s), clock(s.created_at))
+            (s.name, shown_state(s), s.uid, s.profile, s.processes, _folders(s), clock(s.created_at))
             for s in sorted(answer.sessions, key=lambda session: session.name)
         ],
     )
@@ -81,7 +81,7 @@ def show(args: argparse.Namespace) -> int:
     print_fields(
         {
             "name": session.name,
-            "state": session.state,
+            "state": shown_state(session),
             "uid": session.uid,
             "home": session.home,
             "profile": session.profile,
@@ -107,6 +107,11 @@ def remove(args: argparse.Namespace) -> int:
 def _folders_from(args: argparse.Namespace) -> list[FolderGrant] | None:
     local = is_local(args)
     return [parse_folder(text, local=local) for text in args.folder] if args.folder else None
+
+
+def shown_state(session: SessionInfo) -> str:
+    """One that is ready and paused is paused, for people."""
+    return "paused" if session.paused and session.state == "ready" else session.state
 
 
 def _folders(session: SessionInfo) -> str:

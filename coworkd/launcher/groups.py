@@ -25,7 +25,7 @@ from coworkd.launcher.readers import Readers
 from coworkd.launcher.session import Session
 from coworkd.launcher.supervisor import Supervisor
 from coworkd.model import launch
-from coworkd.model.limits import PRESSURE_KINDS, CgroupLimits
+from coworkd.model.limits import PRESSURE_KINDS, CgroupLimits, GroupUsage
 from coworkd.system import cgroup
 
 _WRITE_DEADLINE_S = 10.0
@@ -39,9 +39,7 @@ class _Change:
     def __init__(self, request: launch.SetLimits, path: str) -> None:
         self.request = request
         self.path = path
-        self.errand = Errand(
-            partial(_write, path, request.limits), name="coworkd-limits", deadline_s=_WRITE_DEADLINE_S
-        )
+        self.errand = Errand(partial(_write, path, request.limits), name="coworkd-limits", deadline_s=_WRITE_DEADLINE_S)
 
 
 class Groups:
@@ -122,7 +120,12 @@ class Groups:
 
     def _settle(self, change: _Change) -> None:
         self._drop(change)
-        self._tell_measured(change.request.id, change.path)
+        if os.path.isdir(change.path):
+            self._tell_measured(change.request.id, change.path)
+        else:  # the command has ended, perhaps of this very limit
+            self._supervisor.send(
+                launch.Measured(id=change.request.id, usage=GroupUsage(), limits=change.request.limits)
+            )
 
     def _drop(self, change: _Change) -> None:
         self._readers.unregister(change.errand.fileno())
@@ -191,5 +194,9 @@ _NO_CGROUP = "this kernel has no cgroup v2 (it is mounted nowhere)"
 
 
 def _write(path: str, limits: CgroupLimits, teller: Teller) -> None:
-    cgroup.limit(path, limits)
+    try:
+        cgroup.limit(path, limits)
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # it has ended meanwhile
+            raise
     teller.tell(Report())

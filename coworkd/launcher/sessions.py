@@ -10,6 +10,7 @@ Rules
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -133,6 +134,15 @@ class Sessions:
             cgroup.create(commands)
             cgroup.enable_controllers(commands)
 
+    def _short_of_memory(self, request: launch.OpenSession) -> tuple[str, ...]:
+        """A sentence where all sessions together may have less than this one is promised."""
+        path, wanted = self._spawner.session_cgroup(request.session), request.limits.memory_max_bytes
+        allowed = None if path is None else cgroup.number(os.path.dirname(path), "memory.max")
+        if wanted is None or allowed is None or wanted <= allowed:
+            return ()
+        mib = 1 << 20
+        return (f"limits.memory_max: {wanted // mib}M, but this guest has {allowed // mib}M for all its sessions together",)
+
     def _built(self, name: str) -> None:
         builder, _ = self._builders.pop(name)
         self._readers.unregister(builder.fileno())
@@ -140,6 +150,7 @@ class Sessions:
         if session is None:
             self._supervisor.refuse(builder.request.id, report.error_stage or "", report.errno, report.message)
             return
+        session.degraded += self._short_of_memory(builder.request)
         self._held[name] = session
         self._tell_opened(builder.request.id, session)
         self._pool.want_now(name)

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from coworkd.model.call_shapes import Answer, Mutating, Params
+from coworkd.model.limits import GroupUsage
 from coworkd.model.names import OsBytes
 
 StorageKind = Literal["disk", "loop", "directory"]
@@ -70,6 +71,8 @@ class SessionUsage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     measured_at: float
     idle_since: float
     """When a command last ran in it, or it was made."""
+    group: GroupUsage | None = None
+    """What its commands take of memory, processors and disks, and have taken since it was opened; None where it is not open."""
 
 
 class SessionUsages(Answer, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from coworkd.model.errors import CoworkError
 from coworkd.model.event import Event
 from coworkd.model.folder import MountedAs
 from coworkd.model.launch import Adopted, MountFolder, Notice, OpenSession, Spawn, Spawned, WorkerKind
+from coworkd.model.limits import CgroupLimits, GroupUsage, PressureKind
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import ExitRecord
 from coworkd.model.session import FailedFolder, FolderGrant, SessionRecord, SessionView
@@ -252,6 +253,31 @@ class LauncherPort(Protocol):
         """Return when a launcher has told what it keeps, since the last time this returned."""
 
 
+class GroupState(NamedTuple):
+    """What the kernel counts of a session or a command, and what it holds it to."""
+
+    usage: GroupUsage
+    limits: CgroupLimits
+
+
+class GroupsPort(Protocol):
+    """The cgroups of open sessions and their commands, through the launcher. All raise `InvalidState` for a session that is not open, a
+    command that has ended and a kernel without cgroup v2, `Unavailable` where the launcher is gone or the kernel refuses.
+    """
+
+    async def set_limits(self, session: str, process: str | None, limits: CgroupLimits, /) -> GroupState:
+        """Other limits for a session, or for one command in it; what is None stays."""
+
+    async def freeze(self, session: str, *, frozen: bool) -> bool:
+        """Stop every command of it, or let them go on; whether nothing of them runs any more. Asking again does no harm."""
+
+    async def measure(self, session: str | None, process: str | None, /) -> GroupState:
+        """Of a session, of one command in it, or with neither of all sessions."""
+
+    async def open_pressure(self, session: str, /) -> dict[PressureKind, int]:
+        """Its pressure files, the caller's; none where the kernel tells of no pressure."""
+
+
 class TrustPort(Protocol):
     """The certificates that sandboxes trust."""
 
@@ -446,7 +472,9 @@ class SessionDirectory(Protocol):
         """A ready session whose namespaces are open in the launcher; raises `NotFound` or `InvalidState`."""
 
     async def open_for_command(self, name: str, /) -> SessionView:
-        """The same, and a command begins in it; raises `LimitExceeded` where it has used up its part of the disk."""
+        """The same, and a command begins in it; raises `LimitExceeded` where it has used up its part of the disk, `InvalidState` where it
+        is paused.
+        """
 
 
 class PolicyPort(Protocol):

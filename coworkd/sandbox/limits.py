@@ -52,5 +52,15 @@ def rlimits(limits: LimitsPolicy) -> Rlimits:
     )
 
 
+def warn_below_use(used_bytes: int | None, allowed_bytes: int | None) -> tuple[str, ...]:
+    """What comes of a memory limit below what is used; None of a number: not known, or not changed."""
+    if used_bytes is None or allowed_bytes is None or used_bytes <= allowed_bytes:
+        return ()
+    return (
+        f"{used_bytes} bytes of memory are used, {allowed_bytes} may be from now on: the kernel takes memory back, and kills what it"
+        " cannot do without",
+    )
+
+
 def _below(limit_bytes: int) -> int:
     return limit_bytes - limit_bytes // _HIGH_SHARE

@@ -28,6 +28,7 @@ from coworkd.model.policy import EffectivePolicy, SeccompProgram
 from coworkd.model.ports import OpenedSession, SpawnedFds
 from coworkd.services.launching_adopted import Untaken
 from coworkd.services.launching_folders import LauncherFolders
+from coworkd.services.launching_groups import LauncherGroups
 from coworkd.services.launching_refusals import raise_refusal, without_descriptors
 from coworkd.system import packet
 
@@ -98,6 +99,8 @@ class LauncherClient:
         self.pid: int | None = None
         self.folders = LauncherFolders(self._ask_for_fds, generation=lambda: self.generation)
         """The launcher, for those who mount folders and need workers."""
+        self.groups = LauncherGroups(self._ask_for_fds)
+        """The launcher, for those who limit, stop and measure what runs."""
 
     # -- the connection -----------------------------------------------------------------------------------------
 

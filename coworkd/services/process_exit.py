@@ -3,7 +3,7 @@
 Rules
 - What ended it on our side comes first (`timeout`, `killed`): such a command may well return 0 from its TERM handler, or
   have lost a child to the OOM killer earlier.
-- `oom` is SIGKILL with an oom_kill counted in its cgroup, when nobody of ours killed it.
+- `oom` is SIGKILL with an oom_kill counted in its cgroup, when nobody of ours killed it; with it is said whose limit that was.
 - A launcher that is gone tells nothing: `lost`, with neither code nor signal.
 
 Pure. Sources: signal(7), cgroup v2 memory.events.
@@ -26,7 +26,16 @@ def judge_exit(exited: Exited, ended_by: ExitReason | None) -> Exit:
     if exited.signal is None:
         return Exit(code=exited.code, signal=None, reason=ended_by or "exited", inferred=exited.inferred)
     reason = ended_by or _signal_reason(exited)
-    return Exit(code=None, signal=signal_name(exited.signal), reason=reason, inferred=exited.inferred)
+    oom = exited.oom if reason == "oom" else None
+    return Exit(
+        code=None,
+        signal=signal_name(exited.signal),
+        reason=reason,
+        inferred=exited.inferred,
+        scope=None if oom is None else oom.scope,
+        limit_bytes=None if oom is None else oom.limit_bytes,
+        peak_bytes=None if oom is None else oom.peak_bytes,
+    )
 
 
 def _signal_reason(exited: Exited) -> ExitReason:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import trio
 
 from coworkd.config import RetentionConfig
-from coworkd.model.ports import AuditPort, EventPort, PolicyPort, QuotaPort, StagePort, StorageGuard
+from coworkd.model.ports import AuditPort, EventPort, GroupsPort, PolicyPort, QuotaPort, StagePort, StorageGuard
 from coworkd.services.session_measuring import Measuring
 from coworkd.services.session_prune import Pruning
 from coworkd.services.session_retention import Retention
@@ -31,6 +31,7 @@ class SessionDisk:
         measuring: Measuring,
         policies: PolicyPort,
         quota: QuotaPort,
+        groups: GroupsPort,
         stages: StagePort,
         storage: StorageGuard,
         audit: AuditPort,
@@ -45,6 +46,7 @@ class SessionDisk:
             measuring=measuring,
             policies=policies,
             quota=quota,
+            groups=groups,
             clock=clock,
         )
         self.watch = UsageWatch(table=table, meter=self.meter, quota=quota, audit=audit, events=events)

@@ -18,7 +18,16 @@ from coworkd.model.egress import SessionEgress
 from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
 from coworkd.model.policy import EffectivePolicy, LimitsPolicy
-from coworkd.model.ports import EgressPort, FoldersPort, LauncherPort, SessionPolicyPort, ToolsPort, TrustPort
+from coworkd.model.ports import (
+    EgressPort,
+    FoldersPort,
+    GroupsPort,
+    GroupState,
+    LauncherPort,
+    SessionPolicyPort,
+    ToolsPort,
+    TrustPort,
+)
 from coworkd.model.session import FailedFolder, SessionRecord, SessionView
 from coworkd.sandbox.limits import session_limits
 from coworkd.sandbox.tree import compose_tree, sandbox_home
@@ -46,6 +55,7 @@ class Openings:
         self,
         *,
         launcher: LauncherPort,
+        groups: GroupsPort,
         folders: FoldersPort,
         egress: EgressPort,
         policies: SessionPolicyPort,
@@ -55,6 +65,7 @@ class Openings:
         layout: GuestLayout,
     ) -> None:
         self._launcher = launcher
+        self._groups = groups
         self._folders = folders
         self._egress = egress
         self._policies = policies
@@ -116,6 +127,22 @@ class Openings:
         closed = await self._egress.change(name, egress, close_forbidden=close_forbidden)
         self._heed(name, egress)
         return closed
+
+    async def limit(self, name: str, limits: LimitsPolicy) -> GroupState | None:
+        """Let an open session have other limits, its running commands included; None for one that is not open. Raises as `GroupsPort`."""
+        if not self.is_open(name):
+            return None
+        state = await self._groups.set_limits(name, None, session_limits(limits))
+        self._limits[name] = limits
+        return state
+
+    async def measure(self, name: str) -> GroupState | None:
+        """What an open session takes, None for one that is not open. Raises as `GroupsPort`."""
+        return await self._groups.measure(name, None) if self.is_open(name) else None
+
+    async def freeze(self, name: str, *, frozen: bool) -> bool:
+        """Stop the commands of a session, or let them go on; one that is not open has none. Raises as `GroupsPort`."""
+        return await self._groups.freeze(name, frozen=frozen) if self.is_open(name) else frozen
 
     async def close(self, name: str) -> None:
         """Close it in both; one that is not open is passed over. Raises `InvalidState` where commands of it run."""

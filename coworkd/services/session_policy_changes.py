@@ -63,7 +63,8 @@ class PolicyChanges:
             rebuilt = (known.profile, known.limits) != (wanted.profile, wanted.limits)
             if rebuilt and self._table.count(name):
                 raise InvalidState(
-                    f"commands of session {name} run on its profile and limits; end them, or change egress alone",
+                    f"commands of session {name} run on its profile and limits; end them, change egress alone, or use"
+                    " session.set_limits",
                     session=name,
                 )
             # Shielded: a cancellation on the way would leave a session that reaches more than its record says.
@@ -115,6 +116,11 @@ class PolicyChanges:
         except CoworkError as error:
             _log.error("session %s reaches nothing until it is opened again: %s", record.name, error.message)
             await self._egress.stop(record.name)
+        try:
+            if policy is not None:
+                await self._openings.limit(record.name, policy.profile.limits)
+        except CoworkError as error:
+            _log.error("session %s keeps the limits it had: %s", record.name, error.message)
         try:
             if policy is None:
                 await self._folders.withdraw(record, _NO_POLICY)

@@ -115,6 +115,7 @@ class SessionTable:
             created_at=record.created_at,
             folders=record.folders,
             processes=self.count(record.name),
+            paused=record.paused,
         )
 
 

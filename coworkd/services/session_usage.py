@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from coworkd.model.calls_storage import SessionUsage, SessionUsageParams, SessionUsages
 from coworkd.model.errors import CoworkError, DiskFailed
+from coworkd.model.limits import GroupUsage
 from coworkd.model.measure import TreeMeasured
-from coworkd.model.ports import PolicyPort, QuotaPort
+from coworkd.model.ports import GroupsPort, PolicyPort, QuotaPort
 from coworkd.model.session import SessionRecord
 from coworkd.services.session_measuring import MEASURE_DEADLINE_S, Measuring, Place
 from coworkd.services.session_table import SessionTable, in_thread
@@ -57,6 +58,7 @@ class UsageMeter:
         measuring: Measuring,
         policies: PolicyPort,
         quota: QuotaPort,
+        groups: GroupsPort,
         clock: Callable[[], float],
     ) -> None:
         self._table = table
@@ -65,6 +67,7 @@ class UsageMeter:
         self._measuring = measuring
         self._policies = policies
         self._quota = quota
+        self._groups = groups
         self._clock = clock
         self._known: dict[str, Measured] = {}
 
@@ -136,6 +139,12 @@ class UsageMeter:
             ) from error
         return counted_bytes, files, True
 
+    async def _group(self, name: str) -> GroupUsage | None:
+        try:
+            return (await self._groups.measure(name, None)).usage
+        except CoworkError:  # it is not open, or this kernel counts nothing
+            return None
+
     async def _tell(self, record: SessionRecord) -> SessionUsage:
         known = self.last(record.name)
         try:
@@ -151,4 +160,5 @@ class UsageMeter:
             limit_bytes=limit_bytes,
             measured_at=known.at,
             idle_since=self._uses.idle_since(record),
+            group=await self._group(record.name),
         )

@@ -23,6 +23,7 @@ from typing import Protocol
 import trio
 
 from coworkd.model import calls
+from coworkd.model.calls_limits import LimitsSet, PauseSession, SessionPaused, SetSessionLimits
 from coworkd.model.errors import CoworkError
 from coworkd.model.layout import GuestLayout
 from coworkd.model.names import parse_session_name
@@ -32,6 +33,7 @@ from coworkd.model.ports import (
     EgressPort,
     EventPort,
     FoldersPort,
+    GroupsPort,
     LauncherPort,
     LinkPort,
     PolicyPort,
@@ -45,8 +47,10 @@ from coworkd.model.session import RemovedSession, SessionRecord, SessionView
 from coworkd.services.session_deleting import Deleting
 from coworkd.services.session_ensuring import Ensuring
 from coworkd.services.session_home import Homes
+from coworkd.services.session_limits import Limiting
 from coworkd.services.session_measuring import Place
 from coworkd.services.session_opening import OnTurn, Openings
+from coworkd.services.session_pausing import Pausing
 from coworkd.services.session_policy_changes import PolicyChanges
 from coworkd.services.session_records import RecordStore
 from coworkd.services.session_recovering import Recovering, Reowner
@@ -75,6 +79,7 @@ class Sessions:
         homes: Homes,
         layout: GuestLayout,
         launcher: LauncherPort,
+        groups: GroupsPort,
         reowner: Reowner,
         folders: FoldersPort,
         policies: SessionPolicyPort,
@@ -95,6 +100,7 @@ class Sessions:
         self.uses = Uses(table, clock)
         self._openings = openings = Openings(
             launcher=launcher,
+            groups=groups,
             folders=folders,
             egress=egress,
             policies=policies,
@@ -128,6 +134,11 @@ class Sessions:
             audit=audit,
             events=events,
         )
+
+        self._limiting = Limiting(
+            table=table, openings=openings, homes=homes, policies=policies, audit=audit, events=events
+        )
+        self._pausing = Pausing(table=table, openings=openings, audit=audit, events=events)
 
     def attach(self, processes: ProcessDirectory, *, on_turn: OnTurn | None = None) -> None:
         """Say who knows the processes, and who is told when a session has opened or closed; before `serve`."""
@@ -224,6 +235,7 @@ class Sessions:
         view = await self.open(name)
         if self._gate is not None:
             await self._gate.refuse_command(name)
+        self._pausing.refuse_if_paused(name)
         self.uses.touch(name)
         return view
 
@@ -232,6 +244,20 @@ class Sessions:
         and what is wrong with the settings; a change that fails changes nothing.
         """
         return await self._policy_changes.set_policy(params)
+
+    async def set_limits(self, params: SetSessionLimits) -> LimitsSet:
+        """Other limits, also for the commands that run. Raises `NotFound`, `InvalidParams`, `InvalidState` where what they stand on would
+        change, `Unavailable`; a change that fails changes nothing.
+        """
+        return await self._limiting.set_limits(params)
+
+    async def pause(self, params: PauseSession) -> SessionPaused:
+        """Let its commands stand still, and none begin. Raises `NotFound`, `InvalidState`, `DiskFailed`, `Unavailable`."""
+        return await self._pausing.pause(params)
+
+    async def resume(self, params: PauseSession) -> SessionPaused:
+        """Let them go on. Raises as `pause`."""
+        return await self._pausing.resume(params)
 
     async def policy(self, params: calls.SessionName) -> calls.SessionPolicy:
         """What holds for a session now. Raises `NotFound`."""
@@ -247,6 +273,7 @@ class Sessions:
         for name in [name for name in self._table.records if self._table.count(name)]:
             try:
                 await self.open(name)
+                await self._pausing.restore(name)
             except CoworkError as error:
                 _log.error("session %s cannot be taken over: %s", name, error.message)
                 lost.append(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coworkd.model import calls
+from coworkd.model import calls, calls_limits
 from coworkd.model.ports import LinkPort
 from coworkd.model.session import RemovedSession
 from coworkd.rpc.handlers.ports import SessionsApi
@@ -30,6 +30,15 @@ def session_methods(sessions: SessionsApi) -> tuple[Method, ...]:
     async def policy(params: calls.SessionName, link: LinkPort) -> calls.SessionPolicy:
         return await sessions.policy(params)
 
+    async def set_limits(params: calls_limits.SetSessionLimits, link: LinkPort) -> calls_limits.LimitsSet:
+        return await sessions.set_limits(params)
+
+    async def pause(params: calls_limits.PauseSession, link: LinkPort) -> calls_limits.SessionPaused:
+        return await sessions.pause(params)
+
+    async def resume(params: calls_limits.PauseSession, link: LinkPort) -> calls_limits.SessionPaused:
+        return await sessions.resume(params)
+
     return (
         Method(name="session.ensure", params=calls.SessionEnsure, handler=ensure),
         Method(name="session.get", params=calls.SessionName, handler=get),
@@ -37,4 +46,7 @@ def session_methods(sessions: SessionsApi) -> tuple[Method, ...]:
         Method(name="session.delete", params=calls.SessionDelete, handler=delete),
         Method(name="session.set_policy", params=calls.SetPolicy, handler=set_policy),
         Method(name="session.policy", params=calls.SessionName, handler=policy),
+        Method(name="session.set_limits", params=calls_limits.SetSessionLimits, handler=set_limits),
+        Method(name="session.pause", params=calls_limits.PauseSession, handler=pause),
+        Method(name="session.resume", params=calls_limits.PauseSession, handler=resume),
     )

@@ -49,6 +49,7 @@ class DiskHouse(SessionHouse):
             measuring=self.measuring,
             policies=self.policies,
             quota=self.quota,
+            groups=self.groups,
             stages=self.stages,
             storage=self.storage,
             audit=self.audit,

@@ -36,6 +36,7 @@ from coworkd.services.session_home import Homes
 from coworkd.services.session_measuring import Place
 from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
+from tests.unit.services.fake_groups import FakeGroups
 from tests.unit.services.fake_launcher import FakeLauncher
 from tests.unit.services.folder_fakes import FakeGuard, FakeMounts, FakeStages
 from tests.unit.services.process_house import NOW, FakeAudit, FakeEvents, FakeLink
@@ -305,6 +306,7 @@ class SessionHouse:
         self.now = NOW
         self.trace: list[str] = []
         self.launcher = FakeSessionLauncher(self.trace)
+        self.groups = FakeGroups(self.trace)
         self.policies = FakePolicies()
         self.processes = FakeProcesses(self.trace)
         self.egress = FakeEgress(self.trace)
@@ -335,6 +337,7 @@ class SessionHouse:
             homes=self.homes,
             layout=LAYOUT,
             launcher=self.launcher,
+            groups=self.groups,
             reowner=self.reowner,
             folders=self.folders,
             policies=self.policies,

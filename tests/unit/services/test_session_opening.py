@@ -17,6 +17,7 @@ from tests.unit.services.session_house import LAYOUT, SessionHouse, open_house, 
 def openings(house: SessionHouse) -> Openings:
     return Openings(
         launcher=house.launcher,
+        groups=house.groups,
         folders=house.folders,
         egress=house.egress,
         policies=house.policies,
