@@ -41,6 +41,8 @@ EVENT_NAMES = frozenset(
     | {"clock.stepped", "clock.slept", "share.state"}
     | {"update.applied", "update.committed", "update.rolled_back", "update.refused"}
 )
+KEEPALIVE_S = 10.0
+"""Pings come far more often; a guest that hears nothing for three times as long lets this link go."""
 _TELL_DEGRADED = frozenset({"ready", "health"})
 """Events that say in `degraded` what does not work now."""
 
@@ -289,4 +291,4 @@ async def _subscribe(client: AsyncClient, pause_s: float) -> AsyncSubscription:
 
 
 async def _connect(uri: str, token: str | None, timeout_s: float) -> AsyncClient:
-    return await aio.connect(uri, token=token, client_name="cowork-vm", timeout_s=timeout_s)
+    return await aio.connect(uri, token=token, client_name="cowork-vm", timeout_s=timeout_s, keepalive_s=KEEPALIVE_S)

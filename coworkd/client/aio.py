@@ -60,9 +60,11 @@ class AsyncClient(AsyncVerbs):
         self._renewal = Renewal(0)
         self._redial: Callable[[], Awaitable[AsyncClient]] | None = None
 
-    async def greet(self, client_name: str, token: str | None = None) -> HelloAnswer:
+    async def greet(
+        self, client_name: str, token: str | None = None, *, keepalive_s: float | None = None
+    ) -> HelloAnswer:
         """Say hello, once. Raises `Unauthenticated`, `InvalidState` (no common version), `Unavailable`."""
-        pending, frame = self._core.hello(client_name, token)
+        pending, frame = self._core.hello(client_name, token, keepalive_s)
         self.hello = read_answer("hello", await self._finish(pending, frame), HelloAnswer)
         return self.hello
 
@@ -392,8 +394,13 @@ async def connect(
     client_name: str = "coworkd-client",
     timeout_s: float = DEFAULT_TIMEOUT_S,
     reconnect_s: float = 0,
+    keepalive_s: float | None = None,
 ) -> AsyncClient:
-    """Connect to a guest and say hello; the caller closes the client. URIs, errors and `reconnect_s` as in `sync.connect`."""
+    """Connect to a guest and say hello; the caller closes the client. URIs, errors and `reconnect_s` as in `sync.connect`.
+
+    `keepalive_s` promises that the caller calls something (`ping`) at least so often: a guest that hears nothing three times as long
+    takes it for gone.
+    """
     endpoint = parse_endpoint(uri)
 
     async def link(within_s: float = DIAL_S) -> AsyncClient:
@@ -401,7 +408,7 @@ async def connect(
             with trio.fail_after(within_s):
                 client = AsyncClient(*await dial(endpoint))
                 try:
-                    await client.greet(client_name, token)
+                    await client.greet(client_name, token, keepalive_s=keepalive_s)
                 except BaseException:
                     await client.aclose()
                     raise

@@ -153,12 +153,14 @@ class Core:
         self.outgoing.append(frame)
         return pending
 
-    def hello(self, client: str, token: str | None) -> tuple[Pending, bytes]:
-        """The first call of every link."""
+    def hello(self, client: str, token: str | None, keepalive_s: float | None = None) -> tuple[Pending, bytes]:
+        """The first call of every link; `keepalive_s` promises that something is said at least so often."""
         version = {"min": PROTOCOL_VERSION, "max": PROTOCOL_VERSION}
         params: dict[str, Any] = {"client": client, "protocol": version}
         if token is not None:
             params["token"] = token
+        if keepalive_s is not None:
+            params["keepalive_s"] = keepalive_s
         return self.request("hello", params, lambda _: self._connection.greeted())
 
     def ask_alive(self) -> None:

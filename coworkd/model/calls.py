@@ -105,6 +105,8 @@ class Hello(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     token: str | None = None
     time: float | None = None
     """The host's clock, in seconds since the epoch; the guest's is stepped to it where it is behind (see `sync_clock`)."""
+    keepalive_s: float | None = None
+    """The host says something at least so often, and is taken for gone when it does not; None promises nothing."""
 
 
 class Stage(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ Rules
   the handler attached last cannot overtake it.
 - A breach of the wire is told by the notification `link.error {code, message, details}`; nothing after it is read, and
   the link is closed when it was sent, or after `LAST_WORDS_S`. Notifications from a host are ignored.
+- A host that promised in `hello` to say something every `keepalive_s` is gone when it has not for `SILENT_TURNS` of them, and the link is
+  closed: a half-open one would never end by itself. Turns are counted, not time: a guest that slept wakes up in the same turn.
 - `on_close` calls run exactly once, in reverse order of registering, after every source was detached.
 
 It never touches another link. Sources: docs/protocol.md, V-1 to V-3, H-1 to H-5, N-5.
@@ -44,6 +46,7 @@ from coworkd.wire.limits import LocalLimitError, LocalProtocolError, RemoteProto
 
 HELLO_S = 10.0
 LAST_WORDS_S = 1.0
+SILENT_TURNS = 3
 IN_FLIGHT = 256
 RECEIVE_BYTES = 64 * 1024
 SMALL_ANSWER_BYTES = 64 * 1024
@@ -83,6 +86,7 @@ class Link:
         self._hello_scope = trio.CancelScope()
         self._on_close: list[Callable[[], None]] = []
         self._in_flight = 0
+        self._heard = False
         self._greeted = False
         self._finishing = False
         self._closed = False
@@ -197,6 +201,7 @@ class Link:
     async def _read_events(self, nursery: trio.Nursery) -> None:
         data = self._received or await self._transport.receive(RECEIVE_BYTES)
         while data and not self._finishing:
+            self._heard = True
             self._connection.receive_data(data)
             while not self._finishing and (event := self._connection.next_event()) is not None:
                 await self._take(event, nursery)
@@ -220,6 +225,9 @@ class Link:
         self._in_flight += 1
         if method.opens_link:
             await self._open(event, method)
+            keepalive_s = event.params.get("keepalive_s")
+            if self._greeted and keepalive_s is not None:
+                nursery.start_soon(self._watch_silence, float(keepalive_s))
             return
         (self._owner.calls if method.mutating else nursery).start_soon(self._serve, event, method)
 
@@ -258,6 +266,16 @@ class Link:
         self._greeted = True
         self._connection.greeted()
         self._hello_scope.deadline = float("inf")
+
+    async def _watch_silence(self, keepalive_s: float) -> None:
+        silent = 0
+        while silent < SILENT_TURNS:
+            self._heard = False
+            await trio.sleep(keepalive_s)
+            silent = 0 if self._heard else silent + 1
+        self.ended_by = f"the host has said nothing for {SILENT_TURNS} times {keepalive_s:g} s"
+        _log.info("link %s: %s", self._name, self.ended_by)
+        self.close()
 
     async def _serve(self, request: Request, method: Method) -> None:
         try:

@@ -10,14 +10,15 @@ import time
 from collections.abc import Awaitable, Callable
 
 from coworkd.model.calls import Hello, HelloAnswer, NoParams, Pong
-from coworkd.model.errors import InvalidState, Unauthenticated
+from coworkd.model.errors import InvalidParams, InvalidState, Unauthenticated
 from coworkd.model.ports import LinkPort
 from coworkd.rpc.handlers.ports import HelloApi
 from coworkd.rpc.methods import Method
 from coworkd.wire.limits import PROTOCOL_VERSION
 
-FEATURES = ("request_id", "events", "attach", "tty", "early", "clock")
+FEATURES = ("request_id", "events", "attach", "tty", "early", "clock", "keepalive", "acknowledge")
 """What a host may lean on beyond the methods themselves."""
+KEEPALIVE_LEAST_S, KEEPALIVE_MOST_S = 1.0, 3600.0
 KeepClock = Callable[[float], Awaitable[None]]
 """Never raises: a clock that cannot be set keeps no host out."""
 
@@ -31,6 +32,7 @@ def link_methods(
 
     async def hello(params: Hello, link: LinkPort) -> HelloAnswer:
         _check_token(params.token, token)
+        _check_keepalive(params.keepalive_s)
         if params.time is not None and keep_clock is not None:
             await keep_clock(params.time)
         return health.hello_answer(features, _choose_version(params))
@@ -51,6 +53,15 @@ def _check_token(given: str | None, token: str | None) -> None:
         raise Unauthenticated("this coworkd wants a token in hello; its token_file has it")
     if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode("utf-8", "surrogatepass")):
         raise Unauthenticated("the token of hello is wrong; its token_file has the right one")
+
+
+def _check_keepalive(keepalive_s: float | None) -> None:
+    if keepalive_s is not None and not KEEPALIVE_LEAST_S <= keepalive_s <= KEEPALIVE_MOST_S:
+        raise InvalidParams(
+            f"keepalive_s must be {KEEPALIVE_LEAST_S:g} to {KEEPALIVE_MOST_S:g} seconds, not {keepalive_s}; leave it out to"
+            " promise nothing",
+            key="keepalive_s",
+        )
 
 
 def _choose_version(params: Hello) -> int:

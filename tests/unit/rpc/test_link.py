@@ -142,6 +142,53 @@ def test_a_greeted_link_may_be_silent() -> None:
     run(main)
 
 
+def test_a_host_that_promised_to_speak_and_does_not_is_gone() -> None:
+    async def main() -> None:
+        async with bench() as bed:
+            host = bed.connect()
+            await host.call("hello", **HELLO, keepalive_s=10)
+            host.connection.greeted()
+            await trio.sleep(29)
+            await host.call("ping")
+            await trio.sleep(29)
+            assert not host.transport.closed
+            await trio.sleep(12)
+            assert host.transport.closed
+
+    run(main)
+
+
+def test_a_clock_that_jumps_ends_no_link_that_speaks() -> None:
+    """A guest that slept for eight hours has missed every turn in between, and counts one."""
+
+    async def main() -> None:
+        async with bench() as bed:
+            host = bed.connect()
+            await host.call("hello", **HELLO, keepalive_s=10)
+            host.connection.greeted()
+            await trio.testing.wait_all_tasks_blocked()
+            clock = trio.lowlevel.current_clock()
+            assert isinstance(clock, trio.testing.MockClock)
+            for _ in range(3):
+                clock.jump(8 * 3600)
+                await trio.testing.wait_all_tasks_blocked()
+                await host.call("ping")
+            assert not host.transport.closed
+
+    run(main)
+
+
+@pytest.mark.parametrize("keepalive_s", [0.5, -1, 3601])
+def test_a_promise_out_of_bounds_is_refused(keepalive_s: float) -> None:
+    async def main() -> None:
+        async with bench() as bed:
+            host = bed.connect()
+            with pytest.raises(InvalidParams, match="keepalive_s"):
+                await host.call("hello", **HELLO, keepalive_s=keepalive_s)
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("data", "rule"),
     [
