@@ -20,6 +20,7 @@ from functools import partial
 from msgspec import structs
 
 from coworkd.launcher.pressure import Pressure
+from coworkd.launcher.readers import Readers
 from coworkd.launcher.reaper import Reaper
 from coworkd.launcher.session import Session
 from coworkd.launcher.spawn import Spawner
@@ -48,8 +49,17 @@ class _Plan:
 class Pool:
     """Looks after what waits in `sessions`, which own it."""
 
-    def __init__(self, sessions: Mapping[str, Session], spawner: Spawner, reaper: Reaper, pressure: Pressure) -> None:
+    def __init__(
+        self,
+        sessions: Mapping[str, Session],
+        *,
+        readers: Readers,
+        spawner: Spawner,
+        reaper: Reaper,
+        pressure: Pressure,
+    ) -> None:
         self._sessions = sessions
+        self._readers = readers
         self._spawner = spawner
         self._reaper = reaper
         self._pressure = pressure
@@ -158,6 +168,8 @@ class Pool:
         bubble = self._spawner.make_shimmed(plan.template, session)
         sandbox = WarmSandbox(bubble, plan.walls)
         bubble.on_news = partial(self._tell, session, plan, sandbox)
+        if bubble.link is not None:
+            self._readers.register(bubble.link.fileno(), bubble.on_news)
         self._reaper.add(bubble)
         session.warm.append(sandbox)
         self._pressure.watch(session.name, self._spawner.session_cgroup(session.name))
@@ -167,7 +179,8 @@ class Pool:
     def _tell(self, session: Session, plan: _Plan, sandbox: WarmSandbox) -> None:
         """News of one that waits or is being built."""
         bubble = sandbox.bubble
-        bubble.hear_ready()
+        if bubble.link is not None and (bubble.hear_ready() or bubble.gone):
+            self._readers.unregister(bubble.link.fileno())
         if bubble.monitor_status is not None and sandbox in session.warm:
             session.warm.remove(sandbox)
             self._counts["died"] += 1

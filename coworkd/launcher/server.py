@@ -53,7 +53,13 @@ class Launcher:
         self._readers = Readers()
         self._supervisor = Supervisor(listener, self._readers, handle=self._handle, on_gone=self._alone)
         self._reaper = Reaper(self._readers, on_reaped=self._reaped)
-        self._pool = Pool(held, spawner, self._reaper, Pressure(self._readers))
+        self._pool = Pool(
+            held,
+            readers=self._readers,
+            spawner=spawner,
+            reaper=self._reaper,
+            pressure=Pressure(self._readers),
+        )
         self._folders = Folders(
             held,
             base=os.fsencode(base),

@@ -11,6 +11,7 @@ from msgspec import structs
 from coworkd.launcher.bubble import Bubble
 from coworkd.launcher.pool import Pool
 from coworkd.launcher.pressure import Pressure
+from coworkd.launcher.readers import Readers
 from coworkd.launcher.reaper import Reaper
 from coworkd.launcher.session import Session
 from coworkd.launcher.shim_usage import NOTHING
@@ -42,17 +43,25 @@ class FakeBubble:
         self.monitor_status: int | None = None
         self.payload_status: int | None = None
         self.cgroup_path = None
+        self.gone = False
         self.killed = 0
         self.on_news: Any = None
+        self.link = self
+
+    def fileno(self) -> int:
+        return 7
 
     def hear_ready(self) -> bool:
-        return False
+        """It comes up late."""
+        was, self.shim_usage = self.shim_usage, NOTHING
+        return was is None
 
     def kill(self) -> None:
         self.killed += 1
 
     def die(self) -> None:
-        self.monitor_status = 9
+        self.monitor_status, self.gone = 9, True
+        self.hear_ready = lambda: False  # type: ignore[method-assign]
         self.on_news()
 
 
@@ -84,15 +93,18 @@ class House:
         self.bubbles: list[FakeBubble] = []
         self.templates: list[Spawn] = []
         self.outfits = 0
+        self.heard: list[Any] = []
+        """Whom to call when a shim says something."""
         self.watched: set[str] = set()
         self.on_short: Any = None
         self.sessions = {f"s{number}": FakeSession(f"s{number}") for number in range(count)}
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self.pool = Pool(
             cast("dict[str, Session]", self.sessions),
-            cast("Spawner", self),
-            cast("Reaper", self),
-            cast("Pressure", self),
+            readers=cast("Readers", self),
+            spawner=cast("Spawner", self),
+            reaper=cast("Reaper", self),
+            pressure=cast("Pressure", self),
         )
 
     # -- the spawner --------------------------------------------------------------------------------------------
@@ -114,9 +126,15 @@ class House:
 
     def session_cgroup(self, session: str) -> None: ...
 
-    # -- the reaper, and memory ---------------------------------------------------------------------------------
+    # -- the reaper, readers and memory ---------------------------------------------------------------------------------
 
     def add(self, bubble: Bubble) -> None: ...
+
+    def register(self, fd: int, call: Any) -> None:
+        self.heard.append(call)
+
+    def unregister(self, fd: int) -> None:
+        self.heard.pop(0)
 
     def wait_gone(self, bubbles: list[Bubble], limit_s: float) -> None: ...
 
@@ -317,6 +335,9 @@ def test_one_that_is_not_ready_is_not_waited_for(house: House) -> None:
     house.rest()
     assert house.command() is None
     assert house.warm() == 1
+    house.heard[0]()
+    assert house.heard == []
+    assert house.command() is not None
 
 
 def test_one_that_died_is_replaced(house: House) -> None:
