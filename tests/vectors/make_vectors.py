@@ -118,6 +118,8 @@ def texts() -> Iterator[Vector]:
     yield bad("timestamp", "W-7", "both", "an extension type", "extension", timestamp)
     output = {"process": "p1", "stream": "stdout", "offset": 5, "data": b"\x00\xff"}
     yield good("output", "W-6 P-4", "guest", "output is bin at its offset", 2, "process.output", [output])
+    behind = {"process": "p1", "stream": "stdout", "offset": 4096, "dropped": [7, 4096], "data": b"x"}
+    yield good("output-dropped", "P-4 P-10", "guest", "output behind bytes that went", 2, "process.output", [behind])
     last = {"process": "p1", "stream": "stdout", "offset": 7, "eof": True, "data": b""}
     yield good("output-eof", "P-5", "guest", "the end of a stream, without data", 2, "process.output", [last])
     record = {

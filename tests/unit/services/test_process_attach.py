@@ -8,7 +8,8 @@ import trio
 from coworkd.model import calls
 from coworkd.model.errors import InvalidParams, InvalidState, NotFound, OutOfRange
 from coworkd.model.names import OsBytes
-from tests.unit.services.process_house import PAGE, FakeLink, House, Output, in_trio, open_house, settle
+from coworkd.services.process_attach import HOLD_S
+from tests.unit.services.process_house import PAGE, FakeLink, House, Output, in_trio, jump, open_house, settle
 
 NAME = calls.ProcessName(process="one")
 
@@ -139,3 +140,71 @@ async def test_attach_to_an_unknown_process_is_not_found() -> None:
     async with open_house() as house:
         with pytest.raises(NotFound):
             await attach(house, house.link)
+
+
+@in_trio
+async def test_what_was_not_acknowledged_is_kept() -> None:
+    async with open_house(stream_bytes=16 * PAGE) as house:
+        await house.start(acknowledge=True)
+        house.command.write(b"a" * 16 * PAGE)
+        await settle()
+        assert len(house.link.pull_bytes()) == 16 * PAGE
+        house.command.write(b"b" * 8 * PAGE)
+        await settle()
+        (info,) = (await house.processes.list(calls.ProcessListParams())).processes
+        assert info.streams["stdout"] == (0, 16 * PAGE)
+        await house.processes.ack(calls.ProcessAck(process="one", stdout=8 * PAGE), house.link)
+        await settle()
+        assert house.link.pull_bytes() == b"b" * 8 * PAGE
+        (info,) = (await house.processes.list(calls.ProcessListParams())).processes
+        assert info.streams["stdout"][1] == 24 * PAGE
+        assert info.streams["stdout"][0] <= 8 * PAGE
+        with pytest.raises(OutOfRange):
+            await house.processes.ack(calls.ProcessAck(process="one", stdout=25 * PAGE), house.link)
+
+
+@in_trio
+async def test_a_place_is_held_for_a_host_that_comes_back() -> None:
+    async with open_house(stream_bytes=16 * PAGE) as house:
+        await house.start(acknowledge=True)
+        house.command.write(b"a" * 8 * PAGE)
+        await settle()
+        house.link.pull()
+        house.link.close()
+        for _ in range(4):
+            house.command.write(b"b" * 8 * PAGE)
+            await settle()
+        (info,) = (await house.processes.list(calls.ProcessListParams())).processes
+        assert info.streams["stdout"] == (0, 16 * PAGE)
+        back = FakeLink("back")
+        await house.processes.attach(
+            calls.ProcessAttach(process="one", stdout=4 * PAGE, stderr=0, acknowledge=True), back
+        )
+        said = back.pull_bytes()
+        assert said == b"a" * 4 * PAGE + b"b" * 8 * PAGE
+        await house.processes.ack(calls.ProcessAck(process="one", stdout=16 * PAGE), back)
+        await settle()
+        assert back.pull_bytes().startswith(b"b" * 8 * PAGE)
+
+
+@in_trio
+async def test_a_place_is_not_held_for_ever_nor_for_one_that_left() -> None:
+    async with open_house(stream_bytes=16 * PAGE) as house:
+        await house.start(acknowledge=True)
+        house.link.close()
+        house.command.write(b"a" * 16 * PAGE)
+        await settle()
+        jump(HOLD_S)
+        await settle()
+        house.command.write(b"b" * 16 * PAGE)
+        await settle()
+        (info,) = (await house.processes.list(calls.ProcessListParams())).processes
+        assert info.streams["stdout"][1] == 32 * PAGE
+        other = FakeLink("other")
+        await house.processes.attach(calls.ProcessAttach(process="one", acknowledge=True), other)
+        await house.processes.detach(calls.ProcessName(process="one"), other)
+        other.close()
+        house.command.write(b"c" * 16 * PAGE)
+        await settle()
+        (info,) = (await house.processes.list(calls.ProcessListParams())).processes
+        assert info.streams["stdout"][1] == 48 * PAGE
