@@ -25,6 +25,7 @@ import trio
 from coworkd.model.errors import CoworkError, DiskFailed, LimitExceeded, Unavailable
 from coworkd.services.audit_files import AuditFiles, Entry
 from coworkd.services.audit_snapshot import Snapshot
+from coworkd.system.coming import Coming
 
 if TYPE_CHECKING:
     from outcome import Outcome
@@ -42,22 +43,16 @@ _log = logging.getLogger("coworkd.audit")
 class Waiting:
     """Records that are queued together: all of them will be durable, or none. Implements `ports.Recording`."""
 
-    __slots__ = ("_settled", "entries", "error")
+    __slots__ = ("entries", "settled")
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
-        self.error: CoworkError | None = None
-        self._settled = trio.Event()
+        self.settled: Coming[CoworkError | None] = Coming()
 
     async def durable(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self._settled.wait()
-        if self.error is not None:
-            raise type(self.error)(self.error.message, **self.error.details) from self.error
-
-    def settle(self, error: CoworkError | None) -> None:
-        self.error = error
-        self._settled.set()
+        error = await self.settled.wait()
+        if error is not None:
+            raise type(error)(error.message, **error.details) from error
 
 
 class SyncTimes:
@@ -103,18 +98,10 @@ class AuditThread:
 
     async def snapshot(self) -> Snapshot:
         """The log between two batches, the caller's to close; it comes to who is cancelled too. Raises `DiskFailed`."""
-        answers: list[Callable[[], Snapshot]] = []
-        answered = trio.Event()
-
-        def settle(answer: Callable[[], Snapshot]) -> None:
-            answers.append(answer)
-            answered.set()
-
-        self._asked.append(settle)
+        answer: Coming[Callable[[], Snapshot]] = Coming()
+        self._asked.append(answer.come)
         self._go_on()
-        with trio.CancelScope(shield=True):
-            await answered.wait()
-        return answers[0]()
+        return (await answer.wait())()
 
     def _go_on(self) -> None:
         if self._working:
@@ -172,5 +159,5 @@ class AuditThread:
             self.records += sum(len(waiting.entries) for waiting in batch)
         self.sync_times.add(time.monotonic() - began)
         for waiting in batch:
-            waiting.settle(error)
+            waiting.settled.come(error)
         self._settled()

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
 
-import msgspec
 import trio
 from msgspec import structs
 
@@ -27,16 +25,15 @@ from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.model.policy import EffectivePolicy, SeccompProgram
 from coworkd.model.ports import OpenedSession, SpawnedFds
 from coworkd.services.launching_adopted import Untaken
+from coworkd.services.launching_channel import Channel
 from coworkd.services.launching_folders import LauncherFolders
 from coworkd.services.launching_groups import LauncherGroups
-from coworkd.services.launching_refusals import raise_refusal, without_descriptors
-from coworkd.system import packet
+from coworkd.services.launching_refusals import raise_refusal
+from coworkd.system.coming import Coming
 
 _RETRY_S = 0.1
 _QUIT_S = 5.0
 _log = logging.getLogger("coworkd.launching")
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(launch.Reply)
 
 _A = TypeVar("_A", bound=launch.Answer)
 
@@ -66,13 +63,8 @@ class LaunchedFds:
         self._fds = {}
 
 
-class _Waiting:
-    """One request on its way."""
-
-    def __init__(self) -> None:
-        self.answered = trio.Event()
-        self.answer: launch.Answer | None = None
-        self.fds: list[int] = []
+_Answered = tuple[launch.Answer, list[int]]
+"""An answer and its descriptors."""
 
 
 class LauncherClient:
@@ -83,9 +75,8 @@ class LauncherClient:
         self._connect = connect
         self._version = version
         self._on_state = on_state
-        self._socket: trio.socket.SocketType | None = None
-        self._sending = trio.Lock()
-        self._waiting: dict[int, _Waiting] = {}
+        self._channel: Channel | None = None
+        self._waiting: dict[int, Coming[_Answered | None]] = {}
         self._watchers: dict[str, Watcher] = {}
         self._filters: dict[str, None] = {}
         self._last_id = 0
@@ -109,20 +100,20 @@ class LauncherClient:
         self._tell_started = task_status.started
         try:
             while not self._quitting:
-                await self._serve_connection(await self._connect_again())
+                await self._serve_connection(Channel(await self._connect_again()))
         finally:
             self._untaken.close()
 
-    async def _serve_connection(self, connection: trio.socket.SocketType) -> None:
+    async def _serve_connection(self, channel: Channel) -> None:
         try:
-            self._begin(connection)
+            self._begin(channel)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._adopt)
-                await self._receive(connection)
-                self._lose(connection)
+                await channel.receive(self._take)
+                self._lose(channel)
         finally:
             # Cancelled: coworkd goes, not the launcher. The commands run on, so nobody may hear that they were lost.
-            self._let_go(connection)
+            self._let_go(channel)
 
     async def _connect_again(self) -> trio.socket.SocketType:
         while True:
@@ -132,11 +123,11 @@ class LauncherClient:
                 self._on_state(f"the launcher cannot be reached: {getattr(error, 'strerror', None) or error}")
                 await trio.sleep(_RETRY_S)
 
-    def _begin(self, connection: trio.socket.SocketType) -> None:
-        self._socket = connection
+    def _begin(self, channel: Channel) -> None:
+        self._channel = channel
         self._filters.clear()
         self.generation += 1
-        self.pid = peer_pid(connection)
+        self.pid = channel.pid
 
     async def _adopt(self) -> None:
         try:
@@ -151,30 +142,6 @@ class LauncherClient:
         self._tell_started()
         self._tell_started = _nothing
 
-    async def _receive(self, connection: trio.socket.SocketType) -> None:
-        while True:
-            try:
-                data, ancillary, flags, _ = await connection.recvmsg(*packet.RECEIVE_ARGUMENTS)
-                message, fds = packet.unpack(data, ancillary, flags)
-                if not message:
-                    return
-                try:
-                    reply = _decoder.decode(message)
-                except packet.UNDECODABLE:
-                    _close_all(fds)
-                    raise
-            except packet.OutOfDescriptors as short:
-                _log.error("no descriptor is left for what the launcher sends")
-                try:
-                    reply, fds = without_descriptors(_decoder.decode(short.message)), []
-                except packet.UNDECODABLE as error:
-                    _log.error("the launcher broke off: %s", error)
-                    return
-            except (OSError, packet.BrokenPacket, *packet.UNDECODABLE) as error:
-                _log.error("the launcher broke off: %s", error)
-                return
-            self._take(reply, fds)
-
     def _take(self, reply: launch.Reply, fds: list[int]) -> None:
         if isinstance(reply, launch.Adopted):
             self._untaken.keep(reply, LaunchedFds(reply.spawned, fds))
@@ -183,8 +150,7 @@ class LauncherClient:
             if waiting is None:
                 _close_all(fds)
                 return
-            waiting.answer, waiting.fds = reply, fds
-            waiting.answered.set()
+            waiting.come((reply, fds))
         else:
             _close_all(fds)
             watcher = self._watchers.get(reply.process)
@@ -193,24 +159,24 @@ class LauncherClient:
             elif not self._untaken.learn(reply):
                 _log.debug("nobody waits for %s of %s", type(reply).__name__, reply.process)
 
-    def _lose(self, connection: trio.socket.SocketType) -> None:
-        if self._socket is not connection:
+    def _lose(self, channel: Channel) -> None:
+        if self._channel is not channel:
             return
-        watchers = self._let_go(connection)
+        watchers = self._let_go(channel)
         self._untaken.lose()
         self._on_state("the launcher is gone")
         for watcher in watchers:
             watcher(None)
 
-    def _let_go(self, connection: trio.socket.SocketType) -> tuple[Watcher, ...]:
+    def _let_go(self, channel: Channel) -> tuple[Watcher, ...]:
         """Close it, once; who waits for an answer gets none. Returns who waited for news of a command."""
-        if self._socket is not connection:
+        channel.close()
+        if self._channel is not channel:
             return ()
-        connection.close()
-        self._socket = None
+        self._channel = None
         self.pid = None
         for waiting in self._waiting.values():
-            waiting.answered.set()
+            waiting.come(None)
         self._waiting.clear()
         watchers = tuple(self._watchers.values())
         self._watchers.clear()
@@ -232,61 +198,35 @@ class LauncherClient:
         on_refused: Callable[[launch.Refused], NoReturn] = raise_refusal,
     ) -> tuple[_A, list[int]]:
         """The answer and what came with it, the caller's from now on. Raises `Unavailable` and what `on_refused` does."""
-        with trio.CancelScope(shield=True):
-            waiting = _Waiting()
-            self._last_id += 1
-            number = self._last_id
-            self._waiting[number] = waiting
-            try:
-                await self._send(structs.replace(request, id=number), fds)
-            except CoworkError:
-                self._waiting.pop(number, None)
-                raise
-            await waiting.answered.wait()
-        answer = waiting.answer
-        if answer is None:
+        self._last_id += 1
+        number = self._last_id
+        waiting = self._waiting[number] = Coming()
+        try:
+            await self._send(structs.replace(request, id=number), fds)
+        except CoworkError:
+            self._waiting.pop(number, None)
+            raise
+        answered = await waiting.wait()
+        if answered is None:
             raise Unavailable("the launcher went away during the call; it is being started again")
+        answer, received = answered
         if not isinstance(answer, kind):
-            _close_all(waiting.fds)
+            _close_all(received)
             if isinstance(answer, launch.Refused):
                 on_refused(answer)
             raise Unavailable(f"the launcher answered {type(request).__name__} with {type(answer).__name__}")
-        return answer, waiting.fds
+        return answer, received
 
-    async def _tell(self, request: launch.Request) -> None:
-        """Send, and nobody answers. Raises `Unavailable`."""
-        with trio.CancelScope(shield=True):
-            await self._send(request, ())
-
-    async def _send(self, request: launch.Request, fds: tuple[int, ...]) -> None:
-        data, ancillary, memfd = packet.pack(_encoder.encode(request), fds)
+    async def _send(self, request: launch.Request, fds: tuple[int, ...] = ()) -> None:
+        """What is sent with the id 0 has no answer. Raises `Unavailable`."""
+        if self._channel is None:
+            raise Unavailable("the launcher is away; it is being started again")
         try:
-            if not self._send_nowait(data, ancillary):
-                async with self._sending:
-                    await self._connected().sendmsg(data, ancillary)
+            await self._channel.send(request, fds)
+        except trio.ClosedResourceError as error:
+            raise Unavailable("the launcher went away during the call; it is being started again") from error
         except OSError as error:
             raise Unavailable(f"the launcher does not answer: {error.strerror}") from error
-        finally:
-            if memfd >= 0:
-                os.close(memfd)
-
-    def _send_nowait(self, data: list[bytes], ancillary: packet.Ancillary) -> bool:
-        """Nearly every packet goes at once, without a turn of the loop; False where it must wait behind others."""
-        connection = self._connected()
-        if self._sending.locked():
-            return False
-        try:
-            # With its kind said, which the socket would else ask the kernel for.
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=os.dup(connection.fileno())) as now:
-                now.sendmsg(data, ancillary)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _connected(self) -> trio.socket.SocketType:
-        if self._socket is None:
-            raise Unavailable("the launcher is away; it is being started again")
-        return self._socket
 
     async def open_session(self, request: launch.OpenSession, /) -> OpenedSession:
         """See `ports.LauncherPort`. Raises `MountFailed`, `InvalidState` or `SandboxSetupFailed`."""
@@ -312,7 +252,7 @@ class LauncherClient:
         return LaunchedFds(*await self._ask_for_fds(request, launch.Spawned))
 
     async def proceed(self, process: str, /) -> None:
-        await self._tell(launch.Proceed(id=0, process=process))
+        await self._send(launch.Proceed(id=0, process=process))
 
     async def abandon(self, process: str, /) -> None:
         await self._ask(launch.Abandon(id=0, process=process))
@@ -335,7 +275,7 @@ class LauncherClient:
         await self._ask(launch.Kill(id=0, process=process))
 
     async def forget(self, process: str, /) -> None:
-        await self._tell(launch.Forget(id=0, process=process))
+        await self._send(launch.Forget(id=0, process=process))
 
     async def release(self, process: str, name: str, /) -> None:
         await self._ask(launch.Release(id=0, process=process, name=name))
@@ -394,9 +334,3 @@ def _open_guard(launcher_pid: int | None) -> int | None:
         return os.pidfd_open(parent) if parent not in (0, 1, os.getpid(), os.getppid()) else None
     except (OSError, ValueError, IndexError):
         return None
-
-
-def peer_pid(connection: trio.socket.SocketType) -> int:
-    """The pid at the other end (SO_PEERCRED, unix(7))."""
-    record = connection.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_PEERCRED, 12)
-    return int.from_bytes(record[:4], "little", signed=True)
