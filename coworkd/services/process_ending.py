@@ -24,7 +24,7 @@ from coworkd.model.errors import CoworkError
 from coworkd.model.ports import AuditPort, LauncherPort
 from coworkd.model.process import ExitReason
 from coworkd.services.process_live import LiveProcess
-from coworkd.services.process_note import encode_note
+from coworkd.services.process_note import ProcessNote, encode_note
 
 _TURNS_FOR_ANSWERS = 3
 """Turns of the loop from the end of a command to its answer being sent."""
@@ -96,9 +96,12 @@ class Ender:
         kill_at = self._monotonic() + grace_s
         note = process.note
         kill_at = kill_at if note.kill_at is None else min(kill_at, note.kill_at)
-        process.note = structs.replace(note, ended_by=process.ended_by, kill_at=kill_at)
+        await self._note(process, structs.replace(note, ended_by=process.ended_by, kill_at=kill_at))
+
+    async def _note(self, process: LiveProcess, note: ProcessNote) -> None:
+        process.note = note
         try:
-            await self._launcher.annotate(process.id, encode_note(process.note))
+            await self._launcher.annotate(process.id, encode_note(note))
         except CoworkError as error:
             _log.debug("the end of %s is not noted: %s", process.id, error.message)
 
@@ -127,6 +130,8 @@ class Ender:
                 started_at=record.started_at,
                 ended_at=record.ended_at,
             )
+            if not process.one_shot:
+                await self._note(process, structs.replace(process.note, recorded=True))
         process.recorded.set()
 
     async def forget(self, process: LiveProcess) -> None:

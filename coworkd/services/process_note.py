@@ -27,6 +27,8 @@ class ProcessNote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """What began to end it first."""
     kill_at: float | None = None
     """It was told to end, and is killed then."""
+    recorded: bool = False
+    """Its end is in the audit log."""
 
 
 def encode_note(note: ProcessNote) -> bytes:

@@ -387,9 +387,12 @@ class Processes:
         self._events.publish("process.start", compose_start(process.info(), one_shot=process.one_shot))
 
     def _process_ended(self, process: LiveProcess, record: ExitRecord) -> None:
-        self._later(self._ender.record_exit, process)
         self._recent.add(record, process.init_pid)
-        self._events.publish("process.exit", process.exit_params())
+        if process.note.recorded:  # by the coworkd before us, which told it, too
+            process.recorded.set()
+        else:
+            self._later(self._ender.record_exit, process)
+            self._events.publish("process.exit", process.exit_params())
         for listener in self._listeners:
             listener.exited(record)
         self._forget_all(self._table.ended(process))

@@ -97,6 +97,20 @@ async def test_one_that_ended_is_not_killed_any_more() -> None:
         assert (await wait(house)).reason == "exited"
 
 
+@in_trio
+async def test_end_that_was_recorded_is_not_recorded_or_published_again() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.command.exit(code=3)
+        jump(0.6)
+        await settle()
+        await house.restart()
+        await settle()
+        assert await wait(house) == Exit(code=3, signal=None, reason="exited")
+        assert house.audit.kinds.count("process.exit") == 1
+        assert [event.name for event in house.events.published].count("process.exit") == 1
+
+
 # -- what is noted -------------------------------------------------------------------------------------------------
 
 

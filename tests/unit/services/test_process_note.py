@@ -8,7 +8,9 @@ import pytest
 from coworkd.model.launch import NOTE_LIMIT_BYTES
 from coworkd.services.process_note import ProcessNote, decode_note, encode_note
 
-FULL = ProcessNote(on_full="drop_oldest", timeout_s=1e9, times_out_at=2e9, ended_by="timeout", kill_at=3e9)
+FULL = ProcessNote(
+    on_full="drop_oldest", timeout_s=1e9, times_out_at=2e9, ended_by="timeout", kill_at=3e9, recorded=True
+)
 
 
 @pytest.mark.parametrize("note", [ProcessNote(), FULL])
