@@ -54,7 +54,11 @@ def remark_on(record: ExitRecord) -> str | None:
 def _explain_oom(record: ExitRecord) -> str:
     """Whose limit it was, where the kernel has told."""
     end = record.exit
-    whose = {"process": "the command", "session": f"session {record.session}", "guest": "all sessions of the guest together"}
+    whose = {
+        "process": "the command",
+        "session": f"session {record.session}",
+        "guest": "all sessions of the guest together",
+    }
     if end.scope is None:
         return "killed: out of memory (see: coworkctl policy show)"
     if end.limit_bytes is None:

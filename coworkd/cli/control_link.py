@@ -48,13 +48,30 @@ def read_token(path: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def open_client(args: argparse.Namespace) -> Iterator[Client]:
-    """A client of whatever `args` names, greeted; closed at the end. Raises `Unavailable`, `Unauthenticated`."""
+def open_client(args: argparse.Namespace, *, again_s: float = 0.0) -> Iterator[Client]:
+    """A client of whatever `args` names, greeted; closed at the end. Raises `Unavailable`, `Unauthenticated`.
+
+    A link that is lost is looked for again for `again_s`, where it is not to a coworkd that ends with us.
+    """
     with contextlib.ExitStack() as stack:
-        uri = named_uri(args)
-        if uri is None:
-            uri = stack.enter_context(_embedded())
-        yield stack.enter_context(_connect_up(uri, args))
+        named = named_uri(args)
+        uri = stack.enter_context(_embedded()) if named is None else named
+        client = stack.enter_context(_connect_up(uri, args))
+        if again_s and named is not None:
+            client.keep(lambda within_s: _connect_again(uri, args, within_s), again_s)
+        yield client
+
+
+def _connect_again(uri: str, args: argparse.Namespace, within_s: float) -> Client:
+    """Another link to a coworkd that is up. Raises `Unavailable` where it still comes up."""
+    client = connect(
+        uri, token=read_token(args.token_file), client_name=f"coworkctl {args.command}", timeout_s=within_s
+    )
+    stage = client.hello.degraded.get("starting")
+    if stage is not None:
+        client.close()
+        raise Unavailable(f"coworkd is coming up: it is at {stage}")
+    return client
 
 
 def _connect_up(uri: str, args: argparse.Namespace) -> Client:

@@ -2,25 +2,33 @@
 
 Rules
 - Output is written whole, also to a non-blocking terminal. A reader that is gone (EPIPE) ends the command.
-- Stdin is read in a thread and offered until it was taken; at its end the command's stdin is closed. What is typed while it is diverted
-  is not the command's.
+- One thread reads stdin, another offers it until it was taken; between them are at most `QUEUED_PIECES` pieces. So the keys that
+  detach are seen also while a command reads nothing.
+- At the end of stdin the command's stdin is closed, or its terminal told by its end-of-file character.
+- What is typed while it is diverted is not the command's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import select
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from enum import Enum, auto
 from typing import Protocol
 
+from coworkd.cli.control_detach import PATIENCE_S, DetachKeys
 from coworkd.client import Output
 from coworkd.client.stdin import CHUNK_BYTES, RETRY_FIRST_S, next_pause_s
 from coworkd.model.errors import CoworkError, OutOfRange
 
 STDIN_BYTES = 64 * 1024
-DETACH_KEY = b"\x1d"
-"""Ctrl-], as telnet(1) has it."""
+QUEUED_PIECES = 8
+LOOK_S = 0.2
+VEOF = b"\x04"
+"""The end-of-file character of a terminal nobody has set otherwise: it ends a line that has begun, and at the start of one the input."""
 
 
 class Sink(Protocol):
@@ -37,6 +45,14 @@ class Source(Protocol):
     def read(self) -> Output | None: ...
 
 
+class AtEnd(Enum):
+    """What the end of our stdin is for the command."""
+
+    CLOSE = auto()
+    END_OF_FILE_CHARACTER = auto()
+    NOTHING = auto()
+
+
 def write_whole(fd: int, data: bytes) -> None:
     """Write all of `data`. Raises `OSError`; EAGAIN is waited for."""
     view = memoryview(data)
@@ -47,8 +63,8 @@ def write_whole(fd: int, data: bytes) -> None:
             select.select([], [fd], [])
 
 
-def relay_output(source: Source, fds: dict[str, int], lost: Callable[[str], None]) -> None:
-    """Write every piece to the descriptor of its stream until the last; `lost` is told of bytes the guest dropped.
+def relay_output(source: Source, write: Callable[[Output], None], lost: Callable[[str], None]) -> None:
+    """Write every piece until the last; `lost` is told of bytes the guest dropped.
 
     Raises `OSError` where a descriptor takes no more, `Unavailable` where the link is gone.
     """
@@ -60,64 +76,119 @@ def relay_output(source: Source, fds: dict[str, int], lost: Callable[[str], None
             continue
         if piece is None:
             return
-        write_whole(fds[piece.stream], piece.data)
+        write(piece)
 
 
 class StdinPump:
-    """A thread that offers what comes on `fd`. `stop` and it takes no more; the thread itself ends with the program."""
+    """Offers what comes on `fd`. `stop` and it takes no more, not from `fd` either."""
 
     def __init__(
-        self, sink: Sink, fd: int, *, close_at_end: bool = True, detached: Callable[[], None] | None = None
+        self,
+        sink: Sink,
+        fd: int,
+        *,
+        at_end: AtEnd = AtEnd.CLOSE,
+        keys: bytes = b"",
+        detached: Callable[[], None] = lambda: None,
+        typed: Callable[[bytes], None] = lambda data: None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        """`detached` is called once, and the pump ends, when the detach key is among what was typed."""
+        """`detached` is called once, and the pump ends, when `keys` are among what was typed. `typed` sees all that is."""
         self._sink = sink
         self._fd = fd
-        self._close_at_end = close_at_end
+        self._at_end = at_end
+        self._keys = DetachKeys(keys)
         self._detached = detached
+        self._typed = typed
+        self._patience_s = patience_s
         self._stopped = threading.Event()
+        self._pieces: queue.Queue[bytes] = queue.Queue(QUEUED_PIECES)
         self._diverted: Callable[[bytes], None] | None = None
-        self._thread = threading.Thread(target=self.pump, daemon=True)
+        self._wake, self._woken = os.pipe()
+        self._reader = threading.Thread(target=self.read_all, daemon=True)
+        self._writer = threading.Thread(target=self.offer_all, daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self._reader.start()
+        self._writer.start()
 
     def stop(self) -> None:
+        """Take no more, once; returns when nobody reads `fd` any more, so that its keys are whose they should be."""
         self._stopped.set()
+        os.write(self._woken, b".")
+        if self._reader.ident is not None:
+            self._reader.join(5 * LOOK_S)
+        with contextlib.suppress(queue.Full):  # then there is something to wake up from
+            self._pieces.put_nowait(b"")
+        if not self._reader.is_alive():
+            os.close(self._wake)
+            os.close(self._woken)
 
     def divert(self, take: Callable[[bytes], None] | None) -> None:
         """What is read from now on goes to `take`; None: to the command again."""
         self._diverted = take
 
-    def pump(self) -> None:
-        """Until the end of `fd`, the end of the command, or `stop`."""
+    def read_all(self) -> None:
+        """Read until the end of `fd`, the keys, or `stop`."""
+        while not self._stopped.is_set():
+            data = self._read()
+            if data is None:  # nothing followed what may have begun the keys
+                passed, found = self._keys.flush(), False
+            elif not data:
+                self._put(self._keys.flush())
+                self._put_end()
+                return
+            elif (divert := self._diverted) is not None:
+                divert(data)
+                continue
+            else:
+                self._typed(data)
+                passed, found = self._keys.feed(data)
+            self._put(passed)
+            if found:
+                self._detached()
+                return
+
+    def offer_all(self) -> None:
+        """Offer what was read, until its end, the end of the command, or `stop`."""
+        last = b"\n"
         try:
-            for data in self._pieces():
+            while (data := self._pieces.get()) and not self._stopped.is_set():
                 self._offer(data)
-                if self._stopped.is_set():
-                    return
-            if self._close_at_end and not self._stopped.is_set():
-                self._sink.close_stdin()
+                last = data[-1:]
+            if not self._stopped.is_set():
+                self._end(last)
         except CoworkError:
             # The command takes no more, has ended, or the link is gone: whoever reads its output is told.
             return
 
-    def _pieces(self) -> Iterable[bytes]:
-        while True:
-            try:
-                data = os.read(self._fd, STDIN_BYTES)
-            except OSError:
+    def _read(self) -> bytes | None:
+        """What came, empty at the end; None where nothing came in time."""
+        ready = select.select([self._fd, self._wake], [], [], self._patience_s if self._keys.holding else None)[0]
+        if self._wake in ready:
+            return b""
+        if not ready:
+            return None
+        try:
+            return os.read(self._fd, STDIN_BYTES)
+        except BlockingIOError:
+            return self._read()
+        except OSError:
+            return b""
+
+    def _put(self, data: bytes) -> None:
+        """Wait for room."""
+        while data and not self._stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                self._pieces.put(data, timeout=LOOK_S)
                 return
-            if not data:
+
+    def _put_end(self) -> None:
+        """An empty piece is the end."""
+        while not self._stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                self._pieces.put(b"", timeout=LOOK_S)
                 return
-            diverted = self._diverted
-            if diverted is not None:
-                diverted(data)
-                continue
-            if self._detached is not None and DETACH_KEY in data:
-                self._stopped.set()
-                self._detached()
-                return
-            yield data
 
     def _offer(self, data: bytes) -> None:
         view, pause_s = data, RETRY_FIRST_S
@@ -127,3 +198,9 @@ class StdinPump:
             pause_s = RETRY_FIRST_S if taken else next_pause_s(pause_s)
             if not taken:
                 self._stopped.wait(pause_s)
+
+    def _end(self, last: bytes) -> None:
+        if self._at_end is AtEnd.CLOSE:
+            self._sink.close_stdin()
+        elif self._at_end is AtEnd.END_OF_FILE_CHARACTER:
+            self._offer(VEOF if last == b"\n" else 2 * VEOF)

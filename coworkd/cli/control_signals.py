@@ -1,13 +1,13 @@
 """Signals to `coworkctl` while it follows a command.
 
 Rules
-- Before there is a command, INT, TERM and HUP end `coworkctl` as always: by an exception, so that every `with` is left.
+- Before there is a command, INT, QUIT, TERM and HUP end `coworkctl` as always: by an exception, so that every `with` is left.
 - While one is started the first of them waits for it, a second ends us all the same.
 - Then a handler only notes the signal; a thread acts on it, so that nothing is interrupted half-way. Another one watches
   over it: a guest that does not even answer is given up as well.
-- INT goes to the command's group. TERM and HUP end it with grace; so does a second INT, at once. Where the guest does
-  not say within `GIVE_UP_S` that it ended, the link is given up.
-- WINCH resizes the command's terminal.
+- INT and QUIT go to the command's group. TERM and HUP end it with grace, a second of any of them at once; a shell, which
+  ignores TERM, hears the HUP first. Where the guest does not say within `GIVE_UP_S` that it ended, the link is given up.
+- WINCH resizes the command's terminal; a storm of them is one resize at a time, the last to the size that stays.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Protocol
@@ -22,7 +23,9 @@ from typing import Any, Protocol
 from coworkd.model.errors import CoworkError
 
 GIVE_UP_S = 15.0
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REDRAW_S = 0.05
+ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+_PASSED_ON: dict[int, str] = {signal.SIGINT: "INT", signal.SIGQUIT: "QUIT"}
 _STOP = 0
 
 
@@ -40,12 +43,14 @@ class Signals:
     """A context manager, from the main thread only. `received` is the first signal that asked for the end, or None."""
 
     def __init__(self, *, size: Callable[[], tuple[int, int]], give_up: Callable[[], None]) -> None:
+        """`give_up` ends the link, from any thread."""
         self.received: int | None = None
         self._size = size
-        self.give_up = give_up
+        self._give_up = give_up
+        self._leave: Callable[[], None] | None = None
+        self._resizing = self._redrawing = False
         self._command: Command | None = None
-        self._deferring = False
-        self._detach = False
+        self._deferring = self._deferred = False
         self._noted: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._watched: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._actor = threading.Thread(target=self._act_on_all, daemon=True)
@@ -56,10 +61,10 @@ class Signals:
         """A command is being started: one signal waits for `follow`, so that it ends the command and not only us."""
         self._deferring = True
 
-    def follow(self, command: Command, *, detach: bool = False) -> None:
-        """From now on signals are the command's; with `detach` the first that asks for the end gives the link up."""
+    def follow(self, command: Command, *, leave: Callable[[], None] | None = None) -> None:
+        """From now on signals are the command's; the first that asks for the end calls `leave` instead, where it is given."""
         self._command = command
-        self._detach = detach
+        self._leave = leave
         self._actor.start()
         self._watcher.start()
 
@@ -76,8 +81,22 @@ class Signals:
         self._noted.put(_STOP)
         self._watched.put(_STOP)
 
+    def resize(self) -> None:
+        """The terminal may have another size now."""
+        if not self._resizing:
+            self._resizing = True
+            self._noted.put(signal.SIGWINCH)
+
+    def redraw(self) -> None:
+        """The terminal shows something else: have a full-screen program draw anew, which it does for another size only."""
+        self._redrawing = True
+        self.resize()
+
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self._command is not None or (self._deferring and self._noted.empty()):
+        if number == signal.SIGWINCH:
+            self.resize()
+        elif self._command is not None or (self._deferring and not self._deferred):
+            self._deferred = True
             self._noted.put(number)
             self._watched.put(number)
         elif number in ENDING:
@@ -94,7 +113,7 @@ class Signals:
             try:
                 number = self._watched.get(timeout=patience_s)
             except queue.Empty:
-                self.give_up()
+                self._give_up()
                 return
             if number == _STOP:
                 return
@@ -108,18 +127,29 @@ class Signals:
         if command is None:
             return
         if number == signal.SIGWINCH:
-            self._quietly(lambda: command.resize(*self._size()))
+            self._resizing = False  # before the size is asked: one that changes now is a new one
+            self._quietly(lambda: self._resize(command))
             return
         first = self.received is None
         self.received = self.received or number
-        if self._detach:
-            self.give_up()
+        if self._leave is not None:
+            self._leave()
         elif not first:
             self._quietly(lambda: command.kill(0.0))
-        elif number == signal.SIGINT:
-            self._quietly(lambda: command.signal("INT"))
+        elif number in _PASSED_ON:
+            self._quietly(lambda: command.signal(_PASSED_ON[number]))
         else:
+            if number == signal.SIGHUP:
+                self._quietly(lambda: command.signal("HUP"))
             self._quietly(lambda: command.kill(None))
+
+    def _resize(self, command: Command) -> None:
+        rows, cols = self._size()
+        if self._redrawing:
+            self._redrawing = False
+            command.resize(rows - 1 if rows > 1 else rows + 1, cols)
+            time.sleep(REDRAW_S)  # what reads the size when it is signalled must see this one
+        command.resize(rows, cols)
 
     @staticmethod
     def _quietly(act: Callable[[], None]) -> None:

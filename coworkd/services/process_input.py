@@ -39,11 +39,15 @@ class Inputs:
         await self._close_stdin(process, stdin)
 
     async def write_stdin(self, params: calls.WriteStdin) -> calls.StdinOffset:
-        """As `stdin.Stdin.write`; `InvalidState` where there is no stdin."""
+        """As `stdin.Stdin.write`, or `append` without an offset; `InvalidState` where there is no stdin."""
         process = self._table.find(params.process)
-        if params.offset < 0:
+        if params.offset is not None and params.offset < 0:
             raise InvalidParams(f"offset must be 0 or more, not {params.offset}", key="offset")
-        return calls.StdinOffset(offset=await self._stdin(process).write(params.offset, params.data))
+        stdin = self._stdin(process)
+        if params.offset is None:
+            taken = await stdin.append(params.data)
+            return calls.StdinOffset(offset=stdin.wanted or 0, taken=taken)
+        return calls.StdinOffset(offset=await stdin.write(params.offset, params.data))
 
     async def close_stdin(self, params: calls.CloseStdin) -> calls.Empty:
         """End of file for the command, after what was taken; closing twice does nothing."""

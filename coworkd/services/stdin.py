@@ -4,7 +4,7 @@ Rules
 - The pipe is the buffer (64 KiB, 256 KiB once writes are larger): what was acknowledged is in it and outlives coworkd.
 - A write waits for room at most `PATIENCE_S`, then answers with what was taken; only that call waits, nobody else.
 - Writes are taken in the order of their calls. Bytes before the offset wanted are known and dropped; bytes behind it
-  are refused.
+  are refused. What is appended has no offset: it follows whatever was taken before, from whomever.
 - A command that closed its stdin, or ended, is told with the next write as `InvalidState`.
 
 Sources: pipe(7), write(2), ioctl_tty(2).
@@ -81,6 +81,8 @@ class Stdin:
         self._turn = trio.Lock()
         self._closed_by: str | None = None
         self.wanted = offset
+        self._taken = 0
+        """Since this object was made."""
 
     @property
     def open(self) -> bool:
@@ -96,6 +98,19 @@ class Stdin:
             async with self._turn:
                 await self._write_all(self._fresh(offset, data))
         return self.wanted or 0
+
+    async def append(self, data: bytes) -> int:
+        """Take what fits of `data` behind all that was taken; returns how much. Raises and is cancelled as `write`."""
+        taken = 0
+        with trio.move_on_after(PATIENCE_S):
+            async with self._turn:
+                self._refuse_closed()
+                before = self._taken
+                try:
+                    await self._write_all(memoryview(data))
+                finally:
+                    taken = self._taken - before
+        return taken
 
     async def feed(self, data: bytes) -> None:
         """Write all of `data`, however long it takes. Returns early where the command closes its stdin."""
@@ -150,7 +165,9 @@ class Stdin:
             except trio.ClosedResourceError:
                 self._refuse_closed()
                 raise
-            self.wanted = (self.wanted or 0) + taken
+            self._taken += taken
+            if self.wanted is not None:
+                self.wanted += taken
             view = view[taken:]
 
     def _refuse_closed(self) -> None:

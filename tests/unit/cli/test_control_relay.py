@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from coworkd.cli.control_relay import DETACH_KEY, StdinPump, relay_output, write_whole
+from coworkd.cli.control_relay import AtEnd, Sink, StdinPump, relay_output, write_whole
 from coworkd.client import Output
 from coworkd.model.errors import CoworkError, InvalidState, OutOfRange
 
 
-class Sink:
+class SlowSink:
     """Takes at most `take` bytes a call, nothing in every second one."""
 
     def __init__(self, take: int = 10**9, error: CoworkError | None = None) -> None:
@@ -58,70 +60,139 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-def pumped(data: bytes, sink: Sink, **options: object) -> StdinPump:
+def to(fds: dict[str, int]) -> Callable[[Output], None]:
+    return lambda piece: write_whole(fds[piece.stream], piece.data)
+
+
+def pumped(data: bytes, sink: Sink, **options: Any) -> StdinPump:
+    """What a pump does with `data` and the end behind it."""
     reading, writing = os.pipe()
     os.write(writing, data)
     os.close(writing)
-    pump = StdinPump(sink, reading, **options)  # type: ignore[arg-type]
-    pump.pump()
+    pump = StdinPump(sink, reading, **options)
+    pump.read_all()
+    pump.offer_all()
+    pump.stop()
     os.close(reading)
     return pump
 
 
 def test_all_of_stdin_is_offered_until_it_was_taken_and_then_closed() -> None:
-    sink = Sink(take=3)
+    sink = SlowSink(take=3)
     pumped(b"0123456789", sink)
     assert sink.taken == b"0123456789"
     assert sink.closed == 1
 
 
 def test_an_empty_stdin_is_closed_at_once() -> None:
-    sink = Sink()
+    sink = SlowSink()
     pumped(b"", sink)
     assert (sink.taken, sink.closed) == (b"", 1)
 
 
 def test_stdin_can_be_left_open() -> None:
-    sink = Sink()
-    pumped(b"x", sink, close_at_end=False)
+    sink = SlowSink()
+    pumped(b"x", sink, at_end=AtEnd.NOTHING)
     assert (sink.taken, sink.closed) == (b"x", 0)
 
 
 def test_a_command_that_takes_no_more_ends_the_pump() -> None:
-    sink = Sink(error=InvalidState("it has ended"))
+    sink = SlowSink(error=InvalidState("it has ended"))
     pumped(b"x", sink)
     assert sink.closed == 0
 
 
-def test_the_detach_key_detaches_and_is_not_passed_on() -> None:
-    sink, detached = Sink(), []
-    pumped(b"ab" + DETACH_KEY, sink, detached=lambda: detached.append(True))
-    assert (sink.taken, sink.closed, detached) == (b"", 0, [True])
+@pytest.mark.parametrize(("typed", "told"), [(b"x\n", b"x\n\x04"), (b"x", b"x\x04\x04"), (b"", b"\x04")])
+def test_a_terminal_is_told_of_the_end_by_its_character(typed: bytes, told: bytes) -> None:
+    sink = SlowSink()
+    pumped(typed, sink, at_end=AtEnd.END_OF_FILE_CHARACTER)
+    assert (sink.taken, sink.closed) == (told, 0)
 
 
-def test_without_detaching_the_key_is_a_byte_like_others() -> None:
-    sink = Sink()
-    pumped(b"ab" + DETACH_KEY, sink)
-    assert sink.taken == b"ab" + DETACH_KEY
+def test_the_keys_that_detach_are_not_passed_on_and_what_was_before_them_is() -> None:
+    detached: list[bool] = []
+    reading, writing = os.pipe()
+    sink = SlowSink()
+    pump = StdinPump(sink, reading, keys=b"\x10\x11", detached=lambda: detached.append(True))
+    os.write(writing, b"ab\x10\x11cd")
+    pump.read_all()
+    assert detached == [True]
+    pump._put_end()
+    pump.offer_all()
+    assert sink.taken == b"ab"
+    pump.stop()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_beginning_of_the_keys_is_passed_on_where_nothing_follows() -> None:
+    reading, writing = os.pipe()
+    passed = threading.Event()
+
+    class _Sink(SlowSink):
+        def write_some(self, data: bytes, /) -> int:
+            self.taken += data
+            passed.set()
+            return len(data)
+
+    sink = _Sink()
+    pump = StdinPump(sink, reading, keys=b"\x10\x11", patience_s=0.01)
+    pump.start()
+    os.write(writing, b"\x10")
+    assert passed.wait(5)
+    pump.stop()
+    assert sink.taken == b"\x10"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_beginning_of_the_keys_at_the_end_is_passed_on() -> None:
+    sink = SlowSink()
+    pumped(b"a\x10", sink, keys=b"\x10\x11")
+    assert (sink.taken, sink.closed) == (b"a\x10", 1)
+
+
+def test_the_keys_are_seen_while_a_command_reads_nothing() -> None:
+    reading, writing = os.pipe()
+    detached = threading.Event()
+    pump = StdinPump(SlowSink(take=0), reading, keys=b"\x10\x11", detached=detached.set)
+    pump.start()
+    os.write(writing, b"unread")
+    os.write(writing, b"\x10\x11")
+    assert detached.wait(5)
+    pump.stop()
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_stopped_pump_takes_no_more() -> None:
     reading, writing = os.pipe()
-    os.write(writing, b"abc")
-    sink = Sink(take=0)
+    sink = SlowSink(take=0)
     pump = StdinPump(sink, reading)
     pump.stop()
-    pump.pump()
+    os.write(writing, b"abc")
+    assert os.read(reading, 10) == b"abc"
     os.close(reading)
     os.close(writing)
     assert (sink.taken, sink.closed) == (b"", 0)
+
+
+def test_a_pump_that_is_stopped_leaves_the_keyboard_to_others() -> None:
+    reading, writing = os.pipe()
+    pump = StdinPump(SlowSink(), reading)
+    pump.start()
+    pump.stop()
+    os.write(writing, b"for the shell")
+    assert os.read(reading, 100) == b"for the shell"
+    os.close(reading)
+    os.close(writing)
 
 
 def test_output_goes_to_the_descriptor_of_its_stream(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     other_reading, other_writing = os.pipe()
     pieces = (Output("stdout", 0, b"\x00a", False), Output("stderr", 0, b"!", True), Output("stdout", 2, b"b", True))
-    relay_output(Source(*pieces), {"stdout": writing, "stderr": other_writing}, lambda _: None)
+    relay_output(Source(*pieces), to({"stdout": writing, "stderr": other_writing}), lambda _: None)
     assert os.read(reading, 10) == b"\x00ab"
     assert os.read(other_reading, 10) == b"!"
     os.close(other_reading)
@@ -131,7 +202,7 @@ def test_output_goes_to_the_descriptor_of_its_stream(pipe: tuple[int, int]) -> N
 def test_lost_output_is_told_and_the_rest_relayed(pipe: tuple[int, int]) -> None:
     told: list[str] = []
     source = Source(OutOfRange("5 bytes are gone"), Output("stdout", 5, b"rest", True))
-    relay_output(source, {"stdout": pipe[1]}, told.append)
+    relay_output(source, to({"stdout": pipe[1]}), told.append)
     assert told == ["5 bytes are gone"]
     assert os.read(pipe[0], 10) == b"rest"
 
@@ -139,7 +210,7 @@ def test_lost_output_is_told_and_the_rest_relayed(pipe: tuple[int, int]) -> None
 def test_a_reader_that_is_gone_is_an_error(pipe: tuple[int, int]) -> None:
     os.close(pipe[0])
     with pytest.raises(BrokenPipeError):
-        relay_output(Source(Output("stdout", 0, b"x", False)), {"stdout": pipe[1]}, lambda _: None)
+        relay_output(Source(Output("stdout", 0, b"x", False)), to({"stdout": pipe[1]}), lambda _: None)
 
 
 def test_a_descriptor_that_does_not_block_is_waited_for(monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]) -> None:
@@ -174,6 +245,8 @@ def test_what_is_typed_while_it_is_diverted_is_not_the_commands() -> None:
     pump.divert(taken.append)
     os.write(far, b"secret")
     os.close(far)
-    pump.pump()
+    pump.read_all()
+    pump.offer_all()
+    pump.stop()
     assert (b"".join(taken), sink.got) == (b"secret", b"<end>")
     os.close(near)

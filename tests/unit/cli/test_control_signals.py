@@ -67,13 +67,24 @@ def test_an_interrupt_goes_to_the_command_and_a_second_ends_it() -> None:
     assert held.received == signal.SIGINT
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_term_and_hangup_end_the_command_with_grace(number: int) -> None:
+def test_quit_goes_to_the_command() -> None:
+    command = Command()
+    with signals() as held:
+        held.follow(command)
+        os.kill(os.getpid(), signal.SIGQUIT)
+        assert command.asked.get(timeout=5) == ("signal", "QUIT")
+    assert held.received == signal.SIGQUIT
+
+
+@pytest.mark.parametrize(
+    ("number", "asked"), [(signal.SIGTERM, [("kill", None)]), (signal.SIGHUP, [("signal", "HUP"), ("kill", None)])]
+)
+def test_term_and_hangup_end_the_command_with_grace(number: int, asked: list[tuple[object, ...]]) -> None:
     command = Command()
     with signals() as held:
         held.follow(command)
         os.kill(os.getpid(), number)
-        assert command.asked.get(timeout=5) == ("kill", None)
+        assert [command.asked.get(timeout=5) for _ in asked] == asked
     assert held.received == number
 
 
@@ -86,13 +97,53 @@ def test_a_resized_terminal_resizes_the_commands() -> None:
     assert held.received is None
 
 
-def test_detaching_gives_the_link_up_and_leaves_the_command() -> None:
-    given_up: list[bool] = []
+def test_a_storm_of_resizes_is_one_at_a_time_and_the_last_size_stays() -> None:
+    sizes = iter([(1, 1), (2, 2)])
     command = Command()
-    held = signals(given_up)
-    held._command, held._detach = command, True
+    held = Signals(size=lambda: next(sizes), give_up=lambda: None)
+    for _ in range(1000):
+        held.resize()
+    assert held._noted.qsize() == 1
+    held._command = command
+    held.act_on(held._noted.get())
+    held.resize()
+    held.act_on(held._noted.get())
+    assert [command.asked.get(timeout=5) for _ in range(2)] == [("resize", 1, 1), ("resize", 2, 2)]
+    assert held._noted.empty()
+
+
+@pytest.mark.parametrize(("rows", "other"), [(24, 23), (1, 2)])
+def test_what_is_to_be_drawn_anew_has_another_size_first(
+    rows: int, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_signals, "REDRAW_S", 0)
+    command = Command()
+    held = Signals(size=lambda: (rows, 80), give_up=lambda: None)
+    held._command = command
+    held.redraw()
+    held.act_on(held._noted.get())
+    assert [command.asked.get(timeout=5) for _ in range(2)] == [("resize", other, 80), ("resize", rows, 80)]
+    assert command.asked.empty()
+
+
+def test_a_resize_before_there_is_a_command_is_not_lost() -> None:
+    command = Command()
+    with signals() as held:
+        held.defer()
+        os.kill(os.getpid(), signal.SIGWINCH)
+        os.kill(os.getpid(), signal.SIGTERM)  # is deferred all the same
+        held.follow(command)
+        assert command.asked.get(timeout=5) == ("resize", 24, 80)
+        assert command.asked.get(timeout=5) == ("kill", None)
+
+
+def test_who_only_looks_on_leaves_the_command() -> None:
+    left: list[bool] = []
+    command = Command()
+    held = signals()
+    held._command, held._leave = command, lambda: left.append(True)
     held.act_on(signal.SIGINT)
-    assert given_up == [True]
+    assert left == [True]
     assert command.asked.empty()
 
 

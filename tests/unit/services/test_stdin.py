@@ -65,6 +65,46 @@ async def test_write_behind_the_wanted_offset_is_out_of_range() -> None:
 
 
 @in_trio
+async def test_append_goes_behind_what_others_wrote() -> None:
+    rig = Rig()
+    await rig.stdin.write(0, b"one")
+    assert await rig.stdin.append(b"two") == 3
+    assert await rig.stdin.write(6, b"three") == 11
+    assert await rig.stdin.append(b"") == 0
+    assert rig.read() == b"onetwothree"
+    rig.close()
+
+
+@in_trio
+async def test_append_tells_only_of_its_own_bytes_where_somebody_else_has_the_turn() -> None:
+    rig = Rig()
+    first: list[int] = []
+    second: list[int] = []
+
+    async def append(data: bytes, answers: list[int]) -> None:
+        answers.append(await rig.stdin.append(data))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(append, b"x" * 1_000_000, first)
+        await settle()
+        nursery.start_soon(append, b"y", second)
+        await settle()
+        jump(PATIENCE_S + 0.1)
+    assert 0 < first[0] < 1_000_000
+    assert second == [0]
+    rig.close()
+
+
+@in_trio
+async def test_append_leaves_an_unknown_offset_unknown() -> None:
+    rig = Rig(offset=None)
+    assert await rig.stdin.append(b"keys") == 4
+    assert rig.stdin.wanted is None
+    assert await rig.stdin.write(100, b"!") == 101
+    rig.close()
+
+
+@in_trio
 async def test_write_to_a_command_that_does_not_read_answers_with_what_fits() -> None:
     rig = Rig()
     answers = []
