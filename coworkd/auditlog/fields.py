@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,6 +34,8 @@ class Refused(Exception):
 def text(value: Any) -> Admitted:
     if not isinstance(value, (str, bytes)):
         raise Refused("text or bytes")
+    if isinstance(value, str) and value.isascii() and len(value) <= TEXT_LIMIT_BYTES:
+        return value, None
     data = _bytes(value)
     if len(data) <= TEXT_LIMIT_BYTES:
         return _plain(data), None
@@ -44,21 +46,27 @@ def text(value: Any) -> Admitted:
 def texts(value: Any) -> Admitted:
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise Refused("a list of texts")
-    kept: list[Any] = []
-    total = count = 0
-    whole = hashlib.sha256()
-    full = False
+    items: list[bytes] = []
     for item in value:
         if not isinstance(item, (str, bytes)):
             raise Refused("a list of texts")
-        data = _bytes(item)
-        whole.update(data + b"\0")
-        count += 1
+        items.append(_bytes(item))
+    total = sum(map(len, items))
+    if total <= LIST_LIMIT_BYTES and len(items) <= LIST_LIMIT_ITEMS:
+        return [_plain(data) for data in items], None
+    whole = hashlib.sha256(b"".join(data + b"\0" for data in items)).hexdigest()
+    return _first(items), {"items": len(items), "bytes": total, "sha256": whole}
+
+
+def _first(items: Sequence[bytes]) -> list[Any]:
+    """Those that stand before the first that is too much."""
+    kept, total = list[Any](), 0
+    for data in items[:LIST_LIMIT_ITEMS]:
         total += len(data)
-        full = full or total > LIST_LIMIT_BYTES or count > LIST_LIMIT_ITEMS
-        if not full:
-            kept.append(_plain(data))
-    return kept, {"items": count, "bytes": total, "sha256": whole.hexdigest()} if full else None
+        if total > LIST_LIMIT_BYTES:
+            break
+        kept.append(_plain(data))
+    return kept
 
 
 def integer(value: Any) -> Admitted:

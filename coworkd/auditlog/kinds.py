@@ -151,22 +151,22 @@ KINDS: dict[str, dict[str, Rule]] = {
 }
 
 
+_RULES = {kind: {**_WHO, **table} for kind, table in KINDS.items()}
+
+
 def admit(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return `fields` as they are written.
 
     A kind, field or type that is not in `KINDS` raises `InternalError`: services write these, not callers.
     """
-    table = KINDS.get(kind)
-    if table is None:
+    rules = _RULES.get(kind)
+    if rules is None:
         raise InternalError(f"audit kind {kind!r} is not one of ours{_nearest(kind, KINDS)}", key="kind")
     for name in fields:
-        if name not in table and name not in _WHO:
-            raise InternalError(
-                f"audit field {name!r} is not listed for {kind!r}{_nearest(name, [*_WHO, *table])}",
-                key=name,
-            )
+        if name not in rules:
+            raise InternalError(f"audit field {name!r} is not listed for {kind!r}{_nearest(name, rules)}", key=name)
     admitted: dict[str, Any] = {}
-    for name, rule in {**_WHO, **table}.items():
+    for name, rule in rules.items():
         value = fields.get(name)
         if value is None:
             continue

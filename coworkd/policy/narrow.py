@@ -105,8 +105,13 @@ def _is_wider(key: str, value: float, bound: float) -> bool:
     return value > bound
 
 
+_NOTHING = LimitsRequest()
+
+
 def narrow_request(own: LimitsRequest, asked: LimitsRequest) -> tuple[LimitsRequest, tuple[str, ...]]:
     """The narrower of both, limit by limit, and a sentence for each that `own`, which is a session's, cut."""
+    if asked == _NOTHING:
+        return own, ()
     kept: dict[str, int | float | None] = {}
     cut = []
     for leaf in LimitsRequest.__struct_fields__:

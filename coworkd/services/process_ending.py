@@ -26,9 +26,6 @@ from coworkd.model.process import ExitReason
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_note import ProcessNote, encode_note
 
-_TURNS_FOR_ANSWERS = 3
-"""Turns of the loop from the end of a command to its answer being sent."""
-
 _log = logging.getLogger("coworkd.process")
 
 
@@ -113,9 +110,11 @@ class Ender:
             _log.error("%s of %s is not in the audit log: %s", kind, process.id, error.message)
 
     async def record_exit(self, process: LiveProcess) -> None:
-        """Make the exit of `process` durable; sets `recorded`. Nobody waits for that, so answers go out first."""
-        for _ in range(_TURNS_FOR_ANSWERS):
-            await trio.lowlevel.checkpoint()
+        """Make the exit of `process` durable; sets `recorded`, and lets the launcher forget it where that was wanted meanwhile.
+
+        Nobody waits for that, so it leaves a turn to those who answer.
+        """
+        await trio.lowlevel.checkpoint()
         record = process.record
         if record is not None:
             await self.record(
@@ -133,10 +132,11 @@ class Ender:
             if not process.one_shot:
                 await self._note(process, structs.replace(process.note, recorded=True))
         process.recorded.set()
+        if process.forgotten:
+            await self.forget(process)
 
     async def forget(self, process: LiveProcess) -> None:
-        """Let the launcher forget it, once its end is recorded."""
-        await process.recorded.wait()
+        """Let the launcher forget it, now that its end is recorded."""
         try:
             await self._launcher.forget(process.id)
         except CoworkError as error:

@@ -16,6 +16,7 @@ from typing import Any
 from coworkd.model.calls import ProcessList
 from coworkd.model.names import OsBytes
 from coworkd.model.process import ProcessInfo
+from coworkd.services.process_live import LiveProcess
 
 VALUES = 60_000
 BYTES = 3 * 1024 * 1024
@@ -40,20 +41,20 @@ def compose_list(processes: Iterable[ProcessInfo]) -> ProcessList:
     return ProcessList(processes=tuple(shown), omitted=len(known) - taken)
 
 
-def compose_start(info: ProcessInfo, *, one_shot: bool) -> dict[str, Any]:
+def compose_start(process: LiveProcess) -> dict[str, Any]:
     """The parameters of `process.start`."""
     argv, size = list[bytes](), 0
-    for word in map(bytes, info.argv):
+    for word in process.argv:
         size += len(word) + _WORD_BYTES
         if size > EVENT_ARGV_BYTES:
             argv.append(word[: max(0, EVENT_ARGV_BYTES - size)] + b"...")
             break
         argv.append(word)
     return {
-        "process": info.process,
-        "session": info.session,
+        "process": process.id,
+        "session": process.session,
         "argv": [OsBytes(word) for word in argv],
-        "pid": info.pid,
-        "started_at": info.started_at,
-        "one_shot": one_shot,
+        "pid": process.pid,
+        "started_at": process.started_at,
+        "one_shot": process.one_shot,
     }

@@ -82,6 +82,8 @@ class LiveProcess:
         self.spawned = False
         self.started = False
         self.closed = False
+        self.forgotten = False
+        """Nobody may ask for it any more; the launcher forgets it once its end is recorded."""
         self.terminal_error: str | None = None
         self.start_error: StartError | None = None
         self.exited: Exited | None = None
@@ -101,7 +103,7 @@ class LiveProcess:
         self._failed = failed
         self._began = began
         self._drained = trio.Event()
-        self._ending = False
+        self._ending = self._closing = False
 
     # -- what is asked of it ------------------------------------------------------------------------------------
 
@@ -192,6 +194,8 @@ class LiveProcess:
     def reader_gone(self, reader: ProcessReader) -> None:
         if reader in self.readers:
             self.readers.remove(reader)
+        if self._closing and not self.readers and not self.closed:
+            self.close()
 
     def readers_of(self, link: LinkPort) -> list[ProcessReader]:
         return [reader for reader in self.readers if reader.link is link]
@@ -292,6 +296,12 @@ class LiveProcess:
 
     def _all_ended(self) -> bool:
         return all(spool.eof for spool in self.streams.values())
+
+    def close_when_read(self) -> None:
+        """Let everything go once those who read it have had all of it. It has ended."""
+        self._closing = True
+        if not self.readers:
+            self.close()
 
     def close(self) -> None:
         """Let everything go: readers are detached, descriptors closed, kept output is gone. Idempotent."""

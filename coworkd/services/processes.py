@@ -164,10 +164,11 @@ class Processes:
             if process.stdin is not None:
                 self._later(self._inputs.feed, process, process.stdin, request.input)
             with trio.move_on_after(self._limits.start_s):
-                await process.settled.wait()
+                await process.over.wait()
             if not process.settled.is_set():
                 await self._give_up(process)
-            await process.over.wait()
+            if not process.over.is_set():
+                await process.over.wait()
         except trio.Cancelled:
             self._caller_vanished(process)
             raise
@@ -338,12 +339,13 @@ class Processes:
         found = self._table.where(lambda process: params.session in (None, process.session))
         return compose_list(process.info() for process in found)
 
-    async def forget(self, params: calls.ForgetProcess) -> calls.Empty:
-        """Let an ended process and its output go."""
+    async def forget(self, params: calls.ForgetProcess, link: LinkPort) -> calls.Empty:
+        """Let an ended process and its output go; another link that reads it has the rest, and the exit, first."""
         process = self._table.find(params.process)
         if process.record is None or process.one_shot:
             raise InvalidState(f"process {process.id} still runs: kill it first", process=process.id)
-        self._forget(process)
+        self._attacher.detach(process, link)
+        self._forget(process, process.close_when_read)
         return calls.Empty()
 
     # -- for other services -------------------------------------------------------------------------------------
@@ -384,7 +386,7 @@ class Processes:
     # -- the beginning and the end of a process -----------------------------------------------------------------------------------
 
     def _process_began(self, process: LiveProcess) -> None:
-        self._events.publish("process.start", compose_start(process.info(), one_shot=process.one_shot))
+        self._events.publish("process.start", compose_start(process))
 
     def _process_ended(self, process: LiveProcess, record: ExitRecord) -> None:
         self._recent.add(record, process.init_pid)
@@ -407,11 +409,13 @@ class Processes:
         for process in processes:
             self._forget(process)
 
-    def _forget(self, process: LiveProcess) -> None:
+    def _forget(self, process: LiveProcess, close: Callable[[], None] | None = None) -> None:
         if self._table.remove(process):
             self._launcher.unwatch(process.id)
-            process.close()
-            self._later(self._ender.forget, process)
+            (close or process.close)()
+            process.forgotten = True
+            if process.recorded.is_set():
+                self._later(self._ender.forget, process)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

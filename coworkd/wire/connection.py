@@ -239,7 +239,11 @@ class Connection:
 
 def compose_notification(method: str, params: Mapping[str, Any]) -> bytes:
     """The bytes of an event, the same for every link; for what is told to many. Raises `LocalProtocolError`."""
-    return Connection("guest").send_notification(method, params)
+    return _FOR_ALL.send_notification(method, params)
+
+
+_FOR_ALL = Connection("guest")
+"""Of no link: it was never greeted, so what it composes is for any."""
 
 
 def _check_composed(encoded: bytes, limits: Limits) -> None:

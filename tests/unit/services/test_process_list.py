@@ -10,6 +10,7 @@ from coworkd.model.process import Exit, ExitRecord, ProcessInfo, Rusage
 from coworkd.services.process_list import compose_list, compose_start
 from coworkd.wire.connection import Connection, Request
 from coworkd.wire.convert import compose_answer
+from tests.unit.services.test_process_live import make_process
 
 RUSAGE = Rusage(
     user_s=1.5,
@@ -79,9 +80,10 @@ def test_what_runs_is_left_out_last() -> None:
 
 
 def test_the_event_of_a_start_has_the_beginning_of_a_long_command_line() -> None:
-    told = compose_start(process(1, ended=False, argv=(b"echo", b"\xff", b"x" * 100_000, b"y")), one_shot=True)
+    argv = (b"echo", b"\xff", b"x" * 100_000, b"y")
+    told = compose_start(make_process("one", argv=argv, one_shot=True))
     assert told["argv"][:2] == [b"echo", b"\xff"]
     assert len(told["argv"]) == 3
     assert told["argv"][2].endswith(b"...")
     assert sum(map(len, told["argv"])) < 5000
-    assert (told["process"], told["one_shot"]) == (f"{1:064}", True)
+    assert (told["process"], told["one_shot"]) == ("one", True)

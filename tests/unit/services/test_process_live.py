@@ -32,7 +32,7 @@ def make_process(id: str, **options: Any) -> LiveProcess:
         "ended": lambda process, record: None,
         "failed": lambda process, error: None,
     }
-    return LiveProcess(id, "work", (b"cat",), **{**fields, **options})
+    return LiveProcess(id, "work", options.pop("argv", (b"cat",)), **{**fields, **options})
 
 
 class Rig:
