@@ -15,7 +15,7 @@ from coworkd.bring_up import Ground, Mode
 from coworkd.config import Config
 from coworkd.model.process import StreamName
 from coworkd.rpc.stream_data import encode_stream_data
-from coworkd.sandbox.compose import composer
+from coworkd.sandbox.compose import Composer
 from coworkd.services.activity import Activity
 from coworkd.services.approvals import Approvals
 from coworkd.services.audit import AuditLog
@@ -251,7 +251,7 @@ class Composition:
             policies=self.policies,
             audit=self.audit,
             events=self.events,
-            compose=composer(self.layout, self.features),
+            compose=Composer(self.layout, self.features),
             measured=partial(add_usage, self.launcher.groups),
             encode_output=_encode_output,
             encode_notification=lambda method, params: [compose_notification(method, params)],

@@ -11,7 +11,7 @@ from coworkd.model.layout import BwrapFeatures
 from coworkd.model.process import ProcessSpec, TtySize
 from coworkd.sandbox import compose as room
 from coworkd.sandbox.bwrap_plan import plan_command
-from coworkd.sandbox.compose import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS_BYTES, MAX_WORDS, compose, composer
+from coworkd.sandbox.compose import MAX_ARGUMENT_BYTES, MAX_ARGUMENTS_BYTES, MAX_WORDS, Composer, compose
 from tests.unit.sandbox.spawn_room import (
     BWRAPS,
     CASES,
@@ -37,7 +37,45 @@ def test_compose_gives_the_golden_options(version: str, case: str) -> None:
 
 
 def test_composer_composes_for_its_guest() -> None:
-    assert composer(MERGED, BWRAPS["0.8.0"])(spec(b"id"), SESSION, POLICY) == composed(spec(b"id"))
+    assert Composer(MERGED, BWRAPS["0.8.0"])(spec(b"id"), SESSION, POLICY) == composed(spec(b"id"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"argv": (b"ls", b"-l")},
+        {"process": "other"},
+        {"env": {"A": "2"}},
+        {"cwd": b"/tmp"},
+        {"stdin": True},
+        {"tty": TtySize(rows=2, cols=2)},
+    ],
+)
+def test_composer_forgets_nothing_that_makes_a_difference(changed: dict[str, Any]) -> None:
+    compose_here = Composer(MERGED, BWRAPS["0.8.0"])
+    first = spec(b"id")
+    compose_here(first, SESSION, POLICY)
+    second = structs.replace(first, **changed)
+    assert compose_here(second, SESSION, POLICY) == composed(second)
+
+
+def test_composer_sees_another_session_and_another_policy() -> None:
+    compose_here = Composer(MERGED, BWRAPS["0.8.0"])
+    compose_here(spec(b"id"), SESSION, POLICY)
+    session = structs.replace(SESSION, env={"NEW": "1"})
+    assert b"NEW=1" in compose_here(spec(b"id"), session, POLICY).environment
+    profile = structs.replace(POLICY.profile, sandbox=structs.replace(POLICY.profile.sandbox, warm=7))
+    assert compose_here(spec(b"id"), session, structs.replace(POLICY, profile=profile)).warm == 7
+
+
+def test_composer_refuses_a_second_command_as_it_does_a_first() -> None:
+    compose_here = Composer(MERGED, BWRAPS["0.8.0"])
+    compose_here(spec(b"id"), SESSION, POLICY)
+    with pytest.raises(InvalidParams):
+        compose_here(spec(b"a\0"), SESSION, POLICY)
+    with pytest.raises(StartFailed):
+        compose_here(spec(b"id", b"x" * (MAX_ARGUMENT_BYTES + 1)), SESSION, POLICY)
 
 
 def test_compose_names_both_filters_base_first() -> None:
