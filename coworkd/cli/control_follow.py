@@ -26,6 +26,7 @@ from coworkd.model.process import ExitRecord
 STDIN, STDOUT, STDERR = 0, 1, 2
 FDS = {"stdout": STDOUT, "stderr": STDERR, "tty": STDOUT}
 AGAIN_S = 30.0
+LEAVE_S = 1.0
 CTRL_C = b"\x03"
 
 
@@ -105,6 +106,8 @@ class Follower:
     def leave(self) -> None:
         """Stop following, from any thread; the command runs on."""
         self.left = True
+        with contextlib.suppress(CoworkError):  # else our place is held for a while, and holds the command back
+            self._client.call("process.detach", {"process": self._process.id}, timeout_s=LEAVE_S)
         self._client.close()
 
     def _relay(self) -> ExitRecord | None:

@@ -152,7 +152,7 @@ class AsyncProcess:
             await self._client.process_detach(process=self.id)
 
     async def forget(self) -> None:
-        """Let the guest drop the record and the output of an ended process; other links lose it too."""
+        """Let the guest drop the record and the output of an ended process; another link that reads it has the rest first."""
         if self._inbox is not None:
             self._client.drop(self._inbox)
         await self._client.process_forget(process=self.id)

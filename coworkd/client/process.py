@@ -168,7 +168,7 @@ class Process:
         self._released = True
 
     def forget(self) -> None:
-        """Let the guest drop the record and the output of an ended process; other links lose it too."""
+        """Let the guest drop the record and the output of an ended process; another link that reads it has the rest first."""
         if self._inbox is not None:
             self._client.drop(self._inbox)
         self._client.process_forget(process=self.id)

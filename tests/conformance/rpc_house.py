@@ -112,7 +112,7 @@ class Processes:
     async def kill(self, params: calls.KillProcess, /) -> calls.Empty:
         return calls.Empty()
 
-    async def forget(self, params: calls.ForgetProcess, /) -> calls.Empty:
+    async def forget(self, params: calls.ForgetProcess, link: LinkPort, /) -> calls.Empty:
         return calls.Empty()
 
 

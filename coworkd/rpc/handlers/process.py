@@ -52,7 +52,7 @@ def process_methods(processes: ProcessesApi) -> tuple[Method, ...]:
         return await processes.list(params)
 
     async def forget(params: calls.ForgetProcess, link: LinkPort) -> calls.Empty:
-        return await processes.forget(params)
+        return await processes.forget(params, link)
 
     return (
         Method(name="process.run", params=calls.ProcessRun, handler=run),

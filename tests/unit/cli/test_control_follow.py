@@ -24,7 +24,11 @@ class Link:
 
     def __init__(self) -> None:
         self.broken: CoworkError | None = None
+        self.asked: list[str] = []
         self.link_changed: Callable[[CoworkError | None], None] = lambda error: None
+
+    def call(self, method: str, params: dict[str, Any], *, timeout_s: float) -> None:
+        self.asked.append(method)
 
     def close(self) -> None:
         self.broken = Unavailable("this client was closed")
@@ -152,9 +156,11 @@ def test_a_command_that_is_left_has_no_record(screen: int) -> None:
         left.leave()
         return fails()
 
-    left = follower(Command(leave))
+    link = Link()
+    left = follower(Command(leave), link)
     assert left.run() is None
     assert left.left
+    assert link.asked == ["process.detach"]
 
 
 def test_a_reader_that_is_gone_is_told_apart_from_errors_of_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:

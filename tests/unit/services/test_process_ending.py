@@ -107,7 +107,7 @@ async def test_launcher_forgets_only_after_the_exit_is_recorded() -> None:
         house.audit.record = slow  # type: ignore[method-assign]
         house.command.exit(0)
         await house.processes.wait(WAIT)
-        await house.processes.forget(calls.ForgetProcess(process="one"))
+        await house.processes.forget(calls.ForgetProcess(process="one"), house.link)
         await settle()
         assert house.launcher.forgotten == []
         gate.set()

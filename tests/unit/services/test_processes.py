@@ -429,7 +429,27 @@ async def test_forget_of_a_running_process_is_refused() -> None:
     async with open_house() as house:
         await house.start()
         with pytest.raises(InvalidState):
-            await house.processes.forget(calls.ForgetProcess(process="one"))
+            await house.processes.forget(calls.ForgetProcess(process="one"), house.link)
+
+
+@in_trio
+async def test_forget_leaves_another_link_what_it_still_reads() -> None:
+    async with open_house() as house:
+        other = FakeLink("other")
+        await house.start()
+        await house.processes.attach(calls.ProcessAttach(process="one"), other)
+        house.command.write(b"x" * 100_000)
+        house.command.exit(0)
+        await wait(house)
+        await house.processes.forget(calls.ForgetProcess(process="one"), house.link)
+        with pytest.raises(NotFound):
+            await house.processes.get(NAME)
+        assert house.link.sources == []
+        *output, ended = other.pull()
+        assert sum(len(frame.data) for frame in output) == 100_000
+        assert ended["exit"]["code"] == 0
+        await settle()
+        assert other.sources == []
 
 
 @in_trio
@@ -440,7 +460,7 @@ async def test_forget_lets_output_go_once_the_exit_is_recorded() -> None:
         house.command.exit(0)
         await wait(house)
         assert house.processes.spool_bytes == 10
-        await house.processes.forget(calls.ForgetProcess(process="one"))
+        await house.processes.forget(calls.ForgetProcess(process="one"), house.link)
         assert house.processes.spool_bytes == 0
         assert house.link.sources == []
         await settle()
