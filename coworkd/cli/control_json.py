@@ -1,4 +1,8 @@
-"""JSON of what travels: bytes are `{"$bin": base64}`, both ways. Pure."""
+"""JSON of what travels: bytes are `{"$bin": base64}`, both ways. Pure.
+
+What a guest has in its names and messages cannot drive the terminal it is printed on: letters that are not to be printed, those that
+turn the direction of text among them, are `\\uXXXX`. A parser reads the same text.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,16 @@ BIN_KEY = "$bin"
 
 def dump(value: Any, *, indent: int | None = None) -> str:
     """A Struct, or what a call answered, as JSON text."""
-    return json.dumps(_plain(compose_answer(value)), indent=indent, ensure_ascii=False)
+    text = json.dumps(_plain(compose_answer(value)), indent=indent, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter == "\n" or letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    """As JSON has it: beyond the first plane as two surrogates; a surrogate alone as itself."""
+    units = letter.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def load(text: str) -> dict[str, Any]:
