@@ -438,7 +438,7 @@ async def test_forget_leaves_another_link_what_it_still_reads() -> None:
         other = FakeLink("other")
         await house.start()
         await house.processes.attach(calls.ProcessAttach(process="one"), other)
-        house.command.write(b"x" * 100_000)
+        house.command.write(b"x" * 50_000)
         house.command.exit(0)
         await wait(house)
         await house.processes.forget(calls.ForgetProcess(process="one"), house.link)
@@ -446,7 +446,7 @@ async def test_forget_leaves_another_link_what_it_still_reads() -> None:
             await house.processes.get(NAME)
         assert house.link.sources == []
         *output, ended = other.pull()
-        assert sum(len(frame.data) for frame in output) == 100_000
+        assert sum(len(frame.data) for frame in output) == 50_000
         assert ended["exit"]["code"] == 0
         await settle()
         assert other.sources == []
