@@ -137,6 +137,7 @@ class App:
             await nursery.start(self._parts.processes.serve)
             # After the processes: a deletion that goes on has to know the commands the launcher kept.
             await nursery.start(self._parts.sessions.serve)
+            await nursery.start(self._parts.pressure.serve)
             await nursery.start(self._parts.session_disk.serve)
             not_reopened = await self._parts.sessions.reopen()
             await self._parts.egress.stop_others()

@@ -33,8 +33,9 @@ from coworkd.services.guarding_trees import Trees
 from coworkd.services.launching import Connect
 from coworkd.services.network import Network
 from coworkd.services.policies import PolicyStore
-from coworkd.services.process_limits import ProcessLimits, fit_descriptors
+from coworkd.services.pressure import PressureWatch
 from coworkd.services.process_limiting import ProcessLimiting, add_usage
+from coworkd.services.process_limits import ProcessLimits, fit_descriptors
 from coworkd.services.processes import Processes
 from coworkd.services.recovery import Recovery
 from coworkd.services.session_disk import SessionDisk
@@ -44,8 +45,8 @@ from coworkd.services.session_records import RecordStore
 from coworkd.services.sessions import Sessions
 from coworkd.services.share import Share
 from coworkd.services.share_worker import ShareWorker
-from coworkd.services.stages import Stages
 from coworkd.services.spool_files import SpoolFiles
+from coworkd.services.stages import Stages
 from coworkd.services.storage_quota import ProjectQuota
 from coworkd.services.streams import Streams
 from coworkd.services.tools import Tools
@@ -108,6 +109,12 @@ class Composition:
         self.session_disk = self._make_session_disk()
         self.folders.attach(self.sessions)
         self.stages.attach(self.folders, self.sessions)
+        self.pressure = PressureWatch(
+            groups=self.launcher.groups,
+            events=self.events,
+            runs_in=lambda session: self.processes.count(session),
+            on_state=lambda reason: self.health.degrade("pressure", reason),
+        )
         self.processes = self._make_processes()
         self.process_limits = ProcessLimiting(
             get=self.processes.get,
@@ -253,6 +260,7 @@ class Composition:
             events=self.events,
             compose=Composer(self.layout, self.features),
             measured=partial(add_usage, self.launcher.groups),
+            listeners=(self.pressure,),
             encode_output=_encode_output,
             encode_notification=lambda method, params: [compose_notification(method, params)],
             files=SpoolFiles(Path(self._config.state_dir) / "spools", set_project=self.quota.set_project).open,
@@ -261,6 +269,7 @@ class Composition:
 
     def _session_turned(self, session: str, *, is_open: bool) -> None:
         self.bridges.look()
+        self.pressure.session_turned(session, is_open=is_open)
         if not is_open:
             self.forwards.end_session(session)
             self.files.end_session(session)

@@ -29,9 +29,18 @@ _TYPES: dict[str, Rule] = {
     "limits": map_of(
         *("memory_max", "memory_max_bytes", "memory_high", "memory_high_bytes", "swap_max", "swap_max_bytes"),
         *("pids_max", "cpu_max", "cpu_weight", "io_weight", "tmp_max", "tmp_max_bytes", "disk_max", "disk_max_bytes"),
-        *("nofile", "fsize_max", "fsize_max_bytes", "cpu_time_s", "core_max", "core_max_bytes", "spool_max_bytes", "timeout_s"),
+        *(
+            "nofile",
+            "fsize_max",
+            "fsize_max_bytes",
+            "cpu_time_s",
+            "core_max",
+            "core_max_bytes",
+            "spool_max_bytes",
+            "timeout_s",
+        ),
     ),
-    "exit": map_of("code", "signal", "reason", "inferred", "scope", "limit_bytes", "peak_bytes"),
+    "exit": map_of("code", "signal", "reason", "inferred", "scope", "limit_bytes", "peak_bytes", "pids_refused"),
     "rusage": map_of(
         *("user_s", "system_s", "max_rss_bytes", "minor_faults", "major_faults"),
         *("voluntary_switches", "involuntary_switches"),

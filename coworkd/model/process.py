@@ -58,6 +58,8 @@ class Exit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of `oom`: whose limit was reached, how much that allows, and the most that was used."""
     limit_bytes: int | None = None
     peak_bytes: int | None = None
+    pids_refused: int | None = None
+    """How often it could have no further process; None for never."""
 
 
 class ExitRecord(Struct, frozen=True, kw_only=True):

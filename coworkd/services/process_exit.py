@@ -23,8 +23,10 @@ LOST = Exit(code=None, signal=None, reason="lost")
 
 def judge_exit(exited: Exited, ended_by: ExitReason | None) -> Exit:
     """`ended_by` is what we did to end it, None where we did nothing."""
+    refused = exited.pids_refused or None
     if exited.signal is None:
-        return Exit(code=exited.code, signal=None, reason=ended_by or "exited", inferred=exited.inferred)
+        reason = ended_by or "exited"
+        return Exit(code=exited.code, signal=None, reason=reason, inferred=exited.inferred, pids_refused=refused)
     reason = ended_by or _signal_reason(exited)
     oom = exited.oom if reason == "oom" else None
     return Exit(
@@ -35,6 +37,7 @@ def judge_exit(exited: Exited, ended_by: ExitReason | None) -> Exit:
         scope=None if oom is None else oom.scope,
         limit_bytes=None if oom is None else oom.limit_bytes,
         peak_bytes=None if oom is None else oom.peak_bytes,
+        pids_refused=refused,
     )
 
 
