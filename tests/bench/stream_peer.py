@@ -40,7 +40,7 @@ def stream_plainly(argv: list[str], wanted_bytes: int, *, keep: bool) -> float:
         ours.recv(1)
         began = time.perf_counter()
         ours.sendall(b"g")
-        received = _receive(ours)
+        received = receive_plainly(ours)
         took = time.perf_counter() - began
         sender.wait(10)
     if received != wanted_bytes:
@@ -48,7 +48,7 @@ def stream_plainly(argv: list[str], wanted_bytes: int, *, keep: bool) -> float:
     return took
 
 
-def _receive(link: socket.socket) -> int:
+def receive_plainly(link: socket.socket) -> int:
     unpacker = msgpack.Unpacker(raw=False, max_buffer_size=4 * SPLICE_BYTES)
     received = 0
     while data := link.recv(RECEIVE_BYTES):

@@ -36,11 +36,15 @@ Way = Literal["to_guest", "to_host"]
 
 
 class Cut:
-    """Breaks a link behind its `at`th byte of one way; None never does. `seen` counts the bytes of both ways."""
+    """Breaks a link behind its `at`th byte of one way; None never does. `seen` counts the bytes of both ways.
+
+    A link that is `full` takes no byte more on its way to the host, as where that does not read.
+    """
 
     def __init__(self, way: Way = "to_guest", at: int | None = None) -> None:
         self.way = way
         self.at = at
+        self.full = False
         self.seen: dict[Way, int] = {"to_guest": 0, "to_host": 0}
         self.broken = trio.Event()
 
@@ -67,6 +71,9 @@ class CutStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._cut.broken.is_set():
+            raise trio.BrokenResourceError("the link was cut")
+        if self._way == "to_host" and self._cut.full:
+            await self._cut.broken.wait()
             raise trio.BrokenResourceError("the link was cut")
         await self._inner.send_all(self._cut.pass_through(self._way, bytes(data)))
         if self._cut.due:
@@ -150,6 +157,8 @@ class Guest:
         self.inputs: dict[str, bytes] = {}
         """Process → all of stdin that it was given."""
         self.links = 0
+        self.played = True
+        """Whether commands that are started are played; else they read nothing."""
         self._server = server
         self._nursery = nursery
         house.launcher.script = self._begin
@@ -175,7 +184,7 @@ class Guest:
 
     def _begin(self, command: FakeCommand) -> None:
         command.start()
-        if command.request.stdin:
+        if command.request.stdin and self.played:
             self._nursery.start_soon(self._play_cat, command, command.leak("stdin"))
 
     async def _play_cat(self, command: FakeCommand, stdin: int) -> None:
