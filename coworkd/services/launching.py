@@ -266,7 +266,7 @@ class LauncherClient:
                 del self._filters[next(iter(self._filters))]
 
     async def annotate(self, process: str, note: bytes, /) -> None:
-        await self._tell(launch.Annotate(id=0, process=process, note=note))
+        await self._send(launch.Annotate(id=0, process=process, note=note))
 
     async def signal(self, process: str, signal: int, /) -> None:
         await self._ask(launch.Signal(id=0, process=process, signal=signal))

@@ -218,6 +218,13 @@ async def test_a_launcher_that_goes_before_that_has_lost_it() -> None:
 
 
 @in_trio
+async def test_a_note_is_told_and_not_waited_for() -> None:
+    async with open_script() as script:
+        await script.client.annotate("p1", b"note")
+        assert await script.next() == launch.Annotate(id=0, process="p1", note=b"note")
+
+
+@in_trio
 async def test_what_the_launcher_says_of_itself_is_known_and_waited_for() -> None:
     async with open_script() as script:
         assert script.client.taken_over is not None
