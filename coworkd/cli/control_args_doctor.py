@@ -15,6 +15,16 @@ def add_doctor(commands: Subparsers) -> None:
     doctor = add_command(
         commands, "doctor", "control_daemon:doctor", "check every requirement, and say how to mend each"
     )
+    doctor.add_argument(
+        "--bundle",
+        metavar="FILE",
+        help="write all that a report of an error wants into a new file, without secrets (.tar.gz)",
+    )
+    doctor.add_argument("--config", metavar="F", help="with --bundle: coworkd's configuration, if not the usual one")
+    doctor.add_argument("--with-names", action="store_true", help="with --bundle: call sessions by their names")
+    doctor.add_argument(
+        "--with-commands", action="store_true", help="with --bundle: arguments and paths of commands as well"
+    )
     verbs = doctor.add_subparsers(dest="verb", required=False, metavar="VERB", parser_class=Parser)
     folder = add_command(
         verbs, "folder", "control_doctor:folder", "say why a session may not do what it should with a folder"

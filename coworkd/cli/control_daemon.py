@@ -19,6 +19,10 @@ _MARKS = {"ok": "ok      ", "degraded": "DEGRADED", "failed": "FAILED  "}
 
 def doctor(args: argparse.Namespace) -> int:
     """Status 1 where a check failed; what is only degraded leaves it 0."""
+    if args.bundle is not None:
+        from coworkd.cli.control_bundle import bundle
+
+        return bundle(args)
     with open_client(args) as client:
         findings = client.doctor().findings
     if args.json:
