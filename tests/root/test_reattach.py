@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from coworkd.client import aio
+from coworkd.client import aio, renewal, sync
 from coworkd.client.process import Process
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import InvalidParams, OutOfRange
 from coworkd.model.process import SpoolRequest
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.cutting import Cut, Way, cutting_way
+from tests.root.cutting import Cut, CuttingWay, Way, cutting_way
 from tests.root.live import client_of, exited, fresh_mark, living, session_of, wait_until
 
 MIB = 1024 * 1024
@@ -270,3 +270,64 @@ def test_the_smallest_spool_does_not_stop_a_link_that_acknowledges(
         # Not `block`: the place of this host is held while it is away.
         assert joined(process) == b"".join(b"%d\n" % number for number in range(1, 300_001))
         assert client.renewals > 5
+
+
+# -- links of which one half is gone ---------------------------------------------------------------------------------
+
+
+def test_a_host_that_vanished_without_a_word_is_let_go_and_its_command_lives(
+    daemon: Daemon, client: Client, session: str, tmp_path: Path
+) -> None:
+    mark = fresh_mark()
+    links = client.stats().links
+
+    def is_let_go() -> None:
+        wait_until(lambda: client.stats().links == links, "its link is let go")
+
+    async def vanish(uri: str, way: CuttingWay) -> str:
+        async with await aio.connect(uri, keepalive_s=1) as lost:
+            process = await lost.start(session, ["sh", "-c", f"sleep {mark}"], on_full="block")
+            way.silent.set()
+            await trio.to_thread.run_sync(is_let_go)
+            return process.id
+
+    with cutting_way(tmp_path, daemon.socket_path) as way:
+        process = trio.run(vanish, way.uri, way)
+        assert client.process_get(process=process).state == "running"
+        assert living(mark)
+        attached = client.attach(process)
+        attached.kill(0)
+        assert attached.wait().exit.reason == "killed"
+        attached.forget()
+
+
+def test_a_guest_that_says_nothing_is_asked_and_dialled_again(
+    daemon: Daemon, session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "SILENCE_S", 0.2)
+    monkeypatch.setattr(sync, "SILENCE_S", 0.2)
+    with cutting_way(tmp_path, daemon.socket_path) as way, connect(way.uri, reconnect_s=30) as client:
+        process = client.start(session, ["sh", "-c", "echo one; read x; echo two"], stdin=True, on_full="block")
+        assert next(iter(process)).data == b"one\n"
+        assert client.renewals == 0
+        way.silent.set()
+        threading.Timer(1.0, way.silent.clear).start()
+        process.close_stdin()
+        assert joined(process, 4) == b"two\n"
+        assert client.renewals == 1
+        process.forget()
+
+
+# -- input that nobody takes -----------------------------------------------------------------------------------------
+
+
+def test_input_that_is_not_read_is_bounded_and_counted(client: Client, session: str) -> None:
+    process = client.start(session, ["sleep", "1000"], stdin=True)
+    taken = 0
+    while count := process.write_some(bytes(256 * 1024)):
+        taken += count
+    assert taken <= MIB
+    assert process.resume_stdin() == taken
+    process.kill(0)
+    assert process.wait().exit.reason == "killed"
+    process.forget()
