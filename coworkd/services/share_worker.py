@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
 import msgspec
 import trio
@@ -11,7 +10,7 @@ import trio
 from coworkd.model import share
 from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.model.ports import FolderLauncherPort
-from coworkd.system.worker_link import WorkerLink
+from coworkd.system.worker_link import ask_once
 
 DEADLINE_S = 10.0
 _decoder: msgspec.msgpack.Decoder[share.Answer] = msgspec.msgpack.Decoder(share.Answer)
@@ -26,26 +25,16 @@ class ShareWorker:
     async def mount(self, ask: share.MountShare, /) -> share.Answer:
         """Raises `Unavailable` where nobody is there to do it, or it takes too long."""
         handle = await self._launcher.start_worker("share")
-        link = WorkerLink(handle.socket, decoder=_decoder)
-        answered: tuple[share.Answer, list[int]] | None = None
-        with trio.move_on_after(DEADLINE_S) as scope:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(link.serve)
-                try:
-                    with contextlib.suppress(ConnectionResetError):
-                        answered = await link.ask(ask)
-                finally:
-                    link.close()
-        if scope.cancelled_caught:
+        try:
+            return await ask_once(handle.socket, ask, decoder=_decoder, within_s=DEADLINE_S)
+        except trio.TooSlowError as error:
             with contextlib.suppress(CoworkError):
                 await self._launcher.kill_worker(handle.worker)
-            raise Unavailable(f"mounting the share took more than {DEADLINE_S:g} s: its host does not answer")
-        if answered is None:
-            raise Unavailable(f"the share worker does not answer, {link.why}; the launcher's log says why")
-        answer, fds = answered
-        for fd in fds:
-            os.close(fd)
-        return answer
+            raise Unavailable(
+                f"mounting the share took more than {DEADLINE_S:g} s: its host does not answer"
+            ) from error
+        except ConnectionResetError as error:
+            raise Unavailable(f"the share cannot be mounted: {error.strerror}; the launcher's log says why") from error
 
     async def own(self, mount_point: str, /) -> None:
         """From now on it is unmounted when the launcher ends."""

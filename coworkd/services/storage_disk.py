@@ -6,17 +6,15 @@ begun goes on from where it was when the same is asked again.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Protocol, TypeVar
 
 import msgspec
-import trio
 
 from coworkd.model import disk
 from coworkd.model.errors import DiskFailed, Unavailable
 from coworkd.model.ports import FolderLauncherPort
-from coworkd.system.worker_link import WorkerLink
+from coworkd.system.worker_link import ask_once
 
 _decoder: msgspec.msgpack.Decoder[disk.Answer] = msgspec.msgpack.Decoder(disk.Answer)
 _A = TypeVar("_A", disk.BroughtUp, disk.DiskFound, disk.Trimmed, disk.Grown)
@@ -61,23 +59,10 @@ class DiskWorker:
 
     async def _ask(self, request: disk.Request, kind: type[_A]) -> _A:
         handle = await self._launcher.start_worker("disk")
-        link = WorkerLink(handle.socket, decoder=_decoder)
-        answered: tuple[disk.Answer, list[int]] | None = None
-        async with trio.open_nursery() as nursery:
-            await nursery.start(link.serve)
-            try:
-                with contextlib.suppress(ConnectionResetError):
-                    answered = await link.ask(request)
-            finally:
-                link.close()
-        # Out here, because a nursery would wrap it.
-        if answered is None:
-            raise Unavailable(
-                f"the disk cannot be seen to: its worker does not answer, {link.why}; the launcher's log says why"
-            )
-        answer, fds = answered
-        for fd in fds:
-            os.close(fd)
+        try:
+            answer = await ask_once(handle.socket, request, decoder=_decoder)
+        except ConnectionResetError as error:
+            raise Unavailable(f"the disk cannot be seen to: {error.strerror}; the launcher's log says why") from error
         return _judge(answer, kind)
 
 

@@ -11,7 +11,7 @@ import trio
 from coworkd.model.errors import DeadlineExceeded, Unavailable
 from coworkd.model.ports import FolderLauncherPort
 from coworkd.model.tool import FetchTool, ToolAnswer
-from coworkd.system.worker_link import WorkerLink
+from coworkd.system.worker_link import ask_once
 
 _decoder: msgspec.msgpack.Decoder[ToolAnswer] = msgspec.msgpack.Decoder(ToolAnswer)
 
@@ -25,29 +25,19 @@ class Fetching:
     async def fetch(self, request: FetchTool, *, timeout_s: float) -> ToolAnswer:
         """Raises `DeadlineExceeded`, `Unavailable`; the worker is gone, or killed, either way."""
         handle = await self._launcher.start_worker("tool")
-        link = WorkerLink(handle.socket, decoder=_decoder)
-        answered: tuple[ToolAnswer, list[int]] | None = None
-        late = False
-        async with trio.open_nursery() as nursery:
-            await nursery.start(link.serve)
-            try:
-                with trio.move_on_after(timeout_s) as scope, contextlib.suppress(ConnectionResetError):
-                    answered = await link.ask(request)
-                late = scope.cancelled_caught
-            finally:
-                link.close()
-                if answered is None:
-                    with trio.CancelScope(shield=True), contextlib.suppress(Unavailable):
-                        await self._launcher.kill_worker(handle.worker)
-        # Out here, because a nursery would wrap it.
-        if late:
+        answered = False
+        try:
+            answer = await ask_once(handle.socket, request, decoder=_decoder, within_s=timeout_s)
+            answered = True
+        except trio.TooSlowError as error:
             raise DeadlineExceeded(
                 f"the share did not give {os.fsdecode(request.source)!a} within {timeout_s:.0f} s; is the host there?",
                 timeout_s=timeout_s,
-            )
-        if answered is None:
-            raise Unavailable(f"the worker that brings tools has ended: {link.why}; try again")
-        answer, fds = answered
-        for fd in fds:
-            os.close(fd)
+            ) from error
+        except ConnectionResetError as error:
+            raise Unavailable(f"the tool was not brought: {error.strerror}; try again") from error
+        finally:
+            if not answered:
+                with trio.CancelScope(shield=True), contextlib.suppress(Unavailable):
+                    await self._launcher.kill_worker(handle.worker)
         return answer

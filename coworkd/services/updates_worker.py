@@ -6,7 +6,6 @@ A disk that hangs holds its worker, not coworkd: past the deadline the worker is
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -15,7 +14,7 @@ import trio
 from coworkd.model import update
 from coworkd.model.errors import CoworkError, DiskFailed, Unavailable
 from coworkd.model.ports import FolderLauncherPort
-from coworkd.system.worker_link import WorkerLink
+from coworkd.system.worker_link import ask_once
 
 DEADLINE_S = 60.0
 _decoder: msgspec.msgpack.Decoder[update.Answer] = msgspec.msgpack.Decoder(update.Answer)
@@ -46,27 +45,14 @@ class UpdateWorker:
 
     async def _ask(self, request: update.Request, kind: type[_A]) -> _A:
         handle = await self._launcher.start_worker("update")
-        link = WorkerLink(handle.socket, decoder=_decoder)
-        answered: tuple[update.Answer, list[int]] | None = None
-        why: str | None = None
-        with trio.move_on_after(DEADLINE_S) as scope:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(link.serve)
-                try:
-                    with contextlib.suppress(ConnectionResetError):
-                        answered = await link.ask(request)
-                finally:
-                    why = link.why
-                    link.close()
-        if scope.cancelled_caught:
+        try:
+            answer = await ask_once(handle.socket, request, decoder=_decoder, within_s=DEADLINE_S)
+        except trio.TooSlowError as error:
             with contextlib.suppress(CoworkError):
                 await self._launcher.kill_worker(handle.worker)
-            raise Unavailable(f"the update disk or the slots do not answer within {DEADLINE_S:g} s")
-        if answered is None:
-            raise Unavailable(f"the update worker does not answer, {why}; the launcher's log says why")
-        answer, fds = answered
-        for fd in fds:
-            os.close(fd)
+            raise Unavailable(f"the update disk or the slots do not answer within {DEADLINE_S:g} s") from error
+        except ConnectionResetError as error:
+            raise Unavailable(f"updates cannot be seen to: {error.strerror}; the launcher's log says why") from error
         return _judge(answer, kind)
 
 

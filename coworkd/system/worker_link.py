@@ -15,6 +15,7 @@ Source: unix(7).
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -143,6 +144,34 @@ class WorkerLink(Generic[_Reply]):
 
     def _ended(self) -> ConnectionResetError:
         return ConnectionResetError(errno.ECONNRESET, f"the worker does not answer: {self.why}")
+
+
+async def ask_once(
+    fd: int, request: Struct, *, decoder: msgspec.msgpack.Decoder[_Reply], within_s: float = math.inf
+) -> _Reply:
+    """The answer of a worker that is there for this one errand; descriptors that come with it are closed. `fd` is, whatever happens.
+
+    Raises `ConnectionResetError` with why it does not answer, `trio.TooSlowError` where it has not in time; outside of any nursery.
+    """
+    link = WorkerLink(fd, decoder=decoder)
+    answered: list[_Reply] = []
+    why: str | None = None
+    with trio.move_on_after(within_s) as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(link.serve)
+            try:
+                answer, fds = await link.ask(request)
+                _close_all(fds)
+                answered.append(answer)
+            except ConnectionResetError:
+                why = link.why
+            finally:
+                link.close()
+    if answered:
+        return answered[0]
+    if scope.cancelled_caught:
+        raise trio.TooSlowError
+    raise ConnectionResetError(errno.ECONNRESET, f"the worker does not answer, {why}")
 
 
 def _close_all(fds: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -14,8 +15,8 @@ import trio.testing
 from msgspec import Struct
 
 from coworkd.system import packet
-from coworkd.system.worker_link import ASK_LIMIT, WorkerLink
-from tests.unit.services.process_house import in_trio
+from coworkd.system.worker_link import ASK_LIMIT, WorkerLink, ask_once
+from tests.unit.services.process_house import in_trio, jump
 
 
 class Ask(Struct, frozen=True, kw_only=True, tag="ask"):
@@ -212,3 +213,73 @@ async def test_close_is_the_peers_end_of_file() -> None:
         assert await peer.socket.recv(10) == b""
         with pytest.raises(ConnectionResetError, match="it was closed"):
             await peer.link.tell(Ask(id=0))
+
+
+class Errand:
+    """`ask_once` in a task, and the other end of its socket."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.fd = ours.detach()
+        self.socket = trio.socket.from_stdlib_socket(theirs)
+        self.answer: Reply | None = None
+        self.error: BaseException | None = None
+
+    async def run(self, within_s: float = math.inf) -> None:
+        try:
+            decoder = msgspec.msgpack.Decoder(Reply)
+            self.answer = await ask_once(self.fd, Ask(id=0, text="x"), decoder=decoder, within_s=within_s)
+        except (ConnectionResetError, trio.TooSlowError) as error:
+            self.error = error
+
+
+@asynccontextmanager
+async def errand(within_s: float = math.inf) -> AsyncIterator[Errand]:
+    before = set(os.listdir("/proc/self/fd"))
+    made = Errand()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.run, within_s)
+        await trio.testing.wait_all_tasks_blocked()
+        yield made
+        nursery.cancel_scope.cancel()
+    made.socket.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@in_trio
+async def test_an_errand_is_asked_once_and_its_descriptors_are_closed() -> None:
+    async with errand() as made:
+        fd = os.memfd_create("x")
+        data, ancillary, _ = packet.pack(msgspec.msgpack.encode(Answer(id=1, text="done")), [fd])
+        await made.socket.sendmsg(data, ancillary)
+        os.close(fd)
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.answer == Answer(id=1, text="done")
+        assert msgspec.msgpack.decode(await made.socket.recv(1000), type=Ask).text == "x"
+        assert await made.socket.recv(1000) == b""
+
+
+@in_trio
+async def test_an_errand_whose_worker_ends_says_why() -> None:
+    async with errand() as made:
+        await made.socket.recv(1000)  # unread it would be a reset
+        made.socket.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(made.error, ConnectionResetError)
+        assert made.error.strerror == "the worker does not answer, it has ended"
+
+
+@in_trio
+async def test_an_errand_that_takes_too_long_is_given_up() -> None:
+    async with errand(within_s=5.0) as made:
+        jump(5.0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(made.error, trio.TooSlowError)
+        assert msgspec.msgpack.decode(await made.socket.recv(1000), type=Ask).text == "x"
+        assert await made.socket.recv(1000) == b""
+
+
+@in_trio
+async def test_an_errand_nobody_waits_for_any_more_leaves_nothing() -> None:
+    async with errand():
+        pass
