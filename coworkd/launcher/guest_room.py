@@ -7,7 +7,6 @@ who serves the sessions: weights, which bind only where somebody wants more than
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from coworkd.model.limits import CgroupLimits
@@ -15,6 +14,8 @@ from coworkd.system import cgroup
 
 RESERVE_SHARE = 10
 RESERVE_BYTES = 256 * 1024 * 1024
+OWN_MIN_BYTES = 48 * 1024 * 1024
+"""Of the launcher's unit's MemoryMin, which would else be divided among all below it (memory_recursiveprot)."""
 OWN_WEIGHT, SESSIONS_WEIGHT = 10_000, 100
 
 
@@ -32,8 +33,8 @@ def bound(cgroup_root: str, total_bytes: int) -> None:
     cgroup.limit(cgroup_root, limits)
     beside = os.path.join(os.path.dirname(cgroup_root), cgroup.SUPERVISOR)
     if os.path.basename(cgroup_root) == cgroup.SESSIONS and os.path.isdir(beside):
-        with contextlib.suppress(OSError):
-            cgroup.limit(beside, CgroupLimits(cpu_weight=OWN_WEIGHT, io_weight=OWN_WEIGHT))
+        cgroup.limit(beside, CgroupLimits(cpu_weight=OWN_WEIGHT, io_weight=OWN_WEIGHT))
+        cgroup.protect(beside, OWN_MIN_BYTES)
 
 
 def total_memory() -> int:

@@ -177,6 +177,12 @@ def _sum_io(text: str) -> tuple[int | None, int | None]:
     return read, written
 
 
+def protect(directory: str, min_bytes: int) -> None:
+    """Let so much of its memory never be taken for others, as far as the groups above are granted it. Raises `OSError`."""
+    with contextlib.suppress(FileNotFoundError):
+        _write(f"{directory}/memory.min", str(min_bytes))
+
+
 def kill_as_one(directory: str) -> None:
     """Have the OOM killer take all that is in it when it takes one; passed over where there is no memory controller."""
     with contextlib.suppress(FileNotFoundError):

@@ -21,7 +21,7 @@ def test_a_tenth_and_at_least_256_mib_are_kept_back(total: int, sessions: int) -
 
 def make(path: Path) -> Path:
     path.mkdir(parents=True)
-    for name in ("memory.max", "cpu.weight", "io.weight"):
+    for name in ("memory.max", "memory.min", "cpu.weight", "io.weight"):
         (path / name).touch()
     return path
 
@@ -33,6 +33,8 @@ def test_sessions_come_after_who_serves_them(tmp_path: Path) -> None:
     assert (sessions / "cpu.weight").read_text() == "100"
     assert (beside / "cpu.weight").read_text() == "10000"
     assert (beside / "memory.max").read_text() == ""
+    assert (beside / "memory.min").read_text() == str(guest_room.OWN_MIN_BYTES)
+    assert (sessions / "memory.min").read_text() == ""
 
 
 def test_a_cgroup_of_ones_own_has_nobody_beside_it(tmp_path: Path) -> None:
