@@ -6,8 +6,9 @@
     books.assert_settles(before)
 
 Counted: descriptors by kind (a memfd by its name, a namespace by its kind), threads, memory and mounts of coworkd and of the launcher;
-every other process below them, by name, zombies apart; cgroups below the launcher's; mount and network namespaces that any process or
-descriptor of theirs still holds. Numbers of memory are in KiB and are never part of `grown`: a program may grow to its working size.
+every other process below them, by name, zombies apart; cgroups below the launcher's, numbers in their names apart; mount and network
+namespaces that any process or descriptor of theirs still holds. Numbers of memory are in KiB and are never part of `grown`: a program
+may grow to its working size.
 
 Rules: only /proc and the cgroup's directory are read, as root; a process that goes meanwhile is passed over.
 """
@@ -31,6 +32,7 @@ SETTLE_S = 15.0
 _STEADY_S = 0.5
 IDLE_THREADS = ("coworkd: threads",)
 """What a look right after a command passes over."""
+_NUMBER = re.compile(r"\d+")
 _NAMESPACE = re.compile(r"(mnt|net):\[(\d+)\]")
 _GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -68,7 +70,9 @@ class Books:
         for kind in ("mnt", "net"):
             held[f"namespaces: {kind}"] = sum(1 for each in namespaces if each.startswith(kind))
         if self._cgroups is not None:
-            held["cgroups"] = sum(len(names) for _, names, _ in os.walk(self._cgroups))
+            for where, names, _ in os.walk(self._cgroups):
+                below = os.path.relpath(where, self._cgroups)
+                held.update(f"cgroups: {_NUMBER.sub('N', os.path.normpath(f'{below}/{name}'))}" for name in names)
         return dict(held)
 
     def look_when_steady(self) -> dict[str, int]:

@@ -1,0 +1,110 @@
+"""One soak: a mixed load with faults, looks at what is held while all stand still, and the statement about it.
+
+The last third goes without the death of coworkd, so that one of them grows old. All of it runs in the lab of `tests.root.lab`, from
+which no packet leaves the machine; where there is none, `way_out=False` leaves egress out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from coworkd.client import aio
+from tests.root.conftest import running_daemon
+from tests.root.egress_room import PROFILE, write_policies
+from tests.root.lab import open_lab
+from tests.soak.faults import Faults
+from tests.soak.keeper import Keeper, Running
+from tests.soak.load import Load
+from tests.soak.statement import Look, Statement
+
+SESSIONS = ("soak-0", "soak-1", "soak-2")
+WARM_PART = 0.2
+LOOKS = 6
+FAULT_EVERY_S = 2.0
+SETTLE_S = 3.0
+"""For workers that serve a moment, and what is built ahead."""
+
+
+@contextlib.contextmanager
+def open_place(directory: Path, *, way_out: bool) -> Iterator[Running]:
+    """What starts a coworkd in `directory`, in the lab where there is to be a way out."""
+    policies = write_policies(directory / "policies")
+    if not way_out:
+        yield partial(running_daemon, directory / "coworkd", "--policies", str(policies))
+        return
+    with open_lab(directory / "lab") as lab:
+        yield partial(lab.running_daemon, directory / "coworkd", "--policies", str(policies))
+
+
+def soak(directory: Path, *, minutes: float, seed: int | None = None, way_out: bool = True) -> Statement:
+    """Soak for that long. Everything it made is gone afterwards but what `directory` holds."""
+    chosen = random.SystemRandom().randrange(1 << 32) if seed is None else seed
+    with open_place(directory, way_out=way_out) as running, Keeper(running) as keeper:
+        return trio.run(_soak, keeper, directory, minutes, chosen, way_out)
+
+
+async def _soak(keeper: Keeper, directory: Path, minutes: float, seed: int, way_out: bool) -> Statement:
+    folder = directory / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("in the folder\n")
+    load = Load(keeper.daemon.uri, seed, folder, way_out=way_out)
+    faults = Faults(keeper, load, seed, way_out=way_out)
+    async with await aio.connect(load.uri) as client:
+        for name in SESSIONS:
+            await client.session_ensure(name=name, profile=PROFILE)
+    began = trio.current_time()
+    looks: list[Look] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load.run)
+        total_s = minutes * 60
+        spans = [WARM_PART * total_s, *[(1 - WARM_PART) * total_s / LOOKS] * LOOKS]
+        for number, span_s in enumerate(spans):
+            load.go()
+            await _disturb(faults, span_s, kill_coworkd=number <= LOOKS * 2 // 3)
+            if not await load.stand():
+                nursery.cancel_scope.cancel()
+                break
+            await _bring_alike(load.uri, way_out=way_out)
+            looks.append(await trio.to_thread.run_sync(_look, keeper, trio.current_time() - began))
+        else:
+            load.stop()
+    wrong = list(load.wrong)
+    async with await aio.connect(load.uri) as client:
+        if not (await client.audit_verify()).ok:
+            wrong.append("the audit log does not verify")
+        if left := (await client.process_list()).processes:
+            wrong.append(
+                f"{len(left)} processes are left: {[(each.process, each.state, each.exit) for each in left][:5]}"
+            )
+        for name in SESSIONS:
+            await client.session_delete(session=name, force=True)
+    return Statement(seed=seed, minutes=minutes, looks=looks, faults=faults.counts, outcomes=load.outcomes, wrong=wrong)
+
+
+async def _disturb(faults: Faults, span_s: float, *, kill_coworkd: bool) -> None:
+    until = trio.current_time() + span_s
+    while trio.current_time() < until:
+        await trio.sleep(min(FAULT_EVERY_S, max(0.1, until - trio.current_time())))
+        await faults.one(kill_coworkd=kill_coworkd)
+
+
+async def _bring_alike(uri: str, *, way_out: bool) -> None:
+    """The same before every look: each session was just used, what was killed is there again, what serves a moment has gone."""
+    async with await aio.connect(uri) as client:
+        for name in SESSIONS:
+            await client.run(name, ["true"])
+        while way_out and not (await client.egress_status()).pid:
+            await trio.sleep(0.1)
+    await trio.sleep(SETTLE_S)
+
+
+def _look(keeper: Keeper, at_s: float) -> Look:
+    books = keeper.books()
+    held = books.look_when_steady()
+    return Look(at_s=at_s, held=held, memory_kib=books.memory_kib())
