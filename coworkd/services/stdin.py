@@ -4,7 +4,8 @@ Rules
 - The pipe is the buffer (64 KiB, 256 KiB once writes are larger): what was acknowledged is in it and outlives coworkd.
 - A write waits for room at most `PATIENCE_S`, then answers with what was taken; only that call waits, nobody else.
 - Writes are taken in the order of their calls. Bytes before the offset wanted are known and dropped; bytes behind it
-  are refused. What is appended has no offset: it follows whatever was taken before, from whomever.
+  are refused. Of several hosts that write at one offset one has it: the bytes of the others are not what was taken, which is told.
+  What is appended has no offset: it follows whatever was taken before, from whomever.
 - A command that closed its stdin, or ended, is told with the next write as `InvalidState`.
 
 Sources: pipe(7), write(2), ioctl_tty(2).
@@ -13,6 +14,8 @@ Sources: pipe(7), write(2), ioctl_tty(2).
 from __future__ import annotations
 
 import os
+import zlib
+from collections import deque
 from typing import Protocol
 
 import trio
@@ -21,6 +24,7 @@ from coworkd.model.errors import InvalidState, OutOfRange
 from coworkd.system import spool_file
 
 PATIENCE_S = 1.0
+RECENT_WRITES = 8
 _USUAL_BYTES = 64 * 1024
 _LARGE_BYTES = 256 * 1024
 
@@ -81,6 +85,8 @@ class Stdin:
         self._turn = trio.Lock()
         self._closed_by: str | None = None
         self.wanted = offset
+        self._recent: deque[tuple[int, int, int]] = deque(maxlen=RECENT_WRITES)
+        """(offset, how many bytes, their CRC-32) of what was taken last, for knowing a repetition from somebody else's write."""
         self._taken = 0
         """Since this object was made."""
 
@@ -91,13 +97,19 @@ class Stdin:
     async def write(self, offset: int, data: bytes) -> int:
         """Take what fits of `data`, which begins at `offset`; returns the next offset wanted.
 
-        Raises `OutOfRange` for an offset behind the one wanted, `InvalidState` once stdin is closed by either side.
+        Raises `OutOfRange` for an offset behind the one wanted, and for one where other bytes were taken; `InvalidState` once stdin
+        is closed by either side.
         Cancellation: what was taken stays taken, and `wanted` counts it.
         """
+        answer = offset if data else self.wanted or 0  # where the turn does not come, nothing of these was taken
         with trio.move_on_after(PATIENCE_S):
             async with self._turn:
-                await self._write_all(self._fresh(offset, data))
-        return self.wanted or 0
+                fresh = self._fresh(offset, data)
+                try:
+                    await self._write_all(fresh)
+                finally:
+                    answer = self._remember(offset, data)
+        return answer
 
     async def append(self, data: bytes) -> int:
         """Take what fits of `data` behind all that was taken; returns how much. Raises and is cancelled as `write`."""
@@ -135,6 +147,27 @@ class Stdin:
             self._closed_by = by
             self._sink.close()
 
+    def _remember(self, offset: int, data: bytes) -> int:
+        """What of a write was taken; returns the next offset wanted."""
+        wanted = self.wanted or 0
+        count = min(len(data), wanted - offset)
+        if count > 0:
+            self._recent.append((offset, count, zlib.crc32(memoryview(data)[:count])))
+        return wanted
+
+    def _refuse_other(self, offset: int, data: bytes) -> None:
+        """Raise where `data` is not what was taken at `offset`, as far as that is still known."""
+        for at, count, checksum in reversed(self._recent):
+            if at == offset and count <= len(data):
+                if zlib.crc32(memoryview(data)[:count]) != checksum:
+                    raise OutOfRange(
+                        f"stdin of process {self._process} has taken other bytes at offset {offset}, of another writer; it"
+                        f" wants offset {self.wanted} next",
+                        process=self._process,
+                        offset=self.wanted,
+                    )
+                return
+
     def _fresh(self, offset: int, data: bytes) -> memoryview:
         """What of `data` was not taken yet."""
         self._refuse_closed()
@@ -152,6 +185,7 @@ class Stdin:
                 process=self._process,
                 offset=self.wanted,
             )
+        self._refuse_other(offset, data)
         return memoryview(data)[self.wanted - offset :]
 
     async def _write_all(self, view: memoryview) -> None:

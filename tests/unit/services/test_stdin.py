@@ -223,3 +223,38 @@ async def test_check_close_wants_exactly_what_was_taken() -> None:
             rig.stdin.check_close(offset)
         assert caught.value.details["offset"] == 5
     rig.close()
+
+
+@in_trio
+async def test_of_two_writers_at_one_offset_one_has_it_and_the_other_is_told() -> None:
+    rig = Rig()
+    assert await rig.stdin.write(0, b"one") == 3
+    with pytest.raises(OutOfRange, match="another writer") as caught:
+        await rig.stdin.write(0, b"two")
+    assert caught.value.details["offset"] == 3
+    assert await rig.stdin.write(0, b"one") == 3
+    assert await rig.stdin.write(0, b"one and more") == 12
+    assert rig.read() == b"one and more"
+    rig.close()
+
+
+@in_trio
+async def test_a_write_that_did_not_get_its_turn_has_put_nothing_in() -> None:
+    rig = Rig()
+    room = 256 * 1024  # what the pipe is made to hold for a large write
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.stdin.feed, b"a" * (room + 1))
+        await settle()
+        answers: list[int] = []
+
+        async def write() -> None:
+            answers.append(await rig.stdin.write(room, b"b"))
+
+        nursery.start_soon(write)
+        await settle()
+        jump(PATIENCE_S)
+        await settle()
+        assert answers == [room]
+        rig.read()
+        await settle()
+    rig.close()
