@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NoReturn
 import msgspec
 from msgspec import Meta, Struct
 
+from coworkd.model.errors import UNDECODABLE
 from host_stub.words import Architecture, Boot, DiskBus, Trouble
 
 FORMAT = 1
@@ -67,7 +68,7 @@ def parse_settings(data: bytes, *, source: str) -> Settings:
     """The settings in `data`. Raises `Trouble` (`bad_settings`)."""
     try:
         settings = msgspec.json.decode(data, type=Settings)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         _refuse(source, _worded(str(error)))
     for name in ("share", "update_disk"):
         path = getattr(settings, name)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import psutil
 
+from coworkd.model.errors import UNDECODABLE
 from host_stub.bundle import Bundle
 from host_stub.bundle_files import telling, write_whole
 from host_stub.keeper_words import LIVING, RECORD_NAME, Record
@@ -89,7 +90,7 @@ def read_record(bundle: Bundle) -> Record | None:
     """The last keeper's record; None where there is none that can be read."""
     try:
         return msgspec.json.decode((bundle.state / RECORD_NAME).read_bytes(), type=Record)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *UNDECODABLE):
         return None
 
 

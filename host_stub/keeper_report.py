@@ -85,6 +85,6 @@ def read_report(fd: int, progress: Progress) -> int | None:
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}  # cut off by the death of its writer
     return message if isinstance(message, dict) else {}

@@ -26,6 +26,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from coworkd.model.errors import UNDECODABLE
+
 FORMAT = 1
 GENESIS = "0" * 64
 LINE_LIMIT_BYTES = 1024 * 1024
@@ -82,7 +84,7 @@ def check_line(line: bytes) -> tuple[Sealed, str]:
         raise Broken("the record was changed: its hash does not match")
     try:
         return _SEALED.decode(body), digest
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise Broken(f"the line is not a record: {error}") from error
 
 
@@ -90,7 +92,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
     """Return all keys of a record, `hash` included; raise `Broken` where the line is not JSON. Nothing is verified."""
     try:
         return _ANY.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise Broken(f"the line is not a record: {error}") from error
 
 

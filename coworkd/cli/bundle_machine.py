@@ -42,7 +42,7 @@ from coworkd.cli.bundle_redact import (
     tree,
 )
 from coworkd.config import Config
-from coworkd.model.errors import Unavailable
+from coworkd.model.errors import UNDECODABLE, Unavailable
 from coworkd.system.manager_times import parse_records
 
 UNITS = ("coworkd.service", "coworkd-launcher.service", "coworkd-egress.service", "coworkd-firewall.service")
@@ -177,7 +177,7 @@ def _ask_health(path: str, what: str) -> Any:
             found += data
     try:
         return msgspec.json.decode(found.partition(b"\r\n\r\n")[2])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise OSError(errno.EPROTO, "the health port has answered with something else") from error
 
 
@@ -195,7 +195,7 @@ def _journal() -> list[dict[str, Any]]:
 def _journal_line(line: str) -> dict[str, Any]:
     try:
         entry = msgspec.json.decode(line, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNDECODABLE:
         return {"message": "unreadable"}
     at_us = str(entry.get("__MONOTONIC_TIMESTAMP", ""))
     return {

@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Struct
 
 from coworkd.folderfs.names import Identity, OwnNames, Path
+from coworkd.model.errors import UNDECODABLE
 from coworkd.system import file_calls
 
 BLOCK_BYTES = 4096
@@ -120,7 +121,7 @@ def parse_journal(data: bytes, names: OwnNames) -> tuple[OwnNames, int]:
             break
         try:
             names = apply(names, _decoder.decode(payload))
-        except (msgspec.MsgspecError, RecursionError, IndexError):
+        except (*UNDECODABLE, IndexError):
             break
         offset += _FRAME.size + length
     return names, min(offset, len(data))

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from coworkd.launcher.child import CAUGHT_SIGNALS, IGNORED_SIGNALS
+from coworkd.model.errors import UNDECODABLE
 from coworkd.model.folder import MountedAs
 from coworkd.system import descriptors, packet, prctl
 
@@ -110,7 +111,12 @@ class Errand:
             return Report(failed="errand", message=f"the child's answer cannot be read: {error}"), []
         if not message:
             return Report(failed="errand", message="the child died without an answer"), fds
-        return msgspec.msgpack.decode(message, type=Report), fds
+        try:
+            return msgspec.msgpack.decode(message, type=Report), fds
+        except UNDECODABLE as error:
+            for fd in fds:
+                os.close(fd)
+            return Report(failed="errand", message=f"the child's answer cannot be read: {error}"), []
 
     def reaped(self) -> None:
         """To be told: from here on its pid may be another's."""

@@ -18,6 +18,7 @@ from coworkd.launcher import tree
 from coworkd.launcher.listeners import Listeners
 from coworkd.launcher.standby import Standby
 from coworkd.launcher.warm import WarmSandbox
+from coworkd.model.errors import UNDECODABLE
 from coworkd.model.launch import OpenSession
 from coworkd.system import descriptors, namespaces
 
@@ -172,7 +173,7 @@ def _parse_report(data: bytes) -> BuildReport:
         return BuildReport(error_stage="builder", message="the builder died without an answer")
     try:
         return msgspec.msgpack.decode(data, type=BuildReport)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         return BuildReport(error_stage="builder", message=f"the builder's answer cannot be read: {error}")
 
 

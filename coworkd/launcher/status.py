@@ -10,6 +10,8 @@ import os
 
 import msgspec
 
+from coworkd.model.errors import UNDECODABLE
+
 _LIMIT_BYTES = 64 * 1024
 
 
@@ -50,7 +52,7 @@ class StatusReader:
     def _take(self, line: bytes) -> None:
         try:
             record = msgspec.json.decode(line)
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             return
         if isinstance(record, dict):
             self.init_pid = _integer(record.get("child-pid"), self.init_pid)

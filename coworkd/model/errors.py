@@ -12,6 +12,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, ClassVar
 
+import msgspec
+
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes of somebody else may raise; msgspec lets a text that is no UTF-8, and too deep a nesting, through as Python's own."""
+
 
 class Code(str, Enum):
     """gRPC's canonical code names, as they travel."""

@@ -27,6 +27,7 @@ from typing import Literal, Protocol
 import msgspec
 from msgspec import Struct
 
+from coworkd.model.errors import UNDECODABLE
 from coworkd.release import minisign
 from coworkd.release.manifest import (
     MANIFEST,
@@ -113,7 +114,7 @@ def read_state(files: ReadFiles) -> tuple[SlotState, str]:
     try:
         state = msgspec.json.decode(data, type=SlotState)
         check_state(state)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ReleaseRefused) as error:
+    except (*UNDECODABLE, ReleaseRefused) as error:
         return SlotState(), f"{STATE} cannot be read: {str(error)[:200]}"
     return state, ""
 

@@ -24,6 +24,8 @@ from tempfile import NamedTemporaryFile
 import msgspec
 from msgspec import Struct
 
+from coworkd.model.errors import UNDECODABLE
+
 MAX_ENTRIES = 64
 MAX_ENTRY_BYTES = 128 * 1024
 _SUFFIX = ".seccomp"
@@ -55,7 +57,7 @@ def load_entry(directory: Path, key: str) -> Entry | None:
         return None
     try:
         return msgspec.msgpack.decode(content[_HASH_BYTES:], type=Entry)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
 
 

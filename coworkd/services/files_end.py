@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from coworkd.model import files as words
-from coworkd.model.errors import CoworkError, Unavailable
+from coworkd.model.errors import UNDECODABLE, CoworkError, Unavailable
 from coworkd.services.files_faults import compose_error, left_out
 
 _WORDS_BYTES = 128 * 1024
@@ -116,7 +116,12 @@ class FileEnd:
             raise Unavailable(
                 f"the worker for files of session {self._session} ended before the transfer did", session=self._session
             )
-        self.outcome = _decoder.decode(said)
+        try:
+            self.outcome = _decoder.decode(said)
+        except UNDECODABLE as broken:
+            raise Unavailable(
+                f"the worker for files of session {self._session} broke off: {broken}", session=self._session
+            ) from broken
         error = self._judge(self.outcome)
         if error is not None:
             raise error

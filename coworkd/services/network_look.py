@@ -13,6 +13,7 @@ import sys
 
 import msgspec
 
+from coworkd.model.errors import UNDECODABLE
 from coworkd.model.network import NetworkFacts
 
 HELPER = (sys.executable, "-I", "-m", "coworkd.system.network_probe")
@@ -56,5 +57,5 @@ def look() -> NetworkFacts:
         raise OSError(f"the network helper failed: {last[0][:200]}")
     try:
         return msgspec.json.decode(done.stdout, type=NetworkFacts)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise OSError(f"the network helper told nothing usable: {error}") from error

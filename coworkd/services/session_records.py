@@ -24,7 +24,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from coworkd.model.errors import DiskFailed, InvalidParams, InvalidState
+from coworkd.model.errors import UNDECODABLE, DiskFailed, InvalidParams, InvalidState
 from coworkd.model.names import MAX_UID, MIN_UID, parse_folder_name, parse_session_name
 from coworkd.model.ports import ReservePort
 from coworkd.model.session import RECORD_FORMAT, SessionRecord
@@ -144,7 +144,7 @@ class RecordStore:
                 return None
             record = _decoder.decode(data)
             _judge(record, name)
-        except (OSError, ValueError, msgspec.MsgspecError, InvalidParams) as error:
+        except (OSError, ValueError, *UNDECODABLE, InvalidParams) as error:
             aside = self._set_aside(path)
             _log.error("the record %s is set aside as %s: %s", path, aside, error)
             return None

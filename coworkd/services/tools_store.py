@@ -28,6 +28,7 @@ from collections.abc import Mapping
 import msgspec
 
 from coworkd.model.calls_tools import ToolInfo
+from coworkd.model.errors import UNDECODABLE
 from coworkd.system.remove_tree import remove_tree
 
 _RECORD = re.compile(r"(?P<name>[^@]+)@(?P<version>[^@]+)\.json\Z")
@@ -155,7 +156,7 @@ class ToolStore:
         match = _RECORD.match(file)
         info: ToolInfo | None = None
         if match is not None:
-            with open(path, "rb") as stream, contextlib.suppress(msgspec.MsgspecError):
+            with open(path, "rb") as stream, contextlib.suppress(*UNDECODABLE):
                 info = msgspec.json.decode(stream.read(), type=ToolInfo)
         if (
             match is None

@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec import Struct
 
+from coworkd.model.errors import UNDECODABLE
+
 
 class LibseccompError(OSError):
     """libseccomp is missing, too old, or refused a rule; the text says which."""
@@ -105,7 +107,7 @@ def main() -> int:
     try:
         asked = msgspec.json.decode(sys.stdin.buffer.read(), type=RuleList)
         compile_rules(asked, sys.stdout.buffer)
-    except (LibseccompError, msgspec.DecodeError) as error:
+    except (LibseccompError, *UNDECODABLE) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

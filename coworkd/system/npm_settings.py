@@ -54,7 +54,7 @@ def _ask_npm(machine: Machine, told: Told) -> bool:
         return False
     try:
         settings = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict) or not isinstance(settings.get("registry"), str):
         told.notes.append("npm config list --json: the answer has no registry")

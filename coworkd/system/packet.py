@@ -13,8 +13,7 @@ import os
 import socket
 from collections.abc import Iterable
 
-import msgspec
-
+from coworkd.model.errors import UNDECODABLE as UNDECODABLE
 from coworkd.model.launch import INLINE_LIMIT_BYTES, MESSAGE_LIMIT_BYTES
 
 FD_LIMIT = 64
@@ -26,10 +25,6 @@ RECEIVE_ARGUMENTS = (INLINE_LIMIT_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_C
 
 Ancillary = list[tuple[int, int, "array.array[int]"]]
 """What `sendmsg` takes as ancillary data."""
-
-
-UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding a peer's message may raise; msgspec lets a text that is no UTF-8, and too deep a nesting, through as Python's own."""
 
 
 class BrokenPacket(Exception):

@@ -16,6 +16,7 @@ import sys
 
 import msgspec
 
+from coworkd.model.errors import UNDECODABLE
 from coworkd.system.tool_settings import Machine, Told, Url
 
 INTERPRETERS = ("/usr/bin/python3", sys.executable)
@@ -126,6 +127,6 @@ def _ask_default(machine: Machine) -> tuple[list[str], str]:
             continue
         try:
             return msgspec.json.decode(answer, type=list[str]), f"pip of {python}"
-        except msgspec.MsgspecError:
+        except UNDECODABLE:
             continue
     return [], ""

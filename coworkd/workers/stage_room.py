@@ -19,6 +19,7 @@ from contextlib import ExitStack
 import msgspec
 from msgspec import Struct
 
+from coworkd.model.errors import UNDECODABLE
 from coworkd.model.stage import StagePlace
 from coworkd.system.beneath import DIRECTORY, open_beneath
 from coworkd.workers.stage_baseline import Baseline, Was
@@ -226,7 +227,7 @@ def _read_about(stage: int) -> About | None:
         return None
     try:
         about = msgspec.json.decode(os.pread(fd, 4096, 0), type=About)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None
     finally:
         os.close(fd)

@@ -70,6 +70,12 @@ def test_check_refuses_a_sealed_line_that_is_no_record() -> None:
         check_line(body[:-1] + b',"hash":"' + digest + b'"}\n')
 
 
+@pytest.mark.parametrize("line", [b"{", b'{"x":"\xff"}', b'{"x":' + b"[" * 5000])
+def test_parse_says_of_rubbish_that_it_is_no_record(line: bytes) -> None:
+    with pytest.raises(Broken, match="is not a record"):
+        parse_record(line)
+
+
 def test_parse_gives_every_key() -> None:
     (line,), head = lines(1)
     record = parse_record(line)

@@ -1,4 +1,5 @@
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,16 @@ def test_rubbish_is_an_empty_journal(fd: int) -> None:
     names = JournaledNames(fd)
     assert names.names.count == 0
     assert os.fstat(fd).st_size == 0
+
+
+@pytest.mark.parametrize("payload", [b"\xc1", b"\x92\xa1\xff\x90", b"\x91" * 5000])
+def test_a_frame_that_is_whole_and_says_nothing_ends_it(payload: bytes) -> None:
+    """The second has a text that is no UTF-8."""
+    good = compose_frame(journal.Added((b"a",), ONE))
+    frame = journal._FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+    read, end = parse_journal(good + frame, OwnNames())
+    assert list(read) == [((b"a",), ONE)]
+    assert end == len(good)
 
 
 def test_a_gap_that_is_none_ends_it() -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Iterator
 
@@ -145,3 +146,16 @@ def test_no_child_to_be_had_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "fork", refuse)
     with pytest.raises(OSError, match="no more"):
         Errand(lambda teller: None, name="test", deadline_s=5)
+
+
+@pytest.mark.parametrize("said", [b"\xc1", b"\x81\xa7message\xa1\xff"])
+def test_a_child_that_breaks_the_words_is_a_failure_and_its_descriptors_are_closed(said: bytes) -> None:
+    """The second has a text that is no UTF-8: the child may have rights of somebody else by then."""
+
+    def work(teller: Teller) -> None:
+        fd = os.memfd_create("made")
+        socket.send_fds(teller._link, [said], [fd])
+
+    report, fds = take(Errand(work, name="test", deadline_s=5))
+    assert (report.failed, fds) == ("errand", [])
+    assert "cannot be read" in report.message

@@ -103,6 +103,7 @@ def test_a_builder_that_cannot_be_forked_leaves_nothing(monkeypatch: pytest.Monk
         (None, "builder"),
         (b"\xc1 junk", "builder"),
         (msgspec.msgpack.encode({"errno": "two"}), "builder"),
+        (b"\x81\xa7message\xa1\xff", "builder"),
     ],
 )
 def test_a_bad_answer_is_a_refusal(monkeypatch: pytest.MonkeyPatch, answer: bytes | None, stage: str) -> None:

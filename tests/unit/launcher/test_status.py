@@ -68,7 +68,9 @@ def test_drain_ends_where_a_writer_still_lives(pipe: Pipe) -> None:
     assert not pipe.reader.ended
 
 
-@pytest.mark.parametrize("line", [b"nonsense", b"[1]", b"1", b'{"child-pid": "x"}', b"\xff\xfe", b"{"])
+@pytest.mark.parametrize(
+    "line", [b"nonsense", b"[1]", b"1", b'{"child-pid": "x"}', b"\xff\xfe", b"{", b'{"x": "\xff"}', b"[" * 5000]
+)
 def test_status_passes_over_what_is_not_bubblewraps(pipe: Pipe, line: bytes) -> None:
     pipe.write(b'{"child-pid": 5}\n' + line + b'\n{"exit-code": 1}\n')
     pipe.reader.read()

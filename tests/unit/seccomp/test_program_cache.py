@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coworkd.seccomp import program_cache
 from coworkd.seccomp.program_cache import MAX_ENTRIES, Entry, load_entry, store_entry
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -45,6 +46,13 @@ def test_cache_refuses_a_changed_byte(directory: Path, place: int) -> None:
 @pytest.mark.parametrize("length", [0, 10, 32, 40])
 def test_cache_refuses_a_cut_entry(directory: Path, length: int) -> None:
     os.truncate(directory / f"{KEY}.seccomp", length)
+    assert load_entry(directory, KEY) is None
+
+
+@pytest.mark.parametrize("content", [b"\xc1", b"\x81\xa6remark\xa1\xff", b"\x81\xa1x" + b"\x91" * 5000])
+def test_cache_refuses_an_entry_that_is_sealed_and_says_nothing(directory: Path, content: bytes) -> None:
+    """The second has a text that is no UTF-8."""
+    (directory / f"{KEY}.seccomp").write_bytes(program_cache._digest(KEY, content) + content)
     assert load_entry(directory, KEY) is None
 
 

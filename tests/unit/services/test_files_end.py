@@ -199,3 +199,19 @@ async def test_a_watch_ends_with_what_it_watches() -> None:
         await settle()
         far.end.close()
     far.close()
+
+
+@pytest.mark.parametrize("said", [b"\xc1", b"\x82\xa4type\xa5fault\xa7message\xa1\xff"])
+def test_a_word_that_is_none_is_a_loss(said: bytes) -> None:
+    """The second has a text that is no UTF-8: the worker has a session's rights, and no more of our trust."""
+
+    @in_trio
+    async def run() -> None:
+        far = Far(upload=False)
+        far.control.send(said)
+        far.close()
+        with pytest.raises(Unavailable, match="broke off"):
+            far.end.read_nowait(10)
+        far.end.close()
+
+    run()

@@ -54,6 +54,7 @@ def test_the_helper_tells_facts(monkeypatch: pytest.MonkeyPatch) -> None:
         ("raise SystemExit(3)", "status 3"),
         ("print('{')", "nothing usable"),
         ("print('{\"routes\": 3}')", "nothing usable"),
+        ('import sys; sys.stdout.buffer.write(b\'{"routes": [{"device": "\\xff"}]}\')', "nothing usable"),
     ],
 )
 def test_a_helper_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, code: str, says: str) -> None:

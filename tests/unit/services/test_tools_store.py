@@ -174,3 +174,16 @@ def die_before(patch: pytest.MonkeyPatch, step: int) -> None:
 
     for name in ("rename", "symlink", "unlink", "mkdir", "rmdir"):
         patch.setattr(os, name, guarded(getattr(os, name)))
+
+
+def test_a_record_that_cannot_be_read_is_dropped(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    put(store, info("1", at=5.0))
+    put(store, info("2", at=6.0))
+    (record,) = [
+        path
+        for path in (tmp_path / "tools").rglob("*")
+        if path.is_file() and b'"2"' in path.read_bytes()[:400] and path.suffix
+    ]
+    record.write_bytes(record.read_bytes().replace(b'"agent"', b'"\xffagent"', 1))
+    assert [one.version for one in opened(tmp_path).every()] == ["1"]

@@ -95,9 +95,10 @@ def test_an_intent_takes_no_more_room_than_was_there(folder: StagedFolder) -> No
 
 def test_a_stage_without_a_record_of_ours_is_not_opened(folder: StagedFolder) -> None:
     make(folder)
-    (folder.stage / "about").write_bytes(b'{"format": 2, "id": "x", "began_ns": 1}')
-    with pytest.raises(ValueError, match="about"):
-        folder.open()
+    for about in (b'{"format": 2, "id": "x", "began_ns": 1}', b'{"format": 1, "id": "\xff", "began_ns": 1}'):
+        (folder.stage / "about").write_bytes(about)
+        with pytest.raises(ValueError, match="about"):
+            folder.open()
 
 
 def test_opacity_is_looked_up_set_and_taken_away(folder: StagedFolder) -> None:
