@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,30 @@ def test_a_session_that_may_have_more_than_there_is_is_told(client: Client) -> N
     with session_of(client, "large") as session:
         ensured = client.session_ensure(name=session)
         assert any("memory_max" in sentence and "guest" in sentence for sentence in ensured.narrowed)
+
+
+def heard(client: Client, name: str, session: str, timeout_s: float = 40.0) -> dict[str, Any]:
+    """The first event of that name about that session."""
+    deadline = time.monotonic() + timeout_s
+    events = client.events(after=0)
+    try:
+        while time.monotonic() < deadline:
+            event = events.read(timeout_s=1.0)
+            if event is not None and event.name == name and event.params.get("session") == session:
+                return event.params
+    finally:
+        events.close()
+    raise AssertionError(f"no {name} of {session} within {timeout_s:g} s")
+
+
+def test_limits_that_were_reached_are_told(client: Client) -> None:
+    with session_of(client, "many", limits=LimitsRequest(pids_max=24, memory_max=96 * MIB)) as session:
+        assert client.run(session, ["python3", "-c", EAT], timeout_s=60).exit.reason == "oom"
+        assert heard(client, "session.oom", session)["limit_bytes"] == 96 * MIB
+        forks = "import os, time\nfor _ in range(99):\n    if os.fork() == 0: time.sleep(60)"
+        ended = client.run(session, ["python3", "-c", forks], timeout_s=60)
+        assert ended.exit.pids_refused
+        assert heard(client, "session.limit", session)["limit"] == "pids_max"
 
 
 def ticking(client: Client, session: str) -> Process:
