@@ -260,8 +260,8 @@ class App:
             requests_total=lambda: self._door.server.dispatcher.requests_total,
             work_total=lambda: self._door.server.dispatcher.work_total,
             events=lambda: (self._ground.events.next - 1, self._ground.events.missed_total),
-            warm=dict,
-            pressure=dict,
+            warm=self._parts.launcher.groups.count_warm,
+            pressure=self._parts.pressure.averages,
             doctor=self._examine,
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,11 +26,14 @@ from coworkd.model.calls import (
     Stage,
     Stats,
 )
+from coworkd.model.errors import CoworkError
 from coworkd.model.restart import Restarted
 from coworkd.services.health_pulse import Pulse
 from coworkd.system.process_use import ProcessUse, read_use
 
 PROTOCOL = 1
+WARM_COUNTED_S = 5.0
+"""How often the launcher is asked for its counts, for those who do not wait for it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Sources:
     """Of the requests those that wanted something of the guest."""
     events: Callable[[], tuple[int, int]]
     """How many were published, and how many were missed."""
-    warm: Callable[[], dict[str, int]]
+    warm: Callable[[], Awaitable[dict[str, int]]]
+    """The launcher's to count; may raise `Unavailable`, and may take long."""
     pressure: Callable[[], dict[str, float]]
     doctor: Callable[[], tuple[Finding, ...]]
 
@@ -90,6 +94,7 @@ class Health:
         self._doing: list[str] = []
         self._sources: Sources | None = None
         self._began: list[float] = []
+        self._warm: dict[str, int] = {}
         self.pulse = Pulse(monotonic)
         self.ready_at: float | None = None
         """By CLOCK_MONOTONIC; None while coming up, and then `hello` says `starting`."""
@@ -186,10 +191,14 @@ class Health:
 
     async def stats(self) -> Stats:
         """Counts of this moment."""
+        await self._count_warm()
         return self.count()
 
     def count(self) -> Stats:
-        """The same without giving way; a millisecond or two. A program that is away is in none of the maps."""
+        """The same without giving way, what the launcher counts being a little older; a millisecond or two.
+
+        A program that is away is in none of the maps.
+        """
         ask = self._asked
         used = self._programs()
         events_total, events_missed_total = ask.events()
@@ -216,15 +225,29 @@ class Health:
             events_total=events_total,
             events_missed_total=events_missed_total,
             egress=ask.egress(),
-            warm=ask.warm(),
+            warm=self._warm,
             pressure=ask.pressure(),
             loop_lag_s=self.pulse.lag_s,
             idle_for_s=self.pulse.idle_for_s,
         )
 
     async def beat(self) -> None:
-        """Keep the pulse, until cancelled: the loop's own task, which can only run where the loop turns."""
-        await self.pulse.serve(self._activity, lambda: None if self._sources is None else self.count())
+        """Keep the pulse, until cancelled: the loop's own task, which can only run where the loop turns, and waits for nobody."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_warm_counted)
+            await self.pulse.serve(self._activity, lambda: None if self._sources is None else self.count())
+
+    async def _keep_warm_counted(self) -> None:
+        while True:
+            await trio.sleep(WARM_COUNTED_S)
+            if self._sources is not None:
+                await self._count_warm()
+
+    async def _count_warm(self) -> None:
+        try:
+            self._warm = await self._asked.warm()
+        except CoworkError:  # the launcher is away, which `degraded` tells
+            self._warm = {}
 
     def _activity(self) -> tuple[int, int] | None:
         """What changes when somebody asks for something or a command puts something out; None before `attach`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from msgspec import structs
+
 from coworkd.model import launch
 from coworkd.model.errors import Unavailable
 from coworkd.model.limits import CgroupLimits, PressureKind
@@ -35,6 +37,11 @@ class LauncherGroups:
         request = launch.Measure(id=0, session=session, process=process)
         told, _ = await self._ask_for_fds(request, launch.Measured, (), raise_group_refusal)
         return GroupState(usage=told.usage, limits=told.limits)
+
+    async def count_warm(self) -> dict[str, int]:
+        """How it stands with the sandboxes that wait for commands, by the names of `launch.WarmCounts`. Raises `Unavailable`."""
+        told, _ = await self._ask_for_fds(launch.CountWarm(id=0), launch.WarmCounts, (), raise_group_refusal)
+        return {name: number for name, number in structs.asdict(told).items() if name != "id"}
 
     async def open_pressure(self, session: str, /) -> dict[PressureKind, int]:
         """See `ports.GroupsPort`."""

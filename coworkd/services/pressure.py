@@ -114,6 +114,15 @@ class PressureWatch:
         if self._nursery is not None:
             self._nursery.start_soon(self._watch, session)
 
+    def averages(self) -> dict[str, float]:
+        """How much of the last ten seconds some task of the guest waited, in per cent, by kind; empty where nothing is watched."""
+        found: dict[str, float] = {}
+        for place in self._places.values():
+            if place.session is None:
+                with contextlib.suppress(OSError):
+                    found[place.kind] = pressure.read_averages(place.fd).get("some", 0.0)
+        return found
+
     def exited(self, record: ExitRecord, /) -> None:
         """See `ports.ExitListener`."""
         told = {"session": record.session, "process": record.process}

@@ -12,7 +12,9 @@ import trio.testing
 
 import coworkd
 from coworkd.model.calls import Finding
+from coworkd.model.errors import Unavailable
 from coworkd.services.health import Health, Sources
+from coworkd.services.health_pulse import BEAT_S, Pulse
 
 
 class Clock:
@@ -26,6 +28,10 @@ class Clock:
 
 
 FINDING = Finding(check="python", state="ok", detail="3.11")
+
+
+async def warm() -> dict[str, int]:
+    return {"waiting": 1}
 
 
 def sources(**more: Any) -> Sources:
@@ -49,7 +55,7 @@ def sources(**more: Any) -> Sources:
         requests_total=lambda: 12,
         work_total=lambda: 11,
         events=lambda: (13, 14),
-        warm=lambda: {"standing": 1},
+        warm=warm,
         pressure=lambda: {"memory": 0.5},
         doctor=lambda: (FINDING,),
     )
@@ -168,9 +174,35 @@ def test_every_count_has_its_place() -> None:
     assert (stats.audit_syncs_total, stats.audit_sync_s_total, stats.audit_sync_max_s) == (3, 0.5, 0.25)
     assert (stats.output_bytes, stats.streams, stats.requests_total) == (9, 10, 12)
     assert (stats.events_total, stats.events_missed_total) == (13, 14)
-    assert (stats.egress, stats.warm, stats.pressure) == ({"connections": 1}, {"standing": 1}, {"memory": 0.5})
+    assert (stats.egress, stats.warm, stats.pressure) == ({"connections": 1}, {"waiting": 1}, {"memory": 0.5})
     programs = {"coworkd", "launcher", "egress"}
     assert set(stats.rss_bytes) == set(stats.pss_bytes) == set(stats.fds) == set(stats.threads) == programs
+
+
+def test_a_launcher_that_is_away_has_no_counts() -> None:
+    async def away() -> dict[str, int]:
+        raise Unavailable("the launcher is away")
+
+    health = Health(boot_id="b", state_dir="/s")
+    health.attach(sources())
+    assert trio.run(health.stats).warm == {"waiting": 1}
+    health.attach(sources(warm=away))
+    assert trio.run(health.stats).warm == {}
+
+
+def test_a_launcher_that_hangs_does_not_keep_the_pulse_from_beating() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    health.attach(sources(warm=trio.sleep_forever))
+
+    async def main() -> None:
+        health.pulse = Pulse(trio.current_time)
+        with trio.move_on_after(60.0):
+            await health.beat()
+        assert health.pulse.turned_ago_s <= BEAT_S
+        assert health.pulse.counted is not None
+        assert (health.pulse.counted.stats.links, health.pulse.counted.stats.warm) == (2, {})
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_the_pulse_beats_before_there_is_anything_to_count() -> None:

@@ -141,6 +141,16 @@ async def test_the_guests_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @in_trio
+async def test_averages_are_the_guests_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_room(monkeypatch) as room:
+        room.guest.averages = {"some": 30.0, "full": 1.0}
+        room.bob.averages = {"some": 99.0}
+        assert room.watch.averages()["memory"] == 30.0
+        assert 99.0 not in room.watch.averages().values()
+    assert room.watch.averages() == {}
+
+
+@in_trio
 async def test_a_session_that_is_closed_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_room(monkeypatch) as room:
         room.watch.session_turned("bob", is_open=False)
