@@ -11,7 +11,7 @@ from coworkd.cli.control_tables import print_fields, print_table
 from coworkd.model.calls_limits import LimitsSet
 from coworkd.model.calls_storage import SessionUsage
 from coworkd.model.errors import InvalidParams
-from coworkd.model.policy import LimitsRequest
+from coworkd.model.policy import LimitsPolicy, LimitsRequest
 
 _UNKNOWN = "-"
 
@@ -37,13 +37,13 @@ def resume(args: argparse.Namespace) -> int:
 
 
 def limits(args: argparse.Namespace) -> int:
-    """Of a session, or of one command; without a limit, those that hold."""
-    request = LimitsRequest(
-        **{name: value for name, value in vars(args).items() if name in LimitsRequest.__struct_fields__}
-    )
-    given = any(getattr(request, name) is not None for name in LimitsRequest.__struct_fields__)
-    if args.process is None and args.name is None:
+    """Of a session, or of one command; without a limit, those that hold for the session."""
+    request = LimitsRequest(**{name: getattr(args, name, None) for name in LimitsRequest.__struct_fields__})
+    given = request != LimitsRequest()
+    if (args.process is None) == (args.name is None):
         raise InvalidParams("whose limits? Name a session, or a command by --process", key="name")
+    if args.process is not None and not given:
+        raise InvalidParams("say what the command is to have, such as --memory-max 512M", key="limits")
     with open_client(args) as client:
         if not given:
             return _show(args, client.session_policy(session=args.name).limits)
@@ -67,11 +67,11 @@ def top(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(args: argparse.Namespace, held: object) -> int:
+def _show(args: argparse.Namespace, held: LimitsPolicy) -> int:
     if args.json:
         print(dump(held))
     else:
-        print_fields({name: getattr(held, name) for name in type(held).__struct_fields__})  # type: ignore[attr-defined]
+        print_fields({name: getattr(held, name) for name in LimitsPolicy.__struct_fields__})
     return 0
 
 

@@ -61,6 +61,13 @@ def test_status_of_a_failure(error: Any, status: int) -> None:
         (record(code=0), None),
         (record(signal="SIGKILL", reason="timeout"), "2.5 s"),
         (record(signal="SIGKILL", reason="oom"), "memory"),
+        (
+            record(signal="SIGKILL", reason="oom", scope="session", limit_bytes=512 << 20, peak_bytes=512 << 20),
+            "out of memory: session s reached 512 MiB",
+        ),
+        (record(signal="SIGKILL", reason="oom", scope="process", limit_bytes=1 << 20), "the command reached 1 MiB"),
+        (record(signal="SIGKILL", reason="oom", scope="guest", limit_bytes=1 << 30), "all sessions of the guest"),
+        (record(signal="SIGKILL", reason="oom", scope="guest"), "the guest had none left"),
         (record(reason="lost"), "not known"),
         (record("truncated", code=0), "dropped"),
     ],
