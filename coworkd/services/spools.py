@@ -128,6 +128,16 @@ class Spool:
         return self._fd
 
     @property
+    def limit_bytes(self) -> int:
+        """What it was promised to keep."""
+        return self._limit
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody reads it."""
+        return bool(self._followers)
+
+    @property
     def blocking(self) -> bool:
         """Whether being full stops the command now."""
         if self._on_full is None:

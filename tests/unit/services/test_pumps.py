@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import trio
 
-from coworkd.services.pumps import PipeWatch, Pump
+from coworkd.services.pumps import REST_S, PipeWatch, Pump
 from coworkd.services.spools import PIPE_BYTES, Spool
 from coworkd.system import spool_file
-from tests.unit.services.process_house import PAGE, in_trio, settle
+from tests.unit.services.process_house import PAGE, in_trio, jump, settle
 from tests.unit.services.test_spools import LIMIT, Reader, make_spool, pages
 
 
@@ -269,3 +269,25 @@ class _Closer(Reader):
 
     def more(self) -> None:
         self._pump.close()
+
+
+@in_trio
+async def test_floods_nobody_reads_have_their_turns_one_after_the_other() -> None:
+    rigs = [Rig(Spool(spool_file.create("flood"), on_full="drop_oldest")) for _ in range(3)]
+    for rig in rigs:
+        spool_file.set_pipe_bytes(rig.read_fd, PIPE_BYTES)
+    read = Rig(make_spool())
+    read.spool.follow(Reader())
+    async with watched(*rigs, read):
+        for turns in (1, 2, 3):
+            for rig in rigs:
+                while rig.write(b"x" * PIPE_BYTES):
+                    pass
+            await settle()
+            # All had their first turn; then one of them has one each time that REST_S has passed.
+            assert sum(rig.spool.end for rig in rigs) == (2 + turns) * PIPE_BYTES
+            jump(REST_S)
+            await settle()
+            read.write(b"read at once")
+            await settle()
+            assert read.spool.end == 12 * turns
