@@ -36,6 +36,7 @@ from host_stub.manifest import FILE_NAME as MANIFEST_NAME
 from host_stub.manifest import MAX_BYTES as MANIFEST_MAX_BYTES
 from host_stub.manifest import Manifest, parse_manifest
 from host_stub.words import (
+    HEALTH_PORT,
     ROOT_DISK_SERIAL,
     RPC_PORT,
     SESSION_DISK_SERIAL,
@@ -94,6 +95,11 @@ class Bundle:
     def uri(self) -> str:
         """What `coworkctl --to` takes, and the client's `connect`."""
         return str(HybridEndpoint(path=str(self.vsock), port=RPC_PORT))
+
+    @property
+    def health(self) -> HybridEndpoint:
+        """Where the guest tells whether it lives (docs/health.md)."""
+        return HybridEndpoint(path=str(self.vsock), port=HEALTH_PORT)
 
     def check(self, progress: Progress) -> tuple[str, ...]:
         """Check all that is booted, and mend it where that can be; a sentence for each that was mended. Raises `Trouble`."""

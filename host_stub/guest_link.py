@@ -51,6 +51,7 @@ REASON_CHARACTERS = 500
 
 Tell = Callable[[GuestNews], None]
 Dial = Callable[[float], Awaitable[AsyncClient]]
+Look = Callable[[], Awaitable[str]]
 
 
 class Timing(NamedTuple):
@@ -89,14 +90,18 @@ class GuestLink:
         dial: Dial | None = None,
         wall: Callable[[], float] = time.time,
         jumps: JumpWatch | None = None,
+        look: Look | None = None,
     ) -> None:
-        """`log` is written here and stays the caller's to close; without one the guest's log is not followed."""
+        """`log` is written here and stays the caller's to close; without one the guest's log is not followed. `look` says in a sentence,
+        and soon, what hangs in a guest that does.
+        """
         self.waiting_for: str | None = "the guest has not answered yet"
         """Why there is no link, or None while there is one."""
         self._timing = timing
         self._dial = dial or (lambda timeout_s: _connect(uri, token, timeout_s))
         self._wall = wall
         self._jumps = jumps or JumpWatch()
+        self._look_inside = look
         self._follower = None if log is None else LogFollower(log)
         self._client: AsyncClient | None = None
         self._answered_at: float | None = None
@@ -141,7 +146,7 @@ class GuestLink:
                 client = await self._dial(self._timing.dial_s)
             except CoworkError as error:
                 self.waiting_for = error.message[:REASON_CHARACTERS]
-                self._judge_silence(tell)
+                await self._judge_silence(tell)
             else:
                 self._greeted(client.hello, tell)
                 return client
@@ -193,7 +198,7 @@ class GuestLink:
         try:
             pong = await client.call("ping", timeout_s=self._timing.answer_s)
         except CoworkError:
-            self._judge_silence(tell)
+            await self._judge_silence(tell)
             return None
         self._answered(tell)
         theirs = pong.get("time")
@@ -260,13 +265,14 @@ class GuestLink:
             self._hung = False
             tell(GuestNews(kind="answering", message="the guest answers again"))
 
-    def _judge_silence(self, tell: Tell) -> None:
+    async def _judge_silence(self, tell: Tell) -> None:
         if self._answered_at is None or self._hung:
             return
         silent_s = trio.current_time() - self._answered_at
         if silent_s >= self._timing.hung_s:
             self._hung = True
-            tell(GuestNews(kind="hung", message=f"the guest has answered nothing for {silent_s:.0f} s"))
+            where = "" if self._look_inside is None else f"; {await self._look_inside()}"[:REASON_CHARACTERS]
+            tell(GuestNews(kind="hung", message=f"the guest has answered nothing for {silent_s:.0f} s{where}"))
 
 
 def _news(kind: Literal["connected", "ready"], hello: HelloAnswer, details: dict[str, Any] | None = None) -> GuestNews:

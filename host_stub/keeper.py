@@ -27,7 +27,7 @@ from typing import Any
 
 import trio
 
-from host_stub import session_disk
+from host_stub import guest_health, session_disk
 from host_stub.backends import choose_backend
 from host_stub.bundle import Bundle, open_bundle
 from host_stub.egress import HostEgress
@@ -137,7 +137,9 @@ class Keeper:
         self._reporter.progress(what, done, total)
 
     def _link(self, _spec: MachineSpec) -> GuestLink:
-        self._guest = GuestLink(self.bundle.uri, log=self._coworkd_log)
+        self._guest = GuestLink(
+            self.bundle.uri, log=self._coworkd_log, look=functools.partial(guest_health.look, self.bundle.health)
+        )
         return self._guest
 
     async def _tail(self, count: int) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import trio
 
 from coworkd.model.errors import CoworkError
+from host_stub import guest_health
 from host_stub.bundle import Bundle
 from host_stub.checkup import Finding, check_host
 from host_stub.cli.options import bundle_option, the_bundle
@@ -50,7 +52,7 @@ def check_guest(bundle: Bundle) -> list[Finding]:
             Finding(
                 check="guest",
                 state="failed",
-                detail=error.message,
+                detail=f"{error.message}; {trio.run(guest_health.look, bundle.health)}",
                 remedy="see cowork-vm logs serial, and cowork-vm status",
             )
         ]

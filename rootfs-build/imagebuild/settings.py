@@ -17,6 +17,9 @@ wait_s = 5
 [egress]
 host = "vsock://2:5006"
 
+[health]
+endpoints = ["vsock://:5008", "unix:///run/coworkd/health.sock"]
+
 [guest]
 keep_clock = true
 power_off = true

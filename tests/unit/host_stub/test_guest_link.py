@@ -188,6 +188,20 @@ def test_a_guest_that_stops_answering_is_hung_and_answers_again() -> None:
     play(script)
 
 
+def test_of_a_guest_that_hangs_it_is_said_what_hangs_in_it() -> None:
+    async def look() -> str:
+        await trio.sleep(3)
+        return "coworkd hangs"
+
+    async def script(lab: Lab) -> None:
+        lab.link._look_inside = look
+        await trio.sleep(5)
+        lab.guest.frozen = True
+        await trio.sleep(40)
+
+    assert play(script).told("hung").message.endswith("s; coworkd hangs")
+
+
 def test_a_guest_that_nobody_has_met_yet_is_late_and_never_hung() -> None:
     async def script(lab: Lab) -> None:
         await trio.sleep(300)

@@ -12,6 +12,7 @@ def test_coworkd_reads_its_settings() -> None:
         "disk",
         "vsock://2:5006",
     )
+    assert config.health.endpoints == ("vsock://:5008", "unix:///run/coworkd/health.sock")
     assert config.policy_dirs == ("/opt/coworkd/share/coworkd/policies", "/etc/coworkd/policies")
 
 
