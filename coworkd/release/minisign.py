@@ -11,6 +11,7 @@ Rules
 - Both signatures are verified, and the trusted comment is nothing before that.
 - A key file holds one to `KEY_LIMIT` keys, so that a key can be changed: a release signed by any of them is taken.
 
+`cryptography` comes with the first signature that is verified, which is a worker's: coworkd itself knows keys and never has its 10 MiB.
 Does not sign, and knows no secret key. Sources: minisign's page on its formats, RFC 8032, RFC 7693.
 """
 
@@ -20,8 +21,6 @@ import base64
 import binascii
 import hashlib
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Struct
 
 from coworkd.release.refusal import ReleaseRefused
@@ -83,6 +82,9 @@ def parse_signature(data: bytes) -> Signature:
 
 def verify(data: bytes, signature: Signature, keys: tuple[PublicKey, ...]) -> PublicKey:
     """The key of `keys` that has signed `data` and the trusted comment. Raises `ReleaseRefused`."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     found = [key for key in keys if key.key_id == signature.key_id]
     if not found:
         wanted = ", ".join(key.name for key in keys)
