@@ -103,7 +103,7 @@ def _maps(stats: Stats) -> Iterator[Family]:
         ("proportional_bytes", "program", "Resident memory, what is shared divided.", stats.pss_bytes),
         ("fds", "program", "Open descriptors.", stats.fds),
         ("threads", "program", "Threads.", stats.threads),
-        ("warm", "what", "Sandboxes that wait for a command.", stats.warm),
+        ("warm", "what", "Sandboxes made ahead: what waits, and what became of the others.", stats.warm),
         ("pressure_ratio", "resource", "Of the last ten seconds: how long some task waited.", _ratios(stats.pressure)),
     ):
         yield _gauge(f"coworkd_{name}", text, [({label: key}, value) for key, value in sorted(values.items())])
