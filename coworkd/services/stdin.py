@@ -24,7 +24,7 @@ from coworkd.model.errors import InvalidState, OutOfRange
 from coworkd.system import spool_file
 
 PATIENCE_S = 1.0
-RECENT_WRITES = 8
+RECENT_WRITES = 64
 _USUAL_BYTES = 64 * 1024
 _LARGE_BYTES = 256 * 1024
 
@@ -156,17 +156,23 @@ class Stdin:
         return wanted
 
     def _refuse_other(self, offset: int, data: bytes) -> None:
-        """Raise where `data` is not what was taken at `offset`, as far as that is still known."""
+        """Raise where `data` is not what was taken at `offset`, or where that is so long ago that nobody knows."""
+        forgotten = len(self._recent) == RECENT_WRITES and offset < self._recent[0][0]
+        if forgotten and data:
+            raise self._not_yours(offset)
         for at, count, checksum in reversed(self._recent):
             if at == offset and count <= len(data):
                 if zlib.crc32(memoryview(data)[:count]) != checksum:
-                    raise OutOfRange(
-                        f"stdin of process {self._process} has taken other bytes at offset {offset}, of another writer; it"
-                        f" wants offset {self.wanted} next",
-                        process=self._process,
-                        offset=self.wanted,
-                    )
+                    raise self._not_yours(offset)
                 return
+
+    def _not_yours(self, offset: int) -> OutOfRange:
+        return OutOfRange(
+            f"stdin of process {self._process} has taken other bytes at offset {offset}, of another writer; it wants offset"
+            f" {self.wanted} next",
+            process=self._process,
+            offset=self.wanted,
+        )
 
     def _fresh(self, offset: int, data: bytes) -> memoryview:
         """What of `data` was not taken yet."""

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from coworkd.model.errors import InvalidState, OutOfRange
-from coworkd.services.stdin import PATIENCE_S, PipeSink, Stdin
+from coworkd.services.stdin import PATIENCE_S, RECENT_WRITES, PipeSink, Stdin
 from coworkd.system import spool_file
 from tests.unit.services.process_house import in_trio, jump, settle
 
@@ -257,4 +257,16 @@ async def test_a_write_that_did_not_get_its_turn_has_put_nothing_in() -> None:
         assert answers == [room]
         rig.read()
         await settle()
+    rig.close()
+
+
+@in_trio
+async def test_what_was_taken_too_long_ago_to_tell_whose_it_was_is_nobodys() -> None:
+    rig = Rig()
+    for number in range(RECENT_WRITES + 1):
+        await rig.stdin.write(number, b"x")
+    with pytest.raises(OutOfRange, match="another writer"):
+        await rig.stdin.write(0, b"x")
+    assert await rig.stdin.write(0, b"") == RECENT_WRITES + 1
+    assert await rig.stdin.write(1, b"x") == RECENT_WRITES + 1
     rig.close()
