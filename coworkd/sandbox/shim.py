@@ -21,8 +21,9 @@ import sys
 
 LINK_FD, SOURCE_FD = 7, 8
 MESSAGE_BYTES, DESCRIPTORS_BYTES = 32 * 1024, 256
-TIOCSPTLCK, TIOCGPTN = 0x40045431, 0x80045430  # ioctl_tty(2); these four are the same on x86_64 and aarch64
+TIOCSPTLCK, TIOCGPTN = 0x40045431, 0x80045430  # ioctl_tty(2); these are the same on x86_64 and aarch64
 TIOCSCTTY, TIOCSWINSZ = 0x540E, 0x5414
+TCGETS, TCSETS, IUTF8 = 0x5401, 0x5402, 0x4000  # termios(3); the input flags come first
 TRY_NEXT = (errno.EACCES, errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ENODEV, errno.ETIMEDOUT)
 
 
@@ -105,6 +106,9 @@ def open_terminal(link_fd: int, rows: int, cols: int) -> None:
     number = int.from_bytes(fcntl.ioctl(master, TIOCGPTN, bytes(4)), sys.byteorder)
     slave = posix.open(f"/dev/pts/{number}", posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
     fcntl.ioctl(slave, TIOCSWINSZ, b"".join(each.to_bytes(2, sys.byteorder) for each in (rows, cols, 0, 0)))
+    settings = fcntl.ioctl(slave, TCGETS, bytes(64))
+    flags = int.from_bytes(settings[:4], sys.byteorder) | IUTF8  # Backspace takes a letter, not a byte
+    fcntl.ioctl(slave, TCSETS, flags.to_bytes(4, sys.byteorder) + settings[4:])
     posix.setsid()
     fcntl.ioctl(slave, TIOCSCTTY, 0)
     link = _socket.socket(fileno=link_fd)
