@@ -14,7 +14,7 @@ from coworkd.client import aio, renewal, sync
 from coworkd.client.process import Process
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import InvalidParams, OutOfRange
-from coworkd.model.process import SpoolRequest
+from coworkd.model.process import ExitRecord, SpoolRequest
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.cutting import Cut, CuttingWay, Way, cutting_way
 from tests.root.live import client_of, exited, fresh_mark, living, session_of, wait_until
@@ -330,3 +330,29 @@ def test_input_that_is_not_read_is_bounded_and_counted(client: Client, session: 
     process.kill(0)
     assert process.wait().exit.reason == "killed"
     process.forget()
+
+
+# -- exits -----------------------------------------------------------------------------------------------------------
+
+
+def test_exits_are_kept_until_they_are_forgotten_over_any_number_of_restarts(tmp_path: Path) -> None:
+    place = tmp_path / "coworkd"
+    records: dict[str, ExitRecord] = {}
+    for turn in range(3):
+        with running_daemon(place, "--keep") as daemon, client_of(daemon) as client:
+            client.session_ensure(name="kept")
+            kept = {info.process: info.exit for info in client.process_list(session="kept").processes}
+            assert kept == records
+            for number in range(2):
+                process = client.start("kept", ["sh", "-c", f"echo {turn}{number}; exit {number}"], attach=False)
+                records[process.id] = process.wait()
+            first = next(iter(records))
+            client.process_forget(process=first)
+            del records[first]
+            for name, record in records.items():
+                assert client.process_wait(process=name) == record
+                assert len(joined(client.attach(name, stdout=0))) == record.bytes["stdout"]
+            daemon.child.kill()
+            daemon.child.wait(5)
+    with running_daemon(place) as daemon, client_of(daemon) as client:
+        assert {info.process: info.exit for info in client.process_list(session="kept").processes} == records
