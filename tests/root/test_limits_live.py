@@ -1,4 +1,4 @@
-"""Limits that change under running commands, reasons of death, pausing: with a kernel that has every cgroup v2 controller."""
+"""Limits that change under running commands, and reasons of death: with a kernel that has every cgroup v2 controller."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import pytest
 
 from coworkd.client.process import Process
 from coworkd.client.sync import Client
-from coworkd.model.errors import Code, CoworkError, InvalidParams
-from coworkd.model.names import OsBytes
+from coworkd.model.errors import InvalidParams
 from coworkd.model.policy import LimitsRequest
 from coworkd.model.process import Exit
-from tests.root.conftest import Daemon, running_daemon
+from tests.root.conftest import Daemon
 from tests.root.live import client_of, session_of, wait_until
 
 pytestmark = pytest.mark.needs("bubblewrap", "cgroup2-controllers")
 MIB = 1 << 20
 EAT = "import sys; b = bytearray(160 << 20); b[::4096] = b'x' * len(b[::4096]); print('had it all', flush=True)"
 HOLD = "b = bytearray({mib} << 20); b[::4096] = b'x' * len(b[::4096]); print('holds', flush=True); import time; time.sleep(1000)"
-NOTE = OsBytes(b"note")
 ROOT = Path("/sys/fs/cgroup")
 
 
@@ -187,73 +185,3 @@ def test_limits_that_were_reached_are_told(client: Client) -> None:
         ended = client.run(session, ["python3", "-c", forks], timeout_s=60)
         assert ended.exit.pids_refused
         assert heard(client, "session.limit", session)["limit"] == "pids_max"
-
-
-def ticking(client: Client, session: str) -> Process:
-    process = client.start(session, ["sh", "-c", "while :; do echo tick; sleep 0.02; done"])
-    assert process.read(timeout_s=20) is not None
-    return process
-
-
-def end_of(client: Client, process: Process) -> int:
-    return client.process_get(process=process.id).streams["stdout"][1]
-
-
-def test_a_paused_session_stands_still_and_goes_on(client: Client) -> None:
-    with session_of(client, "stops") as session, session_of(client, "runs") as beside:
-        process, other = ticking(client, session), ticking(client, beside)
-        assert client.session_pause(session=session).frozen
-        before = end_of(client, process)
-        others = end_of(client, other)
-        time.sleep(0.3)
-        assert end_of(client, process) == before
-        assert end_of(client, other) > others
-        assert client.session_get(session=session).session.paused
-        with pytest.raises(CoworkError) as refused:
-            client.run(session, ["true"])
-        assert refused.value.code == Code.FAILED_PRECONDITION
-        assert "session.resume" in refused.value.message
-        # Who serves its files is no command.
-        client.file_write(session=session, path=NOTE, data=b"x")
-        assert client.file_read(session=session, path=NOTE).data == b"x"
-        client.session_resume(session=session)
-        wait_until(lambda: end_of(client, process) > before, "it ticks again")
-        assert client.run(session, ["true"], timeout_s=60).exit.code == 0
-
-
-def test_a_paused_command_is_killed_and_times_out(client: Client) -> None:
-    with session_of(client, "ends") as session:
-        process = ticking(client, session)
-        timed = client.start(session, ["sleep", "1000"], timeout_s=1.0)
-        client.session_pause(session=session)
-        assert ended(timed).reason == "timeout"
-        process.kill()
-        assert ended(process).reason == "killed"
-        client.session_delete(session=session, force=True)
-
-
-def test_a_paused_session_is_deleted_with_what_runs_in_it(client: Client) -> None:
-    with session_of(client, "goes") as session:
-        process = ticking(client, session)
-        client.session_pause(session=session)
-        group = group_of(process)
-        client.session_delete(session=session, force=True)
-        assert not group.exists()
-
-
-def test_paused_and_limited_outlive_coworkd(tmp_path: Path) -> None:
-    with running_daemon(tmp_path / "coworkd") as daemon, client_of(daemon) as client:
-        client.session_ensure(name="stays")
-        process = ticking(client, "stays")
-        client.session_set_limits(session="stays", limits=LimitsRequest(pids_max=55))
-        client.session_pause(session="stays")
-        group = group_of(process)
-        daemon.child.kill()
-        daemon.child.wait()
-    with running_daemon(tmp_path / "coworkd") as daemon, client_of(daemon) as client:
-        assert client.session_get(session="stays").session.paused
-        assert client.session_policy(session="stays").limits.pids_max == 55
-        assert "frozen 1" in (group / "cgroup.events").read_text()
-        assert (group.parent.parent / "pids.max").read_text() == "55\n"
-        client.session_resume(session="stays")
-        wait_until(lambda: "frozen 0" in (group / "cgroup.events").read_text(), "it goes on")
