@@ -81,6 +81,13 @@ def test_upstream_refuses_others(way: object, says: str) -> None:
         ("limits.cpu_max", 0.009),
         ("limits.timeout_s", -1),
         ("limits.memory_max", 0),
+        ("limits.memory_high", 0),
+        ("limits.swap_max", -1),
+        ("limits.cpu_weight", 0),
+        ("limits.io_weight", 10_001),
+        ("limits.fsize_max", "1g"),
+        ("limits.cpu_time_s", 1.5),
+        ("limits.core_max", True),
         ("sandbox.warm", 9),
     ],
 )
