@@ -1,8 +1,8 @@
 """Pressure stall information (PSI): how much of the time tasks waited for memory, processors or disks, of the guest or of one cgroup.
 
 A file has a line `some` (a task waited) and a line `full` (all did, so nothing was done), each with averages in per cent over 10, 60 and
-300 seconds. What is written to it is a trigger of that one open file: the kernel tells (POLLPRI) when tasks waited for longer than that within
-a window, once a window. A window of two seconds, or a multiple, is what the kernel takes of anybody.
+300 seconds. What is written to it is a trigger of that one open file: the kernel tells (POLLPRI) when tasks waited for longer than that
+within a window, once a window. A window of two seconds, or a multiple, is what the kernel takes of anybody.
 
 Source: Documentation/accounting/psi.rst.
 """

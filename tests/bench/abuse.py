@@ -2,7 +2,7 @@
 
 Boots a guest (emulated where there is no other way), and asks in it: the asker is a program in the guest with the first claim to a
 processor, so that what is measured is coworkd's answer and not the emulator's vsock. Rest and each abuse are measured by turns; a ratio is
-of neighbours. Needs root, QEMU and the image (tests/vm). `measure_abuse` measures; `compose_abuse_rows` and `judge_abuse` make a table of it.
+of neighbours. Needs root, QEMU and the image (tests/vm). `measure_abuse` measures; `compose_abuse_rows`, `judge_abuse` make a table of it.
 """
 
 from __future__ import annotations
