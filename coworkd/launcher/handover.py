@@ -1,6 +1,7 @@
 """A command on its way into a sandbox whose shim waits for it: one message, in the words of `sandbox.shim`, and its descriptors.
 
-Made before the command may run and kept here: not a byte of it is in the sandbox until `send`.
+Made before the command may run and kept here: not a byte of it is in the sandbox until `send`. Kept on until its exec is known: a shim
+that dies before it has said a word has not run it, and it can be sent to another.
 """
 
 from __future__ import annotations
@@ -18,21 +19,31 @@ MESSAGE_LIMIT_BYTES = 32 * 1024
 class Handover:
     """Owns the memfd of a long message and, of `outfit`, what is given, until `close`."""
 
-    __slots__ = ("_memfd", "_message", "outfit")
+    __slots__ = ("_memfd", "_message", "outfit", "sent")
 
     def __init__(self, request: Spawn, outfit: Outfit, *, native: bytes) -> None:
         """`native` is the head of an ELF file of this machine, empty where none is to be judged. Raises `OSError`, owning nothing then."""
         self._message = compose_message(request, native)
         self._memfd = -1
         self.outfit = outfit
+        self.sent = False
         if len(self._message) > MESSAGE_LIMIT_BYTES:
             self._memfd = _write_memfd(self._message)
             self._message = b"\0"
 
     def send(self, link: socket.socket) -> None:
-        """Raises `OSError` where nobody waits any more; it can then be sent to another."""
+        """Raises `OSError` where nobody waits any more. The shim has the only end of the pipe for words on its exec afterwards."""
         memfd = [] if self._memfd < 0 else [self._memfd]
         socket.send_fds(link, [self._message], [*self.outfit.given, *memfd])
+        self.outfit.give_exec()
+        self.sent = True
+
+    def renew(self) -> int:
+        """Make it ready for another shim: the pipe on which that one will say how it went. Raises `OSError`."""
+        self.outfit.give_exec()
+        self.outfit.add_exec()
+        self.sent = False
+        return self.outfit.exec_fd
 
     def close(self) -> None:
         """The command has its copies, or gets none. Idempotent."""

@@ -21,7 +21,7 @@ class _Owned:
         self._lent: set[int] = set()
 
     def give_away(self) -> None:
-        """The other side has its copies: close ours of what was given."""
+        """The other side has its copies: close ours of what was given. Idempotent."""
         for fd in set(self.given) - self._lent:
             os.close(fd)
         self.given.clear()
@@ -41,7 +41,8 @@ class Outfit(_Owned):
         """`null_fd` stays the caller's."""
         super().__init__()
         self.kept: dict[str, int] = {}
-        self.exec_fd: int | None = None
+        self.exec_fd = -1
+        self._exec_write = -1
         self._lent = {null_fd}
         try:
             if terminal:
@@ -62,16 +63,24 @@ class Outfit(_Owned):
     def add_exec(self) -> None:
         """Give a shim the pipe on which it says how the exec went, before everything else. Raises `OSError`."""
         self.exec_fd = self.make_pipe()
-        self.given.insert(0, self.given.pop())
+        self._exec_write = self.given.pop()
+        self.given.insert(0, self._exec_write)
+
+    def give_exec(self) -> None:
+        """The shim has its copy of that: its end is the shim's alone. Idempotent."""
+        if self._exec_write in self.given:
+            self.given.remove(self._exec_write)
+            os.close(self._exec_write)
+            self._exec_write = -1
 
     def close(self) -> None:
         """Let go of everything, for a command that never was."""
         self.give_away()
         for fd in (*self.kept.values(), self.exec_fd):
-            if fd is not None:
+            if fd >= 0:
                 os.close(fd)
         self.kept.clear()
-        self.exec_fd = None
+        self.exec_fd = -1
 
     def _make_streams(self, null_fd: int) -> None:
         self.given.append(null_fd)

@@ -81,9 +81,11 @@ class Pool:
     def take(self, session: Session, request: Spawn) -> WarmSandbox | None:
         """One for `request`, the caller's from now on; None where none fits."""
         self._learn(session, request)
+        if not request.warm:
+            return None
         found = next((each for each in session.warm if each.ready and each.suits(request)), None)
         if found is None:
-            self._counts["cold_instead"] += request.warm > 0
+            self._counts["cold_instead"] += 1
             return None
         session.warm.remove(found)
         self._counts["taken"] += 1
@@ -99,6 +101,8 @@ class Pool:
             self._drop(session)
         elif plan.template.warm != request.warm:
             plan.template = structs.replace(plan.template, warm=request.warm)
+            if len(session.warm) > request.warm:
+                self._drop(session)
 
     # -- when something is made ---------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@
 Rules
 - The command ran if its exec was seen (connector, the shim's pipe) or bubblewrap reported the exit code of a command of its own. Else
   what bubblewrap or the shim has said is the `StartError`.
-- Nothing of the command is in a sandbox with a shim before `proceed`. One that has died while it waited is changed for another by `move`.
+- Nothing of the command is in a sandbox with a shim before `proceed`. One whose shim dies without a word has not run it, and is changed
+  for another, once, by `move`: nobody hears of it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Process:
 
     __slots__ = (
         "_made_at",
+        "_moved",
         "_ooms",
         "abandoned",
         "argv",
@@ -76,6 +78,7 @@ class Process:
         self.exited: Exited | None = None
         self._ooms = ooms or OomLevels(None)
         self._made_at = time.monotonic()
+        self._moved = False
         self.spawned = Spawned(
             id=request.id, process=request.process, monitor_pid=bubble.monitor_pid, fds=tuple(fds), at=time.time()
         )
@@ -88,12 +91,13 @@ class Process:
     @property
     def gated(self) -> bool:
         """Whether its sandbox waits for `proceed`."""
-        return (self.handover is not None or self.bubble.gate_fd is not None) and self.living
+        waits = self.bubble.gate_fd is not None or (self.handover is not None and not self.handover.sent)
+        return waits and self.living
 
     @property
-    def _can_move(self) -> bool:
-        """Whether its sandbox has died with nothing of it inside: another can be had."""
-        return self.handover is not None and not self.bubble.killed
+    def can_move(self) -> bool:
+        """Whether its command is nowhere yet, if its sandbox has died, so that another can be had."""
+        return self.handover is not None and not self.bubble.killed and not self.shim_said and not self._moved
 
     # -- facts --------------------------------------------------------------------------------------------------
 
@@ -109,6 +113,8 @@ class Process:
 
     def learn_shim(self) -> None:
         """The shim's pipe has ended: `+` and nothing more is a good exec, `stage errno` why there is none."""
+        if self.shim_said:
+            self._drop_handover()
         said = self.shim_said.removeprefix(_ONLY_THE_EXEC)
         if said:
             self.setup_error = explain_shim(said, self.argv[0], b"" if self.request is None else self.request.cwd)
@@ -126,8 +132,9 @@ class Process:
                 process=self.name, init_pid=bubble.init_pid, payload_pid=bubble.payload_pid, at=time.time()
             )
             told.append(self.started)
-        if bubble.gone and self.living and not self._can_move:
+        if bubble.gone and self.living and not self.can_move:
             told.append(self._conclude())
+            self._drop_handover()
         if told:
             self.request = None
         return told
@@ -175,22 +182,24 @@ class Process:
         """Let the command's exec happen, once. Raises `OSError` where the shim that waits for it has gone."""
         if self.handover is None:
             self.bubble.open_gate()
-            return
-        if self.bubble.link is None:
+        elif self.bubble.link is None:
             raise BrokenPipeError(32, "the sandbox has gone")
-        self.handover.send(self.bubble.link)
-        self.handover.close()
-        self.handover = None
+        elif not self.handover.sent:
+            self.handover.send(self.bubble.link)
 
     def move(self, bubble: Bubble) -> None:
         """It gets another sandbox, and may be let in there. Where bubblewrap executes it, that one has all it needs."""
         self.bubble = bubble
-        if not bubble.shimmed and self.handover is not None:
-            self.handover.close()
-            self.handover = None
+        self._moved = True
+        if not bubble.shimmed:
+            self._drop_handover()
 
-    def give_up(self) -> None:
+    def give_up(self, stage: str, number: int | None, message: str) -> None:
         """No other sandbox could be had."""
+        self.setup_error = (stage, number, message)
+        self._drop_handover()
+
+    def _drop_handover(self) -> None:
         if self.handover is not None:
             self.handover.close()
             self.handover = None
@@ -229,6 +238,4 @@ class Process:
                 os.close(fd)
         self.fds = {}
         self.exec_fd = None
-        if self.handover is not None:
-            self.handover.close()
-            self.handover = None
+        self._drop_handover()

@@ -93,7 +93,11 @@ class Processes:
         """The supervisor has gone: who was not let in never will be, and the next supervisor hears of it: its start may be recorded."""
         for process in self._processes.values():
             if process.gated:
-                process.setup_error = "sandbox_setup", None, "coworkd ended before it let the command in; start it again"
+                process.setup_error = (
+                    "sandbox_setup",
+                    None,
+                    "coworkd ended before it let the command in; start it again",
+                )
                 process.bubble.kill()
 
     def end(self) -> None:
@@ -112,6 +116,9 @@ class Processes:
         """What has become of it."""
         self._hear_shim(process)
         bubble = process.bubble
+        if bubble.gone and process.can_move and not process.gated:
+            self._move(process)
+            return
         if bubble.gone and process.living:  # its last words first
             error = bubble.take_error()
             if error:
@@ -132,11 +139,14 @@ class Processes:
 
     def _hear_shim(self, process: Process) -> None:
         """Its pipe: `+` once only the exec is left, then its end (a good exec) or `stage errno`, and its end."""
-        while process.exec_fd is not None and process.handover is None:
+        while process.exec_fd is not None and not process.gated:
             try:
                 said = os.read(process.exec_fd, _SHIM_SAYS_BYTES)
             except BlockingIOError:
-                return
+                if not process.bubble.gone:
+                    return
+                # Whoever could say more is gone. A child of ours that was forked meanwhile has a copy, until it lets go of it.
+                said = b""
             process.shim_said += said
             if not said or len(process.shim_said) >= _SHIM_SAYS_BYTES:
                 self._drop_exec(process)
@@ -170,10 +180,7 @@ class Processes:
             return
         self._supervisor.send(process.spawned, list(process.fds.values()))
         self._processes[request.process] = process
-        process.bubble.on_news = partial(self._tell, process)
-        self._reaper.add(process.bubble)
-        if process.exec_fd is not None:
-            self._readers.register_end(process.exec_fd, process.bubble.on_news)
+        self._begin(process)
         self._pool.want_after_start(session.name)
 
     def _judge(self, request: launch.Spawn, session: Session | None) -> str | None:
@@ -224,23 +231,27 @@ class Processes:
     def _move(self, process: Process) -> None:
         """The sandbox that waited for it has died: let it into another. A command that was ended meanwhile needs none."""
         session = self._sessions.get(process.session)
-        if session is None or not process.gated or process.bubble.killed:
+        if session is None or not process.can_move or not process.living:
             return
         self._pool.count_died()
+        self._drop_exec(process)
         try:
             bubble = self._spawner.build_again(process, session)
         except OSError as error:
-            process.setup_error = ("resources", error.errno, f"the sandbox could not be started: {error.strerror}")
-            process.give_up()
+            process.give_up("resources", error.errno, f"the sandbox could not be started: {error.strerror}")
             self._tell(process)
             return
         process.bubble.on_news = _nobody_asks
         process.move(bubble)
-        bubble.on_news = partial(self._tell, process)
-        self._reaper.add(bubble)
-        if not bubble.shimmed:
-            self._drop_exec(process)
+        self._begin(process)
         process.proceed()
+
+    def _begin(self, process: Process) -> None:
+        """It has a sandbox: from now on hear of that."""
+        process.bubble.on_news = partial(self._tell, process)
+        self._reaper.add(process.bubble)
+        if process.exec_fd is not None:
+            self._readers.register_end(process.exec_fd, process.bubble.on_news)
 
     def _abandon(self, request: launch.Abandon, _: list[int]) -> None:
         process = self._find(request.id, request.process)

@@ -129,13 +129,15 @@ class Spawner:
         return Process(request, bubble, fds=outfit.kept, exec_fd=outfit.exec_fd, handover=handover, ooms=self._ooms)
 
     def build_again(self, process: Process, session: Session) -> Bubble:
-        """Another sandbox for `process`, whose own has died before the command was in it. Raises `OSError`."""
+        """Another sandbox for `process`, whose own has died without running it. Raises `OSError`."""
         request, handover = process.request, process.handover
         if request is None or handover is None:
             raise BrokenPipeError(errno.EPIPE, "the command was let in already")
-        if request.tty is not None:
-            return self.make_shimmed(request, session)
-        return self._build(request, session, handover.outfit)
+        if request.tty is None:
+            return self._build(request, session, handover.outfit)
+        bubble = self.make_shimmed(request, session)
+        process.exec_fd = handover.renew()
+        return bubble
 
     def make_shimmed(self, request: Spawn, session: Session) -> Bubble:
         """A sandbox as `request` wants it, with nothing of its command in it: a shim that waits. Raises `OSError`."""

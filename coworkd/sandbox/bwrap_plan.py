@@ -39,6 +39,9 @@ EMPTY_DIRECTORY = b"/var/empty"
 _INIT_MEMORY = (b"/proc/1/mem", b"/proc/1/task/1/mem")
 """bubblewrap's init installs the filters only after it has forked the command: a quick command could write itself into an init that has
 none. The base filter keeps ptrace and process_vm_* away from pid 1, and these are the files that do the same."""
+_INIT_WORDS = (b"/proc/1/cmdline", b"/proc/1/task/1/cmdline")
+"""bubblewrap's init shows its layout and what it was asked to execute: the command, or the shim before it became that. Nobody's business,
+and a command must not find out which, nor a pattern of `pkill -f` find it."""
 _INIT_DESCRIPTORS = (b"/proc/1/fd", b"/proc/1/task/1/fd")
 """bubblewrap's init changes to the command's directory while it still holds the /proc of the session's tree, which has every mask
 off and shows processes of outside: a directory named, or a link planted, as /proc/self/fd/3 would take the command there."""
@@ -88,7 +91,7 @@ def _proc(layout: GuestLayout) -> Iterator[bytes]:
         yield from (b"--ro-bind", b"/dev/null", path)
     for path in layout.proc_emptied:
         yield from (b"--ro-bind", EMPTY_DIRECTORY, path)
-    for path in _INIT_MEMORY:
+    for path in (*_INIT_MEMORY, *_INIT_WORDS):
         yield from (b"--ro-bind", b"/dev/null", path)
     for path in _INIT_DESCRIPTORS:
         yield from (b"--ro-bind", EMPTY_DIRECTORY, path)

@@ -20,6 +20,7 @@ from coworkd.model.names import parse_session_name
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
 from coworkd.model.process import ProcessSpec
 from coworkd.model.session import SessionInfo, SessionView
+from coworkd.sandbox.bwrap_plan import plan_command
 from coworkd.sandbox.compose import compose
 from coworkd.services.policies import PolicyStore
 from coworkd.system.guest import read_bwrap_features, read_layout
@@ -137,7 +138,7 @@ def open_session_peer(guest: Guest, client: Client, session: SessionInfo) -> Ite
             uid=session.uid,
             gid=session.gid,
             bubblewrap=features.path,
-            bwrap_args=spawn.bwrap_args,
+            bwrap_args=(*spawn.bwrap_args, *plan_command(spawn.cwd, spawn.environment)),
             filters=(policy.base_filter.bpf, policy.admin_filter.bpf),
             argv=(COMMAND,),
         )

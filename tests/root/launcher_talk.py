@@ -32,7 +32,7 @@ UID = 58_001
 WAIT_S = 20.0
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # return SECCOMP_RET_ALLOW
 LOG = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFC0000)  # return SECCOMP_RET_LOG
-LAYOUT = read_layout()
+LAYOUT, FEATURES = read_layout(), read_bwrap_features()
 
 
 def sha256(program: bytes) -> str:
@@ -120,6 +120,10 @@ class Talk:
             os.close(fd)
         return wanted
 
+    def drop_fds_but(self, kept: int) -> None:
+        self.fds.remove(kept)
+        self.drop_fds()
+
     def drop_fds(self) -> None:
         for fd in self.fds:
             os.close(fd)
@@ -145,7 +149,7 @@ class Started:
         self.cgroup = own_cgroup(directory)
         (directory / "base").mkdir()
         words = ["--socket", self.path, "--base", str(directory / "base"), "--linger", str(linger_s)]
-        words += ["--bubblewrap", read_bwrap_features().path]
+        words += ["--bubblewrap", FEATURES.path]
         if self.cgroup is not None:
             words += ["--cgroup", self.cgroup]
         self.child = subprocess.Popen(
@@ -259,5 +263,5 @@ def spawn_request(
         env={},
         folders=(),
     )
-    spawn = compose(spec, view, POLICY, layout=LAYOUT, features=read_bwrap_features())
+    spawn = compose(spec, view, POLICY, layout=LAYOUT, features=FEATURES)
     return structs.replace(spawn, **{"filters": (sha256(ALLOW), sha256(LOG)), **fields})

@@ -196,11 +196,9 @@ def init_environment(_given: Given) -> str:
 
 
 @probe("proc.init-cmdline")
-def init_cmdline(given: Given) -> str:
-    """bwrap's own words and the command's, no option that tells the layout, no path of the guest."""
-    words = read_text("/proc/1/cmdline").split("\0")
-    told = [word for word in words if word.startswith("--") and word not in ("--args", "--")]
-    return " ".join([*told, *(word for word in words if given["state"] in word)]) or "nothing"
+def init_cmdline(_given: Given) -> str:
+    """Neither a layout nor what it was asked to execute: that differs between a sandbox that waited and one that did not."""
+    return " ".join(attempt(partial(read_text, path)) for path in ("/proc/1/cmdline", "/proc/1/task/1/cmdline"))
 
 
 @probe("proc.init-root")

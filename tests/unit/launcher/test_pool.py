@@ -329,6 +329,15 @@ def test_a_command_with_hardly_any_memory_has_no_shim(house: House) -> None:
     assert house.warm() == 1
 
 
+def test_where_none_may_wait_any_more_none_is_taken_and_none_is_left(house: House) -> None:
+    house.command()
+    house.rest()
+    assert house.command(structs.replace(COMMAND, warm=0)) is None
+    assert (house.warm(), house.bubbles[0].killed) == (0, 1)
+    house.rest()
+    assert house.counts() == (0, 0, 1, 0, 1)
+
+
 def test_one_that_is_not_ready_is_not_waited_for(house: House) -> None:
     house.slow = True
     house.command()

@@ -167,21 +167,41 @@ def test_the_shims_plus_alone_is_a_good_exec(make: Make) -> None:
     assert process.bubble.executed
 
 
-def test_a_shim_that_ended_without_a_word_is_no_exec(make: Make) -> None:
+def test_a_shim_that_ended_without_a_word_has_not_run_it(make: Make) -> None:
     sandbox = make(shim=True)
     sandbox.process.proceed()
     sandbox.process.learn_shim()
+    sandbox.say('{"exit-code": 137}')
+    sandbox.reap()
+    assert sandbox.process.notices() == []
+    assert (sandbox.process.can_move, sandbox.process.gated) == (True, False)
+    sandbox.process.move(sandbox.bubble)
+    assert not sandbox.process.can_move
+
+
+def test_a_command_for_which_no_other_sandbox_is_to_be_had_is_told(make: Make) -> None:
+    sandbox = make(shim=True)
     sandbox.say('{"exit-code": 1}')
     sandbox.reap()
-    assert start_error(sandbox).stage == "sandbox_setup"
+    sandbox.process.give_up("resources", errno.EAGAIN, "no process is left")
+    assert start_error(sandbox).stage == "resources"
 
 
-def test_a_shim_that_was_killed_with_its_command_is_told_as_the_commands_end(make: Make) -> None:
+def test_a_shim_that_was_killed_while_it_executed_is_told_as_the_commands_end(make: Make) -> None:
     sandbox = make(shim=True)
     sandbox.process.proceed()
+    sandbox.process.shim_said = b"+"
     sandbox.say('{"exit-code": 137}')
     sandbox.reap()
     assert exited(sandbox).signal == signal.SIGKILL
+
+
+def test_a_command_that_was_killed_with_its_shim_is_moved_nowhere(make: Make) -> None:
+    sandbox = make(shim=True)
+    sandbox.process.proceed()
+    sandbox.bubble.killed = True
+    sandbox.reap(signal.SIGKILL)
+    assert exited(sandbox).killed
 
 
 def test_a_sandbox_that_died_before_its_command_was_inside_is_nobodys_end(make: Make) -> None:

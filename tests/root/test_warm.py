@@ -1,0 +1,426 @@
+"""Sandboxes that wait for a command: that a command finds in one what it would have found in one of its own, and what becomes of those
+that die, do not fit, or are in the way. The launcher for real, driven over its own socket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from coworkd.model import launch
+from coworkd.model.limits import CgroupLimits, Rlimits
+from coworkd.model.process import TtySize
+from tests.root.launcher_talk import (
+    ALLOW,
+    UID,
+    Started,
+    Talk,
+    folder_request,
+    open_launcher,
+    session_request,
+    sha256,
+    spawn_request,
+)
+from tests.root.live import wait_until
+
+pytestmark = pytest.mark.needs("userns", "netns")
+PROBE = (Path(__file__).parent / "probes" / "seen.py").read_text()
+TTY = TtySize(rows=33, cols=77)
+NOTHING_LEFT = "nothing of it is left"
+
+
+class House:
+    """A session `bob`, in which commands are run on purpose in a sandbox that waited, or in one of their own."""
+
+    def __init__(self, launcher: Started, talk: Talk) -> None:
+        self.launcher = launcher
+        self.talk = talk
+        self._count = 0
+
+    @property
+    def counts(self) -> launch.WarmCounts:
+        counts = self.talk.ask(launch.CountWarm(id=0))
+        assert isinstance(counts, launch.WarmCounts)
+        return counts
+
+    def request(self, *argv: str, warm: int = 1, **fields: Any) -> launch.Spawn:
+        self._count += 1
+        known = {"process": f"p{self._count}", "limits": CgroupLimits(), **fields}
+        return spawn_request(argv, warm=warm, **known)
+
+    def cold(self, *argv: str, **fields: Any) -> tuple[Any, bytes]:
+        """Run in a sandbox of its own, where none may wait."""
+        before = self.counts.taken
+        done = self.run(self.request(*argv, warm=0, **fields))
+        assert self.counts.taken == before
+        return done
+
+    def warm(self, *argv: str, **fields: Any) -> tuple[Any, bytes]:
+        """Run in one that waits."""
+        self.make_wait(**{name: value for name, value in fields.items() if name in ("rlimits", "filters")})
+        before = self.counts.taken
+        done = self.run(self.request(*argv, **fields))
+        assert self.counts.taken == before + 1
+        return done
+
+    def beside(self, *argv: str) -> bytes:
+        """The output of a command that leaves the one that waits as it is."""
+        return self.run(self.request(*argv, limits=CgroupLimits(memory_max_bytes=16 << 20)))[1]
+
+    def make_wait(self, **fields: Any) -> None:
+        """Have one that is ready."""
+        if fields or not self.counts.waiting:
+            self.run(self.request("true", **fields))
+            wait_until(lambda: self.counts.waiting == 1, "a sandbox waits")
+
+    def run(self, request: launch.Spawn) -> tuple[Any, bytes]:
+        """Its last notice, and all that it has put out."""
+        spawned = self.talk.ask(request)
+        assert isinstance(spawned, launch.Spawned), spawned
+        return self.let_in(request, spawned)
+
+    def let_in(self, request: launch.Spawn, spawned: launch.Spawned) -> tuple[Any, bytes]:
+        """From `Proceed` to its end."""
+        output = self.talk.take(spawned, "stdout" if request.tty is None else "tty")
+        assert isinstance(self.talk.ask(launch.Proceed(id=0, process=request.process)), launch.Done)
+        said = read_all(output) if request.tty is None else read_terminal(output)
+        ended = self.talk.wait(launch.Exited, launch.StartError)
+        self.talk.heard = [notice for notice in self.talk.heard if not isinstance(notice, launch.Started)]
+        self.talk.ask(launch.Forget(id=0, process=request.process))
+        return ended, said
+
+    def waiting_pids(self) -> tuple[int, int, int]:
+        """Monitor, init and shim of the one that waits."""
+        self.make_wait()
+        monitor = next(pid for pid in children(launcher_pid(self.launcher)) if b"python3" in command_line(pid))
+        (init,) = children(monitor)
+        (shim,) = children(init)
+        return monitor, init, shim
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with open_launcher(tmp_path) as started:
+        talk = started.ready()
+        assert isinstance(talk.ask(session_request(tmp_path / "home")), launch.Opened)
+        yield House(started, talk)
+
+
+def read_all(fd: int) -> bytes:
+    with open(fd, "rb") as file:
+        return file.read()
+
+
+def read_terminal(fd: int) -> bytes:
+    """All that a terminal shows, its master coming over `fd`; nothing where none comes."""
+    with socket.socket(fileno=fd) as link:
+        link.settimeout(20)
+        _, fds, _, _ = socket.recv_fds(link, 16, 1)
+    said = b""
+    for master in fds:
+        try:
+            while data := os.read(master, 65536):
+                said += data
+        except OSError:  # EIO: its last user has gone
+            pass
+        os.close(master)
+    return said
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def launcher_pid(launcher: Started) -> int:
+    """The launcher is the only child of its guard."""
+    return children(launcher.child.pid)[0]
+
+
+# -- never a difference -------------------------------------------------------------------------------------------
+
+
+def seen(run: Any, **fields: Any) -> dict[str, Any]:
+    ended, said = run("/usr/bin/python3", "-I", "-c", PROBE, **fields)
+    assert isinstance(ended, launch.Exited), ended
+    assert ended.code == 0, said
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"cwd": b"/tmp", "environment": (b"PATH=/usr/bin:/bin", b"PWD=nowhere", b"X=a=b", b"EMPTY=")},
+        {"environment": ()},
+        {"tty": TTY},
+        {"limits": CgroupLimits(pids_max=50, memory_max_bytes=1 << 28)},
+    ],
+    ids=["plain", "cwd-and-env", "no-env", "tty", "limits"],
+)
+def test_a_command_finds_the_same_in_both(house: House, fields: dict[str, Any]) -> None:
+    assert seen(house.warm, **fields) == seen(house.cold, **fields)
+
+
+def test_a_command_is_the_same_for_who_looks_from_outside(house: House) -> None:
+    def look(run: Any) -> tuple[Any, ...]:
+        ended, said = run("sh", "-c", "echo out; echo err >&2; kill -TERM $$")
+        return said, ended.code, ended.signal, ended.inferred, ended.killed, ended.oom_kills
+
+    assert look(house.warm) == look(house.cold) == (b"out\n", None, signal.SIGTERM, False, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "fields", "stage"),
+    [
+        (["/no/such"], {}, "not_found"),
+        (["nosuch"], {}, "not_found"),
+        (["/etc/passwd/x"], {}, "not_found"),
+        (["/etc/passwd"], {}, "not_executable"),
+        (["/tmp"], {}, "not_executable"),
+        (["x" * 300], {}, "not_executable"),
+        (["/tmp/foreign"], {}, "not_executable"),
+        (["/tmp/binary"], {}, "not_executable"),
+        (["/tmp/lost"], {}, "not_found"),
+        (["foreign"], {"environment": (b"PATH=/none:/tmp",)}, "not_executable"),
+        (["./foreign"], {"cwd": b"/tmp"}, "not_executable"),
+        (["true"], {"cwd": b"/no/such"}, "bad_cwd"),
+        (["true"], {"cwd": b"/etc/passwd"}, "bad_cwd"),
+    ],
+    ids=lambda value: "-".join(value)[:30] if isinstance(value, list) else None,
+)
+def test_what_does_not_start_is_told_alike(house: House, argv: list[str], fields: dict[str, Any], stage: str) -> None:
+    house.cold(
+        "sh",
+        "-c",
+        "cd /tmp; printf '\\177ELF\\001\\001xxxxxxxxxxxxxxxxxxxxxxx' >foreign; printf 'a\\0b' >binary; printf '#!/none\\n' >lost;"
+        " chmod 755 foreign binary lost",
+    )
+    warm, _ = house.warm(*argv, **fields)
+    cold, _ = house.cold(*argv, **fields)
+    assert isinstance(warm, launch.StartError), warm
+    assert (warm.stage, warm.errno, warm.message) == (cold.stage, cold.errno, cold.message)
+    assert warm.stage == stage
+
+
+def test_a_script_without_an_interpreter_runs_alike(house: House) -> None:
+    house.cold("sh", "-c", "echo 'echo \"$0 $1\"' >/tmp/plain; chmod 755 /tmp/plain")
+    for run in (house.warm, house.cold):
+        assert run("/tmp/plain", "word")[1] == b"/tmp/plain word\n"
+        assert run("plain", "word", environment=(b"PATH=/bin:/tmp",))[1] == b"/tmp/plain word\n"
+
+
+def test_words_of_any_length_arrive(house: House) -> None:
+    words = ["x" * 100_000] * 8
+    script = 'printf "%s\\n" "$#" "${#1}" "${#V}"'
+    environment = (b"PATH=/usr/bin:/bin", b"V=" + b"y" * 100_000)
+    for run in (house.warm, house.cold):
+        assert run("sh", "-c", script, "sh", *words, environment=environment)[1] == b"8\n100000\n100000\n"
+
+
+def test_stdin_reaches_the_command_and_ends(house: House) -> None:
+    house.make_wait()
+    request = house.request("cat", stdin=True)
+    spawned = house.talk.start(request)
+    fds = dict(zip(spawned.fds, house.talk.fds[-len(spawned.fds) :], strict=True))
+    os.write(fds["stdin"], b"through")
+    house.talk.drop_fds_but(fds["stdout"])
+    house.talk.ask(launch.Release(id=0, process=request.process, name="stdin"))
+    assert read_all(fds["stdout"]) == b"through"
+    assert house.talk.wait(launch.Exited).code == 0
+
+
+def test_what_the_shim_has_used_is_not_told_as_the_commands(house: House) -> None:
+    cpu_s = [ended.rusage.user_s + ended.rusage.system_s for ended, _ in (house.warm("true") for _ in range(5))]
+    faults = [house.warm("true")[0].rusage.minor_faults, house.cold("true")[0].rusage.minor_faults]
+    shim = sum(
+        int(word) for word in Path(f"/proc/{house.waiting_pids()[2]}/stat").read_text().rpartition(")")[2].split()[7:8]
+    )
+    assert min(cpu_s) < 0.02
+    assert faults[0] < faults[1] + shim / 2
+
+
+# -- the one that waits -------------------------------------------------------------------------------------------
+
+
+def test_it_waits_behind_every_wall_and_holds_nothing(house: House) -> None:
+    for pid in house.waiting_pids():
+        fields = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        assert fields["Uid"].split() == [str(UID)] * 4
+        assert fields["NoNewPrivs"] == "1"
+    fields = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    assert (fields["CapEff"], fields["CapBnd"], fields["Seccomp"]) == ("0" * 16, "0" * 16, "2")
+    assert fields.get("Seccomp_filters", "2") == "2"
+    opened = {int(name): os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+    assert sorted(opened) == [0, 1, 2, 7]
+    assert (opened[0], opened[1]) == ("/dev/null", "/dev/null")
+    assert Path(f"/proc/{pid}/environ").read_bytes() in (b"PWD=/\0", b"")
+
+
+def test_no_other_command_of_the_session_can_reach_it(house: House) -> None:
+    monitor, init, shim = house.waiting_pids()
+    script = (
+        f"for pid in {monitor} {init} {shim}; do kill -0 $pid 2>/dev/null && echo hit; ls /proc/$pid; done; echo done"
+    )
+    assert house.beside("sh", "-c", script) == b"done\n"
+    link = os.readlink(f"/proc/{shim}/fd/7").removeprefix("socket:[").removesuffix("]")
+    assert link not in house.beside("cat", "/proc/net/unix").decode().split()
+    assert house.waiting_pids() == (monitor, init, shim)
+
+
+@pytest.mark.parametrize("who", [0, 1, 2], ids=["monitor", "init", "shim"])
+def test_one_that_is_killed_while_it_waits_costs_no_command(house: House, who: int) -> None:
+    os.kill(house.waiting_pids()[who], signal.SIGKILL)
+    assert house.run(house.request("echo", "still"))[1] == b"still\n"
+    wait_until(lambda: house.counts.waiting == 1, "another waits")
+    assert house.counts.died == 1
+    assert house.run(house.request("echo", "again"))[1] == b"again\n"
+
+
+@pytest.mark.parametrize("tty", [None, TTY])
+def test_one_that_dies_between_being_taken_and_getting_its_command_is_changed_for_another(
+    house: House, tty: TtySize | None
+) -> None:
+    pids = house.waiting_pids()
+    request = house.request("echo", "still", tty=tty, environment=(b"PATH=/bin",))
+    spawned = house.talk.ask(request)
+    os.kill(pids[1], signal.SIGKILL)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
+    ended, said = house.let_in(request, spawned)
+    assert isinstance(ended, launch.Exited), ended
+    assert (ended.code, said.strip()) == (0, b"still")
+
+
+def test_a_command_that_is_abandoned_before_it_was_let_in_leaves_nothing(house: House) -> None:
+    pids = house.waiting_pids()
+    request = house.request("touch", "/tmp/was-here")
+    house.talk.ask(request)
+    assert isinstance(house.talk.ask(launch.Abandon(id=0, process=request.process)), launch.Done)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
+    assert b"was-here" not in house.cold("ls", "/tmp")[1]
+    assert isinstance(house.talk.ask(launch.Proceed(id=0, process=request.process)), launch.Refused)
+
+
+def test_a_command_that_is_killed_before_it_was_let_in_never_runs(house: House) -> None:
+    house.make_wait()
+    request = house.request("touch", "/tmp/was-here")
+    spawned = house.talk.ask(request)
+    house.talk.ask(launch.Kill(id=0, process=request.process))
+    ended, _ = house.let_in(request, spawned)
+    assert (type(ended), ended.killed) == (launch.Exited, True)
+    assert b"was-here" not in house.cold("ls", "/tmp")[1]
+
+
+def test_a_supervisor_that_goes_takes_with_it_what_it_has_not_let_in(house: House) -> None:
+    pids = house.waiting_pids()
+    house.talk.ask(house.request("touch", "/tmp/was-here"))
+    house.talk.close()
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
+
+
+# -- what changes between -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"filters": (sha256(ALLOW), sha256(ALLOW))},
+        {"rlimits": Rlimits(nofile=99, nproc=200)},
+        {"limits": CgroupLimits(memory_max_bytes=16 << 20)},
+    ],
+    ids=["filters", "rlimits", "little-memory"],
+)
+def test_what_would_be_another_sandbox_has_one_of_its_own(house: House, change: dict[str, Any]) -> None:
+    house.make_wait()
+    before = house.counts
+    ended, said = house.run(house.request("sh", "-c", "ulimit -n", **change))
+    assert (ended.code, house.counts.taken) == (0, before.taken)
+    assert house.counts.cold_instead == before.cold_instead + 1
+    if "rlimits" in change:
+        assert said == b"99\n"
+        assert house.warm("sh", "-c", "ulimit -n", **change)[1] == b"99\n"
+
+
+def test_a_folder_that_comes_and_goes_is_seen_by_the_next_command(house: House, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("here")
+    os.chmod(tmp_path, 0o755)
+    place = "/sessions/bob/mnt/work"
+    look = ("sh", "-c", f"grep {place} /proc/self/mounts; cat {place}/file 2>&1; :")
+    before = house.warm(*look)[1]
+    assert isinstance(house.talk.ask(folder_request(source)), launch.FolderMounted)
+    assert house.counts.waiting == 0
+    with_folder = house.warm(*look)[1]
+    assert b"here" in with_folder
+    assert with_folder == house.cold(*look)[1]
+    assert isinstance(house.talk.ask(launch.UnmountFolder(id=0, session="bob", name="work")), launch.FolderUnmounted)
+    assert house.warm(*look)[1] == before
+
+
+def test_a_session_that_closes_takes_what_waits_with_it(house: House) -> None:
+    pids = house.waiting_pids()
+    assert isinstance(house.talk.ask(launch.CloseSession(id=0, session="bob")), launch.Done)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    if house.launcher.cgroup is not None:
+        assert not os.path.exists(f"{house.launcher.cgroup}/s-bob")
+
+
+def test_a_launcher_that_is_killed_leaves_nothing_that_waits(house: House) -> None:
+    pids = house.waiting_pids()
+    os.kill(launcher_pid(house.launcher), signal.SIGKILL)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
+
+
+# -- many ---------------------------------------------------------------------------------------------------------
+
+
+def test_many_starts_leave_nothing(house: House) -> None:
+    def held() -> tuple[int, int, int]:
+        pid = launcher_pid(house.launcher)
+        groups = len(list(Path(house.launcher.cgroup or "/nowhere").glob("s-bob/commands/p-*")))
+        return len(os.listdir(f"/proc/{pid}/fd")), len(children(pid)), groups
+
+    for _ in range(3):
+        house.warm("true")
+    house.make_wait()
+    before = held()
+    for _ in range(60):
+        house.warm("true")
+    house.make_wait()
+    assert house.counts.taken >= 60
+    assert all(now <= then for now, then in zip(held(), before, strict=True))
+
+
+def test_a_crowd_finds_what_waits_and_the_rest_their_own(house: House) -> None:
+    house.make_wait()
+    requests: Sequence[launch.Spawn] = [house.request("sh", "-c", "exit 7") for _ in range(12)]
+    for request in requests:
+        assert isinstance(house.talk.ask(request), launch.Spawned)
+        house.talk.ask(launch.Proceed(id=0, process=request.process))
+    ends = [house.talk.wait(launch.Exited, launch.StartError) for _ in requests]
+    house.talk.drop_fds()
+    assert {end.code for end in ends} == {7}
+    assert {end.process for end in ends} == {request.process for request in requests}
+    assert house.counts.taken == 1
+
+
+def test_two_wait_where_two_are_wanted(house: House) -> None:
+    house.run(structs.replace(house.request("true"), warm=2))
+    wait_until(lambda: house.counts.waiting == 2, "two wait")
