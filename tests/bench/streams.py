@@ -1,0 +1,127 @@
+"""How fast output reaches a client where many commands write at once, and where one does beside a plain loop.
+
+A round is the same number of bytes, written by one command, then shared among 16, then among 64, all attached to one link. Every command
+waits for a line before it writes, so that no start is timed. Rounds take turns; a ratio is of neighbours.
+
+Run alone: `python -m tests.bench.streams [--quick]`; needs root.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import trio
+import trio.testing
+from msgspec import Struct
+
+from coworkd.client import aio
+from coworkd.client.aio_process import AsyncProcess
+from tests.bench.figures import paired_ratio, spread
+from tests.bench.guest import SESSION, Guest, open_guest, temporary_directory
+from tests.bench.spawning import Pairs
+from tests.bench.streaming import COURSES, measure_streaming
+from tests.bench.tables import MIB, Verdict, ratio, table, verdict_table
+
+BLOCK_BYTES = 64 * 1024
+COUNTS = (16, 64)
+AT_LEAST = 0.8
+
+
+class Sharing(Struct, frozen=True, kw_only=True):
+    """Seconds for `size_bytes`: `pairs.base_s` from one command, `pairs.other_s` shared among `commands`."""
+
+    commands: int
+    size_bytes: int
+    pairs: Pairs
+
+
+def measure_sharing(guest: Guest, *, size_bytes: int, rounds: int) -> list[Sharing]:
+    """`size_bytes` is a multiple of 64 blocks. One A B A C round after another, the first unmeasured."""
+    shared = [Sharing(commands=count, size_bytes=size_bytes, pairs=Pairs(base_s=[], other_s=[])) for count in COUNTS]
+    trio.run(_together, guest.uri, 1, size_bytes // 8)
+    for _ in range(rounds):
+        for each in shared:
+            each.pairs.base_s.append(trio.run(_together, guest.uri, 1, size_bytes))
+            each.pairs.other_s.append(trio.run(_together, guest.uri, each.commands, size_bytes))
+    return shared
+
+
+async def _together(uri: str, commands: int, size_bytes: int) -> float:
+    """Seconds from the word to begin until the last byte of the last one."""
+    part = size_bytes // commands
+    script = f"read go && exec dd if=/dev/zero bs={BLOCK_BYTES} count={part // BLOCK_BYTES} status=none"
+    async with await aio.connect(uri) as client:
+        await client.session_ensure(name=SESSION)
+        argv = ["/bin/sh", "-c", script]
+        processes = [await client.start(SESSION, argv, stdin=True) for _ in range(commands)]
+        async with trio.open_nursery() as nursery:
+            for process in processes:
+                nursery.start_soon(_read, process, part)
+            await trio.testing.wait_all_tasks_blocked()
+            began = time.perf_counter()
+            for process in processes:
+                nursery.start_soon(process.write_stdin, b"go\n")
+        took = time.perf_counter() - began
+        for process in processes:
+            await process.wait()
+    return took
+
+
+async def _read(process: AsyncProcess, wanted_bytes: int) -> None:
+    received = 0
+    async for piece in process:
+        received += len(piece.data)
+    if received != wanted_bytes:
+        raise RuntimeError(f"{received} bytes came of process {process.id}, not {wanted_bytes}")
+
+
+def compose_sharing_rows(shared: list[Sharing]) -> list[tuple[str, ...]]:
+    return [
+        (
+            str(each.commands),
+            f"{each.size_bytes / spread(each.pairs.base_s).median / MIB:.0f} MiB/s",
+            f"{each.size_bytes / spread(each.pairs.other_s).median / MIB:.0f} MiB/s",
+            ratio(paired_ratio(each.pairs.base_s, each.pairs.other_s)),
+        )
+        for each in shared
+    ]
+
+
+def judge_sharing(shared: list[Sharing]) -> list[Verdict]:
+    verdicts = []
+    for each in shared:
+        measured = paired_ratio(each.pairs.base_s, each.pairs.other_s)
+        verdicts.append(_at_least(f"{each.commands} streams together × one stream", measured.median, ratio(measured)))
+    return verdicts
+
+
+def judge_streaming(streams: dict[str, Pairs]) -> list[Verdict]:
+    """One stream beside the plain loop, course by course."""
+    verdicts = []
+    for name, pairs in streams.items():
+        measured = paired_ratio(pairs.base_s, pairs.other_s)
+        verdicts.append(_at_least(f"one stream × a plain loop ({name})", measured.median, ratio(measured)))
+    return verdicts
+
+
+def _at_least(what: str, measured: float, shown: str) -> Verdict:
+    return Verdict(what=what, measured=shown, target=f"≥ {AT_LEAST}", met=measured >= AT_LEAST)
+
+
+def main() -> None:
+    quick = "--quick" in sys.argv
+    size_bytes, rounds = (64 * MIB, 3) if quick else (512 * MIB, 7)
+    with temporary_directory() as directory, open_guest(directory) as guest, guest.connect() as client:
+        client.session_ensure(name=SESSION)
+        shared = measure_sharing(guest, size_bytes=size_bytes, rounds=rounds)
+        streams = {
+            course.name: measure_streaming(client, course, size_bytes=size_bytes, pairs=rounds) for course in COURSES
+        }
+    print(table(("streams", "one", "together", "together / one"), compose_sharing_rows(shared)))
+    print()
+    print(verdict_table([*judge_sharing(shared), *judge_streaming(streams)]))
+
+
+if __name__ == "__main__":
+    main()
