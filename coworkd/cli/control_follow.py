@@ -162,7 +162,7 @@ class Follower:
     # -- what is shown
 
     def _write(self, piece: Output) -> None:
-        data = piece.data if self._manner.replay is None else self._manner.replay.feed(piece.data)
+        data = piece.data if self._manner.replay is None else self._manner.replay.feed(piece.offset, piece.data)
         self._show(FDS[piece.stream], data)
 
     def _show(self, fd: int, data: bytes) -> None:

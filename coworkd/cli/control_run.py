@@ -116,8 +116,7 @@ def _attach(client: Client, name: str, wanted: str | None) -> tuple[Process, boo
         return _attach_at(client, name, {stream: end for stream, (_, end) in kept.items()}), tty, None
     first, end = kept["tty"]
     process = _attach_at(client, name, {"tty": max(first, end - REPLAY_BYTES)})
-    begin = process.offsets().get("tty", end)
-    return process, tty, Replay(begin, end, terminal_size(STDOUT, STDIN, STDERR)[0])
+    return process, tty, Replay(end, terminal_size(STDOUT, STDIN, STDERR)[0])
 
 
 def _attach_at(client: Client, name: str, offsets: dict[str, int]) -> Process:

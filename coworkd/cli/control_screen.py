@@ -118,26 +118,27 @@ def screenful(data: bytes, rows: int) -> bytes:
 class Replay:
     """What a terminal that comes to a command is shown of the bytes before `end`: the last screenful, in the modes that hold."""
 
-    def __init__(self, begin: int, end: int, rows: int) -> None:
-        """What is kept begins at `begin`."""
-        self._left = end - begin
+    def __init__(self, end: int, rows: int) -> None:
+        self._end = end
         self._rows = rows
-        self._old = b""
+        self._old = bytearray()
+        self._over = False
 
-    def feed(self, data: bytes) -> bytes:
-        """What is to be shown now, of the next bytes of the command."""
-        if self._left <= 0:
+    def feed(self, offset: int, data: bytes) -> bytes:
+        """What is to be shown now, of the next bytes of the command, which begin at `offset`."""
+        if self._over:
             return data
-        self._old += data[: self._left]
-        new, self._left = data[self._left :], self._left - len(data)
-        return b"" if self._left > 0 else self._shown() + new
+        left = max(0, self._end - offset)
+        self._old += data[:left]
+        return b"" if len(data) < left else self.finish() + data[left:]
 
     def finish(self) -> bytes:
         """Nothing more comes."""
-        return self._shown() if self._left > 0 else b""
+        shown, self._over = b"" if self._over else self._shown(bytes(self._old)), True
+        return shown
 
-    def _shown(self) -> bytes:
+    def _shown(self, old: bytes) -> bytes:
         screen = Screen()
-        screen.feed(self._old)
+        screen.feed(old)
         # A full-screen program draws anew when it is told of the size; half of what it drew before is noise.
-        return screen.redo() + (b"\x1b[2J\x1b[H" if screen.alternate else screenful(self._old, self._rows))
+        return screen.redo() + (b"\x1b[2J\x1b[H" if screen.alternate else screenful(old, self._rows))

@@ -125,9 +125,9 @@ class LocalTerminal:
 
 @contextlib.contextmanager
 def on_terminal(
-    *argv: str, rows: int = 24, cols: int = 80, env: Mapping[str, str] | None = None
+    *argv: str, rows: int = 24, cols: int = 80, env: Mapping[str, str] | None = None, stdout: int | None = None
 ) -> Iterator[LocalTerminal]:
-    """`argv` on a terminal of its own, which is its controlling one."""
+    """`argv` on a terminal of its own, which is its controlling one; with its output elsewhere, if that is said."""
     master, slave = os.openpty()
     os.set_blocking(master, False)
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", rows, cols, 0, 0))
@@ -135,7 +135,7 @@ def on_terminal(
     child = subprocess.Popen(
         ["setsid", "--ctty", *argv],
         stdin=slave,
-        stdout=slave,
+        stdout=slave if stdout is None else stdout,
         stderr=slave,
         cwd=REPO,
         env={**os.environ, **(env or {})},

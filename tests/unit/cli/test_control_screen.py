@@ -65,24 +65,31 @@ def test_a_screenful_is_the_last_lines() -> None:
 @pytest.mark.parametrize("size", [1, 4, 1000])
 def test_a_replay_is_a_screenful_and_then_all(size: int) -> None:
     old, new = b"".join(b"%d\r\n" % number for number in range(50)) + b"$ ", b"new\x1b[31m"
-    replay = Replay(10, 10 + len(old), 2)
+    replay = Replay(10 + len(old), 2)
     data = old + new
-    shown = [replay.feed(data[start : start + size]) for start in range(0, len(data), size)]
+    shown = [replay.feed(10 + start, data[start : start + size]) for start in range(0, len(data), size)]
     assert b"".join(shown) == b"49\r\n$ " + new
     assert replay.finish() == b""
 
 
 def test_a_replay_of_a_full_screen_program_is_its_modes() -> None:
     old = b"$ vim\r\n\x1b[?1049h\x1b[?2004h lots\r\nof\r\ntext"
-    assert Replay(0, len(old), 24).feed(old) == b"\x1b[?1049h\x1b[?2004h\x1b[2J\x1b[H"
+    assert Replay(len(old), 24).feed(0, old) == b"\x1b[?1049h\x1b[?2004h\x1b[2J\x1b[H"
 
 
 def test_a_replay_of_nothing_holds_nothing_back() -> None:
-    replay = Replay(7, 7, 24)
-    assert replay.feed(b"x") == b"x"
+    replay = Replay(7, 24)
+    assert replay.feed(7, b"x") == b"x"
+
+
+def test_a_replay_ends_where_bytes_were_dropped_meanwhile() -> None:
+    replay = Replay(50, 24)
+    assert replay.feed(0, b"old\n") == b""
+    assert replay.feed(60, b"new") == b"old\nnew"
 
 
 def test_a_replay_that_ends_early_shows_what_came() -> None:
-    replay = Replay(0, 100, 24)
-    assert replay.feed(b"some") == b""
+    replay = Replay(100, 24)
+    assert replay.feed(0, b"some") == b""
     assert replay.finish() == b"some"
+    assert replay.finish() == b""
