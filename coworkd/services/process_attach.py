@@ -38,6 +38,8 @@ class Attacher:
         self._encode_output = encode_output
         self._encode_notification = encode_notification
         self._later = later
+        self._held: dict[LiveProcess, list[ProcessReader]] = {}
+        """Those whose link broke and whose place is kept for a while."""
 
     def attach(self, process: LiveProcess, params: calls.ProcessAttach, link: LinkPort) -> calls.ProcessAttached:
         """Attach at the offsets given, elsewhere at the oldest byte kept. Raises `OutOfRange` with `stream`, `first` and `end`,
@@ -96,14 +98,14 @@ class Attacher:
         process.add_reader(reader)
         if acknowledged:
             begun = {name: offset for name, (_, offset) in streams.items()}
-            for held in [each for each in process.held if each.holds(begun)][:1]:
+            for held in [each for each in self._held.get(process, ()) if each.holds(begun)][:1]:
                 self._let_go(process, held)
         return reader
 
     def _gone(self, process: LiveProcess, reader: ProcessReader) -> None:
         process.reader_gone(reader)
         if reader.held:
-            process.held.append(reader)
+            self._held.setdefault(process, []).append(reader)
             self._later(self._hold, process, reader)
 
     async def _hold(self, process: LiveProcess, reader: ProcessReader) -> None:
@@ -111,9 +113,12 @@ class Attacher:
         self._let_go(process, reader)
 
     def _let_go(self, process: LiveProcess, reader: ProcessReader) -> None:
-        if reader in process.held:
-            process.held.remove(reader)
+        held = self._held.get(process, [])
+        if reader in held:
+            held.remove(reader)
             reader.release()
+        if not held:
+            self._held.pop(process, None)
 
 
 def _check_kept(process: str, stream: StreamName, spool: Spool, offset: int) -> None:

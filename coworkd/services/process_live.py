@@ -67,11 +67,8 @@ class LiveProcess:
         self.init_pid: int | None = None
         """The first process of its sandbox; gone when the process does not run any more."""
         self.streams: dict[StreamName, Spool] = {}
-        self.disk_files: dict[StreamName, int] = {}
-        """Files of the session disk that its spools are yet to take over."""
+        self.disk_files: dict[StreamName, int] = {}  # those its spools are yet to take over
         self.readers: list[ProcessReader] = []
-        self.held: list[ProcessReader] = []
-        """Those whose link broke and whose place is kept for a while."""
         self.stdin: Stdin | None = None
         self.terminal: Terminal | None = None
         self.note = ProcessNote()

@@ -25,6 +25,7 @@ from coworkd.system import spool_file
 _USUAL_PIPE_BYTES = 64 * 1024
 _READY_AT_ONCE = 64
 REST_S = 0.006
+_FLOOD_BYTES = 256 * 1024
 
 
 class PipeWatch:
@@ -141,7 +142,7 @@ class Pump:
     def _turn(self) -> None:
         before = self.spool.total
         self.take()
-        much = min(PIPE_BYTES, self.spool.limit_bytes)
+        much = min(PIPE_BYTES, max(_FLOOD_BYTES, self.spool.limit_bytes))
         if self._watch is not None and not self.spool.followed and self.spool.total - before >= much:
             self._watch.rest(self._fd)
 
