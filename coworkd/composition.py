@@ -109,20 +109,9 @@ class Composition:
         self.session_disk = self._make_session_disk()
         self.folders.attach(self.sessions)
         self.stages.attach(self.folders, self.sessions)
-        self.pressure = PressureWatch(
-            groups=self.launcher.groups,
-            events=self.events,
-            runs_in=lambda session: self.processes.count(session),
-            on_state=lambda reason: self.health.degrade("pressure", reason),
-        )
+        self.pressure = self._make_pressure()
         self.processes = self._make_processes()
-        self.process_limits = ProcessLimiting(
-            get=self.processes.get,
-            groups=self.launcher.groups,
-            sessions=self.sessions,
-            policies=self.policies,
-            audit=self.audit,
-        )
+        self.process_limits = self._make_process_limits()
         self.guarding.attach(self.processes, self.folders.failed)
         self.streams = Streams(encode=encode_stream_data)
         self.files = Files(
@@ -237,6 +226,23 @@ class Composition:
             storage=self.storage,
             audit=self.audit,
             events=self.events,
+        )
+
+    def _make_pressure(self) -> PressureWatch:
+        return PressureWatch(
+            groups=self.launcher.groups,
+            events=self.events,
+            runs_in=lambda session: self.processes.count(session),
+            on_state=lambda reason: self.health.degrade("pressure", reason),
+        )
+
+    def _make_process_limits(self) -> ProcessLimiting:
+        return ProcessLimiting(
+            get=self.processes.get,
+            groups=self.launcher.groups,
+            sessions=self.sessions,
+            policies=self.policies,
+            audit=self.audit,
         )
 
     def _make_bridges(self) -> Bridges:

@@ -57,6 +57,7 @@ NO_MIRROR = {
     "coworkd/model/launch.py": "declares types only",
     "coworkd/model/measure.py": "declares types only",
     "coworkd/model/network.py": "declares types only",
+    "coworkd/model/launch_tree.py": "declares types only",
     "coworkd/model/limits.py": "declares types only",
     "coworkd/model/policy.py": "declares types only",
     "coworkd/model/ports.py": "declares Protocols only; mypy checks them against what is given",

@@ -93,18 +93,25 @@ class Launcher:
             workers=self._workers,
             runs_in=self._processes.runs_in,
         )
-        self._groups = Groups(
-            held,
+        self._groups = self._make_groups(spawner)
+        lacking = f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold" if missing else None
+        self._degraded = tuple(reason for reason in (lacking, self._reaper.degraded) if reason)
+        self._handlers = self._collect_handlers()
+
+    def _make_groups(self, spawner: Spawner) -> Groups:
+        return Groups(
+            self._held,
             readers=self._readers,
             supervisor=self._supervisor,
-            root=cgroup_root,
+            root=self._cgroup_root,
             session_group=spawner.session_cgroup,
             commands_group=spawner.commands_cgroup,
             process_group=self._processes.group_of,
         )
-        lacking = f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold" if missing else None
-        self._degraded = tuple(reason for reason in (lacking, self._reaper.degraded) if reason)
-        self._handlers: dict[type, Callable[[Any, list[int]], None]] = {
+
+    def _collect_handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:
+        """Request → who answers it."""
+        return {
             **self._sessions.handlers(),
             **self._processes.handlers(),
             **self._folders.handlers(),

@@ -20,6 +20,16 @@ from typing import Literal
 from msgspec import Struct
 
 from coworkd.model.folder import DeleteRule, MountedAs
+from coworkd.model.launch_tree import TreeBind as TreeBind
+from coworkd.model.launch_tree import TreeCopy as TreeCopy
+from coworkd.model.launch_tree import TreeDevice as TreeDevice
+from coworkd.model.launch_tree import TreeDir as TreeDir
+from coworkd.model.launch_tree import TreeEntry as TreeEntry
+from coworkd.model.launch_tree import TreeFile as TreeFile
+from coworkd.model.launch_tree import TreeFileBind as TreeFileBind
+from coworkd.model.launch_tree import TreeLink as TreeLink
+from coworkd.model.launch_tree import TreeProc as TreeProc
+from coworkd.model.launch_tree import TreeTmpfs as TreeTmpfs
 from coworkd.model.limits import CgroupLimits, GroupUsage, Oom, PressureKind, Rlimits
 from coworkd.model.policy import FolderMode
 from coworkd.model.process import Rusage, TtySize
@@ -31,98 +41,6 @@ HTTP_PROXY_PORT, SOCKS_PROXY_PORT = 3128, 1080
 NOTE_LIMIT_BYTES = 4096
 FILTER_LIMIT = 256
 """How many seccomp programs the launcher keeps: the last ones put. The supervisor counts in the same way."""
-
-# -- the mount tree of a session, in order of making --------------------------------------------------------------
-
-
-class TreeDir(Struct, frozen=True, kw_only=True, tag="dir"):
-    """A directory on the tree's own tmpfs, root-owned."""
-
-    path: bytes
-    mode: int = 0o755
-
-
-class TreeFile(Struct, frozen=True, kw_only=True, tag="file"):
-    """A small root-owned file on the tree's own tmpfs."""
-
-    path: bytes
-    data: bytes
-    mode: int = 0o644
-
-
-class TreeLink(Struct, frozen=True, kw_only=True, tag="link"):
-    """A symbolic link on the tree's own tmpfs."""
-
-    path: bytes
-    target: bytes
-
-
-class TreeBind(Struct, frozen=True, kw_only=True, tag="bind"):
-    """A bind of the guest's directory `source`, looked up without following any symbolic link (openat2(2)).
-
-    An `optional` one that is missing, or has no place in what is read-only already, is left out and told in `Opened.missing`; any
-    other failure is `Refused`. The destination is made where it is missing, never through a symbolic link. Set-user-id bits and
-    devices are always off.
-    """
-
-    source: bytes
-    path: bytes
-    read_only: bool
-    recursive: bool = False
-    optional: bool = False
-    map_owner: bool = False
-    """Show what the source's owner owns as the session's, by an idmapped mount; plain where the file system cannot."""
-
-
-class TreeTmpfs(Struct, frozen=True, kw_only=True, tag="tmpfs"):
-    """A bounded tmpfs without devices, owned by `uid` (and the gid of the same number)."""
-
-    path: bytes
-    size_bytes: int
-    inodes: int
-    mode: int
-    uid: int
-
-
-class TreeDevice(Struct, frozen=True, kw_only=True, tag="device"):
-    """A character device node, 0666, on the tree's own tmpfs."""
-
-    path: bytes
-    major: int
-    minor: int
-
-
-class TreeProc(Struct, frozen=True, kw_only=True, tag="proc"):
-    """A proc of the launcher's pid namespace: the kernel lets bubblewrap mount its own only where one is fully visible."""
-
-    path: bytes
-
-
-class TreeCopy(Struct, frozen=True, kw_only=True, tag="copy"):
-    """A small file of the guest copied into the tree (at most 1 MiB); left out where it is missing."""
-
-    source: bytes
-    path: bytes
-
-
-class TreeFileBind(Struct, frozen=True, kw_only=True, tag="file_bind"):
-    """A bind of one plain file or unix socket of the guest over one of the tree, both looked up without following any symbolic link.
-
-    An `optional` one is left out, and told in `Opened.missing`, where the source is missing or there is nothing to cover.
-    Set-user-id bits and devices are always off. A socket can be connected to though it is read-only.
-    """
-
-    source: bytes
-    path: bytes
-    read_only: bool = True
-    optional: bool = False
-    make: bool = False
-    """Make an empty file to cover where there is none."""
-    of_tree: bool = False
-    """`source` is a file of the tree itself, made before."""
-
-
-TreeEntry = TreeDir | TreeFile | TreeLink | TreeBind | TreeFileBind | TreeTmpfs | TreeDevice | TreeProc | TreeCopy
 
 # -- requests -----------------------------------------------------------------------------------------------------
 

@@ -135,10 +135,18 @@ class Sessions:
             events=events,
         )
 
-        self._limiting = Limiting(
-            table=table, openings=openings, homes=homes, policies=policies, audit=audit, events=events
-        )
+        self._limiting = self._make_limiting(audit)
         self._pausing = Pausing(table=table, openings=openings, audit=audit, events=events)
+
+    def _make_limiting(self, audit: AuditPort) -> Limiting:
+        return Limiting(
+            table=self.table,
+            openings=self._openings,
+            homes=self._homes,
+            policies=self._policies,
+            audit=audit,
+            events=self._events,
+        )
 
     def attach(self, processes: ProcessDirectory, *, on_turn: OnTurn | None = None) -> None:
         """Say who knows the processes, and who is told when a session has opened or closed; before `serve`."""

@@ -1,3 +1,5 @@
+"""Pure parts of the measure of bad neighbours."""
+
 from __future__ import annotations
 
 from tests.bench.abuse import Abuse, compose_abuse_rows, judge_abuse, slowest_of_hundred

@@ -7,10 +7,10 @@ import types
 
 import msgspec
 
-from coworkd.model import disk, egress, files, folder, launch, measure, stage, tool, update, watch
+from coworkd.model import disk, egress, files, folder, launch, launch_tree, limits, measure, stage, tool, update, watch
 
-MODULES = (disk, egress, files, folder, launch, measure, stage, tool, update, watch)
-FINGERPRINTS = {1: "d2ab53ec34c0c4e278c265a84c9c8703e8a472fa4ad9f8c2f4fc9f25e32f4825"}
+MODULES = (disk, egress, files, folder, launch, launch_tree, limits, measure, stage, tool, update, watch)
+FINGERPRINTS = {1: "06cf2917c069a717f177dba84ac931e5465b027a94666a57e1629a0ab3c4d582"}
 """Of the shapes of every word, by version. A version that was released keeps its own."""
 
 
