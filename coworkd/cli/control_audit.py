@@ -15,6 +15,7 @@ from coworkd.auditlog.rotation import log_files
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import open_client
 from coworkd.cli.control_records import record_line
+from coworkd.cli.control_tables import shown
 from coworkd.model.errors import InvalidState, NotFound
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def export(args: argparse.Namespace) -> int:
     verdict = _verify_copy(directory)
     status = _tell(args, verdict)
     if status == 0 and verdict.head != head:
-        print(f"the copy ends with {verdict.head}, the log with {head}", file=sys.stderr)
+        print(f"the copy ends with {shown(verdict.head)}, the log with {shown(head)}", file=sys.stderr)
         return BROKEN_STATUS
     return status
 
@@ -132,7 +133,7 @@ def _tell(args: argparse.Namespace, verdict: Verdict) -> int:
         print(dump({"ok": ok, **{name: getattr(verdict, name) for name in Verdict.__struct_fields__}}))
     elif ok:
         print(f"the audit log is whole: {verdict.records} records, {verdict.first} to {verdict.last}")
-        print(f"head {verdict.head}")
+        print(f"head {shown(verdict.head)}")
     else:
-        print(f"the audit log is BROKEN: {verdict.problem}", file=sys.stderr)
+        print(f"the audit log is BROKEN: {shown(verdict.problem)}", file=sys.stderr)
     return 0 if ok else BROKEN_STATUS

@@ -15,6 +15,7 @@ from coworkd.cli.control_doctor_denied import KINDS, explain_denials
 from coworkd.cli.control_doctor_folder import explain_grant, explain_look, explain_questions, find_folder
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import open_client
+from coworkd.cli.control_tables import shown
 from coworkd.client.sync import Client
 from coworkd.model.calls import Finding
 from coworkd.model.errors import CoworkError
@@ -67,5 +68,5 @@ def _tell(findings: Sequence[Finding], *, as_json: bool) -> int:
         for finding in findings:
             print(finding_line(finding))
             if finding.state == "ok" and finding.remedy:
-                print(f"          to change it: {finding.remedy}")
+                print(f"          to change it: {shown(finding.remedy)}")
     return UNHEALTHY_STATUS if any(finding.state == "failed" for finding in findings) else 0

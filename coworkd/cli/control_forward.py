@@ -21,6 +21,7 @@ import trio
 
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import SYSTEM_SOCKET, URI_VARIABLE, named_uri, read_token
+from coworkd.cli.control_tables import shown
 from coworkd.client.aio import AsyncClient, connect
 from coworkd.client.aio_stream import AsyncStream
 from coworkd.model.errors import AlreadyExists, CoworkError, InvalidParams, InvalidState, Unavailable
@@ -190,4 +191,4 @@ def _reset(connected: trio.socket.SocketType) -> None:
 
 
 def _tell(what: str) -> None:
-    print(f"coworkctl: {what}", file=sys.stderr, flush=True)
+    print(f"coworkctl: {shown(what)}", file=sys.stderr, flush=True)

@@ -54,8 +54,8 @@ def logs(args: argparse.Namespace) -> int:
 
 def log_line(line: LogLine) -> str:
     """`YYYY-MM-DD HH:MM:SS LEVEL [component] message key=value …`"""
-    fields = "".join(f" {key}={shown(value)}" for key, value in line.fields.items())
-    return f"{clock(line.at)} {line.level.upper():7} [{shown(line.component)}] {shown(line.message)}{fields}"
+    fields = "".join(f" {shown(key)}={shown(value)}" for key, value in line.fields.items())
+    return f"{clock(line.at)} {shown(line.level).upper():7} [{shown(line.component)}] {shown(line.message)}{fields}"
 
 
 def print_map(fields: Mapping[str, Any]) -> None:

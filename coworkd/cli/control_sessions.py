@@ -8,7 +8,7 @@ import secrets
 from coworkd.cli.control_folders import parse_folder
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import is_local, open_client
-from coworkd.cli.control_tables import clock, print_fields, print_table
+from coworkd.cli.control_tables import clock, print_fields, print_table, shown
 from coworkd.client.sync import Client
 from coworkd.model.calls import SessionEnsured
 from coworkd.model.errors import InvalidParams
@@ -47,11 +47,11 @@ def ensure(args: argparse.Namespace) -> int:
     if args.json:
         print(dump(ensured))
         return 0
-    print(f"session {ensured.session.name}: {'made' if ensured.created else 'there'}, uid {ensured.session.uid}")
+    print(f"session {shown(ensured.session.name)}: {'made' if ensured.created else 'there'}, uid {ensured.session.uid}")
     for failed in ensured.failed_folders:
-        print(f"folder {failed.name} is not mounted: {failed.error}")
+        print(f"folder {shown(failed.name)} is not mounted: {shown(failed.error)}")
     for sentence in ensured.narrowed:
-        print(f"narrowed: {sentence}")
+        print(f"narrowed: {shown(sentence)}")
     return 0
 
 
@@ -100,7 +100,7 @@ def remove(args: argparse.Namespace) -> int:
         print(dump(removed))
     else:
         freed = "" if removed.freed_bytes is None else f", {removed.freed_bytes} bytes freed"
-        print(f"session {removed.name} is removed{freed}")
+        print(f"session {shown(removed.name)} is removed{freed}")
     return 0
 
 

@@ -94,7 +94,7 @@ def _row(change: StagedChange) -> tuple[object, ...]:
 def _tell(done: FolderCommitted) -> None:
     for result in done.results:
         reason = f": {shown(result.reason)}" if result.reason else ""
-        print(f"{result.state.ljust(9)}  {shown(result.path)}{reason}")
+        print(f"{shown(result.state).ljust(9)}  {shown(result.path)}{reason}")
     if done.left_out:
         print(f"and {done.left_out} more")
     print(f"{done.committed} committed, {done.conflicts} in conflict, {done.failed} not done")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import open_client
-from coworkd.cli.control_tables import clock, print_table
+from coworkd.cli.control_tables import clock, print_table, shown
 from coworkd.model.calls_tools import ToolInfo
 from coworkd.model.names import OsBytes
 
@@ -30,9 +30,9 @@ def install(args: argparse.Namespace) -> int:
         return 0
     tool = answer.tool
     state = "in use" if tool.current else "installed, not in use"
-    print(f"{tool.name} {tool.version} is {state}: {', '.join(tool.commands)}")
+    print(f"{shown(tool.name)} {shown(tool.version)} is {state}: {shown(', '.join(tool.commands))}")
     for version in answer.pruned:
-        print(f"{tool.name} {version} was removed, to keep no more than the configured number")
+        print(f"{shown(tool.name)} {shown(version)} was removed, to keep no more than the configured number")
     return 0
 
 
@@ -49,7 +49,7 @@ def list_all(args: argparse.Namespace) -> int:
 def remove(args: argparse.Namespace) -> int:
     with open_client(args) as client:
         answer = client.tool_remove(name=args.name, version=args.version)
-    print(dump(answer) if args.json else f"{args.name} is removed: {', '.join(answer.removed)}")
+    print(dump(answer) if args.json else f"{args.name} is removed: {shown(', '.join(answer.removed))}")
     return 0
 
 

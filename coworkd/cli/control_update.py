@@ -6,7 +6,7 @@ import argparse
 
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import open_client
-from coworkd.cli.control_tables import print_fields, print_table
+from coworkd.cli.control_tables import print_fields, print_table, shown
 from coworkd.model.calls_update import UpdateStatus
 
 
@@ -33,7 +33,7 @@ def apply(args: argparse.Namespace) -> int:
         print(dump(answer))
     else:
         when = "coworkd restarts into it" if answer.restarting else "it runs from the next start on"
-        print(f"{answer.version} is in slot {answer.slot}; {when}")
+        print(f"{shown(answer.version)} is in slot {shown(answer.slot)}; {when}")
     return 0
 
 
@@ -44,7 +44,7 @@ def rollback(args: argparse.Namespace) -> int:
         print(dump(answer))
     else:
         when = "coworkd restarts into it" if answer.restarting else "from the next start on"
-        print(f"back to {answer.version} in slot {answer.slot}; {when}")
+        print(f"back to {shown(answer.version)} in slot {shown(answer.slot)}; {when}")
     return 0
 
 

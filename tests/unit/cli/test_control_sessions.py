@@ -72,3 +72,17 @@ def test_rm_passes_force_on(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFi
     assert ctl("session", "rm", "-f", "work") == 0
     assert guest.called("session.delete") == [{"session": "work", "force": True}]
     assert capsys.readouterr().out == "session work is removed\n"
+
+
+def test_what_a_guest_says_cannot_drive_the_terminal(
+    ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = guest.answers["session.ensure"]
+    evil = "\x1b]0;owned\x07\u202e\u009b2J"
+    failed = {"failed_folders": [{"name": evil, "error": evil}], "narrowed": [evil]}
+    guest.answers["session.ensure"] = lambda params: {**made(params), **failed}
+    assert ctl("session", "ensure", "work") == 0
+    assert ctl("--json", "session", "ensure", "work") == 0
+    said = capsys.readouterr().out
+    assert "owned" in said
+    assert said.replace("\n", "").isprintable()
