@@ -125,18 +125,20 @@ class Sessions:
         self._deleting = Deleting(
             table=table, homes=homes, openings=openings, folders=folders, audit=audit, events=events, storage=storage
         )
-        self._policy_changes = PolicyChanges(
-            table=table,
-            openings=openings,
-            folders=folders,
-            policies=policies,
-            egress=egress,
-            audit=audit,
-            events=events,
-        )
-
+        self._policy_changes = self._make_policy_changes(egress, audit)
         self._limiting = self._make_limiting(audit)
         self._pausing = Pausing(table=table, openings=openings, audit=audit, events=events)
+
+    def _make_policy_changes(self, egress: EgressPort, audit: AuditPort) -> PolicyChanges:
+        return PolicyChanges(
+            table=self.table,
+            openings=self._openings,
+            folders=self._folders,
+            policies=self._policies,
+            egress=egress,
+            audit=audit,
+            events=self._events,
+        )
 
     def _make_limiting(self, audit: AuditPort) -> Limiting:
         return Limiting(
