@@ -23,6 +23,7 @@ from coworkd.wire.endpoint import Endpoint
 
 LOOK_S = 3.0
 _ANSWER_BYTES = 16 * 1024
+_BROKE_OFF = "its health port breaks off: coworkd has just ended, or the guest is going down"
 _REQUEST = b"GET /live HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n"
 
 
@@ -35,7 +36,7 @@ async def look(endpoint: Endpoint, *, within_s: float = LOOK_S) -> str:
         except Unavailable as error:
             return f"nobody answers at its health port: {error.message}"
         except (OSError, trio.BrokenResourceError):
-            return "its health port breaks off: coworkd has just ended, or the guest is going down"
+            return _BROKE_OFF
     return "nothing is said at its health port either: the guest itself stands still" if said is None else explain(said)
 
 
@@ -56,6 +57,8 @@ async def _ask(endpoint: Endpoint) -> Mapping[str, Any]:
         await stream.send_all(_REQUEST)
         while len(found) < _ANSWER_BYTES and (data := await stream.receive_some(_ANSWER_BYTES)):
             found += data
+    if not found:
+        raise ConnectionResetError
     try:
         said = msgspec.json.decode(found.partition(b"\r\n\r\n")[2])
     except UNDECODABLE:

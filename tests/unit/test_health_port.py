@@ -16,6 +16,7 @@ from coworkd.config import HealthConfig
 from coworkd.health_port import RETRY_S, HealthPort
 from coworkd.services.health import Health
 from coworkd.services.health_thread import HealthThread
+from tests.unit.services.test_health import Clock
 
 GET = b"GET /live HTTP/1.0\r\n\r\n"
 
@@ -50,6 +51,25 @@ def test_it_answers_on_a_private_socket_and_takes_it_away(tmp_path: Path) -> Non
     trio.run(main)
     assert not path.exists()
     assert health.degraded == {}
+
+
+def test_a_loop_that_hangs_is_told_while_it_hangs(tmp_path: Path) -> None:
+    path, clock = tmp_path / "health.sock", Clock(100.0)
+    health = Health(boot_id="b", state_dir="/s", monotonic=clock)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await until(nursery, HealthPort(HealthConfig(endpoints=(f"unix://{path}",)), health=health), path.exists)
+            nursery.start_soon(health.beat)
+            await trio.testing.wait_all_tasks_blocked()
+            clock.now += 9.0
+            assert b'"live":true' in ask(path)  # this one step never gives way, so nothing beats
+            clock.now += 2.0
+            assert ask(path).startswith(b"HTTP/1.1 503 ")
+            assert b'"live":false,"turned_ago_s":11.0' in ask(path)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
 
 
 def test_what_cannot_be_listened_on_is_told_and_tried_again(tmp_path: Path) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
+import trio
 
 from coworkd.client.sync import Client
 from coworkd.model.errors import CoworkError
+from coworkd.wire.endpoint import HybridEndpoint
+from host_stub.guest_health import look
+from host_stub.words import HEALTH_PORT
 from tests.vm.guest_lab import Guest
 
 BUDGET_S = 15.0
@@ -32,17 +37,53 @@ def test_hello_tells_the_stages_in_order_and_boot_time_where_the_time_went(guest
     assert max(step.start_s for step in told.steps) < told.ready_s + 60
 
 
+def inside(guest: Guest, *, within_s: float = 20.0) -> str:
+    """What the guest's health port says to this host."""
+    return trio.run(partial(look, HybridEndpoint(path=str(guest.spec.vsock), port=HEALTH_PORT), within_s=within_s))
+
+
+_ASK_SOCKET = """python3 - <<'END'
+import socket
+client = socket.socket(socket.AF_UNIX)
+client.connect("/run/coworkd/health.sock")
+client.sendall(b"GET /ready HTTP/1.0\\r\\n\\r\\n")
+print(client.recv(65536).decode())
+END"""
+_DIAL_OWN = """python3 - <<'END'
+import socket
+client = socket.socket(socket.AF_VSOCK)
+client.settimeout(10)
+try:
+    client.connect((1, 5008))
+    client.sendall(b"GET /live HTTP/1.0\\r\\n\\r\\n")
+    print("said", client.recv(100))
+except OSError:
+    print("said nothing")
+END"""
+
+
+def test_the_health_port_is_the_hosts_alone(guest: Guest, client: Client) -> None:
+    """A guest that dials itself (CID 1, vsock(7)) is closed without a byte."""
+    assert guest.shell.check("stat -c %a /run/coworkd/health.sock").strip() == "600"
+    assert '"ready":true' in guest.shell.check(_ASK_SOCKET)
+    assert guest.shell.check(_DIAL_OWN).strip() in ("said b''", "said nothing")
+    assert inside(guest).startswith("coworkd lives")
+
+
 def test_a_coworkd_that_hangs_is_started_anew_and_the_command_lives_on(guest: Guest, client: Client) -> None:
     client.session_ensure(name="watched")
     started = client.start("watched", ["sh", "-c", "sleep 300"], attach=False)
     pid = guest.shell.check("systemctl show -P MainPID coworkd.service").strip()
+    assert inside(guest).startswith("coworkd lives")
     guest.shell.check(f"kill -STOP {pid}")
+    assert inside(guest, within_s=5.0).startswith("nothing is said")
     deadline = time.monotonic() + 90
     while guest.shell.check("systemctl show -P MainPID coworkd.service").strip() in (pid, "0"):
         assert time.monotonic() < deadline, "the watchdog has not bitten"
         time.sleep(1)
     again = guest.connect()
     assert again.info().pid != int(pid)
+    assert inside(guest).startswith("coworkd lives")
     assert [process.state for process in again.process_list().processes] == ["running"], started
     again.session_delete(session="watched", force=True)
 

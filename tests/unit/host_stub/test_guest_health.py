@@ -56,7 +56,7 @@ def ask(tmp_path: Path, answer: bytes | None, *, hybrid: bool = False) -> str:
         (LIVES, "coworkd lives, its loop turned 0.5 s ago: what hangs is the link"),
         (STUCK, "coworkd hangs: its loop has not turned for 33 s, and the guest lives"),
         (None, "nothing is said at its health port either: the guest itself stands still"),
-        (b"", "its health port says nothing of use"),
+        (b"", "its health port breaks off: coworkd has just ended, or the guest is going down"),
         (b"\x16\x03\x01", "its health port says nothing of use"),
         (b"HTTP/1.1 200 OK\r\n\r\n[1]", "its health port says nothing of use"),
         (b'HTTP/1.1 200 OK\r\n\r\n{"live": "\xff"}', "its health port says nothing of use"),
