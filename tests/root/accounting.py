@@ -50,8 +50,11 @@ def parent_of(pid: int) -> int:
 class Books:
     """The accounts of one coworkd and one launcher; make new ones when either was replaced."""
 
-    def __init__(self, coworkd: int, launcher: int, cgroups: Path | None = None) -> None:
+    def __init__(self, coworkd: int, launcher: int, cgroups: Path | None = None, *, egress: int = 0) -> None:
+        """`egress` is coworkd-egress, which a coworkd that was killed leaves to be nobody's child."""
         self._programs = {"coworkd": coworkd, "launcher": launcher}
+        if egress:
+            self._programs["egress"] = egress
         self._guard = parent_of(launcher)
         self._cgroups = cgroups
 
@@ -97,7 +100,7 @@ class Books:
     def processes(self) -> list[int]:
         """The two programs, the launcher's guard, and all that is below them."""
         found: dict[int, None] = {}
-        waiting = [self._programs["coworkd"], self._guard]
+        waiting = [self._guard, *self._programs.values()]
         while waiting:
             pid = waiting.pop()
             if pid not in found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -10,19 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trio
 
 from coworkd.cli.launcher_start import launcher_command
-from coworkd.client import aio
 from coworkd.client.sync import Client
-from coworkd.model.errors import StartFailed
 from tests.root.accounting import cgroup_root, leaving_nothing
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import client_of, exited, session_of, wait_until
+from tests.root.live import client_of, session_of, wait_until
+from tests.soak.starts import run_many
 
 REPO = Path(__file__).resolve().parents[2]
 RUNS = 1000
-CONCURRENCY = 8
+WITHIN_S = 90
 
 pytestmark = pytest.mark.needs("bubblewrap")
 
@@ -43,38 +40,11 @@ def session(client: Client) -> Iterator[str]:
         yield name
 
 
-def run_many(daemon: Daemon, session: str, count: int) -> None:
-    async def all_of_them() -> None:
-        async with await aio.connect(daemon.uri) as client:
-            left = iter(range(count))
-
-            async def runner() -> None:
-                for number in left:
-                    if number % 10 == 3:
-                        with contextlib.suppress(StartFailed):
-                            await client.run(session, ["no-such-command"])
-                    elif number % 10 == 5:
-                        async with await client.start(session, ["cat"], stdin=True) as process:
-                            await process.communicate(b"x" * 1000)
-                    elif number % 50 == 7:
-                        async with await client.start(session, ["sleep", "9"], tty=(24, 80)):
-                            pass  # leaving kills it
-                    else:
-                        assert (await client.run(session, ["true"])).exit == exited(0)
-
-            with trio.fail_after(90):
-                async with trio.open_nursery() as nursery:
-                    for _ in range(CONCURRENCY):
-                        nursery.start_soon(runner)
-
-    trio.run(all_of_them)
-
-
 def test_a_thousand_runs_leave_nothing(daemon: Daemon, client: Client, session: str) -> None:
-    run_many(daemon, session, 60)
+    run_many(daemon.uri, session, 60, within_s=WITHIN_S)
     users, stats, kept = accounts(), client.stats(), client.process_list().processes
     with leaving_nothing(daemon, client.info().launcher_pid):
-        run_many(daemon, session, RUNS)
+        run_many(daemon.uri, session, RUNS, within_s=WITHIN_S)
     assert accounts() == users
     assert client.stats().spool_bytes == stats.spool_bytes
     assert client.stats().started_total - stats.started_total == RUNS * 9 // 10

@@ -41,6 +41,7 @@ class Faults:
         if not self._way_out:
             del known[-1]
         (chosen,) = self._chance.choices(known, [weight for weight, _, _ in known])
+        self._load.last_fault = (trio.current_time(), chosen[1])
         if await chosen[2]():
             self.counts[chosen[1]] += 1
 

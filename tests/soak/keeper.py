@@ -47,5 +47,5 @@ class Keeper:
     def books(self) -> Books:
         """The accounts of the coworkd there is now."""
         with client_of(self.daemon) as client:
-            launcher = client.info().launcher_pid
-        return Books(self.daemon.child.pid, launcher, cgroup_root(self.daemon))
+            launcher, egress = client.info().launcher_pid, client.egress_status().pid
+        return Books(self.daemon.child.pid, launcher, cgroup_root(self.daemon), egress=egress or 0)

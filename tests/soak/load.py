@@ -50,6 +50,7 @@ class Load:
         self.folder = folder
         self.clients: list[AsyncClient] = []
         self.doing: dict[int, str] = {}
+        self.last_fault = (0.0, "nothing")
         self.seed = seed
         self._way_out = way_out
         self._going = trio.Event()
@@ -76,6 +77,11 @@ class Load:
         async with trio.open_nursery() as nursery:
             for number, kind in enumerate(kinds):
                 nursery.start_soon(self._work, kind, f"soak-{number % 3}", number)
+
+    def blame(self, what: str) -> None:
+        """Something is wrong; said with the fault it comes behind."""
+        when, fault = self.last_fault
+        self.wrong.append(f"{trio.current_time() - when:.2f} s after {fault}: {what}")
 
     def go(self) -> None:
         self._going.set()
@@ -112,10 +118,10 @@ class Load:
                     self.outcomes["interrupted"] += 1
                     await worker.give_up()
                     if client.broken is not None:
-                        self.wrong.append(f"{kind.__name__}: the link did not come back: {error.message}")
+                        self.blame(f"{kind.__name__}: the link did not come back: {error.message}")
                         return
                 except CoworkError as error:
-                    self.wrong.append(f"{kind.__name__}: {type(error).__name__}: {error.message}")
+                    self.blame(f"{kind.__name__}: {type(error).__name__}: {error.message}")
                 del self.doing[number]
 
 
@@ -154,7 +160,7 @@ class Worker:
         elif process in self.load.doomed and found in (KILLED, ENDED):
             self.load.outcomes["killed by us"] += 1
         else:
-            self.load.wrong.append(f"{what} {process} ended as {ended.exit}, output {ended.output}, right {right}")
+            self.load.blame(f"{what} {process} ended as {ended.exit}, output {ended.output}, right {right}")
         self.load.doomed.discard(process)
 
 
@@ -162,7 +168,7 @@ async def runs(worker: Worker) -> None:
     word = str(worker.chance.random())
     ran = await worker.client.run(worker.session, ["echo", word])
     if ran.exit != exited(0) or ran.stdout != f"{word}\n".encode():
-        worker.load.wrong.append(f"run of echo ended as {ran.exit} with {ran.stdout!r}")
+        worker.load.blame(f"run of echo ended as {ran.exit} with {ran.stdout!r}")
     worker.load.outcomes["as expected"] += 1
 
 
@@ -226,7 +232,7 @@ async def folders(worker: Worker) -> None:
     )
     ran = await worker.client.run(worker.session, ["cat", f"/sessions/{worker.session}/mnt/soaked/file"])
     if ran.stdout != b"in the folder\n":
-        worker.load.wrong.append(f"folder {mode}: {ran.exit} {ran.stderr!r}")
+        worker.load.blame(f"folder {mode}: {ran.exit} {ran.stderr!r}")
     await worker.client.folder_unmount(session=worker.session, name="soaked")
     worker.load.outcomes["as expected"] += 1
 
@@ -240,7 +246,7 @@ async def files(worker: Worker) -> None:
         async for piece in download:
             got += piece
     if got != data:
-        worker.load.wrong.append(f"a file of {len(data)} bytes came back as {len(got)}")
+        worker.load.blame(f"a file of {len(data)} bytes came back as {len(got)}")
     worker.load.outcomes["as expected"] += 1
 
 
@@ -263,7 +269,7 @@ async def goes_out(worker: Worker) -> None:
     ]
     ran = await worker.client.run(worker.session, argv)
     if ran.exit != exited(0) or ran.stdout[-3:] != b"200":
-        worker.load.wrong.append(f"curl ended as {ran.exit} with {ran.stdout!r} {ran.stderr[-300:]!r}")
+        worker.load.blame(f"curl ended as {ran.exit} with {ran.stdout!r} {ran.stderr[-300:]!r}")
     worker.load.outcomes["as expected"] += 1
 
 

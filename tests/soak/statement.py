@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from tests.root.accounting import IDLE_THREADS, grown
 
-ROOM_KIB = {"coworkd": 12 * 1024, "launcher": 3 * 1024, "others": 12 * 1024}
+ROOM_KIB = {"coworkd": 12 * 1024, "launcher": 3 * 1024, "egress": 3 * 1024, "others": 12 * 1024}
 
 
 class Look(Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ class Statement(Struct, frozen=True, kw_only=True):
 def descriptors(held: Mapping[str, int]) -> int:
     """All that both programs hold open."""
     others = ("threads", "mounts")
-    programs = ("coworkd: ", "launcher: ")
+    programs = ("coworkd: ", "launcher: ", "egress: ")
     return sum(count for name, count in held.items() if name.startswith(programs) and not name.endswith(others))
 
 
