@@ -3,7 +3,8 @@
 Rules
 - A pipe is in the kernel's set of those that are watched (epoll) while its spool has room, and in none while it has not: a full spool
   stops its own command and costs nobody a turn.
-- A turn takes what is there, bounded: nobody's flood keeps the others waiting. Between two turns everybody else has one.
+- A turn takes from a few pipes, and from each as much as a full one holds: between two turns everybody else has one, so however many
+  commands flood theirs, an answer waits for some milliseconds at most. Pipes take turns too.
 - A flood that nobody reads rests between its turns: one such pipe has a turn every `REST_S`, whoever of them is next. So all of them
   together move about 170 MiB/s and wait for more, and the loop and the processors are the others'.
 - What is there is taken at once where somebody asks for it (`take`): at the exit of a command nobody waits for a turn.
@@ -23,7 +24,8 @@ from coworkd.services.spools import PIPE_BYTES, Spool
 from coworkd.system import spool_file
 
 _USUAL_PIPE_BYTES = 64 * 1024
-_READY_AT_ONCE = 64
+_READY_AT_ONCE = 4
+"""So many pipes of a turn. The kernel tells of those that were told last once it has told of all others (epoll_wait(2))."""
 REST_S = 0.006
 _FLOOD_BYTES = 256 * 1024
 

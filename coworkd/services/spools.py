@@ -180,13 +180,13 @@ class Spool:
             self._tell_room()
 
     def fill_from(self, pipe_fd: int) -> int:
-        """Take what the pipe has and there is room for, at most a few splices; returns how much that was.
+        """Take what the pipe has and there is room for, as much as a full one has, and no more in one turn; returns how much that was.
 
         Sets `eof` at the end of the pipe. Raises `OSError` where the file or the pipe fails: `cut` it then, and try again.
         """
         before = self.total
         for _ in range(_SPLICES_PER_TURN):
-            if self.eof or not (room := self.room()):
+            if self.eof or not (room := self.room()) or self.total - before > PIPE_BYTES:
                 break
             try:
                 taken = spool_file.splice(pipe_fd, self._fd, room) if self.cut_at is None else self._pass_by(pipe_fd)
@@ -317,6 +317,8 @@ class HeadSpool(Spool):
     def fill_from(self, pipe_fd: int) -> int:
         before = self.total
         for _ in range(_SPLICES_PER_TURN):
+            if self.total - before > PIPE_BYTES:
+                break
             room = self._bound() - self.end
             try:
                 taken = spool_file.splice(

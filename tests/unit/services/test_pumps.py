@@ -291,3 +291,24 @@ async def test_floods_nobody_reads_have_their_turns_one_after_the_other() -> Non
             read.write(b"read at once")
             await settle()
             assert read.spool.end == 12 * turns
+
+
+@in_trio
+async def test_pipes_take_turns_however_many_flood_theirs() -> None:
+    rigs = [Rig(Spool(spool_file.create("flood"), on_full="drop_oldest")) for _ in range(12)]
+    data = b"x" * 4096
+    async with watched(*rigs):
+        for _ in range(12):
+            for rig in rigs:
+                rig.write(data)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        assert all(rig.spool.end for rig in rigs)
+
+
+@in_trio
+async def test_a_turn_takes_no_more_than_a_full_pipe_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(spool_file.create("flood"), on_full="drop_oldest")
+    monkeypatch.setattr(spool_file, "splice", lambda pipe_fd, target_fd, limit_bytes: PIPE_BYTES // 2)
+    assert spool.fill_from(-1) == PIPE_BYTES + PIPE_BYTES // 2
+    spool.close()
