@@ -170,7 +170,7 @@ async def test_limits_and_profile_of_the_session_hold_for_its_processes() -> Non
         assert house.policies.asked == [("default", LimitsRequest(memory_max=100, pids_max=3))]
         assert started.narrowed == (
             "from the policy",
-            "limits.memory_max: asked for 200, the session has 100",
+            "limits.memory_max: 200 was asked, the session has 100",
         )
         await house.start(id="two", profile="strict")
         assert house.policies.asked[1][0] == "strict"
