@@ -82,6 +82,8 @@ class Spool:
         self._extra = 0
         self._on_full = on_full
         self._followers: list[Follower] = []
+        self._given_before = 0
+        """Up to here an earlier coworkd may have given it away."""
         self._delivered = first
         self._room_call: Callable[[], None] | None = None
         self._budget = budget or SpoolBudget(limit_bytes)
@@ -106,9 +108,11 @@ class Spool:
         on_full: OnFull | None = None,
         budget: SpoolBudget | None = None,
     ) -> Spool:
-        """A spool over a file that an earlier coworkd filled."""
+        """A spool over a file that an earlier coworkd filled. Whoever follows it has been given, by that one, what is before his offset."""
         first = min(spool_file.first_kept(fd), spool_file.end(fd))
-        return cls(fd, limit_bytes=limit_bytes, on_full=on_full, first=first, budget=budget)
+        spool = cls(fd, limit_bytes=limit_bytes, on_full=on_full, first=first, budget=budget)
+        spool._given_before = spool.end
+        return spool
 
     @property
     def total(self) -> int:
@@ -145,8 +149,10 @@ class Spool:
         return self._on_full == "block"
 
     def follow(self, follower: Follower) -> None:
-        """Tell `follower` of everything that comes from now on."""
+        """Tell `follower` of everything that comes from now on; one that has all there is makes room by that alone."""
         self._followers.append(follower)
+        self._delivered = max(self._delivered, min(follower.offset, self._given_before))
+        self._tell_room()
 
     def unfollow(self, follower: Follower) -> None:
         """The follower has gone; unknown ones are passed over."""

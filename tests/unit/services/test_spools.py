@@ -98,6 +98,16 @@ def test_block_holds_even_without_readers() -> None:
     spool.close()
 
 
+def test_a_reader_that_has_all_there_is_makes_room_by_coming() -> None:
+    spool = make_spool(on_full="block")
+    spool.append(pages(0, 4))
+    told: list[int] = []
+    spool.when_room(lambda: told.append(spool.room()))
+    spool.follow(Reader(4 * PAGE))
+    assert told == [4 * PAGE]
+    spool.close()
+
+
 def test_drop_oldest_overtakes_a_reader_which_goes_on_at_first() -> None:
     spool = make_spool(on_full="drop_oldest")
     reader = Reader()
@@ -117,6 +127,24 @@ def test_adopt_finds_first_and_end() -> None:
     assert again.read(10 * PAGE, 10) == (10 * PAGE, b"tail")
     spool.close()
     again.close()
+
+
+def test_what_an_earlier_coworkd_gave_away_is_not_lost() -> None:
+    fd = spool_file.create("test")
+    spool_file.append(fd, pages(0, 4))
+    adopted = Spool.adopt(fd, limit_bytes=LIMIT, on_full="drop_oldest")
+    reader = Reader(4 * PAGE)
+    adopted.follow(reader)
+    adopted.append(pages(4, 9))
+    assert (adopted.first, adopted.lost) == (5 * PAGE, True)
+    adopted.close()
+    fd = spool_file.create("test")
+    spool_file.append(fd, pages(0, 4))
+    adopted = Spool.adopt(fd, limit_bytes=LIMIT, on_full="drop_oldest")
+    adopted.follow(reader)
+    adopted.append(pages(4, 8))
+    assert (adopted.first, adopted.lost) == (4 * PAGE, False)
+    adopted.close()
 
 
 def test_head_spool_keeps_the_first_bytes_and_counts_all() -> None:
