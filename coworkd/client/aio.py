@@ -29,7 +29,7 @@ from coworkd.client.aio_verbs import AsyncVerbs
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
-from coworkd.client.renewal import DIAL_S, SILENCE_S, Renewal, Silence
+from coworkd.client.renewal import DIAL_S, SILENCE_S, Renewal, Silence, refuse_starting
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import FileDownloadOpened, HelloAnswer, ProcessStarted
 from coworkd.model.errors import AlreadyExists, CoworkError, DeadlineExceeded, OutOfRange, Unavailable
@@ -403,12 +403,14 @@ async def connect(
     """
     endpoint = parse_endpoint(uri)
 
-    async def link(within_s: float = DIAL_S) -> AsyncClient:
+    async def link(within_s: float = DIAL_S, *, again: bool = True) -> AsyncClient:
         try:
             with trio.fail_after(within_s):
                 client = AsyncClient(*await dial(endpoint))
                 try:
                     await client.greet(client_name, token, keepalive_s=keepalive_s)
+                    if again:
+                        refuse_starting(client.hello)
                 except BaseException:
                     await client.aclose()
                     raise
@@ -416,7 +418,7 @@ async def connect(
             raise DeadlineExceeded(f"{endpoint} did not answer hello within {within_s} s", timeout_s=within_s) from None
         return client
 
-    client = await link(timeout_s)
+    client = await link(timeout_s, again=False)
     if reconnect_s > 0:
         client.keep(link, reconnect_s)
     return client

@@ -3,6 +3,7 @@
 Rules
 - The first attempt is made at once; later ones after a pause that doubles up to `PAUSE_LAST_S`.
 - `limit_s` after the loss there is no further attempt: the link is then broken, with what the last attempt said.
+- A guest that is still coming up is not there yet.
 - What no further attempt can mend (a wrong token, no common version) is given up at once.
 - A link that is silent for `SILENCE_S` while somebody waits is asked (`ping`); silent for as long again it is taken for lost:
   a guest that stopped, or a connection of which one half is gone. Both times are counted from a look that found nothing, so
@@ -11,6 +12,7 @@ Rules
 
 from __future__ import annotations
 
+from coworkd.model.calls import HelloAnswer
 from coworkd.model.errors import CoworkError, DeadlineExceeded, LimitExceeded, Unavailable
 
 PAUSE_FIRST_S = 0.05
@@ -48,6 +50,13 @@ class Renewal:
         """Whether no further attempt is made after one that failed with `error`."""
         passing = isinstance(error, Unavailable | DeadlineExceeded | LimitExceeded)
         return not passing or self._deadline is None or now >= self._deadline
+
+
+def refuse_starting(hello: HelloAnswer) -> None:
+    """Raise `Unavailable` for a guest that is still coming up: what is said again there would be refused."""
+    stage = hello.degraded.get("starting")
+    if stage is not None:
+        raise Unavailable(f"coworkd is there again, and coming up: {stage}", stage=stage, starting=True)
 
 
 class Silence:

@@ -35,7 +35,7 @@ from coworkd.client.dial import dial
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
 from coworkd.client.process import Process
-from coworkd.client.renewal import DIAL_S, SILENCE_S, Renewal, Silence
+from coworkd.client.renewal import DIAL_S, SILENCE_S, Renewal, Silence, refuse_starting
 from coworkd.client.stream import Stream
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.client.transfer import Download, send_upload
@@ -473,18 +473,20 @@ def connect(
     """
     endpoint = parse_endpoint(uri)
 
-    def link(within_s: float) -> Client:
+    def link(within_s: float, *, again: bool = True) -> Client:
         deadline = time.monotonic() + within_s
         dialled = dial(endpoint, timeout_s=within_s)
         client = Client(dialled.stream, dialled.first)
         try:
             client.greet(client_name, token, timeout_s=max(0.001, deadline - time.monotonic()))
+            if again:
+                refuse_starting(client.hello)
         except BaseException:
             client.close()
             raise
         return client
 
-    client = link(timeout_s)
+    client = link(timeout_s, again=False)
     if reconnect_s > 0:
         client.keep(link, reconnect_s)
     return client

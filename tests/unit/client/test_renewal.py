@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from coworkd.client.renewal import PAUSE_FIRST_S, PAUSE_LAST_S, SILENCE_S, Renewal, Silence
+import pytest
+from msgspec import structs
+
+from coworkd.client.renewal import PAUSE_FIRST_S, PAUSE_LAST_S, SILENCE_S, Renewal, Silence, refuse_starting
+from coworkd.model.calls import HelloAnswer
 from coworkd.model.errors import Unauthenticated, Unavailable
 
 GONE = Unavailable("nobody listens")
@@ -65,3 +69,12 @@ def test_a_handle_nobody_read_for_hours_is_not_silence() -> None:
     silence.heard()
     silence.looked(8 * 3600.0)
     assert not silence.ask(8 * 3600.0)
+
+
+def test_a_guest_that_comes_up_is_not_there_yet() -> None:
+    hello = HelloAnswer(
+        protocol=1, version="1", boot_id="b", features=(), stages=(), degraded={"network": "no way out"}
+    )
+    refuse_starting(hello)
+    with pytest.raises(Unavailable, match="sessions"):
+        refuse_starting(structs.replace(hello, degraded={"starting": "sessions"}))
