@@ -277,7 +277,7 @@ class App:
         from coworkd.services.doctor_storage import StorageFacts
 
         seq, head = self._parts.audit.head
-        sockets = [Path(uri.removeprefix("unix://")) for uri in self._config.endpoints if uri.startswith("unix://")]
+        sockets = [Path(path) for path in self._config.unix_sockets]
         probes = SystemProbes(
             state_dir=Path(self._config.state_dir),
             audit_dir=Path(self._config.state_dir) / "audit",

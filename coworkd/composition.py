@@ -247,10 +247,9 @@ class Composition:
 
     def _make_bridges(self) -> Bridges:
         config = self._config
-        own = [config.launcher_socket, config.egress_socket]
-        own += [uri.removeprefix("unix://") for uri in config.endpoints if uri.startswith("unix://")]
+        own = (config.launcher_socket, config.egress_socket, *config.unix_sockets)
         return Bridges(
-            ends=Ends(sessions=self.sessions, launcher=self.launcher, own_sockets=tuple(own)),
+            ends=Ends(sessions=self.sessions, launcher=self.launcher, own_sockets=own),
             audit=self.audit,
             on_degraded=self.health.degrade,
             allow_bridges=config.allow_bridges,

@@ -214,6 +214,12 @@ class Config(Struct, frozen=True, kw_only=True):
     """Whether a link may open a bridge that listens inside a session: a way past its egress policy."""
 
     @property
+    def unix_sockets(self) -> tuple[str, ...]:
+        """The paths of the sockets that hosts are answered at, the health port's among them."""
+        uris = (*self.endpoints, *self.health.endpoints)
+        return tuple(uri.removeprefix("unix://") for uri in uris if uri.startswith("unix://"))
+
+    @property
     def presets_file(self) -> str | None:
         """The file of presets that is used; None where there is none."""
         return self.presets or find_presets()

@@ -26,7 +26,7 @@ from coworkd.wire.prometheus import CONTENT_TYPE, State, compose_metrics, part_n
 _encoder = msgspec.json.Encoder()
 
 
-class Coming(Protocol):
+class HealthState(Protocol):
     """How far coming up is; read from another thread."""
 
     @property
@@ -45,7 +45,7 @@ class Coming(Protocol):
 class Answers:
     """Each request is one call of `answer`."""
 
-    def __init__(self, health: Coming, *, stuck_s: float) -> None:
+    def __init__(self, health: HealthState, *, stuck_s: float) -> None:
         self._health = health
         self._stuck_s = stuck_s
         self._paths: dict[str, Callable[[], Answer]] = {

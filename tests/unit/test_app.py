@@ -93,7 +93,8 @@ def test_an_embedded_app_comes_up_answers_and_goes_down_on_a_signal(tmp_path: Pa
     trio.run(run)
     logs.close()
     assert "UNAUTHENTICATED" in said[0]
-    assert [type(request) for request in launcher.asked] == [launch.Adopt, launch.Quit]
+    asked = [type(request) for request in launcher.asked if not isinstance(request, launch.CountWarm)]  # now and then
+    assert asked == [launch.Adopt, launch.Quit]
     assert [type(request) for request in proxies.asked] == [egress.Begin, egress.Stop, egress.Quit]
     records = [msgspec.json.decode(line) for line in audit_lines(tmp_path / "state")]
     kinds = [record["kind"] for record in records]

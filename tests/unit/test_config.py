@@ -120,6 +120,7 @@ def test_every_key_reaches_its_field() -> None:
     assert (read.share.kind, read.share.tag) == ("9p", "ours")
     assert (read.share.mount_point, read.share.wait_s) == ("/mnt/ours", 4.0)
     assert (read.health.endpoints, read.health.stuck_s) == (("unix:///h.sock", "vsock://:5008"), 7.0)
+    assert read.unix_sockets == ("/a/b.sock", "/h.sock")
     assert read.allow_bridges
     assert (read.skeleton, read.share_root) == ("/k", "/r")
     assert [str(read.bridges[0].listen), str(read.bridges[0].connect)] == ["session://work:80", "unix:///b.sock"]

@@ -92,3 +92,16 @@ def test_text_of_an_answer_that_is_not_utf8_is_a_fault_of_ours() -> None:
             await call(Method(name="m", params=CloseStdin, handler=handler), process="p", request_id="a")
 
     run(main)
+
+
+def test_who_only_looks_is_counted_and_does_no_work() -> None:
+    async def handler(params: NoParams, link: LinkPort) -> Empty:
+        return Empty()
+
+    async def main() -> None:
+        dispatcher = Dispatcher(Replay())
+        for name in ("ping", "stats", "session.list", "audit.verify", "ping"):
+            await call(Method(name=name, params=NoParams, handler=handler), dispatcher)
+        assert (dispatcher.requests_total, dispatcher.work_total) == (5, 1)
+
+    run(main)

@@ -52,6 +52,8 @@ def test_record_is_on_disk_when_it_returns(tmp_path: Path) -> None:
         await log.record("session.create", {"session": "demo", "uid": 1001})
         assert b'"session":"demo"' in next(tmp_path.glob("audit-*")).read_bytes()
         assert (log.records, log.head[0]) == (1, 2)
+        assert log.sync_times.times == 1
+        assert 0 < log.sync_times.took_s == log.sync_times.most_s
         log.close()
 
     trio.run(main)

@@ -158,6 +158,10 @@ async def test_the_log_is_what_was_recorded() -> None:
             await room.egress.log(calls.EgressLog(limit=0))
         status = await room.egress.status()
         assert (status.pid, [each.session for each in status.sessions]) == (77, ["bob", "eve"])
+        totals = room.egress.totals()
+        assert totals["unrecorded"] == status.unrecorded
+        assert totals["refused_total"] == sum(each.refused_total for each in status.sessions) >= 3
+        assert totals["sent_bytes"] == sum(each.sent_bytes for each in status.sessions)
 
 
 @in_trio

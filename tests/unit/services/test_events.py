@@ -96,6 +96,7 @@ def test_missed_events_are_counted() -> None:
     for _ in range(6):
         ring.publish("e", {})
     assert link.pull()[0] == ("events.missed", {"missed": 2, "next": 3})
+    assert ring.missed_total == 2
 
 
 def test_a_turn_gives_no_more_than_its_limit_but_at_least_one() -> None:

@@ -459,7 +459,7 @@ async def test_forget_lets_output_go_once_the_exit_is_recorded() -> None:
         house.command.write(b"x" * 10)
         house.command.exit(0)
         await wait(house)
-        assert house.processes.spool_bytes == 10
+        assert (house.processes.spool_bytes, house.processes.output_bytes) == (10, 10)
         await house.processes.forget(calls.ForgetProcess(process="one"), house.link)
         assert house.processes.spool_bytes == 0
         assert house.link.sources == []
