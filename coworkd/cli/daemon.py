@@ -31,6 +31,7 @@ from coworkd.settings.values import size
 from coworkd.system.cgroup import choose_own
 from coworkd.system.descriptors import raise_descriptor_limit
 from coworkd.system.guest import read_bwrap_features
+from coworkd.system.heap import keep_one_arena
 from coworkd.system.supervised import PATH_LIMIT_BYTES
 from coworkd.unit import Unit
 
@@ -177,6 +178,7 @@ def run_local(config: Config, *, linger_s: float | None, ready: Callable[[], Non
 def _run(config: Config, mode: str, connects: Connects, ready: Callable[[], None], *, unit: Unit | None = None) -> int:
     # Each ended command that is kept holds two; 1024 of them, and the links, must find room.
     raise_descriptor_limit()
+    keep_one_arena()
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
     logs = LogService(level=config.log.level, file=Path(config.log.file) if config.log.file else None)
