@@ -20,6 +20,7 @@ from msgspec import Struct
 from coworkd.model.calls import Finding
 from coworkd.model.names import MAX_UID, MIN_UID
 from coworkd.sandbox.bwrap_plan import REQUIRED_OPTIONS
+from coworkd.services.doctor_limits import LIMIT_CHECKS
 from coworkd.services.doctor_network import NETWORK_CHECKS, NetworkProbes
 from coworkd.services.doctor_storage import STORAGE_CHECKS, StorageProbes
 
@@ -335,6 +336,7 @@ CHECKS: dict[str, Check] = {
     "audit": check_audit,
     "launcher": check_launcher,
     "sockets": check_sockets,
+    **LIMIT_CHECKS,
     **STORAGE_CHECKS,
     **NETWORK_CHECKS,
 }

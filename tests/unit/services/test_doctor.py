@@ -21,6 +21,9 @@ FILES = {
     "/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n",
     "/proc/sys/kernel/seccomp/actions_avail": "kill_process kill_thread trap errno user_notif trace log allow\n",
     "/proc/sys/user/max_user_namespaces": "15000\n",
+    "/proc/self/oom_score_adj": "-1000\n",
+    "/proc/7/oom_score_adj": "-1000\n",
+    "/proc/pressure/memory": "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
     "/etc/subuid": "ubuntu:100000:65536\n",
     "/etc/resolv.conf": "# made\nsearch example\nnameserver 198.51.100.53\n",
     "/proc/7/status": "Name:\tpython3\nUid:\t61184\t61184\t61184\t61184\nGid:\t61184\t61184\t61184\t61184\n"
