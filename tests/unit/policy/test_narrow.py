@@ -10,7 +10,7 @@ from coworkd.model.errors import InvalidParams, PolicyDenied
 from coworkd.model.policy import LimitsRequest
 from coworkd.policy.ceiling import Ceiling
 from coworkd.policy.keys import build_profile, flatten
-from coworkd.policy.narrow import narrow, narrow_spool, narrow_timeout
+from coworkd.policy.narrow import narrow, narrow_request, narrow_spool, narrow_timeout
 from tests.unit.policy.test_keys import VALUES
 
 PROFILE = build_profile("p", VALUES)
@@ -149,3 +149,22 @@ def test_what_is_kept_of_a_stream_is_bounded_and_told(asked: int | None, kept: i
 
 def test_the_usual_size_of_a_stream_is_bounded_too() -> None:
     assert narrow_spool(PROFILE, None, 1 << 30) == (1 << 20, None)
+
+
+def test_a_command_has_the_narrower_of_what_its_session_and_its_request_say() -> None:
+    kept, cut = narrow_request(
+        LimitsRequest(memory_max=100 << 20, pids_max=10, nofile=5),
+        LimitsRequest(memory_max=200 << 20, pids_max=5, cpu_max=1.5),
+    )
+    assert kept == LimitsRequest(memory_max=100 << 20, pids_max=5, cpu_max=1.5, nofile=5)
+    assert cut == ("limits.memory_max: 200M was asked, the session has 100M",)
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "kept", "is_cut"),
+    [(0, 5, 5, False), (5, 0, 5, True), (5, 4, 4, False), (5, 6, 5, True), (0, 0, 0, False), (None, 0, 0, False)],
+)
+def test_none_is_wider_than_any_number(own: int | None, asked: int, kept: int, is_cut: bool) -> None:
+    result, cut = narrow_request(LimitsRequest(fsize_max=own), LimitsRequest(fsize_max=asked))
+    assert (result.fsize_max, bool(cut)) == (kept, is_cut)
+    assert not is_cut or "the session has 5" in cut[0]
