@@ -5,10 +5,10 @@
     …
     books.assert_settles(before)
 
-Counted: descriptors by kind (a memfd by its name, a namespace by its kind), threads, memory and mounts of coworkd and of the launcher;
-every other process below them, by name, zombies apart; cgroups below the launcher's, numbers in their names apart; mount and network
-namespaces that any process or descriptor of theirs still holds. Numbers of memory are in KiB and are never part of `grown`: a program
-may grow to its working size.
+Counted: descriptors by kind (a memfd by its name, a namespace by its kind), threads, memory and mounts of coworkd, of the launcher and of
+coworkd-egress; every other process below them, by name, zombies apart, without workers that come and go; cgroups below the launcher's,
+numbers in their names apart; mount and network namespaces that any process or descriptor of theirs still holds. Numbers of memory are
+in KiB and are never part of `grown`: a program may grow to its working size.
 
 Rules: only /proc and the cgroup's directory are read, as root; a process that goes meanwhile is passed over.
 """
@@ -30,6 +30,8 @@ from tests.root.live import children_of, wait_until
 SETTLE_S = 15.0
 """Worker threads of trio's live on for 10 s."""
 _STEADY_S = 0.5
+_WORKERS = ("processes: coworkd-measure", "processes: coworkd-watch", "processes: coworkd-files")
+"""They come when they are needed and go when they are not; each is known to coworkd by one socket."""
 IDLE_THREADS = ("coworkd: threads",)
 """What a look right after a command passes over."""
 _NUMBER = re.compile(r"\d+")
@@ -70,6 +72,8 @@ class Books:
             namespaces |= _namespaces(pid)
             if pid not in self._programs.values():
                 held[_kind_of(pid)] += 1
+        for name in _WORKERS:
+            held["coworkd: socket"] -= held.pop(name, 0)
         for kind in ("mnt", "net"):
             held[f"namespaces: {kind}"] = sum(1 for each in namespaces if each.startswith(kind))
         if self._cgroups is not None:
@@ -94,7 +98,8 @@ class Books:
         kept: Counter[str] = Counter()
         names = {pid: name for name, pid in self._programs.items()}
         for pid in self.processes():
-            kept[names.get(pid, "others")] += _resident_kib(pid)
+            if _kind_of(pid) not in _WORKERS:
+                kept[names.get(pid, "others")] += _resident_kib(pid)
         return dict(kept)
 
     def processes(self) -> list[int]:
