@@ -26,17 +26,30 @@ class ConnectorWatch:
         self._by_monitor: dict[int, Bubble] = {}
         self._by_init: dict[int, Bubble] = {}
         self._by_payload: dict[int, Bubble] = {}
+        self._unborn: set[Bubble] = set()
+        """Those whose births, or the exec that says that the command runs, are still to come."""
         self._unseen = PollingWatch()
-        """Processes whose fork or exec may be among events that the kernel dropped."""
+        """Bubbles whose fork or exec may be among events that the kernel dropped."""
+        self._hears_all = True
 
     def fileno(self) -> int:
         return self._connector.fileno()
 
+    def expect(self) -> None:
+        """One is about to be ordered: its first fork must not be missed. Raises `OSError`."""
+        if not self._hears_all:
+            self._connector.hear_all()
+            self._hears_all = True
+
     def add(self, bubble: Bubble) -> None:
-        self._by_monitor[bubble.monitor_pid] = bubble
+        """What was handed a command while it waited is known already."""
+        if self._by_monitor.get(bubble.monitor_pid) is not bubble:
+            self._by_monitor[bubble.monitor_pid] = bubble
+            self._unborn.add(bubble)
 
     def discard(self, bubble: Bubble) -> None:
         self._unseen.discard(bubble)
+        self._unborn.discard(bubble)
         for table, pid in (
             (self._by_monitor, bubble.monitor_pid),
             (self._by_init, bubble.init_pid),
@@ -46,14 +59,23 @@ class ConnectorWatch:
                 del table[pid]
 
     def poll(self) -> set[Bubble]:
-        """Hand every waiting fact to its process; returns those that learned something."""
+        """Hand every waiting fact to its bubble; returns those that learned something."""
         taken = [self._take(event) for event in self._connector.read()]
         touched = {bubble for bubble in taken if bubble is not None}
         for bubble in self._unseen.poll_due():
             touched.add(bubble)
             if bubble.payload_pid is not None:
                 self._by_payload[bubble.payload_pid] = bubble
+        for bubble in touched:
+            if bubble.executed or (bubble.shimmed and bubble.payload_pid is not None):
+                self._unborn.discard(bubble)
         return touched
+
+    def rest(self) -> None:
+        """Nothing is waited for at this moment: hear no more than there is to hear. Raises `OSError`."""
+        if self._hears_all and not self._unborn:
+            self._connector.hear_exits(self._by_payload)
+            self._hears_all = False
 
     def next_poll_s(self) -> float | None:
         return self._unseen.next_poll_s()
@@ -102,6 +124,12 @@ class PollingWatch:
 
     def fileno(self) -> int:
         return -1
+
+    def expect(self) -> None:
+        """It asks, and hears nothing."""
+
+    def rest(self) -> None:
+        """It asks, and hears nothing."""
 
     def add(self, bubble: Bubble) -> None:
         self._waiting[bubble.monitor_pid] = bubble

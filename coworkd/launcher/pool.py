@@ -169,6 +169,7 @@ class Pool:
 
     def _make_warm(self, session: Session) -> None:
         plan = self._plans[session.name]
+        self._reaper.expect()
         bubble = self._spawner.make_shimmed(plan.template, session)
         sandbox = WarmSandbox(bubble, plan.walls)
         bubble.on_news = partial(self._tell, session, plan, sandbox)

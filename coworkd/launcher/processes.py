@@ -172,7 +172,10 @@ class Processes:
             self._supervisor.refuse(request.id, "policy_denied", errno.EPERM, problem or "no such session")
             return
         try:
-            process = self._spawner.spawn(request, session, self._pool.take(session, request))
+            warm = self._pool.take(session, request)
+            if warm is None:
+                self._reaper.expect()
+            process = self._spawner.spawn(request, session, warm)
         except OSError as error:
             self._supervisor.refuse(
                 request.id, "resources", error.errno, f"the sandbox could not be started: {error.strerror}"
@@ -236,6 +239,7 @@ class Processes:
         self._pool.count_died()
         self._drop_exec(process)
         try:
+            self._reaper.expect()
             bubble = self._spawner.build_again(process, session)
         except OSError as error:
             process.give_up("resources", error.errno, f"the sandbox could not be started: {error.strerror}")

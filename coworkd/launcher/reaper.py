@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -36,10 +37,20 @@ class Reaper:
         if self._watch.fileno() >= 0:
             readers.register(self._watch.fileno(), self.take_facts)
 
+    def expect(self) -> None:
+        """A bubblewrap is about to be ordered. Raises `OSError`."""
+        self._watch.expect()
+
+    def rest(self) -> None:
+        """The answers are out: there is time."""
+        with contextlib.suppress(OSError):  # it hears more than it has to, for a while
+            self._watch.rest()
+
     def add(self, bubble: Bubble) -> None:
-        """From its order on."""
+        """From its order on; once more for one that has waited changes nothing."""
         self._by_monitor[bubble.monitor_pid] = bubble
-        self._young.add(bubble)
+        if bubble.init_pid is None:
+            self._young.add(bubble)
         self._watch.add(bubble)
 
     def next_poll_s(self) -> float | None:

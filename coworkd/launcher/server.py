@@ -132,6 +132,7 @@ class Launcher:
                 self._readers.call_ready(self._timeout_s())
                 self._take_time()
                 self._supervisor.settle()
+                self._reaper.rest()
         except Quitting:
             return
         finally:

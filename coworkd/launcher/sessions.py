@@ -141,7 +141,9 @@ class Sessions:
         if wanted is None or allowed is None or wanted <= allowed:
             return ()
         mib = 1 << 20
-        return (f"limits.memory_max: {wanted // mib}M, but this guest has {allowed // mib}M for all its sessions together",)
+        return (
+            f"limits.memory_max: {wanted // mib}M, but this guest has {allowed // mib}M for all its sessions together",
+        )
 
     def _built(self, name: str) -> None:
         builder, _ = self._builders.pop(name)

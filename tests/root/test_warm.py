@@ -286,11 +286,19 @@ def test_no_other_command_of_the_session_can_reach_it(house: House) -> None:
 
 @pytest.mark.parametrize("who", [0, 1, 2], ids=["monitor", "init", "shim"])
 def test_one_that_is_killed_while_it_waits_costs_no_command(house: House, who: int) -> None:
-    os.kill(house.waiting_pids()[who], signal.SIGKILL)
+    pids = house.waiting_pids()
+    os.kill(pids[who], signal.SIGKILL)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
     assert house.run(house.request("echo", "still"))[1] == b"still\n"
     wait_until(lambda: house.counts.waiting == 1, "another waits")
     assert house.counts.died == 1
     assert house.run(house.request("echo", "again"))[1] == b"again\n"
+
+
+def test_one_that_is_killed_in_the_very_moment_costs_no_command(house: House) -> None:
+    for _ in range(5):
+        os.kill(house.waiting_pids()[2], signal.SIGKILL)
+        assert house.run(house.request("echo", "still"))[1] == b"still\n"
 
 
 @pytest.mark.parametrize("tty", [None, TTY])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import SimpleNamespace
 from typing import cast
 
@@ -20,6 +20,14 @@ class Connector:
 
     def __init__(self) -> None:
         self.events: list[ProcEvent] = []
+        self.heard: list[list[int] | None] = []
+        """What was asked for, None for all; the last counts."""
+
+    def hear_all(self) -> None:
+        self.heard.append(None)
+
+    def hear_exits(self, pids: Collection[int]) -> None:
+        self.heard.append(sorted(pids))
 
     def fileno(self) -> int:
         return 77
@@ -66,6 +74,32 @@ def test_forks_exec_and_exit_are_told_to_their_process(sandbox: Sandbox) -> None
     assert (bubble.init_pid, bubble.payload_pid) == (INIT, PAYLOAD)
     assert bubble.executed
     assert bubble.payload_status == 256
+
+
+def test_while_nothing_is_born_only_the_ends_of_commands_are_heard(sandbox: Sandbox, terminal: Sandbox) -> None:
+    connector, watch = watched(sandbox.bubble)
+    watch.rest()
+    assert connector.heard in ([], [[PAYLOAD], None])
+    connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD)]
+    watch.poll()
+    watch.rest()
+    assert connector.heard in ([], [[PAYLOAD], None])
+    connector.events = [Exec(PAYLOAD)]
+    watch.poll()
+    watch.rest()
+    assert connector.heard == [[PAYLOAD]]
+    watch.expect()
+    assert connector.heard in ([], [[PAYLOAD], None])
+
+
+def test_a_shims_birth_is_over_with_its_fork_and_its_command_begins_no_other(terminal: Sandbox) -> None:
+    connector, watch = watched(terminal.bubble)
+    connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD)]
+    watch.poll()
+    watch.rest()
+    watch.add(terminal.bubble)
+    watch.rest()
+    assert connector.heard == [[PAYLOAD]]
 
 
 def test_only_the_first_child_of_each_is_the_one(sandbox: Sandbox) -> None:

@@ -128,6 +128,8 @@ class House:
 
     # -- the reaper, readers and memory ---------------------------------------------------------------------------------
 
+    def expect(self) -> None: ...
+
     def add(self, bubble: Bubble) -> None: ...
 
     def register(self, fd: int, call: Any) -> None:

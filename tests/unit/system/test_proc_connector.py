@@ -7,7 +7,15 @@ import struct
 import pytest
 
 from coworkd.system import proc_connector
-from coworkd.system.proc_connector import Exec, ExitStatus, Fork, Overflow, ProcConnector, parse_event
+from coworkd.system.proc_connector import (
+    Exec,
+    ExitStatus,
+    Fork,
+    Overflow,
+    ProcConnector,
+    compose_exit_filter,
+    parse_event,
+)
 
 PROC_EVENT_COMM = 0x200
 
@@ -116,3 +124,35 @@ def run_filter(data: bytes) -> bool:
 )
 def test_the_socket_filter_lets_processes_through_and_no_threads(data: bytes, passed: bool) -> None:
     assert run_filter(data) is passed
+
+
+def heard(pids: range, *messages: bytes) -> list[bool]:
+    """Which of the messages the filter lets through, by the kernel's judgement."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    passed = []
+    with ours, theirs:
+        ours.setblocking(False)
+        proc_connector._attach_filter(ours, compose_exit_filter(pids))
+        for each in messages:
+            theirs.send(each)
+            try:
+                passed.append(ours.recv(1024) == each)
+            except BlockingIOError:
+                passed.append(False)
+    return passed
+
+
+@pytest.mark.parametrize(
+    ("pids", "passed"),
+    [
+        (range(20, 22), [True, False, False, False]),
+        (range(20, 20 + proc_connector.EXITS_LIMIT), [True, True, False, False]),
+        (range(1000, 1001 + proc_connector.EXITS_LIMIT), [True, True, False, False]),
+        (range(0), [False, False, False, False]),
+    ],
+)
+def test_only_the_exits_of_those_asked_for_are_heard(pids: range, passed: list[bool]) -> None:
+    asked = message(proc_connector.EXIT, 20, 20, 0, 17)
+    another = message(proc_connector.EXIT, 70, 70, 0, 17)
+    born = message(proc_connector.FORK, 20, 20, 21, 21)
+    assert heard(pids, asked, another, born, message(proc_connector.EXEC, 20, 20)) == passed
