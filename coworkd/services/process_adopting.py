@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
+import trio
 from msgspec import Struct
 
 from coworkd.model.launch import Adopted
@@ -82,8 +84,12 @@ class Adopter:
                 taken.append(self._take(adopted, fds))
         for process in lost:
             await self._ender.kill_lost(process)
+        async with trio.open_nursery() as nursery:  # so that the disk is waited for once, not for each
+            for process in taken:
+                nursery.start_soon(
+                    partial(self._ender.record, argv=process.argv, state=process.state), "process.adopt", process
+                )
         for process in taken:
-            await self._ender.record("process.adopt", process, argv=process.argv, state=process.state)
             if process.one_shot or process.start_error is not None:
                 self._vanished(process)
 
