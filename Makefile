@@ -52,12 +52,14 @@ root-test: setup-test root-or-sudo ## run the tests with real sandboxes, namespa
 test-vm: setup-test root-or-sudo ## run the tests in booted guests, whose images it builds once and keeps
 	@$(AS_ROOT) $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/vm $(ARGS)
 
-soak: setup-test root-or-sudo ## cut the power 200 times and more, and come up again each time (COWORKD_POWER_CUTS, COWORKD_POWER_SEED)
+soak: setup-test root-or-sudo ## half an hour of load with faults, 10,000 starts, 200 power cuts (COWORKD_SOAK_MINUTES, COWORKD_STARTS, COWORKD_POWER_CUTS)
+	@$(AS_ROOT) env COWORKD_SOAK_MINUTES=$${COWORKD_SOAK_MINUTES:-30} $(PYTHON) -m tests.soak
+	@$(AS_ROOT) env COWORKD_STARTS=$${COWORKD_STARTS:-10000} $(PYTHON) -m tests.soak.starts
 	@$(AS_ROOT) env COWORKD_POWER_CUTS=$${COWORKD_POWER_CUTS:-200} COWORKD_POWER_SEED=$${COWORKD_POWER_SEED:-0} \
 	    $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/root/test_power_cut.py $(ARGS)
 
-fuzz: setup-test ## run the property tests of every core
-	@$(PYTEST) tests/fuzz $(ARGS)
+fuzz: setup-test root-or-sudo ## ten minutes of made-up input and of models (COWORKD_FUZZ_SECONDS)
+	@$(AS_ROOT) env COWORKD_FUZZ_SECONDS=$${COWORKD_FUZZ_SECONDS:-600} $(PYTHON) -m tests.fuzz $(ARGS)
 
 lint: setup-test ## ruff, mypy --strict and the import contracts
 	@.venv/bin/ruff check .
