@@ -265,7 +265,7 @@ def compose(spec: ProcessSpec, session: SessionView, policy: EffectivePolicy) ->
         bwrap_args=(),
         filters=(policy.base_filter.sha256, policy.admin_filter.sha256),
         stdin=spec.stdin,
-        tty=spec.tty is not None,
+        tty=spec.tty,
         rlimits=Rlimits(nofile=1, nproc=1),
     )
 
