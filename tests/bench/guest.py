@@ -65,10 +65,10 @@ def temporary_directory() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def open_guest(directory: Path) -> Iterator[Guest]:
+def open_guest(directory: Path, *options: str) -> Iterator[Guest]:
     """Start `coworkd local` on `directory`, and see to it that it ends. Its log is `directory/log`."""
     command = [str(Path(sys.executable).parent / "coworkd"), "local"]
-    command += ["--state", str(directory / "state"), "--socket", str(directory / "socket")]
+    command += ["--state", str(directory / "state"), "--socket", str(directory / "socket"), *options]
     began = time.perf_counter()
     with (
         (directory / "log").open("ab") as log,
