@@ -577,27 +577,6 @@ async def test_what_is_only_told_waits_for_no_answer() -> None:
 
 
 @in_trio
-async def test_a_spawn_that_is_cancelled_still_gets_its_descriptors() -> None:
-    async with open_script() as script, trio.open_nursery() as nursery:
-        scope = trio.CancelScope()
-        got: list[tuple[str, ...]] = []
-
-        async def start() -> None:
-            with scope:
-                fds = await script.client.spawn(SPAWN, await effective())
-                got.append(fds.spawned.fds)
-                fds.close()
-
-        nursery.start_soon(start)
-        await script.answer(launch.Done(id=0))
-        request = await script.next()
-        scope.cancel()
-        await script.say(structs.replace(SPAWNED, id=request.id), *memfds())
-        await trio.testing.wait_all_tasks_blocked()
-        assert got == [SPAWNED.fds]
-
-
-@in_trio
 async def test_a_spawn_that_is_refused_is_told_and_abandons_nothing() -> None:
     async with open_script() as script:
         refused = launch.Refused(id=0, stage="resources", errno=errno.EMFILE, message="no descriptors")
