@@ -17,6 +17,7 @@ import array
 import errno
 import fcntl
 import os
+import select
 import socket
 import stat
 import struct
@@ -90,14 +91,29 @@ class _Held:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
         self._lock = threading.Lock()
         self._calls = 0
         self._retired = False
 
     def read(self, limit_bytes: int) -> bytes:
+        """What is there, as far as it comes at once; raises as read(2) where that is nothing.
+
+        A terminal gives at most 4 KiB at a time, and to come here costs more than to read that.
+        """
         self._enter()
         try:
-            return os.read(self._fd, limit_bytes)
+            data = os.read(self._fd, limit_bytes)
+            while data and len(data) < limit_bytes and self._poll.poll(0):
+                try:
+                    more = os.read(self._fd, limit_bytes - len(data))
+                except OSError:
+                    return data  # the next call meets it again
+                if not more:
+                    return data
+                data += more
+            return data
         finally:
             self._leave()
 

@@ -18,7 +18,7 @@ from coworkd.model.errors import InvalidParams, InvalidState
 from coworkd.model.process import TtySize
 from coworkd.services.spools import Spool
 from coworkd.services.stdin import Stdin
-from coworkd.services.terminal import ARRIVAL_S, NoTerminal, Terminal, check_size, receive_master
+from coworkd.services.terminal import ARRIVAL_S, NoTerminal, Terminal, _Held, check_size, receive_master
 from coworkd.system import spool_file
 from tests.unit.services.process_house import in_trio, jump, open_fds, settle
 
@@ -175,3 +175,16 @@ async def test_resize_after_the_end_is_refused() -> None:
 def test_check_size_refuses_what_the_kernel_cannot_hold(rows: int, cols: int) -> None:
     with pytest.raises(InvalidParams):
         check_size(TtySize(rows=rows, cols=cols))
+
+
+def test_a_read_takes_all_that_is_there_up_to_its_limit() -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # gives one piece a read, as a terminal does
+    held = _Held(near.detach())
+    for _ in range(3):
+        far.send(b"x" * 100)
+    assert held.read(250) == b"x" * 250
+    far.send(b"y")
+    assert held.read(1000) == b"y"
+    far.close()
+    assert held.read(1000) == b""
+    held.retire()
