@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -114,6 +115,7 @@ class Sessions:
             )
             return
         if known is not None:
+            self._pause(request)
             self._tell_opened(request.id, known)
             return
         if request.session in self._builders:
@@ -133,6 +135,14 @@ class Sessions:
             commands = f"{path}/{COMMANDS}"
             cgroup.create(commands)
             cgroup.enable_controllers(commands)
+            self._pause(request)
+
+    def _pause(self, request: launch.OpenSession) -> None:
+        """Whatever an earlier supervisor has left: the commands do what the record says."""
+        path = self._spawner.commands_cgroup(request.session)
+        if path is not None:
+            with contextlib.suppress(FileNotFoundError):  # this kernel freezes nothing
+                cgroup.freeze(path, request.paused)
 
     def _short_of_memory(self, request: launch.OpenSession) -> tuple[str, ...]:
         """A sentence where all sessions together may have less than this one is promised."""

@@ -46,7 +46,10 @@ FILTER_LIMIT = 256
 
 
 class OpenSession(Struct, frozen=True, kw_only=True, tag="open_session"):
-    """Build the mount namespace, network namespace and cgroup of a session; answered at once if it is open already."""
+    """Build the mount namespace, network namespace and cgroup of a session; answered at once if it is open already.
+
+    Its commands stand still or go on as `paused` says, open already or not.
+    """
 
     id: int
     session: str
@@ -54,6 +57,7 @@ class OpenSession(Struct, frozen=True, kw_only=True, tag="open_session"):
     gid: int
     tree: tuple[TreeEntry, ...]
     limits: CgroupLimits
+    paused: bool = False
 
 
 class MakeSocket(Struct, frozen=True, kw_only=True, tag="make_socket"):
@@ -214,30 +218,6 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     """Those of its own: where it has none, its session's hold."""
     note: bytes = b""
     """What the supervisor wants to know of it after a restart, in its own words; kept and given back by `Adopted`, never read."""
-
-    @property
-    def walls(self) -> tuple[object, ...]:
-        """What the sandbox is, whatever runs in it: a command takes one that waits only where these are the same."""
-        return self.uid, self.gid, self.bwrap_args, self.filters, self.shim, self.rlimits
-
-    @property
-    def search_path(self) -> bytes:
-        """The command's PATH; empty where it has none."""
-        return next((word[5:] for word in self.environment if word.startswith(b"PATH=")), b"")
-
-
-class CountWarm(Struct, frozen=True, kw_only=True, tag="count_warm"):
-    """How it stands with the sandboxes that wait for commands; answered by `WarmCounts`."""
-
-    id: int
-
-
-class Annotate(Struct, frozen=True, kw_only=True, tag="annotate"):
-    """Another note in the place of the one that the process has. Answered by `Done`; refused where it is over `NOTE_LIMIT_BYTES`."""
-
-    id: int
-    process: str
-    note: bytes
 
 
 class Proceed(Struct, frozen=True, kw_only=True, tag="proceed"):

@@ -17,6 +17,7 @@ from msgspec import Struct
 from coworkd.model.egress import SessionEgress
 from coworkd.model.launch import OpenSession
 from coworkd.model.layout import GuestLayout
+from coworkd.model.limits import CgroupLimits
 from coworkd.model.policy import EffectivePolicy, LimitsPolicy
 from coworkd.model.ports import (
     EgressPort,
@@ -31,6 +32,8 @@ from coworkd.model.ports import (
 from coworkd.model.session import FailedFolder, SessionRecord, SessionView
 from coworkd.sandbox.limits import session_limits
 from coworkd.sandbox.tree import compose_tree, sandbox_home
+
+_ROUNDED_BYTES, _ROUNDED_CPUS = 64 * 1024, 0.001
 
 
 class Opened(Struct, frozen=True, kw_only=True):
@@ -112,6 +115,7 @@ class Openings:
                     tools=None if tools is None else tools.encode(),
                 ),
                 limits=session_limits(limits),
+                paused=record.paused,
             )
         )
         self._generations[record.name] = generation
@@ -135,6 +139,13 @@ class Openings:
         state = await self._groups.set_limits(name, None, session_limits(limits))
         self._limits[name] = limits
         return state
+
+    async def settle_limits(self, name: str) -> None:
+        """An earlier coworkd may have ended between its record of other limits and these. Raises as `GroupsPort`."""
+        limits = self._limits.get(name)
+        state = await self.measure(name)
+        if limits is not None and state is not None and _differ(state.limits, session_limits(limits)):
+            await self.limit(name, limits)
 
     async def measure(self, name: str) -> GroupState | None:
         """What an open session takes, None for one that is not open. Raises as `GroupsPort`."""
@@ -173,6 +184,16 @@ class Openings:
 
     def _heed(self, name: str, egress: SessionEgress) -> None:
         self._tool_variables[name] = egress.settings[0].preset_env if egress.settings else {}
+
+
+def _differ(held: CgroupLimits, wanted: CgroupLimits) -> bool:
+    """Whether the kernel holds a session to something else; it rounds to pages and microseconds, and tells nothing of what it lacks."""
+    for name in CgroupLimits.__struct_fields__:
+        is_held, is_wanted = getattr(held, name), getattr(wanted, name)
+        allowed = _ROUNDED_BYTES if name.endswith("_bytes") else _ROUNDED_CPUS
+        if is_held is not None and is_wanted is not None and abs(is_held - is_wanted) > allowed:
+            return True
+    return False
 
 
 def _nobody(session: str, *, is_open: bool) -> None:

@@ -60,10 +60,6 @@ class Pausing:
                 session=name,
             )
 
-    async def restore(self, name: str) -> None:
-        """Be sure that its commands do what its record says: the coworkd before may have ended in between."""
-        await self._openings.freeze(name, frozen=self._table.find(name).paused)
-
     async def _turn(self, name: str, *, paused: bool) -> SessionRecord:
         known = self._table.find_ready(name)
         wanted = structs.replace(known, paused=paused)

@@ -283,13 +283,19 @@ class Sessions:
         for name in [name for name in self._table.records if self._table.count(name)]:
             try:
                 await self.open(name)
-                await self._pausing.restore(name)
+                await self._settle_limits(name)
             except CoworkError as error:
                 _log.error("session %s cannot be taken over: %s", name, error.message)
                 lost.append(name)
                 if not self._openings.is_open(name):
                     await self._withdraw_folders(self._table.records[name])
         return tuple(lost)
+
+    async def _settle_limits(self, name: str) -> None:
+        try:
+            await self._openings.settle_limits(name)
+        except CoworkError as error:  # no cgroup v2, or the kernel refuses: its commands run on
+            _log.debug("the limits of session %s are not looked at: %s", name, error.message)
 
     async def _withdraw_folders(self, record: SessionRecord) -> None:
         """Nobody knows any more what its commands may have."""

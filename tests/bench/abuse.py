@@ -1,4 +1,5 @@
-"""`python -m tests.bench.abuse [--quick]`: how soon coworkd answers `ping` while a session does its worst, beside the same guest at rest.
+"""`python -m tests.bench.abuse [--quick] [burns] [fills] …`: how soon coworkd answers `ping` while a session does its worst, beside the same
+guest at rest.
 
 Boots a guest (emulated where there is no other way), and asks in it: the asker is a program in the guest with the first claim to a
 processor, so that what is measured is coworkd's answer and not the emulator's vsock. Rest and each abuse are measured by turns; a ratio is
@@ -121,7 +122,8 @@ def _ms(seconds: float) -> str:
 
 def main() -> None:
     quick = "--quick" in sys.argv
-    measured = measure_abuse(rounds=1, asks=30) if quick else measure_abuse()
+    ways = tuple(way for way in WAYS if way.split()[0] in sys.argv[1:]) or tuple(WAYS)
+    measured = measure_abuse(rounds=1, asks=30, ways=ways) if quick else measure_abuse(ways=ways)
     head = ("while a session …", "at rest", "median", "ratio", "at rest, 99 of 100 within", "99 of 100 within")
     print(table(head, compose_abuse_rows(measured)))
     print()

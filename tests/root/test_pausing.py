@@ -119,6 +119,18 @@ def test_commands_that_wait_stand_still_too_and_are_there_afterwards(client: Cli
             assert client.run(session, ["true"], timeout_s=60).exit.code == 0
 
 
+def test_a_session_that_was_paused_with_nothing_in_it_goes_on_after_a_restart(tmp_path: Path) -> None:
+    with running_daemon(tmp_path / "coworkd") as daemon, client_of(daemon) as client:
+        client.session_ensure(name="empty")
+        assert client.run("empty", ["true"], timeout_s=60).exit.code == 0
+        client.session_pause(session="empty")
+        daemon.child.kill()
+        daemon.child.wait()
+    with running_daemon(tmp_path / "coworkd") as daemon, client_of(daemon) as client:
+        client.session_resume(session="empty")
+        assert client.run("empty", ["true"], timeout_s=60).exit.code == 0
+
+
 def test_what_a_paused_command_has_said_can_be_read(client: Client) -> None:
     with session_of(client, "says") as session:
         process = client.start(session, ["sh", "-c", "echo said; sleep 1000"], attach=False)

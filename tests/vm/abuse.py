@@ -14,8 +14,8 @@ MIB = 1 << 20
 FLOODS = 50
 _FILL = "b = bytearray({mib} << 20)\nwhile True:\n    for at in range(0, len(b), 4096): b[at] = (b[at] + 1) & 255"
 _FORK = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
-_WAIT_AND_FLOOD = "until [ -e /tmp/go ]; do sleep 0.5; done; exec cat /dev/zero"
-"""All at once: fifty floods leave the start of a fifty-first a fiftieth of the processors."""
+_WAIT_AND_FLOOD = "read word </tmp/gate; exec cat /dev/zero"
+"""All at once, when the pipe has had its writer: fifty floods leave the start of a fifty-first a fiftieth of the processors."""
 _WRITE = "while :; do dd if=/dev/zero of=$HOME/full bs=1M 2>/dev/null; sync; rm -f $HOME/full; done"
 
 
@@ -42,9 +42,10 @@ def fork_at_its_limit(client: Client, session: str) -> None:
 def flood_stdout(client: Client, session: str) -> None:
     """Many commands that write as fast as they can, and nobody reads."""
     client.session_ensure(name=session)
+    client.run(session, ["mkfifo", "/tmp/gate"], timeout_s=60)
     for _ in range(FLOODS):
         client.start(session, ["sh", "-c", _WAIT_AND_FLOOD], attach=False)
-    client.run(session, ["touch", "/tmp/go"], timeout_s=60)
+    client.run(session, ["sh", "-c", "exec 3>/tmp/gate; sleep 1"], timeout_s=60)
 
 
 def fill_its_disk(client: Client, session: str) -> None:

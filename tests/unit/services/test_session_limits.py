@@ -122,3 +122,31 @@ async def test_another_policy_is_written_to_open_sessions(tmp_path: Path) -> Non
             cpu_weight=100,
             io_weight=100,
         )
+
+
+@in_trio
+async def test_limits_that_were_recorded_and_not_written_are_written(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        house.processes.running["bob"] = 1
+        await house.sessions.set_limits(asked(pids_max=5))
+        house.groups.limits["bob", None] = structs.replace(house.groups.limits["bob", None], pids_max=77)
+        house.trace.clear()
+        await house.restart()
+        await house.sessions.reopen()
+        assert "limit bob" in house.trace
+        assert house.groups.limits["bob", None].pids_max == 100
+
+
+@in_trio
+async def test_limits_that_hold_are_not_written_again(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        house.processes.running["bob"] = 1
+        await house.sessions.set_limits(asked(pids_max=5))
+        held = house.groups.limits["bob", None]
+        house.groups.limits["bob", None] = structs.replace(held, memory_max_bytes=(1 << 30) - 4096, io_weight=None)
+        house.trace.clear()
+        await house.restart()
+        await house.sessions.reopen()
+        assert "limit bob" not in house.trace

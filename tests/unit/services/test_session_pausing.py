@@ -102,16 +102,31 @@ async def test_a_log_that_refuses_and_a_kernel_that_cannot_leave_it_running(tmp_
 
 
 @in_trio
-async def test_paused_outlives_a_restart_and_a_crash_half_way(tmp_path: Path) -> None:
+async def test_paused_outlives_a_restart(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await started(house)
         await house.sessions.pause(BOB)
-        house.groups.frozen.clear()  # the record was written, and then the power went
+        house.launcher.open.clear()
         await house.restart()
         await house.sessions.reopen()
-        assert house.groups.frozen == {"bob": True}
+        assert house.launcher.open["bob"].paused
         with pytest.raises(InvalidState):
             await house.sessions.open_for_command("bob")
+        await house.sessions.resume(BOB)
+        assert house.groups.frozen == {"bob": False}
+
+
+@in_trio
+async def test_whoever_opens_it_anew_says_whether_it_is_paused(tmp_path: Path) -> None:
+    """It may have been frozen without a command in it, by a coworkd before, and gone on since then."""
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        await house.sessions.pause(BOB)
+        await house.restart()
+        await house.sessions.resume(BOB)
+        house.launcher.open.clear()
+        await house.sessions.open_for_command("bob")
+        assert not house.launcher.open["bob"].paused
 
 
 @in_trio
