@@ -9,6 +9,7 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -69,30 +70,37 @@ class CuttingWay:
             thread.start()
 
     def _pass(self, host: socket.socket, cut: Cut | None) -> None:
+        """One connection: each way has a thread, so that neither waits for the other."""
         guest = socket.socket(socket.AF_UNIX)
         with host, guest:
             guest.connect(str(self._target))
-            self._pairs.append((host, guest))
             left: dict[Way, float] = {"to_guest": float("inf"), "to_host": float("inf")}
-            self._left.append(left)
             if cut is not None:
                 left[cut[0]] = cut[1]
-            ways: dict[socket.socket, tuple[Way, socket.socket]] = {host: ("to_guest", guest), guest: ("to_host", host)}
+            self._left.append(left)
+            self._pairs.append((host, guest))
+            back = threading.Thread(target=self._pass_one, args=("to_host", guest, host, left))
+            back.start()
+            self._pass_one("to_guest", host, guest, left)
+            back.join()
+
+    def _pass_one(self, way: Way, source: socket.socket, target: socket.socket, left: dict[Way, float]) -> None:
+        try:
             while not self._ended and min(left.values()) > 0:
-                if self.silent.is_set():
-                    self.silent.wait(0.05)
-                    select.select([], [], [], 0.05)
+                ready = select.select([source], [], [], 0.05)[0]
+                if not ready or self.silent.is_set():
+                    time.sleep(0.05 if ready else 0)
                     continue
-                for source in select.select(list(ways), [], [], 0.05)[0]:
-                    way, target = ways[source]
-                    try:
-                        data = source.recv(int(min(65536, left[way])))
-                        target.sendall(data)
-                    except OSError:
-                        return
-                    left[way] -= len(data)
-                    if not data or left[way] <= 0:
-                        return
+                data = source.recv(int(min(65536, max(1, left[way]))))
+                target.sendall(data)
+                left[way] -= len(data)
+                if not data:
+                    break
+        except OSError:
+            pass
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
