@@ -1,9 +1,9 @@
-"""`python -m tests.bench.abuse [--quick] [burns] [fills] …`: how soon coworkd answers `ping` while a session does its worst, beside the same
-guest at rest.
+"""`python -m tests.bench.abuse [--quick] [burns] [fills] …`: how soon coworkd answers `ping` while a session does its worst, beside the
+same guest at rest.
 
 Boots a guest (emulated where there is no other way), and asks in it: the asker is a program in the guest with the first claim to a
-processor, so that what is measured is coworkd's answer and not the emulator's vsock. Rest and each abuse are measured by turns; a ratio is
-of neighbours. Needs root, QEMU and the image (tests/vm). `measure_abuse` measures; `compose_abuse_rows`, `judge_abuse` make a table of it.
+processor, so that what is measured is coworkd's answer and not the emulator's vsock. Rest and each abuse are measured by turns; a ratio
+is of neighbours. Needs root, QEMU and the image (tests/vm). `measure_abuse` measures; `compose_abuse_rows`, `judge_abuse` make a table of it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def measure_abuse(*, rounds: int = ROUNDS, asks: int = ASKS, ways: tuple[str, ..
 
 def compose_abuse_rows(measured: list[Abuse]) -> list[tuple[str, ...]]:
     """Way, the medians and the slowest of a hundred, at rest and under it, and their ratio."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in measured:
         rest, abused_s = _flat(each.rest_s), _flat(each.abused_s)
         rows.append(
