@@ -263,11 +263,19 @@ class App:
             warm=self._parts.launcher.groups.count_warm,
             pressure=self._parts.pressure.averages,
             doctor=self._examine,
+            report=self._report,
         )
 
     def _audit_syncs(self) -> tuple[int, float, float]:
         times = self._parts.audit.sync_times
         return times.times, times.took_s, times.most_s
+
+    def _report(self, params: calls.Report) -> calls.Reported:
+        # Imported only when asked for, as `_examine`'s.
+        from coworkd.services.report import report
+
+        pids = {"coworkd": os.getpid(), "launcher": self._parts.launcher.pid, "egress": self._parts.egress.pid}
+        return report(self._config, params, {name: pid for name, pid in pids.items() if pid is not None})
 
     def _examine(self) -> tuple[calls.Finding, ...]:
         # Imported only when asked for: it brings subprocess and more into a process that stays small otherwise.

@@ -28,11 +28,11 @@ coworkd does not say itself is [removed]. Read it all the same before you send i
 """
 
 
-def compose_bundle(parts: Mapping[str, Any], manifest: Mapping[str, Any], *, at: float) -> bytes:
-    """The whole file. `parts` are values of JSON by name of file; one that is too long is left out, and told so."""
+def compose_bundle(parts: Mapping[str, str], manifest: Mapping[str, Any], *, at: float) -> bytes:
+    """The whole file. `parts` are JSON texts by name of file; one that is too long is left out, and told so."""
     files, listed = [], []
     for entry in manifest["parts"]:
-        data = _json(parts[entry["file"]]) if entry["file"] in parts else b""
+        data = parts[entry["file"]].encode() + b"\n" if entry["file"] in parts else b""
         told = dict(entry)
         if len(data) > PART_BYTES:
             told["missing"] = f"too long: {len(data)} bytes"

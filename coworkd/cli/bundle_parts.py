@@ -1,27 +1,30 @@
-"""One part of a bundle: where it comes from, and by which rule it leaves the machine. And the parts that coworkd itself tells.
+"""The parts of a bundle that coworkd itself tells, by its calls.
 
 Rules
 - A part that cannot be had is missing with its reason; the others do not wait for it longer than its own deadline.
 - What is asked changes nothing.
 
-Not here: what of this machine is looked at without coworkd (`bundle_machine`), and the file (`bundle_file`).
+Not here: what its machine tells (`services.report_machine`, `report_proc`), and the file (`bundle_file`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
-from coworkd.cli.bundle_redact import (
-    HEX,
+from coworkd.client.core import read_answer
+from coworkd.client.sync import Client
+from coworkd.model.calls import Reported, ReportPart
+from coworkd.model.errors import DeadlineExceeded
+from coworkd.services.report_part import AUDIT_RECORDS, AUDIT_SHAPE, EXIT, Part, shape_of
+from coworkd.services.report_redact import (
     UUID,
     VERSION,
     WORD,
     Redactor,
-    Rule,
     command,
     each,
     form,
@@ -32,23 +35,14 @@ from coworkd.cli.bundle_redact import (
     record,
     tree,
 )
-from coworkd.client.sync import Client
-from coworkd.model.errors import CoworkError, DeadlineExceeded
 
 ANSWER_S = 10.0
 HANGS_S = 0.5
 DOCTOR_S = 60.0
 LOG_LINES = 1000
-AUDIT_RECORDS = 200
-
-
-class Part(NamedTuple):
-    """`collect` gives what `rule` is applied to, or raises `CoworkError` or `OSError`."""
-
-    file: str
-    source: str
-    collect: Callable[[], Any]
-    rule: Rule
+NAMES_LIMIT = 4000
+"""Of those that are told pseudonyms of, in one call: an array of the wire has at most 4,096."""
+_FILE = re.compile(r"[a-z]{1,20}(?:-[a-z]{1,20})?\.json\Z")
 
 
 def _component(redactor: Redactor, value: Any) -> Any:
@@ -100,7 +94,6 @@ _LOGS = record(
         "lines": each(record({"at": number, "level": form(WORD), "component": _component, "message": prose})),
     }
 )
-_EXIT = record({"code": number, "signal": prose, "reason": form(WORD), "inferred": number, "scope": form(WORD)})
 _SESSIONS = each(
     record(
         {
@@ -125,7 +118,7 @@ _PROCESSES = each(
             "started_at": number,
             "streams": mapping(form(WORD), each(number)),
             "argv": command,
-            "exit": record({"exit": _EXIT, "output": form(WORD), "ended_at": number, "oom_kills": number}),
+            "exit": record({"exit": EXIT, "output": form(WORD), "ended_at": number, "oom_kills": number}),
         }
     )
 )
@@ -165,47 +158,27 @@ _UPDATE = record(
         "reason": prose,
     }
 )
-AUDIT_RECORD: Rule = record(
-    {
-        **dict.fromkeys(
-            ("seq", "at", "pid", "launcher_pid", "egress_pid", "code", "count", "took_s", "delta_s"), number
-        ),
-        "kind": form(WORD),
-        "session": name,
-        "process": name,
-        "reason": prose,
-        "message": prose,
-        "mode": form(WORD),
-        "stage": form(WORD),
-        "errno": number,
-        "state": form(WORD),
-        "version": form(VERSION),
-        "exit": _EXIT,
-        "argv": command,
-        "cwd": command,
-        "path": command,
-        "paths": command,
-        "to": command,
-    }
-)
-AUDIT_SHAPE: Rule = record(
-    {
-        "verified": record(
-            {**dict.fromkeys(("ok", "records", "first", "last"), number), "head": form(HEX), "problem": prose}
-        ),
-        "kinds_of_the_last": mapping(form(WORD), number),
-        "starts_without_an_end": each(number),
-        "last": each(AUDIT_RECORD),
-    }
-)
 
 
-class _Asking:
+class Asking:
     """Asks a coworkd that may hang: whoever has not answered once is given little time afterwards."""
 
     def __init__(self, client: Client) -> None:
+        self.hello = client.hello
         self._client = client
         self._hangs = False
+
+    def report(self, redactor: Redactor) -> Iterator[ReportPart]:
+        """What the machine that coworkd runs on tells, redacted over there by the same pseudonyms. Raises `CoworkError`."""
+        params = {
+            "salt": redactor.salt,
+            "names": list(redactor.names[:NAMES_LIMIT]),
+            "with_names": redactor.with_names,
+            "with_commands": redactor.with_commands,
+        }
+        answer = read_answer("report", self.ask("report", params, within_s=DOCTOR_S), Reported)
+        # A guest is not believed in what its files are called: the name becomes a path on this machine.
+        yield from (part for part in answer.parts if _FILE.match(part.file))
 
     def ask(
         self, method: str, params: Mapping[str, Any] | None = None, *, within_s: float = ANSWER_S
@@ -217,15 +190,15 @@ class _Asking:
             raise
 
 
-def parts_of_link(client: Client) -> Iterator[Part]:
+def parts_of_link(asking: Asking) -> Iterator[Part]:
     """What coworkd tells of itself."""
+    ask = asking.ask
 
-    ask = _Asking(client).ask
     # These first: from then on a session has its pseudonym wherever its name stands.
     yield Part("sessions.json", "session.list", lambda: ask("session.list")["sessions"], _SESSIONS)
     yield Part("processes.json", "process.list", lambda: ask("process.list")["processes"], _PROCESSES)
     yield Part("audit.json", "audit.verify, audit.tail", lambda: _audit(ask), AUDIT_SHAPE)
-    yield Part("hello.json", "hello", lambda: msgspec.to_builtins(client.hello), _HELLO)
+    yield Part("hello.json", "hello", lambda: msgspec.to_builtins(asking.hello), _HELLO)
     yield Part("info.json", "info", lambda: ask("info"), _INFO)
     yield Part("stats.json", "stats", lambda: ask("stats"), tree)
     yield Part("boot-time.json", "boot_time", lambda: ask("boot_time"), _BOOT)
@@ -234,35 +207,6 @@ def parts_of_link(client: Client) -> Iterator[Part]:
     yield Part("update.json", "update.status", lambda: ask("update.status"), _UPDATE)
     yield Part("logs.json", "logs", lambda: ask("logs", {"limit": LOG_LINES}), _LOGS)
     yield Part("doctor.json", "doctor", lambda: ask("doctor", within_s=DOCTOR_S)["findings"], FINDINGS)
-
-
-def shape_of(records: Sequence[Mapping[str, Any]], verified: Mapping[str, Any]) -> dict[str, Any]:
-    """What an audit log looks like from outside: what kinds of records it ends with, and which starts of coworkd had no end."""
-    cut_short: list[Any] = []
-    started_at: Any = None
-    for one in records:
-        if one.get("kind") == "daemon.start":
-            if started_at is not None:
-                cut_short.append(started_at)
-            started_at = one.get("at")
-        elif one.get("kind") == "daemon.stop":
-            started_at = None
-    return {
-        "verified": dict(verified),
-        "kinds_of_the_last": dict(Counter(str(one.get("kind")) for one in records).most_common()),
-        "starts_without_an_end": cut_short,
-        "last": [dict(one) for one in records],
-    }
-
-
-def collect(part: Part, redactor: Redactor) -> tuple[Any, str | None]:
-    """The redacted part, or None and why it is missing."""
-    try:
-        return part.rule(redactor, part.collect()), None
-    except CoworkError as error:
-        return None, f"{error.code.value}: {redactor.scrub(error.message)}"
-    except OSError as error:
-        return None, redactor.scrub(error.strerror or str(error))
 
 
 def _audit(ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """`coworkctl doctor --bundle FILE`: one file for a report of an error, from whatever still answers.
 
 Rules
-- A coworkd that is down, or hangs, is what bundles are for: what it does not tell is missing with the reason, and the machine is looked at
-  all the same, where coworkd runs on this one.
+- Of its machine coworkd tells as well (`report`), in a guest as here. One that is down, or hangs, is what bundles are for: what it does not
+  tell is missing with the reason, and the machine is looked at from here, where coworkd runs on this one.
 - No coworkd is started for it.
-- What may be in it is said by the rules of `bundle_redact`; what was left out is counted in its manifest.
+- What may be in it is said by the rules of `report_redact`; what was left out is counted in its manifest.
 
 Status 0 with a bundle, however much of it is missing.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 import time
@@ -22,15 +23,16 @@ from typing import Any
 
 from coworkd import __version__
 from coworkd.cli.bundle_file import compose_bundle, write_new
-from coworkd.cli.bundle_machine import find_pids, parts_of_machine
-from coworkd.cli.bundle_parts import Part, collect, parts_of_link
-from coworkd.cli.bundle_proc import parts_of_proc
-from coworkd.cli.bundle_redact import Redactor
-from coworkd.cli.bundle_words import Words
+from coworkd.cli.bundle_parts import Asking, parts_of_link
 from coworkd.cli.control_link import LOCAL_KINDS, SYSTEM_SOCKET, named_uri, read_token
 from coworkd.client.sync import Client, connect
 from coworkd.config import Config, load_config
+from coworkd.model.calls import ReportPart
 from coworkd.model.errors import CoworkError, InvalidParams
+from coworkd.services.report import parts_here, tell
+from coworkd.services.report_machine import find_pids
+from coworkd.services.report_redact import Redactor
+from coworkd.services.report_words import Words
 
 CONNECT_S = 10.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -41,19 +43,18 @@ class Bundle:
 
     def __init__(self, redactor: Redactor) -> None:
         self.redactor = redactor
-        self.parts: dict[str, Any] = {}
+        self.parts: dict[str, str] = {}
+        """JSON texts by file."""
         self.listed: list[dict[str, Any]] = []
 
-    def add(self, parts: Iterable[Part]) -> None:
+    def add(self, parts: Iterable[ReportPart]) -> None:
         for part in parts:
-            before = self.redactor.removed
-            value, why = collect(part, self.redactor)
             told: dict[str, Any] = {"file": part.file, "source": part.source}
-            if why is None:
-                self.parts[part.file] = value
-                told["left_out"] = self.redactor.removed - before
+            if part.json is None:
+                told["missing"] = part.missing or "nothing was told"
             else:
-                told["missing"] = why
+                self.parts[part.file] = part.json
+                told["left_out"] = part.left_out
             self.listed.append(told)
 
     def lacks(self, file: str, source: str, why: str) -> None:
@@ -69,13 +70,14 @@ def bundle(args: argparse.Namespace) -> int:
         client, why = _connect(uri, args)
         if client is None:
             made.lacks("hello.json", "hello", f"coworkd does not answer, nor any call of it: {why}")
+            machine_is_told = False
         else:
-            made.add(parts_of_link(stack.enter_context(client)))
-        if _is_here(uri, client):
-            made.add(parts_of_machine(_config(args, made), audit="audit.json" not in made.parts))
-            made.add(parts_of_proc(_pids(made)))
-        else:
-            made.lacks("versions.json", "this machine", "coworkd runs on another machine: make a bundle there as well")
+            asking = Asking(stack.enter_context(client))
+            made.add(tell(part, redactor) for part in parts_of_link(asking))
+            machine_is_told = _ask_for_machine(asking, made)
+        if not machine_is_told and _is_here(uri, client):
+            config, audit = _config(args, made), "audit.json" not in made.parts
+            made.add(tell(part, redactor) for part in parts_here(config, _pids(made), audit=audit))
     manifest = {
         "made_at": at,
         "made_by": f"coworkctl {__version__}",
@@ -93,6 +95,16 @@ def bundle(args: argparse.Namespace) -> int:
     if absent:
         print(f"missing, for reasons that its manifest.json tells: {', '.join(absent)}", file=sys.stderr)
     return 0
+
+
+def _ask_for_machine(asking: Asking, made: Bundle) -> bool:
+    """Whether coworkd tells of its machine."""
+    try:
+        made.add(asking.report(made.redactor))
+    except CoworkError as error:
+        made.lacks("(its machine)", "report", f"coworkd does not tell of its machine: {error.message}")
+        return False
+    return True
 
 
 def _connect(uri: str, args: argparse.Namespace) -> tuple[Client | None, str]:
@@ -121,7 +133,7 @@ def _config(args: argparse.Namespace, made: Bundle) -> Config:
 
 
 def _pids(made: Bundle) -> dict[str, int]:
-    info, egress = made.parts.get("info.json") or {}, made.parts.get("egress.json") or {}
+    info, egress = (json.loads(made.parts.get(file, "{}")) for file in ("info.json", "egress.json"))
     told = {"coworkd": info.get("pid"), "launcher": info.get("launcher_pid"), "egress": egress.get("pid")}
     return {**find_pids(), **{name: pid for name, pid in told.items() if isinstance(pid, int) and pid > 0}}
 

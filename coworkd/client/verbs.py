@@ -83,6 +83,7 @@ class Verbs:
     info = _Verb(methods.INFO)
     stats = _Verb(methods.STATS)
     doctor = _Verb(methods.DOCTOR)
+    report = _Verb(methods.REPORT)
     logs = _Verb(methods.LOGS)
     set_log_level = _Verb(methods.SET_LOG_LEVEL)
     shutdown = _Verb(methods.SHUTDOWN)

@@ -203,6 +203,32 @@ class DoctorAnswer(Answer, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
+class Report(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Asks for what the guest's machine tells for a report of an error, redacted there (docs/health.md)."""
+
+    salt: bytes = b""
+    """Makes pseudonyms: the same of one name for the same salt; none: a fresh one."""
+    names: tuple[str, ...] = ()
+    """Names that have pseudonyms wherever they stand, those of sessions that are gone as well."""
+    with_names: bool = False
+    with_commands: bool = False
+
+
+class ReportPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One part: as JSON text, or why it is missing."""
+
+    file: str
+    source: str
+    json: str | None = None
+    missing: str | None = None
+    left_out: int = 0
+    """How many words and values were."""
+
+
+class Reported(Answer, frozen=True, kw_only=True):
+    parts: tuple[ReportPart, ...]
+
+
 class Logs(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     limit: int = 200
     component: str | None = None

@@ -23,6 +23,8 @@ from coworkd.model.calls import (
     Finding,
     HelloAnswer,
     Info,
+    Report,
+    Reported,
     Stage,
     Stats,
 )
@@ -69,6 +71,8 @@ class Sources:
     """The launcher's to count; may raise `Unavailable`, and may take long."""
     pressure: Callable[[], dict[str, float]]
     doctor: Callable[[], tuple[Finding, ...]]
+    report: Callable[[Report], Reported]
+    """In a worker's thread, as `doctor`."""
 
 
 class Health:
@@ -261,6 +265,10 @@ class Health:
     async def doctor(self) -> DoctorAnswer:
         """Check every requirement; in a worker thread, since some checks run programs. Takes up to a few seconds."""
         return DoctorAnswer(findings=await trio.to_thread.run_sync(self._asked.doctor))
+
+    async def report(self, params: Report) -> Reported:
+        """What this machine tells for a report of an error, redacted; in a worker thread, up to half a minute."""
+        return await trio.to_thread.run_sync(self._asked.report, params)
 
     @property
     def _asked(self) -> Sources:

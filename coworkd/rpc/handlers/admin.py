@@ -1,4 +1,4 @@
-"""`info`, `stats`, `doctor`."""
+"""`info`, `stats`, `doctor`, `report`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ def admin_methods(health: HealthApi) -> tuple[Method, ...]:
     async def doctor(params: calls.NoParams, link: LinkPort) -> calls.DoctorAnswer:
         return await health.doctor()
 
+    async def report(params: calls.Report, link: LinkPort) -> calls.Reported:
+        return await health.report(params)
+
     return (
         Method(name="info", params=calls.NoParams, handler=info),
         Method(name="stats", params=calls.NoParams, handler=stats),
         Method(name="doctor", params=calls.NoParams, handler=doctor),
+        Method(name="report", params=calls.Report, handler=report),
     )

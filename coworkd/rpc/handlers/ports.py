@@ -30,6 +30,8 @@ class HealthApi(Protocol):
 
     async def doctor(self) -> calls.DoctorAnswer: ...
 
+    async def report(self, params: calls.Report, /) -> calls.Reported: ...
+
 
 class LogsApi(Protocol):
     """The log of the day."""

@@ -35,7 +35,7 @@ def test_each_part_is_a_file_and_the_manifest_tells_of_each() -> None:
             {"file": "stats.json", "source": "stats", "missing": "it hangs"},
         ],
     }
-    found = opened(compose_bundle({"info.json": {"a": "ä"}}, manifest, at=AT))
+    found = opened(compose_bundle({"info.json": '{"a": "ä"}'}, manifest, at=AT))
     assert list(found) == ["manifest.json", "README", "info.json"]
     assert json.loads(found["info.json"]) == {"a": "ä"}
     told = json.loads(found["manifest.json"])

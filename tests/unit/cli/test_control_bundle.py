@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from coworkd.cli import bundle_machine, bundle_proc, control_bundle
+from coworkd.cli import control_bundle
 from coworkd.cli.bundle_file import DIRECTORY
 from coworkd.cli.bundle_parts import ANSWER_S, HANGS_S
 from coworkd.cli.control import main
 from coworkd.client.sync import Client
 from coworkd.model.errors import DeadlineExceeded, Unavailable
+from coworkd.services import report_machine, report_proc
 from tests.unit.cli.conftest import SESSION
 from tests.unit.client.conftest import HELLO, FakeGuest, Fault
 
@@ -207,16 +208,46 @@ def test_without_coworkd_the_machine_is_looked_at(
     assert "missing" in capsys.readouterr().err
 
 
-def test_of_another_machine_only_its_coworkd_is_asked(
+def test_a_guest_tells_of_its_machine_and_is_not_believed_in_names_of_files(
+    told: FakeGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def report(params: dict[str, Any]) -> dict[str, Any]:
+        asked.append(params)
+        parts = [
+            {"file": "versions.json", "source": "this machine", "json": '{"kernel": "6.1"}', "left_out": 3},
+            {"file": "units.json", "source": "systemctl show", "missing": "there is no systemctl here"},
+            {"file": "../../etc/passwd", "source": "x", "json": "{}"},
+            {"file": "/etc/shadow.json", "source": "x", "json": "{}"},
+        ]
+        return {"parts": parts}
+
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(report_machine, "read", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(report_proc, "read", lambda path: pytest.fail(f"{path} was read"))
+    told.answers["report"] = report
+    found = make(tmp_path)
+    assert found["versions.json"] == {"kernel": "6.1"}
+    parts = {part["file"]: part for part in found["manifest.json"]["parts"]}
+    assert parts["versions.json"]["left_out"] == 3
+    assert parts["units.json"]["missing"] == "there is no systemctl here"
+    assert not [name for name in parts if "/" in name]
+    assert "payroll-2026" in asked[0]["names"]
+    assert len(asked[0]["salt"]) == 16
+    assert (asked[0]["with_names"], asked[0]["with_commands"]) == (False, False)
+
+
+def test_a_machine_that_nobody_tells_of_is_missing_where_it_is_another(
     told: FakeGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "boot_id").write_text("another\n")
-    monkeypatch.setattr(bundle_machine, "read", lambda path: pytest.fail(f"{path} was read"))
-    monkeypatch.setattr(bundle_proc, "read", lambda path: pytest.fail(f"{path} was read"))
-    found = make(tmp_path)
+    monkeypatch.setattr(report_proc, "read", lambda path: pytest.fail(f"{path} was read"))
+    found = make(tmp_path)  # this guest has no such call
     assert "info.json" in found
     assert "versions.json" not in found
-    assert "another machine" in str(found["manifest.json"])
+    (part,) = [part for part in found["manifest.json"]["parts"] if part["source"] == "report"]
+    assert part["missing"].startswith("coworkd does not tell of its machine")
 
 
 def test_a_file_of_settings_that_is_wrong_is_told_and_the_defaults_hold(told: FakeGuest, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 import coworkd
-from coworkd.model.calls import Finding
+from coworkd.model.calls import Finding, Report, Reported, ReportPart
 from coworkd.model.errors import Unavailable
 from coworkd.services.health import Health, Sources
 from coworkd.services.health_pulse import BEAT_S, Pulse
@@ -58,6 +58,7 @@ def sources(**more: Any) -> Sources:
         warm=warm,
         pressure=lambda: {"memory": 0.5},
         doctor=lambda: (FINDING,),
+        report=lambda params: Reported(parts=(ReportPart(file="x.json", source=str(params.with_names)),)),
     )
     return dataclasses.replace(made, **more)
 
@@ -203,6 +204,12 @@ def test_a_launcher_that_hangs_does_not_keep_the_pulse_from_beating() -> None:
         assert (health.pulse.counted.stats.links, health.pulse.counted.stats.warm) == (2, {})
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_report_is_passed_on() -> None:
+    health = Health(boot_id="b", state_dir="/s")
+    health.attach(sources())
+    assert trio.run(health.report, Report(with_names=True)).parts[0].source == "True"
 
 
 def test_the_pulse_beats_before_there_is_anything_to_count() -> None:

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from coworkd.cli.bundle_parts import Part
-from coworkd.cli.bundle_redact import WORD, Redactor, Rule, each, form, mapping, name, number, prose, record
 from coworkd.model.errors import Unavailable
+from coworkd.services.report_part import Part
+from coworkd.services.report_redact import WORD, Redactor, Rule, each, form, mapping, name, number, prose, record
 from coworkd.system.mountinfo import read_mounts
 
 CGROUPS_LIMIT = 512

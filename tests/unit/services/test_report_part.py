@@ -1,16 +1,16 @@
-"""The parts that coworkd tells of itself."""
+"""One part of a report, and what an audit log looks like."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from coworkd.cli.bundle_parts import AUDIT_SHAPE, Part, collect, shape_of
-from coworkd.cli.bundle_redact import Redactor, prose, tree
-from coworkd.cli.bundle_words import Words
 from coworkd.model.errors import Unavailable
+from coworkd.services.report_part import AUDIT_SHAPE, Part, collect, shape_of
+from coworkd.services.report_redact import Redactor, prose, tree
+from coworkd.services.report_words import Words
 
 
-def redactor(**more: bool) -> Redactor:
+def redactor(**more: Any) -> Redactor:
     return Redactor(Words({"the", "disk", "is", "away"}), **more)
 
 

@@ -25,9 +25,11 @@ from typing import Any
 
 import msgspec
 
-from coworkd.cli.bundle_parts import AUDIT_RECORDS, AUDIT_SHAPE, Part, shape_of
-from coworkd.cli.bundle_proc import FILE_BYTES, NUMBERS, read
-from coworkd.cli.bundle_redact import (
+from coworkd.config import Config
+from coworkd.model.errors import UNDECODABLE, Unavailable
+from coworkd.services.report_part import AUDIT_RECORDS, AUDIT_SHAPE, Part, shape_of
+from coworkd.services.report_proc import FILE_BYTES, NUMBERS, read
+from coworkd.services.report_redact import (
     HEX,
     VERSION,
     WORD,
@@ -41,8 +43,6 @@ from coworkd.cli.bundle_redact import (
     record,
     tree,
 )
-from coworkd.config import Config
-from coworkd.model.errors import UNDECODABLE, Unavailable
 from coworkd.system.manager_times import parse_records
 
 UNITS = ("coworkd.service", "coworkd-launcher.service", "coworkd-egress.service", "coworkd-firewall.service")

@@ -14,18 +14,18 @@ import pytest
 from msgspec import structs
 
 from coworkd import __version__
-from coworkd.cli import bundle_machine
-from coworkd.cli.bundle_machine import find_pids, parts_of_machine
-from coworkd.cli.bundle_parts import collect
-from coworkd.cli.bundle_redact import Redactor
-from coworkd.cli.bundle_words import Words
 from coworkd.config import Config, HealthConfig
+from coworkd.services import report_machine
 from coworkd.services.audit import AuditLog
+from coworkd.services.report_machine import find_pids, parts_of_machine
+from coworkd.services.report_part import collect
+from coworkd.services.report_redact import Redactor
+from coworkd.services.report_words import Words
 
 WORDS = Words.of_this_program()
 
 
-def taken(config: Config, name: str, *, audit: bool = True, **more: bool) -> tuple[Any, str | None]:
+def taken(config: Config, name: str, *, audit: bool = True, **more: Any) -> tuple[Any, str | None]:
     redactor = Redactor(WORDS, **more)
     (found,) = [collect(part, redactor) for part in parts_of_machine(config, audit=audit) if part.file == name]
     return found
@@ -148,7 +148,7 @@ def test_units_tell_how_they_ended_and_the_journal_what_we_said(monkeypatch: pyt
         asked.append(argv)
         return SHOWN if argv[0] == "systemctl" else JOURNAL
 
-    monkeypatch.setattr(bundle_machine, "_run", run)
+    monkeypatch.setattr(report_machine, "_run", run)
     units, why = taken(Config(), "units.json")
     assert why is None
     assert units["coworkd.service"]["Result"] == "watchdog"

@@ -2,7 +2,7 @@
 
 Rules
 - Only what a rule names is copied; every key it does not name, and every value of another kind than it says, is left out and counted.
-- There is no rule that lets any text through: prose is scrubbed word by word (`bundle_words`), a text of fixed form must have all of that
+- There is no rule that lets any text through: prose is scrubbed word by word (`report_words`), a text of fixed form must have all of that
   form, a name becomes a pseudonym.
 - `command` copies arguments and paths, and only where the person who asked said so. What is in an environment is never copied.
 """
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coworkd.cli.bundle_words import REMOVED, Words
+from coworkd.services.report_words import REMOVED, Words
 
 PSEUDONYM_CHARACTERS = 8
 TEXT_CHARACTERS = 4096
@@ -32,17 +32,25 @@ Rule = Callable[["Redactor", Any], Any]
 class Redactor:
     """Applies rules; `removed` counts what did not pass."""
 
-    def __init__(self, words: Words, *, with_names: bool = False, with_commands: bool = False) -> None:
+    def __init__(
+        self, words: Words, *, with_names: bool = False, with_commands: bool = False, salt: bytes | None = None
+    ) -> None:
+        """`salt` None: one of its own."""
         self.with_names = with_names
         self.with_commands = with_commands
         self._words = words
-        self._salt = os.urandom(16)
+        self.salt = salt or os.urandom(16)
         """A pseudonym cannot be found out by trying names, and is the same within one bundle only."""
         self._removed = 0
 
     @property
     def removed(self) -> int:
         return self._removed + self._words.removed
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that have pseudonyms so far."""
+        return self._words.names
 
     def scrub(self, text: str) -> str:
         return self._words.scrub(text[:TEXT_CHARACTERS])
@@ -52,7 +60,7 @@ class Redactor:
         if self.with_names:
             said = name
         else:
-            digest = hashlib.sha256(self._salt + name.encode("utf-8", "surrogateescape")).hexdigest()
+            digest = hashlib.sha256(self.salt + name.encode("utf-8", "surrogateescape")).hexdigest()
             said = f"name-{digest[:PSEUDONYM_CHARACTERS]}"
         self._words.name(name, said)
         return said

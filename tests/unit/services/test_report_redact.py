@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from coworkd.cli import bundle_redact as rules
-from coworkd.cli.bundle_redact import Redactor
-from coworkd.cli.bundle_words import REMOVED, Words
+from coworkd.services import report_redact as rules
+from coworkd.services.report_redact import Redactor
+from coworkd.services.report_words import REMOVED, Words
 
 RULE = rules.record(
     {
@@ -36,7 +36,7 @@ VALUE: dict[str, Any] = {
 }
 
 
-def redactor(**more: bool) -> Redactor:
+def redactor(**more: Any) -> Redactor:
     return Redactor(Words({"the", "disk", "is", "full"}), **more)
 
 

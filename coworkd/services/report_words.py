@@ -45,6 +45,10 @@ class Words:
 
         return cls({*_code_words(coworkd.__path__[0]), *_system_words()})
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._pseudonyms)
+
     def name(self, name: str, pseudonym: str) -> None:
         """From now on `name` becomes `pseudonym`, wherever it stands as a word."""
         self._pseudonyms[name] = pseudonym

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coworkd.cli.bundle_words import REMOVED, Words
+from coworkd.services.report_words import REMOVED, Words
 
 WORDS = Words.of_this_program()
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from coworkd.cli import bundle_proc
-from coworkd.cli.bundle_parts import collect
-from coworkd.cli.bundle_proc import NUMBERS, parts_of_proc
-from coworkd.cli.bundle_redact import Redactor
-from coworkd.cli.bundle_words import Words
+from coworkd.services import report_proc
+from coworkd.services.report_part import collect
+from coworkd.services.report_proc import NUMBERS, parts_of_proc
+from coworkd.services.report_redact import Redactor
+from coworkd.services.report_words import Words
 from coworkd.system.mountinfo import parse_mounts
 
 
@@ -42,7 +42,7 @@ def test_mounts_tell_their_kind_and_not_whose_they_are(monkeypatch: pytest.Monke
         rb"22 20 0:44 / /home/alice/my\040secrets rw - virtiofs alice-share rw,secret=hunter2,size=4k",
         b"23 20 0:45 / /mnt/nas rw - cifs //nas/alice rw,username=alice,password=hunter2",
     ]
-    monkeypatch.setattr(bundle_proc, "read_mounts", lambda path: parse_mounts(lines))
+    monkeypatch.setattr(report_proc, "read_mounts", lambda path: parse_mounts(lines))
     ((told, why),) = taken({}, "mounts.json").values()
     assert why is None
     assert told[:2] == [
