@@ -22,7 +22,7 @@ from pathlib import Path
 import trio
 
 from coworkd import __version__
-from coworkd.bring_up import Ground, Mode
+from coworkd.bring_up import Carried, Ground, Mode
 from coworkd.composition import Composition
 from coworkd.config import Config
 from coworkd.early import Early
@@ -83,6 +83,8 @@ class App:
         self._updates = updates
         self._door = early.door
         self._ground = ground
+        self.carried: tuple[Carried, ...] = ()
+        """What of ended commands goes to the coworkd that comes up anew in this process."""
         self._health.attach(self._sources())
         self._parts.processes.callers.attach(partial(self._door.server.dispatcher.asked_again, "process.run"))
 
@@ -102,6 +104,8 @@ class App:
                     await self._ending.wanted.wait()
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self._ending.left_s):
                     await self._go_down()
+                if self._ending.again:
+                    self.carried = self._parts.processes.carry()
                 nursery.cancel_scope.cancel()
         finally:
             self._parts.close()

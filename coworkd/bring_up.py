@@ -24,6 +24,8 @@ import trio
 from coworkd import __version__
 from coworkd.config import Config
 from coworkd.model.errors import CoworkError
+from coworkd.model.launch import Adopted
+from coworkd.model.ports import SpawnedFds
 from coworkd.services.events import EventRing
 from coworkd.services.health import Health
 from coworkd.services.launching import Connect, LauncherClient
@@ -32,6 +34,8 @@ from coworkd.services.storage_disk import DiskWorker
 from coworkd.services.storage_lock import StateLock
 
 Mode = Literal["serve", "local"]
+Carried = tuple[Adopted, SpawnedFds]
+"""An ended command, for the coworkd that comes up anew in this process."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("coworkd.app")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from coworkd.bring_up import Connects, Ground, Mode
+from coworkd.bring_up import Carried, Connects, Ground, Mode
 from coworkd.config import Config
 from coworkd.early import Early
 from coworkd.services.logs import LogService
@@ -25,6 +25,7 @@ from coworkd.services.power_off import power_off
 from coworkd.unit import Unit
 
 if TYPE_CHECKING:
+    from coworkd.app import App
     from coworkd.slot_start import SlotStart
 
 SLOT, LISTENERS = "COWORKD_SLOT", "COWORKD_LISTENERS"
@@ -46,17 +47,28 @@ async def serve(
     `ready` is called once, when all is there; `unit` is told how far it is.
     """
     unit = unit or Unit(None)
-    while await _serve_once(config, mode=mode, connects=connects, logs=logs, ready=ready, unit=unit):
+    carried: list[Carried] = []
+    while await _serve_once(config, mode=mode, connects=connects, logs=logs, ready=ready, unit=unit, carried=carried):
         ready = _ready_before
 
 
 async def _serve_once(
-    config: Config, *, mode: Mode, connects: Connects, logs: LogService, ready: Callable[[], None], unit: Unit
+    config: Config,
+    *,
+    mode: Mode,
+    connects: Connects,
+    logs: LogService,
+    ready: Callable[[], None],
+    unit: Unit,
+    carried: list[Carried],
 ) -> bool:
-    """Whether it is to come up again."""
+    """Whether it is to come up again. `carried` is what the one before left of its commands; then, what this one leaves."""
     ground = Ground(config, connect=connects.launcher)
+    while carried:
+        ground.launcher.carry(*carried.pop())
     ending = ground.ending
     slot: SlotStart | None = None
+    app: App | None = None
     early = Early(config, ground=ground, logs=logs, mode=mode, unit=unit, token=read_token(config.token_file))
     if LISTENERS in os.environ:
         early.door.server.handed = _load("slot_start").take_listeners()
@@ -67,7 +79,7 @@ async def _serve_once(
                 slot = (await _loaded("slot_start")).SlotStart(config, ground=ground, mode=mode)
                 config = await slot.enter(lambda: early.door.server.listening, early.door.audit.take_kept)
             if slot is not None and not ending.wanted.is_set():
-                app = (await _loaded("app")).App(
+                serving: App = (await _loaded("app")).App(
                     config,
                     mode=mode,
                     connect=connects.egress,
@@ -76,8 +88,9 @@ async def _serve_once(
                     early=early,
                     updates=slot.updates,
                 )
-                slot.watched_by(app.audit, egress_pid=lambda: app.egress_pid)
-                await app.run(ready)
+                app = serving
+                slot.watched_by(serving.audit, egress_pid=lambda: serving.egress_pid)
+                await serving.run(ready)
             if not (ending.again or ending.restart):  # the manager would wait for an end that does not come
                 unit.stopping()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + ending.left_s):
@@ -93,6 +106,8 @@ async def _serve_once(
                     or (ending.again and ground.storage.state == "degraded")
                 ):
                     await ground.quit()
+            if ending.again:
+                carried += [*ground.launcher.adopted, *(app.carried if app is not None else ())]
             nursery.cancel_scope.cancel()
     finally:
         ground.close()

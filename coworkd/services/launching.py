@@ -311,6 +311,10 @@ class LauncherClient:
     def adopted(self) -> list[tuple[launch.Adopted, SpawnedFds]]:
         return self._untaken.take()
 
+    def carry(self, adopted: launch.Adopted, fds: SpawnedFds) -> None:
+        """Hand out, as if a launcher had kept it, a command that ended with the launcher before; before `serve`. `fds` are taken over."""
+        self._untaken.carry(adopted, fds)
+
     async def wait_adopted(self) -> None:
         """See `ports.LauncherPort`."""
         await self._adoption.wait()

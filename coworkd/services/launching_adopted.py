@@ -28,6 +28,12 @@ class Untaken:
         self._lost.discard(adopted.process)
         self._kept[adopted.process] = adopted, fds
 
+    def carry(self, adopted: Adopted, fds: SpawnedFds) -> None:
+        """Keep what a coworkd before us, and no launcher, kept of a command that has ended; without an exit it was lost."""
+        self.keep(adopted, fds)
+        if adopted.exited is None:
+            self._lost.add(adopted.process)
+
     def learn(self, notice: Notice) -> bool:
         """Whether that is news of a command that is kept here."""
         if notice.process not in self._kept:

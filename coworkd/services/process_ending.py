@@ -102,12 +102,14 @@ class Ender:
         except CoworkError as error:
             _log.debug("the end of %s is not noted: %s", process.id, error.message)
 
-    async def record(self, kind: str, process: LiveProcess, **fields: Any) -> None:
-        """Record what has happened, or will happen whatever the log says; a log that refuses is itself logged."""
+    async def record(self, kind: str, process: LiveProcess, **fields: Any) -> bool:
+        """Record what has happened, or will happen whatever the log says; False where the log refuses, which is itself logged."""
         try:
             await self._audit.record(kind, {"session": process.session, "process": process.id, **fields})
         except CoworkError as error:
             _log.error("%s of %s is not in the audit log: %s", kind, process.id, error.message)
+            return False
+        return True
 
     async def record_exit(self, process: LiveProcess) -> None:
         """Make the exit of `process` durable; sets `recorded`, and lets the launcher forget it where that was wanted meanwhile.
@@ -117,7 +119,7 @@ class Ender:
         await trio.lowlevel.checkpoint()
         record = process.record
         if record is not None:
-            await self.record(
+            recorded = await self.record(
                 "process.exit",
                 process,
                 exit=record.exit,
@@ -129,7 +131,7 @@ class Ender:
                 started_at=record.started_at,
                 ended_at=record.ended_at,
             )
-            if not process.one_shot:
+            if recorded and not process.one_shot:
                 await self._note(process, structs.replace(process.note, recorded=True))
         process.recorded.set()
         if process.forgotten:

@@ -29,6 +29,7 @@ from coworkd.model.errors import (
     NotFound,
     Unavailable,
 )
+from coworkd.model.launch import Adopted
 from coworkd.model.ports import (
     EarlyAudit,
     EventPort,
@@ -37,12 +38,14 @@ from coworkd.model.ports import (
     LinkPort,
     PolicyPort,
     SessionDirectory,
+    SpawnedFds,
 )
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo
 from coworkd.services.process_adopting import Adopter, Adoption
 from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
 from coworkd.services.process_callers import Callers
+from coworkd.services.process_carrying import carry
 from coworkd.services.process_closing import Closer
 from coworkd.services.process_ending import Ender
 from coworkd.services.process_input import Inputs
@@ -363,6 +366,11 @@ class Processes:
         """See `ports.CallerDirectory`."""
         ours = self._table.where(lambda process: process.session == session and process.started and process.running)
         return self._recent.only_one_at(session, at, [(process.id, process.started_at) for process in ours])
+
+    def carry(self) -> tuple[tuple[Adopted, SpawnedFds], ...]:
+        """Copies of the ended ones, for a coworkd that comes up anew in this process. See `process_carrying`."""
+        ended = self._table.where(lambda process: process.record is not None and not process.one_shot)
+        return tuple(carry(process) for process in ended)
 
     @property
     def adoption(self) -> Adoption:

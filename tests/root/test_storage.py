@@ -170,6 +170,9 @@ def test_a_disk_that_was_cut_short_and_is_whole_again_is_come_up_on_anew(tmp_pat
         with client_of(daemon) as client:
             client.session_ensure(name="bob")
             client.run(session="bob", argv=["sh", "-c", "echo kept >~/file; sync"])
+            done = client.start("bob", ["sh", "-c", "echo said; exit 3"], attach=False)
+            assert done.wait(10).exit.code == 3
+            running = client.start("bob", ["sleep", "600"], attach=False)
             device = client.storage_usage().device
             assert device is not None
             os.sync()
@@ -183,6 +186,10 @@ def test_a_disk_that_was_cut_short_and_is_whole_again_is_come_up_on_anew(tmp_pat
         wait_for(lambda: _answers(daemon, "bob"))
         with client_of(daemon) as client:
             assert client.run(session="bob", argv=["cat", "file"]).stdout == b"kept\n"
+            known = {each.process: each.exit for each in client.process_list().processes}
+            ends = [(end.exit.code, end.exit.reason) for id in (done.id, running.id) if (end := known.get(id))]
+            assert ends == [(3, "exited"), (None, "killed")]
+            assert b"".join(piece.data for piece in client.attach(done.id, stdout=0)) == b"said\n"
             assert client.audit_verify().ok
     assert_nothing_left(tmp_path)
 

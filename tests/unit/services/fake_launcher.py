@@ -21,6 +21,7 @@ from coworkd.model.launch import Adopted, Exited, Notice, OpenSession, Spawn, Sp
 from coworkd.model.policy import EffectivePolicy
 from coworkd.model.ports import OpenedSession, SpawnedFds
 from coworkd.model.process import Rusage
+from coworkd.services.launching_adopted import Untaken
 
 RUSAGE = Rusage(
     user_s=0.25,
@@ -170,6 +171,8 @@ class FakeLauncher:
         self.abandoned: list[str] = []
         self._watchers: dict[str, Callable[[Notice | None], None]] = {}
         self._adopted: list[tuple[Adopted, SpawnedFds]] = []
+        self.untaken = Untaken()
+        """What was carried over from another launcher."""
         self._adoption = trio.Event()
         self._lost = False
 
@@ -254,6 +257,9 @@ class FakeLauncher:
 
     def watch(self, process: str, call: Callable[[Notice | None], None], /) -> None:
         assert process not in self._watchers
+        if self.untaken.was_lost(process):
+            call(None)
+            return
         self._watchers[process] = call
 
     def unwatch(self, process: str, /) -> None:
@@ -262,7 +268,7 @@ class FakeLauncher:
     @property
     def adopted(self) -> list[tuple[Adopted, SpawnedFds]]:
         taken, self._adopted = self._adopted, []
-        return taken
+        return [*taken, *self.untaken.take()]
 
     async def wait_adopted(self) -> None:
         await self._adoption.wait()
@@ -300,6 +306,10 @@ class FakeLauncher:
             command.close()
         for call in list(self._watchers.values()):
             call(None)
+
+    def found(self) -> None:
+        """There is another one in its place, which knows nothing."""
+        self._lost = False
 
     def close(self) -> None:
         for process in list(self.commands):

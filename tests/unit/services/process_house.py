@@ -310,7 +310,7 @@ class House:
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Serve in `nursery` until `close` or `restart`."""
-        self._nursery = nursery
+        self.nursery = nursery
         self._scope = trio.CancelScope()
         self._closed = trio.Event()
         await nursery.start(self._serve)
@@ -331,7 +331,7 @@ class House:
         self.launcher.change_supervisor()
         self.link = FakeLink("after")
         self.processes = self.make()
-        await self.open(self._nursery)
+        await self.open(self.nursery)
 
 
 @contextlib.asynccontextmanager

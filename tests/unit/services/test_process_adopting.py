@@ -154,3 +154,17 @@ async def test_what_was_taken_over_is_counted() -> None:
             await house.start(id=id)
         await house.restart(lambda: house.launcher.commands["two"].exit())
         assert house.processes.adoption == Adoption(running=1, ended=1)
+
+
+@in_trio
+async def test_end_that_a_full_disk_refused_is_recorded_by_the_next() -> None:
+    async with open_house() as house:
+        await house.start()
+        house.audit.full.add("process.exit")
+        house.command.exit(code=3)
+        jump(0.6)
+        await settle()
+        house.audit.full.clear()
+        await house.restart()
+        await settle()
+        assert house.audit.kinds.count("process.exit") == 1
