@@ -24,7 +24,7 @@ from coworkd.launcher.readers import Readers
 from coworkd.launcher.reaper import Reaper
 from coworkd.launcher.session import Session
 from coworkd.launcher.spawn import Spawner
-from coworkd.launcher.warm import WarmSandbox
+from coworkd.launcher.warm import WarmSandbox, walls_of
 from coworkd.model.launch import Spawn, WarmCounts
 from coworkd.model.limits import CgroupLimits
 
@@ -41,7 +41,7 @@ class _Plan:
 
     def __init__(self, template: Spawn) -> None:
         self.template = template
-        self.walls = template.walls
+        self.walls = walls_of(template)
         self.failed = False
         """One did not come up: that will not change."""
 
@@ -94,7 +94,7 @@ class Pool:
     def _learn(self, session: Session, request: Spawn) -> None:
         """What comes next will most likely be like `request`."""
         plan = self._plans.get(session.name)
-        if plan is None or plan.walls != request.walls:
+        if plan is None or plan.walls != walls_of(request):
             self._plans[session.name] = _Plan(
                 structs.replace(request, argv=(), environment=(), note=b"", tty=None, limits=CgroupLimits())
             )

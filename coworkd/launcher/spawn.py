@@ -170,7 +170,7 @@ class Spawner:
             argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *argv),
             command=looked_at,
             cwd=request.cwd,
-            search_path=request.search_path,
+            search_path=_search_path(request.environment),
             rlimits=request.rlimits,
             limit_processes=self._limit_processes,
         )
@@ -229,6 +229,11 @@ class Spawner:
             with open(path, "rb") as file:
                 self._shim = _memfd("coworkd-shim", file.read())
         return self._shim
+
+
+def _search_path(environment: Sequence[bytes]) -> bytes:
+    """The command's PATH; empty where it has none."""
+    return next((word[5:] for word in environment if word.startswith(b"PATH=")), b"")
 
 
 def _give(standby: Standby, order: child.Order, limits: CgroupLimits, fds: Sequence[int]) -> Standby:

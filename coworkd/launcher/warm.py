@@ -15,13 +15,18 @@ _MEMORY_LEAST_BYTES = 32 * 1024 * 1024
 """A command that may have less is started without a shim, which needs some of it itself."""
 
 
+def walls_of(request: Spawn) -> tuple[object, ...]:
+    """What the sandbox is, whatever runs in it: a command takes one that waits only where these are the same."""
+    return request.uid, request.gid, request.bwrap_args, request.filters, request.shim, request.rlimits
+
+
 class WarmSandbox:
     """One of a session's."""
 
     __slots__ = ("bubble", "walls")
 
     def __init__(self, bubble: Bubble, walls: tuple[object, ...]) -> None:
-        """`walls` is `launch.Spawn.walls`."""
+        """`walls` is `walls_of` what it was built for."""
         self.bubble = bubble
         self.walls = walls
 
@@ -34,7 +39,7 @@ class WarmSandbox:
     def suits(self, request: Spawn) -> bool:
         """Whether `request` would find in it what a sandbox of its own would be."""
         least = request.limits.memory_max_bytes
-        return (least is None or least >= _MEMORY_LEAST_BYTES) and self.walls == request.walls
+        return (least is None or least >= _MEMORY_LEAST_BYTES) and self.walls == walls_of(request)
 
     def take(self, limits: CgroupLimits) -> Bubble:
         """It is a command's from now on, with the command's limits. Raises `OSError`, and it is dismissed then."""

@@ -220,6 +220,20 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     """What the supervisor wants to know of it after a restart, in its own words; kept and given back by `Adopted`, never read."""
 
 
+class CountWarm(Struct, frozen=True, kw_only=True, tag="count_warm"):
+    """How it stands with the sandboxes that wait for commands; answered by `WarmCounts`."""
+
+    id: int
+
+
+class Annotate(Struct, frozen=True, kw_only=True, tag="annotate"):
+    """Another note in the place of the one that the process has. Answered by `Done`; refused where it is over `NOTE_LIMIT_BYTES`."""
+
+    id: int
+    process: str
+    note: bytes
+
+
 class Proceed(Struct, frozen=True, kw_only=True, tag="proceed"):
     """What had to be durable first is: the sandbox, which was built meanwhile, may become the command."""
 

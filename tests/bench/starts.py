@@ -1,4 +1,4 @@
-"""What a start costs in a sandbox that waited, in one of its own, and by raw bubblewrap, by turns; a thousand of them; what it costs to wait.
+"""What a start costs in a sandbox that waited, in one of its own, and by raw bubblewrap, by turns; a thousand; what it costs to wait.
 
 Run alone: `python -m tests.bench.starts [--quick] [--many COUNT]`; needs root. With --many so many commands are run besides, and what they
 have left is told.

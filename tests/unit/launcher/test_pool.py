@@ -16,7 +16,7 @@ from coworkd.launcher.reaper import Reaper
 from coworkd.launcher.session import Session
 from coworkd.launcher.shim_usage import NOTHING
 from coworkd.launcher.spawn import Spawner
-from coworkd.launcher.warm import WarmSandbox
+from coworkd.launcher.warm import WarmSandbox, walls_of
 from coworkd.model.launch import Spawn
 from coworkd.model.limits import CgroupLimits
 from tests.unit.launcher.launcher_room import SPAWN
@@ -272,7 +272,7 @@ def test_a_warm_sandbox_is_of_no_command(house: House) -> None:
     (template,) = house.templates
     assert (template.argv, template.environment, template.note, template.tty) == ((), (), b"", None)
     assert template.limits == CgroupLimits()
-    assert template.walls == COMMAND.walls
+    assert walls_of(template) == walls_of(COMMAND)
 
 
 def test_the_next_command_takes_it_and_another_is_made(house: House) -> None:

@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from coworkd.launcher.shim_usage import NOTHING
-from coworkd.launcher.warm import WarmSandbox
+from coworkd.launcher.warm import WarmSandbox, walls_of
 from coworkd.model.limits import CgroupLimits
 from tests.unit.launcher.launcher_room import MONITOR, SPAWN, USAGE, Sandbox
 
@@ -19,7 +19,7 @@ def sandbox() -> Sandbox:
 
 
 def test_it_is_ready_when_its_shim_says_so_and_as_long_as_it_lives(sandbox: Sandbox) -> None:
-    warm = WarmSandbox(sandbox.bubble, REQUEST.walls)
+    warm = WarmSandbox(sandbox.bubble, walls_of(REQUEST))
     assert not warm.ready
     sandbox.bubble.shim_usage = NOTHING
     assert warm.ready
@@ -42,7 +42,7 @@ def test_it_is_ready_when_its_shim_says_so_and_as_long_as_it_lives(sandbox: Sand
     ],
 )
 def test_it_suits_what_would_have_the_same_walls(sandbox: Sandbox, change: dict[str, object], suits: bool) -> None:
-    warm = WarmSandbox(sandbox.bubble, REQUEST.walls)
+    warm = WarmSandbox(sandbox.bubble, walls_of(REQUEST))
     assert warm.suits(structs.replace(REQUEST, **change)) is suits
     sandbox.close()
 
