@@ -260,6 +260,7 @@ class App:
             egress_pid=lambda: self._parts.egress.pid,
             egress=self._parts.egress.totals,
             output_bytes=lambda: processes.output_bytes,
+            spool_memory=lambda: processes.spool_memory,
             streams=lambda: self._parts.streams.count,
             requests_total=lambda: self._door.server.dispatcher.requests_total,
             work_total=lambda: self._door.server.dispatcher.work_total,

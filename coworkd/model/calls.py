@@ -167,6 +167,9 @@ class Stats(Answer, frozen=True, kw_only=True):
     """The resident set, with what several processes share divided among them."""
     fds: dict[str, int] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
+    spool_memory_bytes: int = 0
+    """That of `spool_bytes` which is in memory, and its bound: past it streams keep less than they were promised."""
+    spool_memory_limit_bytes: int = 0
     output_bytes: int = 0
     """What the commands that are not forgotten have put out, kept or not."""
     requests_total: int = 0

@@ -61,6 +61,8 @@ class Sources:
     egress_pid: Callable[[], int | None]
     egress: Callable[[], dict[str, int]]
     output_bytes: Callable[[], int]
+    spool_memory: Callable[[], tuple[int, int]]
+    """What spools in memory keep, and their bound."""
     streams: Callable[[], int]
     requests_total: Callable[[], int]
     work_total: Callable[[], int]
@@ -224,6 +226,8 @@ class Health:
             audit_sync_s_total=audit_sync_s_total,
             audit_sync_max_s=audit_sync_max_s,
             output_bytes=ask.output_bytes(),
+            spool_memory_bytes=ask.spool_memory()[0],
+            spool_memory_limit_bytes=ask.spool_memory()[1],
             streams=ask.streams(),
             requests_total=ask.requests_total(),
             events_total=events_total,

@@ -387,6 +387,12 @@ class Processes:
         return sum(process.kept_bytes for process in self._table.where())
 
     @property
+    def spool_memory(self) -> tuple[int, int]:
+        """What spools in memory keep, and their bound."""
+        budget = self._builder.budget
+        return budget.used_bytes, budget.limit_bytes
+
+    @property
     def output_bytes(self) -> int:
         """What all commands that are known have put out, kept or not."""
         return sum(process.output_bytes for process in self._table.where())

@@ -78,6 +78,8 @@ def _counts(stats: Stats) -> Iterator[Family]:
         ("sessions", "Sessions there are.", stats.sessions),
         ("streams", "Streams that are open.", stats.streams),
         ("spool_bytes", "Output that is kept.", stats.spool_bytes),
+        ("spool_memory_bytes", "Output that is kept in memory.", stats.spool_memory_bytes),
+        ("spool_memory_limit_bytes", "The bound of that.", stats.spool_memory_limit_bytes),
         ("output_bytes", "Output of the commands that are not forgotten, kept or not.", stats.output_bytes),
         ("audit_sync_max_seconds", "The longest that audit records took to be durable.", stats.audit_sync_max_s),
     ):

@@ -51,6 +51,7 @@ def sources(**more: Any) -> Sources:
         egress_pid=lambda: None,
         egress=lambda: {"connections": 1},
         output_bytes=lambda: 9,
+        spool_memory=lambda: (3, 256),
         streams=lambda: 10,
         requests_total=lambda: 12,
         work_total=lambda: 11,
@@ -173,6 +174,7 @@ def test_every_count_has_its_place() -> None:
     health.attach(sources(egress_pid=lambda: os.getpid()))
     stats = trio.run(health.stats)
     assert (stats.audit_syncs_total, stats.audit_sync_s_total, stats.audit_sync_max_s) == (3, 0.5, 0.25)
+    assert (stats.spool_memory_bytes, stats.spool_memory_limit_bytes) == (3, 256)
     assert (stats.output_bytes, stats.streams, stats.requests_total) == (9, 10, 12)
     assert (stats.events_total, stats.events_missed_total) == (13, 14)
     assert (stats.egress, stats.warm, stats.pressure) == ({"connections": 1}, {"waiting": 1}, {"memory": 0.5})

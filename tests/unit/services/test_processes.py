@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from coworkd.config import FinishedConfig
+from coworkd.config import FinishedConfig, SpoolConfig
 from coworkd.model import calls
 from coworkd.model.errors import (
     AlreadyExists,
@@ -460,6 +460,7 @@ async def test_forget_lets_output_go_once_the_exit_is_recorded() -> None:
         house.command.exit(0)
         await wait(house)
         assert (house.processes.spool_bytes, house.processes.output_bytes) == (10, 10)
+        assert house.processes.spool_memory == (10, SpoolConfig().total_bytes)
         await house.processes.forget(calls.ForgetProcess(process="one"), house.link)
         assert house.processes.spool_bytes == 0
         assert house.link.sources == []
