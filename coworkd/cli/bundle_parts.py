@@ -195,8 +195,8 @@ def parts_of_link(asking: Asking) -> Iterator[Part]:
     ask = asking.ask
 
     # These first: from then on a session has its pseudonym wherever its name stands.
-    yield Part("sessions.json", "session.list", lambda: ask("session.list")["sessions"], _SESSIONS)
-    yield Part("processes.json", "process.list", lambda: ask("process.list")["processes"], _PROCESSES)
+    yield Part("sessions.json", "session.list", lambda: ask("session.list").get("sessions"), _SESSIONS)
+    yield Part("processes.json", "process.list", lambda: ask("process.list").get("processes"), _PROCESSES)
     yield Part("audit.json", "audit.verify, audit.tail", lambda: _audit(ask), AUDIT_SHAPE)
     yield Part("hello.json", "hello", lambda: msgspec.to_builtins(asking.hello), _HELLO)
     yield Part("info.json", "info", lambda: ask("info"), _INFO)
@@ -206,9 +206,9 @@ def parts_of_link(asking: Asking) -> Iterator[Part]:
     yield Part("storage.json", "storage.usage", lambda: ask("storage.usage"), _STORAGE)
     yield Part("update.json", "update.status", lambda: ask("update.status"), _UPDATE)
     yield Part("logs.json", "logs", lambda: ask("logs", {"limit": LOG_LINES}), _LOGS)
-    yield Part("doctor.json", "doctor", lambda: ask("doctor", within_s=DOCTOR_S)["findings"], FINDINGS)
+    yield Part("doctor.json", "doctor", lambda: ask("doctor", within_s=DOCTOR_S).get("findings"), FINDINGS)
 
 
 def _audit(ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     verified = ask("audit.verify", within_s=DOCTOR_S)
-    return shape_of(ask("audit.tail", {"limit": AUDIT_RECORDS})["records"], verified)
+    return shape_of(ask("audit.tail", {"limit": AUDIT_RECORDS}).get("records") or (), verified)
