@@ -122,4 +122,10 @@ _DESCRIBED: dict[str, Callable[[Params], str]] = {
     "folder.failed": _folder("FAILED"),
     "session.created": lambda params: "session made",
     "session.deleted": lambda params: "session removed",
+    "session.paused": lambda params: "session paused",
+    "session.resumed": lambda params: "session goes on",
+    "session.limits": lambda params: "session has other limits",
+    "session.oom": lambda params: f"killed for memory: the limit was that of the {shown(params.get('scope'))}",
+    "session.limit": lambda params: f"reached its {shown(params.get('limit'))}",
+    "session.pressure": lambda params: f"waits for {shown(params.get('kind'))}: {shown(params.get('level'))}",
 }

@@ -48,6 +48,9 @@ def line_of(name: str, params: dict[str, Any]) -> str | None:
         ("approval.refused", {"folder": "f", "count": 3, "reason": "r"}, "work - [f] 3 deletes refused: r"),
         ("folder.failed", {"name": "f", "error": "gone"}, "work - [f] FAILED, gone"),
         ("session.created", {}, "work - session made"),
+        ("session.paused", {}, "work - session paused"),
+        ("session.oom", {"scope": "session"}, "work - killed for memory: the limit was that of the session"),
+        ("session.pressure", {"kind": "io", "level": "some"}, "work - waits for io: some"),
         ("network.status", {}, None),
     ],
 )
