@@ -4,7 +4,8 @@ Rules
 - An answer, good or bad, is kept by (method, request_id) for `KEEP_S` after it was given, over all links.
 - A repetition while the first is still running waits for it; it never starts a second one.
 - The same id with other parameters is `InvalidParams`: it was meant as another call.
-- At most `KEEP_BYTES` of encoded answers are kept, each counted with `ENTRY_BYTES` more; the oldest go first.
+- At most `KEEP_BYTES` of encoded answers are kept, each counted with `ENTRY_BYTES` more. The oldest go first, but for that they were given:
+  a repetition is told so then, and is not done again. Only where nothing but that is left do the oldest of those go too.
 - A call that was cancelled (coworkd stops) leaves nothing; who waited for it gets `Unavailable`.
 
 The clock is trio's, monotonic. Not here: whether a method takes part (`methods.Method.mutating`).
@@ -31,6 +32,20 @@ ENTRY_BYTES = 512
 REQUEST_ID_CHARACTERS = 128
 
 Key = tuple[str, str]
+_GIVEN = bytes(
+    msgpack.packb(
+        (
+            True,
+            compose_fault(
+                Unavailable(
+                    "the first call with this request_id was done and answered, but its answer is not kept any more: look at"
+                    " what it did",
+                    stage="answered",
+                )
+            ),
+        )
+    )
+)
 
 
 class _Kept:
@@ -62,6 +77,8 @@ class Replay:
         self._keep_s = keep_s
         self._running: dict[Key, _Kept] = {}
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._whole: OrderedDict[Key, _Kept] = OrderedDict()
+        """Those of `_kept` whose answer is still there."""
         self._kept_bytes = 0
 
     async def call(self, method: str, params: Mutating, run: Callable[[], Awaitable[Any]]) -> Any:
@@ -110,10 +127,18 @@ class Replay:
 
     def _keep(self, key: Key, entry: _Kept, encoded: bytes) -> None:
         entry.given_at = trio.current_time()
-        self._kept[key] = entry
+        self._kept[key] = self._whole[key] = entry
         self._kept_bytes += len(encoded) + ENTRY_BYTES
         while self._kept_bytes > self._keep_bytes:
-            self._drop_oldest()
+            if self._whole:
+                self._fade_oldest()
+            else:
+                self._drop_oldest()
+
+    def _fade_oldest(self) -> None:
+        _, entry = self._whole.popitem(last=False)
+        self._kept_bytes += len(_GIVEN) - len(entry.encoded or b"")
+        entry.encoded = _GIVEN
 
     def _expire(self) -> None:
         oldest_kept = trio.current_time() - self._keep_s
@@ -121,7 +146,8 @@ class Replay:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        _, entry = self._kept.popitem(last=False)
+        key, entry = self._kept.popitem(last=False)
+        self._whole.pop(key, None)
         self._kept_bytes -= len(entry.encoded or b"") + ENTRY_BYTES
 
 

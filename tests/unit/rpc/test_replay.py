@@ -156,8 +156,26 @@ def test_what_is_kept_is_bounded_oldest_first() -> None:
             await replay.call("m", once(name), call)
         await replay.call("m", once("d"), call)
         assert call.done == 4
-        await replay.call("m", once("a"), call)
-        assert call.done == 5
+        with pytest.raises(Unavailable, match="done and answered"):
+            await replay.call("m", once("a"), call)
+        assert call.done == 4
+
+    run(main)
+
+
+def test_an_answer_that_went_is_forgotten_in_its_time_and_where_there_is_no_room_for_that() -> None:
+    async def main() -> None:
+        replay, call = Replay(keep_bytes=4 * (ENTRY_BYTES + 300)), Counter(1000)
+        for number in range(8):
+            await replay.call("m", once(str(number)), call)
+        assert call.done == 8
+        with pytest.raises(Unavailable):
+            await replay.call("m", once("7"), call)
+        await replay.call("m", once("0"), call)
+        assert call.done == 9
+        await trio.sleep(KEEP_S + 1)
+        await replay.call("m", once("7"), call)
+        assert call.done == 10
 
     run(main)
 
