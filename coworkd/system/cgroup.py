@@ -171,9 +171,7 @@ def _sum_io(text: str) -> tuple[int | None, int | None]:
     words = [word.partition("=") for line in text.splitlines() for word in line.split()[1:]]
     if not words:
         return None, None
-    read, written = (
-        sum(int(value) for name, _, value in words if name == wanted) for wanted in ("rbytes", "wbytes")
-    )
+    read, written = (sum(int(value) for name, _, value in words if name == wanted) for wanted in ("rbytes", "wbytes"))
     return read, written
 
 
