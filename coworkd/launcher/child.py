@@ -81,6 +81,7 @@ class Order(Struct, frozen=True, kw_only=True):
     """Whether RLIMIT_NPROC is to hold: where no cgroup counts processes."""
 
 
+encode_order = msgspec.msgpack.Encoder().encode
 _orders = msgspec.msgpack.Decoder(Order)
 _REHEARSED = msgspec.msgpack.encode(
     Order(

@@ -31,5 +31,5 @@ class Filters:
         return True
 
     def open(self, name: str) -> int:
-        """A description of its own, read from the start: bubblewrap reads from the current offset. Raises `KeyError`, `OSError`."""
-        return os.open(f"/proc/self/fd/{self._known[name]}", os.O_RDONLY | os.O_CLOEXEC)
+        """A description of its own, read from the start: bubblewrap reads from the current offset. Raises `OSError`."""
+        return os.open(f"/proc/self/fd/{self._known.get(name, 'none')}", os.O_RDONLY | os.O_CLOEXEC)

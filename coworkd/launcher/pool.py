@@ -41,6 +41,7 @@ class _Plan:
 
     def __init__(self, template: Spawn) -> None:
         self.template = template
+        self.rehearsed = structs.replace(template, argv=(b"true",))
         self.walls = walls_of(template)
         self.failed = False
         """One did not come up: that will not change."""
@@ -147,8 +148,7 @@ class Pool:
             return
         try:
             if session.standby is None:
-                session.standby = self._spawner.make_standby(session)
-                self._spawner.make_ready()
+                self._make_standby(session)
             elif now < self._quiet_at:
                 self._wanting[session.name] = self._quiet_at
                 return
@@ -158,6 +158,12 @@ class Pool:
             return
         if wanted > len(session.warm):
             self._wanting[session.name] = max(now, self._quiet_at) + _QUIET_S
+
+    def _make_standby(self, session: Session) -> None:
+        session.standby = self._spawner.make_standby(session)
+        if session.name in self._plans:
+            self._spawner.rehearse(self._plans[session.name].rehearsed)
+        self._spawner.make_ready()
 
     def _wanted(self, session: Session) -> int:
         """How many warm ones it is to have."""

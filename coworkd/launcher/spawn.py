@@ -10,6 +10,7 @@ import errno
 import os
 import re
 from collections.abc import Sequence
+from typing import cast
 
 from coworkd import sandbox
 from coworkd.launcher import child
@@ -223,12 +224,37 @@ class Spawner:
         if self._ready_outfit is None:
             self._ready_outfit = Outfit(self._null)
 
+    def rehearse(self, request: Spawn) -> None:
+        """Go once through all that a command like `request` will want of us: after a fork, the first write to each page copies it, and
+        nobody waits for that now. Raises `OSError`.
+        """
+        self.spawn(request, cast("Session", _Stage()), None).close()
+
     def _shim_source(self) -> int:
         if self._shim < 0:
             path = os.path.join(os.path.dirname(sandbox.__file__), "shim.py")
             with open(path, "rb") as file:
                 self._shim = _memfd("coworkd-shim", file.read())
         return self._shim
+
+
+class _Understudy(Standby):
+    """Takes an order, and becomes nothing."""
+
+    def __init__(self) -> None:
+        self.pid = -1
+        self.cgroup_path = None
+        self.error_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def send(self, order: child.Order, fds: Sequence[int]) -> None:
+        child.encode_order(order)
+
+
+class _Stage:
+    """A session in which nothing happens."""
+
+    def take_standby(self) -> Standby:
+        return _Understudy()
 
 
 def _search_path(environment: Sequence[bytes]) -> bytes:

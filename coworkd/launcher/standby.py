@@ -13,13 +13,9 @@ import signal
 import socket
 from collections.abc import Sequence
 
-import msgspec
-
 from coworkd.launcher import child
 from coworkd.launcher.formats import Formats
 from coworkd.system import cgroup, clone
-
-_encoder = msgspec.msgpack.Encoder()
 
 
 class Standby:
@@ -73,7 +69,7 @@ class Standby:
 
     def send(self, order: child.Order, fds: Sequence[int]) -> None:
         """Give the order; `fds` stay the caller's. Raises `OSError` where the child is gone."""
-        message = _encoder.encode(order)
+        message = child.encode_order(order)
         carried, memfd = list(fds), -1
         if len(message) > child.ORDER_LIMIT_BYTES:
             memfd = os.memfd_create("order", os.MFD_CLOEXEC)

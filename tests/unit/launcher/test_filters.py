@@ -28,6 +28,8 @@ def test_what_is_not_what_its_name_says_is_not_kept(name: str, program: bytes) -
     filters = Filters()
     assert not filters.put(name, program)
     assert name not in filters
+    with pytest.raises(FileNotFoundError):
+        filters.open(name)
 
 
 def test_the_last_ones_put_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
