@@ -16,6 +16,8 @@ from msgspec import Struct
 from coworkd import __version__
 from coworkd.client.sync import Client
 from coworkd.system.guest import read_bwrap_features
+from tests.bench.commands import FULL_COMMANDS, QUICK_COMMANDS, CommandsEffort, measure_commands
+from tests.bench.commands_report import compose_commands_sections, judge_commands
 from tests.bench.egress import FULL_EGRESS, QUICK_EGRESS, EgressEffort, measure_egress
 from tests.bench.egress_report import compose_egress_sections, judge_egress
 from tests.bench.guest import ROOT, SESSION, open_guest, temporary_directory
@@ -23,8 +25,8 @@ from tests.bench.others import OTHERS, NotInstalled, Other
 from tests.bench.raw_peer import RawPeer
 from tests.bench.report import FIRST_BYTE, RUN, Figures, Machine, Way, compose_report
 from tests.bench.resident import measure_resident, measure_starts, measure_with_running
-from tests.bench.spawning import first_byte, measure_crowd, measure_pairs, open_session_peer, run_once
-from tests.bench.storage import FULL_STORAGE, QUICK_STORAGE, StorageEffort, StorageFigures, measure_storage
+from tests.bench.spawning import first_byte, measure_pairs, open_session_peer, run_once
+from tests.bench.storage import FULL_STORAGE, QUICK_STORAGE, StorageEffort, measure_storage
 from tests.bench.storage_report import compose_storage_sections, judge_storage
 from tests.bench.streaming import COURSES, measure_streaming
 from tests.bench.tables import MIB, verdict_table
@@ -40,24 +42,22 @@ class Effort(Struct, frozen=True, kw_only=True):
     pairs: int
     fast_pairs: int
     slow_pairs: int
-    crowd: int
-    crowd_rounds: int
     stream_bytes: int
     stream_pairs: int
     starts: int
+    commands: CommandsEffort
     egress: EgressEffort
     storage: StorageEffort
 
 
 FULL = Effort(
-    pairs=150,
+    pairs=100,
     fast_pairs=30,
     slow_pairs=10,
-    crowd=200,
-    crowd_rounds=5,
     stream_bytes=1024 * MIB,
     stream_pairs=5,
     starts=7,
+    commands=FULL_COMMANDS,
     egress=FULL_EGRESS,
     storage=FULL_STORAGE,
 )
@@ -65,15 +65,13 @@ QUICK = Effort(
     pairs=30,
     fast_pairs=5,
     slow_pairs=2,
-    crowd=48,
-    crowd_rounds=2,
     stream_bytes=128 * MIB,
     stream_pairs=2,
     starts=3,
+    commands=QUICK_COMMANDS,
     egress=QUICK_EGRESS,
     storage=QUICK_STORAGE,
 )
-CONCURRENCY = 16
 
 
 def progress(text: str) -> None:
@@ -89,10 +87,6 @@ def measure(effort: Effort) -> Figures:
             session = client.session_ensure(name=SESSION).session
             with open_session_peer(guest, client, session) as peer:
                 ways = measure_ways(client, peer, directory, effort)
-                progress(f"{effort.crowd_rounds} × {effort.crowd} commands, {CONCURRENCY} at a time")
-                crowd = measure_crowd(
-                    guest, peer, rounds=effort.crowd_rounds, count=effort.crowd, concurrency=CONCURRENCY
-                )
             streams = {}
             for course in COURSES:
                 progress(f"{effort.stream_pairs} × {effort.stream_bytes // MIB} MiB of stdout: {course.name}")
@@ -105,7 +99,6 @@ def measure(effort: Effort) -> Figures:
                 Figures,
                 machine=describe_machine(effort),
                 ways=ways,
-                crowd=crowd,
                 stream_bytes=effort.stream_bytes,
                 streams=streams,
                 idle=idle,
@@ -114,15 +107,17 @@ def measure(effort: Effort) -> Figures:
                 starts=starts,
                 egress=egress,
             )
-        return figures(storage=measure_storage_below(directory, effort.storage))
+        commands = measure_commands(make_room(directory, "commands"), effort.commands, progress)
+        storage = measure_storage(make_room(directory, "storage"), effort.storage, progress)
+        return figures(commands=commands, storage=storage)
 
 
-def measure_storage_below(directory: Path, effort: StorageEffort) -> StorageFigures:
-    """On directories of its own, which sessions and owners of folders may pass through."""
+def make_room(directory: Path, name: str) -> Path:
+    """A directory below `directory` which sessions and owners of folders may pass through."""
     directory.chmod(0o711)
-    place = directory / "storage"
+    place = directory / name
     place.mkdir(mode=0o755)
-    return measure_storage(place, effort, progress)
+    return place
 
 
 def measure_ways(client: Client, peer: RawPeer, directory: Path, effort: Effort) -> list[Way]:
@@ -172,30 +167,41 @@ def describe_machine(effort: Effort) -> Machine:
     )
 
 
+def tell_commands(place: Path, effort: Effort) -> str:
+    commands = measure_commands(place, effort.commands, progress)
+    return "\n\n".join([verdict_table(judge_commands(commands)), *compose_commands_sections(commands)])
+
+
+def tell_egress(place: Path, effort: Effort) -> str:
+    egress = measure_egress(place, effort.egress, progress)
+    return "\n\n".join([verdict_table(judge_egress(egress)), *compose_egress_sections(egress)])
+
+
+def tell_storage(place: Path, effort: Effort) -> str:
+    stored = measure_storage(place, effort.storage, progress)
+    return "\n\n".join([verdict_table(judge_storage(stored)), *compose_storage_sections(stored)])
+
+
+PARTS = {"commands": tell_commands, "egress": tell_egress, "storage": tell_storage}
+"""What can be measured by itself."""
+
+
 def main() -> int:
     """Measure and tell; 0 whether or not the targets are met, 1 where it cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds: for development")
-    parser.add_argument("--egress", action="store_true", help="only egress, and nothing is written")
-    parser.add_argument(
-        "--storage", action="store_true", help="only sessions, folders and files, and nothing is written"
-    )
+    parser.add_argument("--only", choices=PARTS, help="only that part, and nothing is written")
     parser.add_argument("--write", action="store_true", help=f"write {REPORT.relative_to(ROOT)} too")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("bench: this needs root: sudo make bench", file=sys.stderr)
         return 1
-    if options.egress:
+    effort = QUICK if options.quick else FULL
+    if options.only is not None:
         with temporary_directory() as directory:
-            figures = measure_egress(directory, QUICK_EGRESS if options.quick else FULL_EGRESS, progress)
-        print("\n\n".join([verdict_table(judge_egress(figures)), *compose_egress_sections(figures)]))
+            print(PARTS[options.only](make_room(directory, options.only), effort))
         return 0
-    if options.storage:
-        with temporary_directory() as directory:
-            stored = measure_storage_below(directory, QUICK_STORAGE if options.quick else FULL_STORAGE)
-        print("\n\n".join([verdict_table(judge_storage(stored)), *compose_storage_sections(stored)]))
-        return 0
-    report = compose_report(measure(QUICK if options.quick else FULL))
+    report = compose_report(measure(effort))
     print(report)
     if options.write:
         REPORT.write_text(report)

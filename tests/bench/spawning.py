@@ -29,8 +29,8 @@ from tests.bench.raw_peer import RawPeer, Setup, open_raw_peer
 
 COMMAND = "/bin/true"
 WARM_UP = 3
-SETTLE_S = 0.005
-"""Between two measurements, so that what one leaves to do (an audit record, a reaping) is not done in the other's time."""
+SETTLE_S = 0.08
+"""Between two measurements, so that what one leaves to do (a record, a reaping, the next sandbox) is not done in the other's time."""
 
 Contestant = Callable[[], float]
 """Runs one command and returns its seconds."""

@@ -237,7 +237,7 @@ def compose_starts_sections(figures: StartFigures) -> list[str]:
         )
     heads = ("", "raw bubblewrap", "coworkd", "the least of both", "ratio")
     counted = ", ".join(f"{name} {count}" for name, count in figures.counts.items())
-    return ["### Starts", table(heads, rows), f"Sandboxes that waited, by the end of these: {counted}."]
+    return ["## Starts, warm and cold", table(heads, rows), f"Sandboxes that waited, by the end of these: {counted}."]
 
 
 def _ms(seconds: float) -> str:
