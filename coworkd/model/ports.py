@@ -41,8 +41,12 @@ class Recording(Protocol):
 class EarlyAudit(AuditPort, Protocol):
     """The audit log of one who has something to do while the disk works."""
 
-    def record_nowait(self, kind: str, fields: Mapping[str, Any], /) -> Recording:
-        """`record`, which is waited for later: no effect before that."""
+    def record_nowait(
+        self, kind: str, fields: Mapping[str, Any], /, *, then: Callable[[], None] | None = None
+    ) -> Recording:
+        """`record`, which is waited for later: no effect before that, but for `then`. That is called from another thread once the record
+        is durable, before who waits for it goes on, and must not block.
+        """
 
 
 class AuditReader(AuditPort, Protocol):
@@ -217,6 +221,9 @@ class LauncherPort(Protocol):
 
     async def proceed(self, process: str, /) -> None:
         """Let the command's exec happen; what comes of it is told as a notice. Raises `Unavailable`."""
+
+    def proceed_nowait(self, process: str, /) -> bool:
+        """`proceed` from any thread; whether it could be told at once, which it nearly always can."""
 
     async def abandon(self, process: str, /) -> None:
         """Let a sandbox go that is not let in."""

@@ -105,9 +105,11 @@ class AuditLog:
         """
         await self.record_all([(kind, fields)])
 
-    def record_nowait(self, kind: str, fields: Mapping[str, Any], /) -> Recording:
+    def record_nowait(
+        self, kind: str, fields: Mapping[str, Any], /, *, then: Callable[[], None] | None = None
+    ) -> Recording:
         """See `ports.EarlyAudit`. Raises as `record`, but for what the disk says."""
-        return self._begin([(kind, fields)])
+        return self._begin([(kind, fields)], then)
 
     async def record_all(self, records: Sequence[tuple[str, Mapping[str, Any]]], /) -> None:
         """Append records in this order, next to each other; return when all are durable. Raises like `record`: none is in the log then."""
@@ -115,9 +117,11 @@ class AuditLog:
         if records:
             await self._begin(records).durable()
 
-    def _begin(self, records: Sequence[tuple[str, Mapping[str, Any]]]) -> Waiting:
+    def _begin(
+        self, records: Sequence[tuple[str, Mapping[str, Any]]], then: Callable[[], None] | None = None
+    ) -> Waiting:
         at = self._clock()
-        waiting = Waiting([Entry(at=at, kind=kind, fields=admit(kind, fields)) for kind, fields in records])
+        waiting = Waiting([Entry(at=at, kind=kind, fields=admit(kind, fields)) for kind, fields in records], then)
         if self._closed:
             raise Unavailable("the audit log is closed: coworkd is shutting down")
         self._thread.append(waiting)

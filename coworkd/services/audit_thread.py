@@ -6,6 +6,7 @@ Rules
 - Who records while the disk works shares the next fdatasync (group commit): a batch is all that was queued meanwhile, at most
   `BATCH_LIMIT` records; what was queued together stays together.
 - Readers' snapshots go first: they take a moment.
+- Who asked for it is told in that thread as soon as the record is durable (`then`), before the loop hears of it.
 
 It does not judge records. Source: trio.lowlevel.start_thread_soon.
 """
@@ -43,10 +44,12 @@ _log = logging.getLogger("coworkd.audit")
 class Waiting:
     """Records that are queued together: all of them will be durable, or none. Implements `ports.Recording`."""
 
-    __slots__ = ("entries", "settled")
+    __slots__ = ("entries", "settled", "then")
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], then: Callable[[], None] | None = None) -> None:
+        """`then` is called from the thread, once they are durable; it must not block."""
         self.entries = entries
+        self.then = then
         self.settled: Coming[CoworkError | None] = Coming()
 
     async def durable(self) -> None:
@@ -110,8 +113,17 @@ class AuditThread:
             self._work(self._files.snapshot, self._asked.popleft())
         elif self._queue:
             batch = self._take_batch()
-            entries = [entry for waiting in batch for entry in waiting.entries]
-            self._work(partial(self._files.commit, entries), partial(self._committed, batch, time.monotonic()))
+            self._work(partial(self._commit, batch), partial(self._committed, batch, time.monotonic()))
+
+    def _commit(self, batch: Sequence[Waiting]) -> None:
+        """In the thread."""
+        self._files.commit([entry for waiting in batch for entry in waiting.entries])
+        for waiting in batch:
+            if waiting.then is not None:
+                try:
+                    waiting.then()
+                except Exception:  # noqa: BLE001 - the record is there, whatever they make of it
+                    _log.exception("who waited for a record failed")
 
     def _take_batch(self) -> list[Waiting]:
         """What is committed next: as many as fit, at least one."""

@@ -254,6 +254,10 @@ class LauncherClient:
     async def proceed(self, process: str, /) -> None:
         await self._send(launch.Proceed(id=0, process=process))
 
+    def proceed_nowait(self, process: str, /) -> bool:
+        channel = self._channel
+        return channel is not None and channel.tell(launch.Proceed(id=0, process=process))
+
     async def abandon(self, process: str, /) -> None:
         await self._ask(launch.Abandon(id=0, process=process))
 

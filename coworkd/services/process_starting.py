@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import trio
@@ -25,6 +26,7 @@ from coworkd.model.ports import EarlyAudit, LauncherPort, PolicyPort, Recording,
 from coworkd.model.process import ProcessSpec, StreamName
 from coworkd.model.session import SessionView
 from coworkd.policy import narrow_request, narrow_spool, narrow_timeout
+from coworkd.services.process_gate import Gate
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_note import ProcessNote, encode_note
 from coworkd.services.process_request import StartRequest
@@ -44,6 +46,7 @@ class Launched(Struct, frozen=True, kw_only=True):
 
     fds: SpawnedFds
     record: Recording
+    gate: Gate
     timeout_s: float | None
     narrowed: tuple[str, ...]
 
@@ -97,18 +100,18 @@ class Starter:
         fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
         if process.ended_by is not None:
             raise InvalidState(f"process {process.id} was ended before it was started", process=process.id)
-        record = self._audit.record_nowait("process.start", fields)
+        gate = Gate(partial(self._launcher.proceed_nowait, process.id))
+        record = self._audit.record_nowait("process.start", fields, then=gate.come)
         process.asked_for = True
         self._launcher.watch(process.id, process.learn)
         try:
-            with trio.CancelScope(shield=True):
-                fds = await self._launcher.spawn(spawn, policy)
+            fds = await self._launcher.spawn(spawn, policy)
         except BaseException as error:
             self._launcher.unwatch(process.id)
             with trio.CancelScope(shield=True):
                 await self._record_end(process, record, error)
             raise
-        return Launched(fds=fds, record=record, timeout_s=timeout_s, narrowed=narrowed)
+        return Launched(fds=fds, record=record, gate=gate, timeout_s=timeout_s, narrowed=narrowed)
 
     async def _open_files(self, process: LiveProcess, project: int, limit_bytes: int) -> None:
         if self._files is None:
@@ -118,9 +121,10 @@ class Starter:
         process.disk_files.update(zip(streams, made, strict=True))
 
     async def let_in(self, process: LiveProcess, launched: Launched) -> None:
-        """Let the command's exec happen, now that its start is durable. Raises what the log says; `abandon` it then."""
-        with trio.CancelScope(shield=True):
-            await launched.record.durable()
+        """Let the command's exec happen as soon as its start is durable. Raises what the log says; `abandon` it then."""
+        launched.gate.come()
+        await launched.record.durable()
+        if not launched.gate.opened:
             await self._launcher.proceed(process.id)
 
     async def abandon(self, process: LiveProcess, launched: Launched, error: BaseException) -> None:

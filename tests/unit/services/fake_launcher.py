@@ -169,6 +169,8 @@ class FakeLauncher:
         self.before_spawn: Callable[[Spawn], None] = lambda request: None
         self.before_proceed: Callable[[str], None] = lambda process: None
         self.abandoned: list[str] = []
+        self.at_once = False
+        """Whether `proceed_nowait` can."""
         self._watchers: dict[str, Callable[[Notice | None], None]] = {}
         self._adopted: list[tuple[Adopted, SpawnedFds]] = []
         self.untaken = Untaken()
@@ -212,8 +214,11 @@ class FakeLauncher:
         return fds
 
     async def proceed(self, process: str, /) -> None:
-        self.before_proceed(process)
         await self._turn()
+        self._let_in(process)
+
+    def _let_in(self, process: str) -> None:
+        self.before_proceed(process)
         command = self.commands.get(process)
         if command is None or not command.living:
             return
@@ -221,6 +226,11 @@ class FakeLauncher:
             self.script(command)
         else:
             trio.lowlevel.current_trio_token().run_sync_soon(self.script, command)
+
+    def proceed_nowait(self, process: str, /) -> bool:
+        if self.at_once:
+            self._let_in(process)
+        return self.at_once
 
     async def abandon(self, process: str, /) -> None:
         await self._find(process)

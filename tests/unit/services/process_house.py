@@ -202,8 +202,9 @@ class FakePolicies:
 class FakeRecording:
     """Implements `ports.Recording`: in the log once somebody waits for it."""
 
-    def __init__(self, audit: FakeAudit, kind: str, fields: dict[str, Any]) -> None:
+    def __init__(self, audit: FakeAudit, kind: str, fields: dict[str, Any], then: Callable[[], None] | None) -> None:
         self._audit = audit
+        self._then = then
         self._kind = kind
         self._fields = fields
 
@@ -214,6 +215,8 @@ class FakeRecording:
         if self._kind in self._audit.full:
             raise DiskFailed("no space left on the device")
         self._audit.records.append((self._kind, self._fields))
+        if self._then is not None:
+            self._then()
 
 
 class FakeAudit:
@@ -229,9 +232,11 @@ class FakeAudit:
     async def record(self, kind: str, fields: Mapping[str, Any], /) -> None:
         await self.record_nowait(kind, fields).durable()
 
-    def record_nowait(self, kind: str, fields: Mapping[str, Any], /) -> FakeRecording:
+    def record_nowait(
+        self, kind: str, fields: Mapping[str, Any], /, *, then: Callable[[], None] | None = None
+    ) -> FakeRecording:
         self.begun.append(kind)
-        return FakeRecording(self, kind, dict(fields))
+        return FakeRecording(self, kind, dict(fields), then)
 
     @property
     def kinds(self) -> list[str]:

@@ -126,3 +126,42 @@ def test_without_a_thread_nothing_is_recorded_and_nobody_waits_for_ever(
                 await thread.snapshot()
 
     trio.run(main)
+
+
+def test_who_asked_is_told_in_the_thread_once_it_is_durable_and_not_where_it_is_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        told: list[tuple[int, int]] = []
+        disk = GatedDisk()
+        with open_thread(tmp_path, disk) as thread:
+
+            def then() -> None:
+                told.append((threading.get_ident(), disk.syncs))
+
+            record = Waiting(waiting().entries, then)
+            before = disk.syncs
+            thread.append(record)
+            await record.durable()
+            assert [syncs for _, syncs in told] == [before + 1]
+            assert told[0][0] != threading.get_ident()
+            disk.error = OSError(5, "Input/output error")
+            refused = Waiting(waiting().entries, then)
+            thread.append(refused)
+            with pytest.raises(DiskFailed):
+                await refused.durable()
+            assert len(told) == 1
+
+    trio.run(main)
+
+
+def test_a_record_is_durable_whatever_who_asked_makes_of_it(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("a fault of who asked")
+
+    async def main() -> None:
+        with open_thread(tmp_path, GatedDisk()) as thread:
+            record = Waiting(waiting().entries, fail)
+            thread.append(record)
+            await record.durable()
+            assert thread.records == 1
+
+    trio.run(main)

@@ -48,6 +48,17 @@ async def test_start_is_durable_before_the_command_runs_and_under_way_while_the_
         assert seen == [("asked", ["process.start"]), ("let in", ["process.start"])]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@in_trio
+async def test_a_command_is_let_in_once(at_once: bool) -> None:
+    async with open_house() as house:
+        let_in: list[str] = []
+        house.launcher.at_once = at_once
+        house.launcher.before_proceed = let_in.append
+        await house.start()
+        assert let_in == ["one"]
+
+
 @in_trio
 async def test_start_record_says_what_and_never_values_of_the_environment() -> None:
     async with open_house() as house:
