@@ -144,7 +144,7 @@ class Follower:
         return StdinPump(self._process, STDIN, at_end=AtEnd.NOTHING if self._manner.leaves else AtEnd.CLOSE)
 
     def _typed(self, data: bytes) -> None:
-        if self._away and CTRL_C in data:
+        if self._away and not data.strip(CTRL_C):  # by itself: one in a paste is a byte of it
             self._given_up = True
             self._client.close()
 

@@ -14,12 +14,16 @@ import termios
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from tests.root.conftest import Daemon
+from typing import Any, Protocol
 
 REPO = Path(__file__).resolve().parents[2]
 WAIT_S = 20.0
+
+
+class Reachable(Protocol):
+    """A coworkd, or a way to one."""
+
+    uri: str
 
 
 class LocalTerminal:
@@ -148,11 +152,11 @@ def on_terminal(
 
 
 @contextlib.contextmanager
-def ctl_on_terminal(daemon: Daemon, *words: str, **options: Any) -> Iterator[LocalTerminal]:
+def ctl_on_terminal(daemon: Reachable, *words: str, **options: Any) -> Iterator[LocalTerminal]:
     """`coworkctl` with these words on a terminal of its own."""
     with on_terminal(*ctl_argv(daemon, *words), **options) as terminal:
         yield terminal
 
 
-def ctl_argv(daemon: Daemon, *words: str) -> list[str]:
+def ctl_argv(daemon: Reachable, *words: str) -> list[str]:
     return [sys.executable, "-m", "coworkd.cli.control", "--to", daemon.uri, *words]

@@ -17,6 +17,7 @@ import pytest
 
 from coworkd.client.sync import Client
 from tests.root.conftest import Daemon, running_daemon
+from tests.root.cutting import Cut, cutting_way
 from tests.root.live import client_of, fresh_mark, living, session_of, wait_until
 from tests.root.terminal_lab import REPO, LocalTerminal, ctl_argv, ctl_on_terminal, on_terminal
 
@@ -403,6 +404,34 @@ def test_what_follows_and_nothing_else_is_shown_where_that_is_asked(
 
 
 # -- a link that is lost -------------------------------------------------------------------------------------------
+
+
+def test_keys_are_typed_once_over_a_link_that_is_cut_again_and_again(
+    daemon: Daemon, session: str, tmp_path: Path
+) -> None:
+    keys = b"".join(b"%07d\n" % number for number in range(8192))
+    script = (
+        "import os, subprocess, hashlib\n"
+        "subprocess.run(['stty', 'raw', '-echo'], check=True)\n"
+        "print('ready', flush=True)\n"
+        f"got = b''\nwhile len(got) < {len(keys)}: piece = os.read(0, 4096); got += piece; os.write(1, b'.' * len(piece))\n"
+        "print(hashlib.sha256(got).hexdigest())\n"
+    )
+    chance = random.Random(8)
+    cuts: list[Cut] = [("to_guest" if number % 2 else "to_host", chance.randrange(3000, 9000)) for number in range(8)]
+    with (
+        cutting_way(tmp_path, daemon.socket_path, [("to_host", 4000), *cuts]) as way,
+        ctl_on_terminal(
+            way, "run", "--session", session, "-t", "--detach-keys", "none", "--", "python3", "-c", script
+        ) as terminal,
+    ):
+        terminal.wait_for(b"ready")
+        terminal.wait_raw()
+        for start in range(0, len(keys), 512):
+            terminal.type(keys[start : start + 512])
+        terminal.wait_for(hashlib.sha256(keys).hexdigest().encode())
+        ended(terminal, 0)
+        assert way.connections > 2
 
 
 @pytest.fixture(scope="module")

@@ -200,6 +200,8 @@ def test_ctrl_c_gives_a_lost_link_up_and_is_a_key_like_others_before(screen: int
     lost._typed(b"x")
     assert link.broken is None
     lost._typed(b"ls\x03")
+    assert link.broken is None
+    lost._typed(b"\x03")
     assert link.broken is not None
     lost._process = cast(Process, Command(fails))
     with pytest.raises(Unavailable, match="not looked for any longer"):
