@@ -57,8 +57,9 @@ class Outfit(_Owned):
             raise
 
     def add_stdin(self) -> None:
-        """Give the command a pipe for its stdin instead of /dev/null. Raises `OSError`."""
+        """Give the command a pipe for its stdin instead of /dev/null, with what counts what goes into it. Raises `OSError`."""
         self.given[0], self.kept["stdin"] = os.pipe2(os.O_CLOEXEC)
+        self.kept["stdin_tally"] = os.memfd_create("stdin-tally", os.MFD_CLOEXEC)
 
     def add_exec(self) -> None:
         """Give a shim the pipe on which it says how the exec went, before everything else. Raises `OSError`."""

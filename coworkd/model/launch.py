@@ -451,7 +451,8 @@ class Spawned(Struct, frozen=True, kw_only=True, tag="spawned"):
     """The child exists and becomes bubblewrap. `fds` names the descriptors that came along, in order.
 
     Meanings: `stdout`, `stderr` (pipe read ends), `stdout_spool`, `stderr_spool` (memfds whose file offset is the
-    stream offset; the launcher holds the same descriptions), `stdin` (pipe write end), `tty` (socket over which the shim
+    stream offset; the launcher holds the same descriptions), `stdin` (pipe write end) and `stdin_tally` (an empty memfd
+    that counts what went into it), `tty` (socket over which the shim
     sends the pty master), `tty_spool`.
     """
 

@@ -4,7 +4,7 @@ Rules
 - Every descriptor has an owner from the moment it is taken; those nobody takes are closed here.
 - A terminal's master is handed to the launcher as soon as it is here, so that a restart does not hang up.
 - A spool on the session disk is handed to the launcher likewise, and only then filled.
-- What was acknowledged of stdin before a restart is not known: the first write after it says where it goes on.
+- How much of stdin was taken before a restart is known; of a terminal's input it is not: the first write after it says where it goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from coworkd.services.process_live import LiveProcess
 from coworkd.services.pumps import PipeWatch
 from coworkd.services.spools import HeadSpool, Spool, SpoolBudget
 from coworkd.services.spools_disk import DiskSpool
-from coworkd.services.stdin import PipeSink, Stdin
+from coworkd.services.stdin import PipeSink, Stdin, Tally
 from coworkd.services.terminal import NoTerminal, Terminal, receive_master
 from coworkd.system import spool_file
 
@@ -96,9 +96,12 @@ class Builder:
                 continue
             process.streams[name] = self._head(fd) if process.one_shot else self._spool(process, fd)
             process.add_pump(_need(fds, name), process.streams[name]).begin(self._pipes)
-        stdin = fds.take("stdin")
-        if stdin is not None:
-            process.stdin = Stdin(process.id, PipeSink(stdin))
+        self._give_stdin(process, fds)
+
+    def _give_stdin(self, process: LiveProcess, fds: SpawnedFds) -> None:
+        if "stdin" in fds.spawned.fds:
+            tally = Tally(_need(fds, "stdin_tally"))
+            process.stdin = Stdin(process.id, PipeSink(_need(fds, "stdin"), tally), offset=tally.taken)
 
     def _build_on_disk(self, process: LiveProcess, name: StreamName, pipe_fd: int) -> None:
         spool = DiskSpool(
@@ -157,9 +160,7 @@ class Builder:
                 self._later(self._add_terminal(process, fd, spool, offset=None).run)
             else:
                 process.add_pump(fd, spool).begin(self._pipes)
-        stdin = fds.take("stdin")
-        if stdin is not None:
-            process.stdin = Stdin(process.id, PipeSink(stdin), offset=None)
+        self._give_stdin(process, fds)
 
     async def _serve_terminal(self, process: LiveProcess, socket_fd: int, spool: Spool) -> None:
         try:

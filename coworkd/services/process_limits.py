@@ -21,7 +21,7 @@ class ProcessLimits(Struct, frozen=True, kw_only=True):
     finished: FinishedConfig = FinishedConfig()
 
 
-_RUNNING_DESCRIPTORS, _ENDED_DESCRIPTORS = 10, 4
+_RUNNING_DESCRIPTORS, _ENDED_DESCRIPTORS = 11, 5
 """What a process holds in the launcher, which has as many as we have and holds more: while it starts, and when it has ended."""
 _OTHER_DESCRIPTORS = 256
 """Links, logs and the moment's needs."""

@@ -1,7 +1,8 @@
 """Stdin: bytes for a command, taken at their offset and acknowledged only once the kernel has them.
 
 Rules
-- The pipe is the buffer (64 KiB, 256 KiB once writes are larger): what was acknowledged is in it and outlives coworkd.
+- The pipe is the buffer (64 KiB, 256 KiB once writes are larger): what was acknowledged is in it and outlives coworkd, and so does the
+  tally of how much that is. Where coworkd is killed within one write(2), the next one says that it does not know; it never guesses.
 - A write waits for room at most `PATIENCE_S`, then answers with what was taken; only that call waits, nobody else.
 - Writes are taken in the order of their calls. Bytes before the offset wanted are known and dropped; bytes behind it
   are refused. Of several hosts that write at one offset one has it: the bytes of the others are not what was taken, which is told.
@@ -42,12 +43,39 @@ class Sink(Protocol):
         """Close our end; idempotent."""
 
 
-class PipeSink:
-    """The write end of a pipe. Owns it until `close`."""
+class Tally:
+    """How much went into a command, in an empty memfd that the launcher holds as well: its offset says how much was taken, its size how
+    much may have been. Owns it until `close`.
+    """
 
     def __init__(self, fd: int) -> None:
+        self._fd = fd
+        taken = spool_file.end(fd)
+        self.taken = taken if spool_file.size(fd) == taken else None
+        """None where a coworkd was killed while it wrote."""
+        self._count = taken
+
+    def begin(self, count: int) -> None:
+        """So much is about to be written."""
+        os.ftruncate(self._fd, self._count + count)
+
+    def end(self, count: int) -> None:
+        """So much of it was."""
+        spool_file.skip(self._fd, count)
+        self._count += count
+        os.ftruncate(self._fd, self._count)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class PipeSink:
+    """The write end of a pipe. Owns it, and the tally, until `close`."""
+
+    def __init__(self, fd: int, tally: Tally) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
+        self._tally = tally
         self._open = True
         self._large = False
 
@@ -55,10 +83,17 @@ class PipeSink:
         if len(data) > _USUAL_BYTES and not self._large:
             self._enlarge()
         while self._open:
+            taken = 0
+            self._tally.begin(len(data))
             try:
-                return os.write(self._fd, data)
+                taken = os.write(self._fd, data)
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._fd)
+                pass
+            finally:
+                self._tally.end(taken)
+            if taken:
+                return taken
+            await trio.lowlevel.wait_writable(self._fd)
         raise trio.ClosedResourceError("stdin was closed here")
 
     def close(self) -> None:
@@ -66,6 +101,7 @@ class PipeSink:
             self._open = False
             trio.lowlevel.notify_closing(self._fd)
             os.close(self._fd)
+            self._tally.close()
 
     def _enlarge(self) -> None:
         self._large = True
@@ -79,7 +115,7 @@ class Stdin:
     """The input of one command. Owns its sink until `close`."""
 
     def __init__(self, process: str, sink: Sink, *, offset: int | None = 0) -> None:
-        """`offset` None: how much was taken before is not known (an adopted process), the first write tells it."""
+        """`offset` None: how much was taken before is not known (a coworkd was killed while it wrote), the first write tells it."""
         self._process = process
         self._sink = sink
         self._turn = trio.Lock()

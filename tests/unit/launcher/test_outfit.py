@@ -33,6 +33,7 @@ def test_a_plain_outfit_keeps_the_ends_of_what_it_gives(null: int) -> None:
 def test_stdin_can_be_added_later(null: int) -> None:
     outfit = Outfit(null)
     outfit.add_stdin()
+    assert os.readlink(f"/proc/self/fd/{outfit.kept['stdin_tally']}") == "/memfd:stdin-tally (deleted)"
     os.write(outfit.kept["stdin"], b"in")
     assert os.read(outfit.given[0], 9) == b"in"
     outfit.close()

@@ -80,6 +80,7 @@ class FakeCommand:
             os.set_blocking(self._own[name], False)
         if request.stdin:
             self._own["stdin"], self.held["stdin"] = os.pipe()
+            self.held["stdin_tally"] = os.memfd_create("stdin")
             os.set_blocking(self._own["stdin"], False)
 
     @property

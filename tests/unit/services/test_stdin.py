@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from coworkd.model.errors import InvalidState, OutOfRange
-from coworkd.services.stdin import PATIENCE_S, RECENT_WRITES, PipeSink, Stdin
+from coworkd.services.stdin import PATIENCE_S, RECENT_WRITES, PipeSink, Stdin, Tally
 from coworkd.system import spool_file
 from tests.unit.services.process_house import in_trio, jump, settle
 
@@ -21,7 +21,12 @@ class Rig:
         self.fd, write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         self.write_fd = write_fd
-        self.stdin = Stdin("one", PipeSink(write_fd), offset=offset)
+        self.tally_fd = spool_file.create("stdin")
+        self.stdin = Stdin("one", PipeSink(write_fd, Tally(self.tally_fd)), offset=offset)
+
+    def counted(self) -> int | None:
+        """What the next coworkd would know."""
+        return Tally(self.tally_fd).taken
 
     def read(self) -> bytes:
         return os.read(self.fd, 1 << 20)
@@ -270,3 +275,29 @@ async def test_what_was_taken_too_long_ago_to_tell_whose_it_was_is_nobodys() -> 
     assert await rig.stdin.write(0, b"") == RECENT_WRITES + 1
     assert await rig.stdin.write(1, b"x") == RECENT_WRITES + 1
     rig.close()
+
+
+@in_trio
+async def test_the_next_coworkd_knows_what_was_taken() -> None:
+    rig = Rig()
+    await rig.stdin.write(0, b"one")
+    assert rig.counted() == 3
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.stdin.write, 3, bytes(1 << 20))
+        await settle()
+        held = rig.counted()
+        assert held is not None
+        assert 3 < held < 1 << 20, "what waits for room is not taken"
+        jump(PATIENCE_S + 0.1)
+    assert rig.counted() == rig.stdin.wanted
+    rig.close()
+
+
+def test_a_tally_that_was_left_within_a_write_does_not_guess() -> None:
+    fd = spool_file.create("stdin")
+    tally = Tally(fd)
+    tally.begin(5)
+    assert Tally(fd).taken is None
+    tally.end(2)
+    assert Tally(fd).taken == 2
+    tally.close()
