@@ -6,7 +6,7 @@ Rules
 - A turn takes from a few pipes, and from each as much as a full one holds: between two turns everybody else has one, so however many
   commands flood theirs, an answer waits for some milliseconds at most. Pipes take turns too.
 - A flood that nobody reads rests between its turns: one such pipe has a turn every `REST_S`, whoever of them is next. So all of them
-  together move about 170 MiB/s and wait for more, and the loop and the processors are the others'.
+  together move about 100 MiB/s and wait for more, and the loop and the processors are the others'.
 - What is there is taken at once where somebody asks for it (`take`): at the exit of a command nobody waits for a turn.
 
 It starts no task: whoever has a `PipeWatch` lets it `serve`. All calls are made from trio's thread. Sources: epoll(7), pipe(7).
@@ -26,7 +26,7 @@ from coworkd.system import spool_file
 _USUAL_PIPE_BYTES = 64 * 1024
 _READY_AT_ONCE = 4
 """So many pipes of a turn. The kernel tells of those that were told last once it has told of all others (epoll_wait(2))."""
-REST_S = 0.006
+REST_S = 0.01
 _FLOOD_BYTES = 256 * 1024
 
 
@@ -63,6 +63,8 @@ class PipeWatch:
                     self._wake_one()
                 else:
                     await trio.lowlevel.wait_readable(epoll)
+                if self._epoll is None:  # closed when there was something already
+                    return
                 for fd, _ in epoll.poll(0, _READY_AT_ONCE):
                     call = self._calls.get(fd)
                     if call is not None:  # one called before may have let it go

@@ -320,6 +320,11 @@ class HeadSpool(Spool):
     def total(self) -> int:
         return self.end + self._thrown_away
 
+    @property
+    def followed(self) -> bool:
+        """Its caller waits for it; and what comes behind its head costs next to nothing."""
+        return True
+
     def fill_from(self, pipe_fd: int) -> int:
         before = self.total
         for _ in range(_SPLICES_PER_TURN):
