@@ -24,9 +24,7 @@ import trio
 from coworkd.model import calls
 from coworkd.model.errors import (
     CoworkError,
-    DeadlineExceeded,
     InvalidState,
-    NotFound,
     Unavailable,
 )
 from coworkd.model.launch import Adopted
@@ -41,7 +39,7 @@ from coworkd.model.ports import (
     SpawnedFds,
 )
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo
-from coworkd.services.process_adopting import Adopter, Adoption
+from coworkd.services.process_adopting import Adopter
 from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
 from coworkd.services.process_callers import Callers
@@ -50,10 +48,10 @@ from coworkd.services.process_closing import Closer
 from coworkd.services.process_ending import Ender
 from coworkd.services.process_input import Inputs
 from coworkd.services.process_limits import ProcessLimits
-from coworkd.services.process_list import compose_list, compose_start
+from coworkd.services.process_list import compose_start
 from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_looking import Looker
 from coworkd.services.process_reader import EncodeNotification, EncodeOutput
-from coworkd.services.process_recent import RecentProcesses
 from coworkd.services.process_request import (
     StartRequest,
     parse_run,
@@ -91,7 +89,6 @@ class Processes:
     ) -> None:
         self._launcher = launcher
         self._events = events
-        self._measured = measured or _as_it_is
         self._limits = limits or ProcessLimits()
         self._clock = clock
         self._listeners = tuple(listeners)
@@ -120,12 +117,17 @@ class Processes:
             add=self._add,
             vanished=self._caller_vanished,
         )
+        self.adoption = self._adopter.adoption
+        """What was taken over; it grows."""
         self._inputs = Inputs(table=self._table, launcher=launcher, audit=audit)
         self.write_stdin, self.close_stdin = self._inputs.write_stdin, self._inputs.close_stdin
         self.resize, self.signal = self._inputs.resize, self._inputs.signal
         closer = Closer(table=self._table, ender=self._ender)
         self.end_session, self.end_all, self.terminate_all = closer.end_session, closer.end_all, closer.terminate_all
-        self._recent = RecentProcesses()
+        self._looker = Looker(table=self._table, measured=measured)
+        self.wait, self.get, self.list = self._looker.wait, self._looker.get, self._looker.list
+        self.count, self.state_counts = self._looker.count, self._looker.state_counts
+        self.find_by_init, self.only_one_at = self._looker.find_by_init, self._looker.only_one_at
         self._nursery: trio.Nursery | None = None
         self.started_total = 0
         self.start_errors_total = 0
@@ -313,34 +315,13 @@ class Processes:
             await process.recorded.wait()
             self._forget(process)
 
-    # -- ending and looking ------------------------------------------------------------------------------------
+    # -- ending ------------------------------------------------------------------------------------
 
     async def kill(self, params: calls.KillProcess) -> calls.Empty:
         """TERM to the group, then the end of the tree after `grace_s`; answers when that has begun."""
         grace_s = self._limits.grace_s if params.grace_s is None else parse_seconds(params.grace_s, "grace_s")
         await self._ender.end(self._table.find(params.process), "killed", grace_s=grace_s)
         return calls.Empty()
-
-    async def wait(self, params: calls.WaitProcess) -> ExitRecord:
-        """The exit record, once there is one. Raises `DeadlineExceeded` after `timeout_s`, which changes nothing."""
-        process = self._table.find(params.process)
-        timeout_s = float("inf") if params.timeout_s is None else parse_seconds(params.timeout_s, "timeout_s")
-        with trio.move_on_after(timeout_s):
-            await process.over.wait()
-        if not process.over.is_set():
-            raise DeadlineExceeded(f"process {process.id} still runs after {timeout_s:g} s", process=process.id)
-        if process.record is None:
-            raise NotFound(f"process {process.id} could not be started", process=process.id)
-        return process.record
-
-    async def get(self, params: calls.ProcessName) -> ProcessInfo:
-        """One process, with what it takes now."""
-        return await self._measured(self._table.find(params.process).info())
-
-    async def list(self, params: calls.ProcessListParams) -> calls.ProcessList:
-        """All processes, or those of one session, oldest first; what is being started included. See `process_list`."""
-        found = self._table.where(lambda process: params.session in (None, process.session))
-        return compose_list(process.info() for process in found)
 
     async def forget(self, params: calls.ForgetProcess, link: LinkPort) -> calls.Empty:
         """Let an ended process and its output go; another link that reads it has the rest, and the exit, first."""
@@ -353,33 +334,10 @@ class Processes:
 
     # -- for other services -------------------------------------------------------------------------------------
 
-    def count(self, session: str, /) -> int:
-        """How many processes of `session` run or are being started."""
-        return len(self._table.where(lambda process: process.session == session and process.running))
-
-    def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
-        """See `ports.CallerDirectory`."""
-        process = self._table.find_by_init(init_pid)
-        return self._recent.find_by_init(init_pid) if process is None else (process.session, process.id)
-
-    def only_one_at(self, session: str, at: float, /) -> str | None:
-        """See `ports.CallerDirectory`."""
-        ours = self._table.where(lambda process: process.session == session and process.started and process.running)
-        return self._recent.only_one_at(session, at, [(process.id, process.started_at) for process in ours])
-
     def carry(self) -> tuple[tuple[Adopted, SpawnedFds], ...]:
         """Copies of the ended ones, for a coworkd that comes up anew in this process. See `process_carrying`."""
         ended = self._table.where(lambda process: process.record is not None and not process.one_shot)
         return tuple(carry(process) for process in ended)
-
-    @property
-    def adoption(self) -> Adoption:
-        """What was taken over."""
-        return self._adopter.adoption
-
-    def state_counts(self) -> dict[str, int]:
-        """How many processes are in each state."""
-        return self._table.state_counts()
 
     @property
     def spool_bytes(self) -> int:
@@ -403,7 +361,7 @@ class Processes:
         self._events.publish("process.start", compose_start(process))
 
     def _process_ended(self, process: LiveProcess, record: ExitRecord) -> None:
-        self._recent.add(record, process.init_pid)
+        self._looker.ended(record, process.init_pid)
         if process.note.recorded:  # by the coworkd before us, which told it, too
             process.recorded.set()
         else:
@@ -431,17 +389,10 @@ class Processes:
             if process.recorded.is_set():
                 self._later(self._ender.forget, process)
 
-    # -- inside -------------------------------------------------------------------------------------------------
-
     def _later(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Start a task of this service. Once it has stopped there is none to start: commands are the launcher's then."""
         if self._nursery is not None:
             self._nursery.start_soon(task, *arguments)
-
-
-async def _as_it_is(info: ProcessInfo) -> ProcessInfo:
-    """Nobody measures."""
-    return info
 
 
 def _say_nothing(process: LiveProcess) -> None:

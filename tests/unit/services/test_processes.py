@@ -14,7 +14,6 @@ from coworkd.config import FinishedConfig, SpoolConfig
 from coworkd.model import calls
 from coworkd.model.errors import (
     AlreadyExists,
-    DeadlineExceeded,
     InvalidState,
     LimitExceeded,
     NotFound,
@@ -394,34 +393,6 @@ async def test_link_that_stops_reading_delays_no_other_process() -> None:
 
 
 # -- looking and forgetting
-
-
-@in_trio
-async def test_wait_past_its_timeout_changes_nothing() -> None:
-    async with open_house() as house:
-        await house.start()
-        async with trio.open_nursery() as nursery:
-
-            async def call() -> None:
-                with pytest.raises(DeadlineExceeded):
-                    await house.processes.wait(calls.WaitProcess(process="one", timeout_s=3))
-
-            nursery.start_soon(call)
-            await settle()
-            jump(4)
-        assert (await house.processes.get(NAME)).state == "running"
-
-
-@in_trio
-async def test_list_is_by_session() -> None:
-    async with open_house() as house:
-        await house.start()
-        await house.start(id="two", session="play")
-        found = await house.processes.list(calls.ProcessListParams(session="play"))
-        assert [info.process for info in found.processes] == ["two"]
-        assert len((await house.processes.list(calls.ProcessListParams())).processes) == 2
-        assert (house.processes.count("work"), house.processes.count("none")) == (1, 0)
-        assert house.processes.state_counts() == {"starting": 0, "running": 2, "exited": 0}
 
 
 @in_trio
