@@ -144,10 +144,10 @@ class Pool:
 
     def _make(self, session: Session, now: float) -> None:
         wanted = self._wanted(session)
-        if wanted and len(session.warm) >= wanted:
-            return
         try:
-            if session.standby is None:
+            if wanted and len(session.warm) >= wanted:
+                self._spawner.make_ready()
+            elif session.standby is None:
                 self._make_standby(session)
             elif now < self._quiet_at:
                 self._wanting[session.name] = self._quiet_at
