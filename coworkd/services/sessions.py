@@ -285,10 +285,13 @@ class Sessions:
                 await self.open(name)
                 await self._settle_limits(name)
             except CoworkError as error:
+                record = self._table.records.get(name)
+                if record is None:
+                    continue  # an ephemeral one whose link has not come back: it was deleted meanwhile
                 _log.error("session %s cannot be taken over: %s", name, error.message)
                 lost.append(name)
                 if not self._openings.is_open(name):
-                    await self._withdraw_folders(self._table.records[name])
+                    await self._withdraw_folders(record)
         return tuple(lost)
 
     async def _settle_limits(self, name: str) -> None:

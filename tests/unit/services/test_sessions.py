@@ -188,3 +188,23 @@ async def test_delete_converges_whenever_it_was_killed(tmp_path: Path) -> None:
             assert house.launcher.open == {}, at
             assert set(os.listdir(tmp_path / str(at) / "state/sessions")) == {".spare"}, at
             assert (await house.ensure()).created, at
+
+
+@in_trio
+async def test_a_session_that_goes_while_others_are_taken_over_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        await house.ensure("eve")
+        await house.restart()
+        house.processes.running.update(bob=1, eve=1)
+        opening = house.sessions.open
+
+        async def open_and_delete(name: str) -> Any:
+            if name == "bob":
+                await house.sessions.delete(SessionDelete(session="eve", force=True))
+            return await opening(name)
+
+        monkeypatch.setattr(house.sessions, "open", open_and_delete)
+        assert await house.sessions.reopen() == ()
