@@ -143,7 +143,7 @@ def test_show_from_files_tells_values_and_where_they_come_from(shell: Shell) -> 
     assert status == 0
     lines = [line.split() for line in out.splitlines()]
     assert ["limits.nofile", "4096", f"{shell.root}/vendor/profiles/default.toml:17"] in lines
-    assert ["folders.modes", "[ro,", "rw,", "rwd,", "staged]", f"{shell.root}/vendor/profiles/default.toml:16"] in lines
+    assert ["folders.modes", "[ro,", "rw,", "rwd,", "staged]", f"{shell.root}/vendor/profiles/default.toml:24"] in lines
     assert "narrowed: limits.pids_max: profile 'default' says 1024, the ceiling leaves 7" in out
 
 
