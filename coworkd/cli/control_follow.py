@@ -73,7 +73,7 @@ class Follower:
         self._signals = signals
         self._manner = manner
         self._screen = Screen() if manner.tty and os.isatty(STDOUT) else None
-        self._away = self._given_up = False
+        self._given_up = False
         self._at_line_start = True
         self._raw = False
 
@@ -144,7 +144,7 @@ class Follower:
         return StdinPump(self._process, STDIN, at_end=AtEnd.NOTHING if self._manner.leaves else AtEnd.CLOSE)
 
     def _typed(self, data: bytes) -> None:
-        if self._away and not data.strip(CTRL_C):  # by itself: one in a paste is a byte of it
+        if self._signals.away and not data.strip(CTRL_C):  # by itself: one in a paste is a byte of it
             self._given_up = True
             self._client.close()
 
@@ -179,7 +179,7 @@ class Follower:
             write_whole(STDERR, f"{before}coworkctl: {line}{end}".encode("utf-8", "backslashreplace"))
 
     def _link_changed(self, error: CoworkError | None) -> None:
-        self._away = error is not None
+        self._signals.away = error is not None
         if error is not None:
             self._say(
                 f"the link is lost; looking for coworkd for {AGAIN_S:g} s{', Ctrl-C gives up' if self._raw else ''}"

@@ -142,14 +142,12 @@ def _follow(args: argparse.Namespace, follower: Follower, process: Process, sign
             process.forget()
         return _closed_status(closed)
     except CoworkError as error:
-        if signals.received is not None and follower.lost:
-            report(error, as_json=args.json)
-            return 128 + signals.received
-        if follower.lost and kept:
-            report(error, as_json=args.json)
+        if not follower.lost:
+            raise
+        report(error, as_json=args.json)
+        if kept:
             _say_way_back(args, process, "it may run on")
-            return FAILURE_STATUS
-        raise
+        return FAILURE_STATUS if signals.received is None else 128 + signals.received
     if record is None:
         _say_way_back(args, process, "it runs on")
         return 0 if signals.received is None else 128 + signals.received

@@ -45,6 +45,8 @@ class Signals:
     def __init__(self, *, size: Callable[[], tuple[int, int]], give_up: Callable[[], None]) -> None:
         """`give_up` ends the link, from any thread."""
         self.received: int | None = None
+        self.away = False
+        """The link is lost and looked for: whoever asks for an end then has ours."""
         self._size = size
         self._give_up = give_up
         self._leave: Callable[[], None] | None = None
@@ -134,6 +136,8 @@ class Signals:
         self.received = self.received or number
         if self._leave is not None:
             self._leave()
+        elif self.away:
+            self._give_up()
         elif not first:
             self._quietly(lambda: command.kill(0.0))
         elif number in _PASSED_ON:

@@ -444,9 +444,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    subprocess.run(["cp", "-a", str(template), str(tmp_path / "d")], check=True)
-    return tmp_path / "d"
+def place(template: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the template; what the launcher of a coworkd that was killed still keeps is ended by a last one."""
+    made = tmp_path / "d"
+    subprocess.run(["cp", "-a", str(template), str(made)], check=True)
+    yield made
+    with running_daemon(made):
+        pass
+    wait_until(lambda: not living(str(made)), "all of it has ended")
 
 
 def test_a_shell_goes_on_when_coworkd_was_killed(place: Path) -> None:
@@ -487,6 +492,16 @@ def test_ctrl_c_gives_a_lost_link_up_and_the_way_back_is_told(place: Path) -> No
         say(terminal, b"echo st''ill", b"still")
         terminal.type(b"exit\r")
         ended(terminal, 0)
+
+
+def test_a_signal_gives_a_lost_link_up(place: Path) -> None:
+    with running_daemon(place) as daemon, ctl_on_terminal(daemon, "shell", *PS1, "work") as terminal:
+        terminal.wait_for(PROMPT)
+        daemon.child.kill()
+        daemon.child.wait()
+        terminal.wait_for(b"the link is lost")
+        os.kill(terminal.child.pid, signal.SIGTERM)
+        assert b"it may run on" in ended(terminal, 128 + signal.SIGTERM)
 
 
 def test_a_throw_away_session_ends_with_its_link_and_the_terminal_is_given_back(place: Path) -> None:

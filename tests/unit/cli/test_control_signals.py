@@ -137,6 +137,17 @@ def test_a_resize_before_there_is_a_command_is_not_lost() -> None:
         assert command.asked.get(timeout=5) == ("kill", None)
 
 
+def test_while_the_link_is_away_a_signal_that_asks_for_the_end_has_ours() -> None:
+    given_up: list[bool] = []
+    command = Command()
+    held = signals(given_up)
+    held._command, held.away = command, True
+    held.act_on(signal.SIGTERM)
+    assert given_up == [True]
+    assert held.received == signal.SIGTERM
+    assert command.asked.empty()
+
+
 def test_who_only_looks_on_leaves_the_command() -> None:
     left: list[bool] = []
     command = Command()
