@@ -73,7 +73,7 @@ def test_signal_is_a_name_or_a_number(value: object) -> None:
 
 
 def test_map_takes_a_struct_and_leaves_none_out() -> None:
-    rule = fields.map_of("code", "signal", "reason", "inferred")
+    rule = fields.map_of(*Exit.__struct_fields__)
     assert rule(Exit(code=0, signal=None, reason="exited")) == (
         {"code": 0, "reason": "exited", "inferred": False},
         None,
