@@ -15,7 +15,10 @@ NAME = calls.ProcessName(process="one")
 
 
 async def attach(house: House, link: FakeLink, **offsets: int) -> calls.ProcessAttached:
-    return await house.processes.attach(calls.ProcessAttach(process="one", **offsets), link)
+    params = calls.ProcessAttach(
+        process="one", stdout=offsets.get("stdout"), stderr=offsets.get("stderr"), tty=offsets.get("tty")
+    )
+    return await house.processes.attach(params, link)
 
 
 @in_trio
