@@ -28,11 +28,7 @@ class Attacher:
     """Knows how to encode, which is the caller's to say."""
 
     def __init__(
-        self,
-        *,
-        encode_output: EncodeOutput,
-        encode_notification: EncodeNotification,
-        later: Callable[..., None],
+        self, encode_output: EncodeOutput, encode_notification: EncodeNotification, later: Callable[..., None]
     ) -> None:
         """`later` starts a task."""
         self._encode_output = encode_output

@@ -104,9 +104,7 @@ class Processes:
         )
         self._ender = Ender(launcher=launcher, audit=audit, later=self._later, monotonic=monotonic)
         self._builder = Builder(launcher=launcher, limits=self._limits.spool, later=self._later)
-        self._attacher = Attacher(
-            encode_output=encode_output, encode_notification=encode_notification, later=self._later
-        )
+        self._attacher = Attacher(encode_output, encode_notification, self._later)
         self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
         self.callers = Callers(self._caller_vanished, self._later)
         self._adopter = Adopter(
