@@ -259,11 +259,10 @@ class Bubble:
             os.close(self.diagnostics_fd)
             self.diagnostics_fd = -1
 
-    def let_go(self) -> None:
-        """It has gone: close all, and remove its cgroup."""
+    def let_go(self) -> bool:
+        """It has gone: close all, and remove its cgroup. False where the kernel has not let go of what was in that: try again later."""
         self.close()
-        if self.cgroup_path is not None:
-            cgroup.remove(self.cgroup_path)
+        return self.cgroup_path is None or cgroup.remove(self.cgroup_path)
 
 
 NO_RUSAGE = Rusage(

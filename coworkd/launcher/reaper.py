@@ -34,6 +34,8 @@ class Reaper:
         self._young: set[Bubble] = set()
         """Those whose init was not seen yet."""
         self._orphaned: set[Bubble] = set()
+        self._lingering: set[Bubble] = set()
+        """Those that have gone, but not from their cgroups: each is tried again with the next facts."""
         if self._watch.fileno() >= 0:
             readers.register(self._watch.fileno(), self.take_facts)
 
@@ -73,6 +75,7 @@ class Reaper:
             if bubble is not None and bubble.learn_reaped(pid, status, usage):
                 touched.add(bubble)
         touched |= self._find_abandoned(touched)
+        self._lingering = {bubble for bubble in self._lingering if not bubble.let_go()}
         for bubble in touched:
             self._tell(bubble)
 
@@ -117,4 +120,5 @@ class Reaper:
                 del self._by_init[bubble.init_pid]
             self._young.discard(bubble)
             self._watch.discard(bubble)
-            bubble.let_go()
+            if not bubble.let_go():
+                self._lingering.add(bubble)
