@@ -78,8 +78,8 @@ class Books:
             held[f"namespaces: {kind}"] = sum(1 for each in namespaces if each.startswith(kind))
         if self._cgroups is not None:
             for where, names, _ in os.walk(self._cgroups):
-                below = os.path.relpath(where, self._cgroups)
-                held.update(f"cgroups: {_NUMBER.sub('N', os.path.normpath(f'{below}/{name}'))}" for name in names)
+                for name in names:
+                    held[_kind_of_cgroup(os.path.join(where, name), self._cgroups)] += 1
         return dict(held)
 
     def look_when_steady(self) -> dict[str, int]:
@@ -180,6 +180,15 @@ def _kind_of(pid: int) -> str:
     except _GONE:
         return "processes: going"
     return "processes: zombies" if rest.split()[0] == "Z" else f"processes: {head.partition('(')[2]}"
+
+
+def _kind_of_cgroup(path: str, root: Path) -> str:
+    """Its place, without numbers. One that a process is in is told apart: which of them wait for a command differs all the time."""
+    kind = _NUMBER.sub("N", os.path.relpath(path, root))
+    with contextlib.suppress(OSError):
+        if os.path.basename(path).startswith("p-") and Path(path, "cgroup.procs").read_text():
+            return "cgroups: of commands and what waits for one"
+    return f"cgroups: {kind}"
 
 
 def _resident_kib(pid: int) -> int:

@@ -31,6 +31,7 @@ from tests.root.live import exited
 from tests.root.servers import dns
 
 RECONNECT_S, STAND_S = 60.0, 30.0
+GIVE_UP_TRIES = 5
 KILLED = Exit(code=None, signal="KILL", reason="signaled")
 ENDED = Exit(code=None, signal="KILL", reason="killed")
 LINES = 30_000
@@ -143,12 +144,14 @@ class Worker:
         return id
 
     async def give_up(self) -> None:
-        """End what a lost call may have started."""
-        with contextlib.suppress(NotFound, Unavailable):
-            if self.id:
-                await self.client.process_kill(process=self.id, grace_s=0)
-                await self.client.process_wait(process=self.id)
-                await self.client.process_forget(process=self.id)
+        """End what a lost call may have started; another fault may come in between."""
+        for _ in range(GIVE_UP_TRIES if self.id else 0):
+            with contextlib.suppress(Unavailable):
+                with contextlib.suppress(NotFound):
+                    await self.client.process_kill(process=self.id, grace_s=0)
+                    await self.client.process_wait(process=self.id)
+                    await self.client.process_forget(process=self.id)
+                return
 
     def took(self, what: str, process: str, ended: ExitRecord, wanted: Exit, *, right: bool = True) -> None:
         """Account for a command that ended."""

@@ -25,7 +25,7 @@ from tests.soak.statement import Look, Statement
 
 SESSIONS = ("soak-0", "soak-1", "soak-2")
 WARM_PART = 0.2
-LOOKS = 6
+LOOKS, SHORT_LOOKS, SHORT_MINUTES = 6, 2, 0.9
 FAULT_EVERY_S = 2.0
 SETTLE_S = 3.0
 """For workers that serve a moment, and what is built ahead."""
@@ -63,10 +63,11 @@ async def _soak(keeper: Keeper, directory: Path, minutes: float, seed: int, way_
     async with trio.open_nursery() as nursery:
         nursery.start_soon(load.run)
         total_s = minutes * 60
-        spans = [WARM_PART * total_s, *[(1 - WARM_PART) * total_s / LOOKS] * LOOKS]
+        count = SHORT_LOOKS if minutes < SHORT_MINUTES else LOOKS
+        spans = [WARM_PART * total_s, *[(1 - WARM_PART) * total_s / count] * count]
         for number, span_s in enumerate(spans):
             load.go()
-            await _disturb(faults, span_s, kill_coworkd=number <= LOOKS * 2 // 3)
+            await _disturb(faults, span_s, kill_coworkd=number <= count * 2 // 3)
             if not await load.stand():
                 nursery.cancel_scope.cancel()
                 break
