@@ -14,6 +14,7 @@ from coworkd.launcher.exec_watch import PollingWatch
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.reaper import Reaper
 from coworkd.launcher.status import StatusReader
+from coworkd.system import cgroup
 from tests.unit.launcher.launcher_room import open_fds
 
 
@@ -147,3 +148,19 @@ def test_a_number_that_is_given_out_anew_is_the_new_ones(house: House) -> None:
     house.reaper.wait_gone([old], 20.0)
     assert (old.gone, new.gone) == (True, False)
     assert cast(PollingWatch, house.reaper._watch)._waiting == {monitor: new}
+
+
+def test_a_cgroup_that_the_kernel_holds_for_a_moment_is_removed_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [False, False, True]
+    monkeypatch.setattr(cgroup, "remove", lambda path: answers.pop(0))
+    bubble = house.bubble(child(1))
+    bubble.cgroup_path = "/cgroup/p-1"
+    house.reaper.take_facts()
+    assert bubble.gone
+    assert answers == [False, True]
+    house.reaper.take_facts()
+    house.reaper.take_facts()
+    assert answers == []
+    house.reaper.take_facts()
