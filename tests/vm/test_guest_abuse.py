@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from coworkd.client.sync import Client
 from coworkd.model.policy import LimitsRequest
+from tests.vm import abuse
 from tests.vm.abuse import MIB, WAYS, abused, ping_times
 from tests.vm.guest_lab import Guest
 
@@ -17,7 +20,8 @@ UNIT = "/sys/fs/cgroup$(systemctl show -P ControlGroup coworkd-launcher)"
 HOLD = "b = bytearray({mib} << 20); b[::4096] = b'x' * len(b[::4096]); print('holds', flush=True); import time; time.sleep(1000)"
 
 
-def test_coworkd_answers_whatever_a_session_does(guest: Guest) -> None:
+def test_coworkd_answers_whatever_a_session_does(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abuse, "FLOODS", 12)
     client = guest.connect()
     client.session_ensure(name="calm")
     calm = client.start("calm", ["sleep", "1000"], attach=False)
@@ -62,8 +66,9 @@ def test_a_session_at_its_limit_leaves_the_rest(guest: Guest) -> None:
 def test_pressure_is_told_and_its_end(guest: Guest) -> None:
     client = guest.connect()
     assert "pressure" not in client.hello.degraded
-    client.session_ensure(name="slow", limits=LimitsRequest(cpu_max=0.1))
+    client.session_ensure(name="slow")
     burner = client.start("slow", ["sh", "-c", "while :; do :; done"], attach=False)
+    client.session_set_limits(session="slow", limits=LimitsRequest(cpu_max=0.1))
     levels = _levels(client, "slow", until="some", or_until="full")
     burner.kill(grace_s=0)
     assert levels[-1] in ("some", "full")
