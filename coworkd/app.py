@@ -22,7 +22,7 @@ from pathlib import Path
 import trio
 
 from coworkd import __version__
-from coworkd.bring_up import Carried, Ground, Mode
+from coworkd.bring_up import Ground, Mode
 from coworkd.composition import Composition
 from coworkd.config import Config
 from coworkd.early import Early
@@ -49,6 +49,7 @@ from coworkd.rpc.methods import MethodTable
 from coworkd.services.health import Sources
 from coworkd.services.launching import Connect
 from coworkd.services.logs import LogService
+from coworkd.services.process_carrying import Carried
 from coworkd.services.updates import Updates
 
 _LINKS_GRACE_S = 2.0

@@ -24,8 +24,6 @@ import trio
 from coworkd import __version__
 from coworkd.config import Config
 from coworkd.model.errors import CoworkError
-from coworkd.model.launch import Adopted
-from coworkd.model.ports import SpawnedFds
 from coworkd.services.events import EventRing
 from coworkd.services.health import Health
 from coworkd.services.launching import Connect, LauncherClient
@@ -34,8 +32,6 @@ from coworkd.services.storage_disk import DiskWorker
 from coworkd.services.storage_lock import StateLock
 
 Mode = Literal["serve", "local"]
-Carried = tuple[Adopted, SpawnedFds]
-"""An ended command, for the coworkd that comes up anew in this process."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("coworkd.app")
 
@@ -162,6 +158,11 @@ class Ground:
             await self.storage.bring_up()
             state_dir = self._config.state_dir
             self._state_lock = StateLock(state_dir, what=f"the state directory {state_dir}")
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether the launcher and its commands end as well: what stands on a disk that was away cannot go on on the one that is back."""
+        return self.ending.power_off_within_s is not None or (self.ending.again and self.storage.state == "degraded")
 
     async def quit(self) -> None:
         """End the launcher and all that stands on it, the mount of the session disk last: nothing of ours may be open there."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from coworkd.bring_up import Carried, Connects, Ground, Mode
+from coworkd.bring_up import Connects, Ground, Mode
 from coworkd.config import Config
 from coworkd.early import Early
 from coworkd.services.logs import LogService
@@ -26,6 +26,7 @@ from coworkd.unit import Unit
 
 if TYPE_CHECKING:
     from coworkd.app import App
+    from coworkd.services.process_carrying import Carried
     from coworkd.slot_start import SlotStart
 
 SLOT, LISTENERS = "COWORKD_SLOT", "COWORKD_LISTENERS"
@@ -99,15 +100,10 @@ async def _serve_once(
                 if slot is not None:
                     await slot.leave()
                 await early.door.shut(_LINKS_GRACE_S)
-                # What stands on a disk that was away cannot go on on the one that is back.
-                if (
-                    mode == "local"
-                    or ending.power_off_within_s is not None
-                    or (ending.again and ground.storage.state == "degraded")
-                ):
+                if mode == "local" or ground.ends_all:
                     await ground.quit()
-            if ending.again:
-                carried += [*ground.launcher.adopted, *(app.carried if app is not None else ())]
+            if app is not None:
+                carried += app.carried
             nursery.cancel_scope.cancel()
     finally:
         ground.close()

@@ -83,7 +83,14 @@ class Ask:
     def message(self, now: float) -> Asked:
         """`now` as `since`: told again, it has waited for as long as it has, whatever became of the clock."""
         action: Literal["delete", "rmdir"] = "rmdir" if self.is_directory else "delete"
-        return Asked(ask=self.number, action=action, path=self.path, was=self.was, pid=self.pid, at=time.time() - (now - self.since))
+        return Asked(
+            ask=self.number,
+            action=action,
+            path=self.path,
+            was=self.was,
+            pid=self.pid,
+            at=time.time() - (now - self.since),
+        )
 
 
 class Asks:

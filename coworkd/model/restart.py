@@ -5,6 +5,18 @@ from __future__ import annotations
 from msgspec import Struct
 
 
+class Adoption(Struct, kw_only=True):
+    """How many commands came over, and how they were."""
+
+    running: int = 0
+    ended: int = 0
+    """They ended before they were taken over; how is known."""
+    one_shots: int = 0
+    """Nobody waits for them any more: they are ended, or have ended by themselves."""
+    never_ran: int = 0
+    unread_notes: int = 0
+
+
 class Restarted(Struct, frozen=True, kw_only=True):
     """Told in `hello` for as long as this coworkd runs, by the event `restarted`, and recorded as `daemon.recovered`."""
 

@@ -315,9 +315,9 @@ class LauncherClient:
     def adopted(self) -> list[tuple[launch.Adopted, SpawnedFds]]:
         return self._untaken.take()
 
-    def carry(self, adopted: launch.Adopted, fds: SpawnedFds) -> None:
+    def carry(self, adopted: launch.Adopted, fds: list[int]) -> None:
         """Hand out, as if a launcher had kept it, a command that ended with the launcher before; before `serve`. `fds` are taken over."""
-        self._untaken.carry(adopted, fds)
+        self._untaken.carry(adopted, LaunchedFds(adopted.spawned, fds))
 
     async def wait_adopted(self) -> None:
         """See `ports.LauncherPort`."""

@@ -15,10 +15,10 @@ from functools import partial
 from typing import Protocol
 
 import trio
-from msgspec import Struct
 
 from coworkd.model.launch import Adopted
 from coworkd.model.ports import LauncherPort, SpawnedFds
+from coworkd.model.restart import Adoption
 from coworkd.services.process_building import Builder
 from coworkd.services.process_ending import Ender
 from coworkd.services.process_live import LiveProcess
@@ -27,18 +27,6 @@ from coworkd.services.process_request import ONE_SHOT_PREFIX
 from coworkd.services.process_table import ProcessTable
 
 _log = logging.getLogger("coworkd.process")
-
-
-class Adoption(Struct, kw_only=True):
-    """How many came over, and how they were."""
-
-    running: int = 0
-    ended: int = 0
-    """They ended before they were taken over; how is known."""
-    one_shots: int = 0
-    """Nobody waits for them any more: they are ended, or have ended by themselves."""
-    never_ran: int = 0
-    unread_notes: int = 0
 
 
 class Add(Protocol):

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 
 from coworkd.model.launch import Adopted, Spawned, Started
-from coworkd.model.ports import SpawnedFds
-from coworkd.services.launching import LaunchedFds
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_note import encode_note
 from coworkd.services.spools_disk import DiskSpool
 
+Carried = tuple[Adopted, list[int]]
+"""An ended command, and copies of its descriptors in the order of `spawned.fds`, whoever's it is."""
 
-def carry(process: LiveProcess) -> tuple[Adopted, SpawnedFds]:
-    """`process` has ended. The descriptors are copies, the caller's from now on; its own stay. Raises `OSError`."""
+
+def carry(process: LiveProcess) -> Carried:
+    """`process` has ended. The copies are the caller's from now on; its own stay. Raises `OSError`."""
     names, fds = [], []
     try:
         for name, spool in process.streams.items():
@@ -43,4 +44,4 @@ def carry(process: LiveProcess) -> tuple[Adopted, SpawnedFds]:
         exited=process.exited,
         note=encode_note(process.note),
     )
-    return adopted, LaunchedFds(spawned, fds)
+    return adopted, fds

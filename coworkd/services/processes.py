@@ -27,7 +27,6 @@ from coworkd.model.errors import (
     InvalidState,
     Unavailable,
 )
-from coworkd.model.launch import Adopted
 from coworkd.model.ports import (
     EarlyAudit,
     EventPort,
@@ -36,14 +35,14 @@ from coworkd.model.ports import (
     LinkPort,
     PolicyPort,
     SessionDirectory,
-    SpawnedFds,
 )
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo
+from coworkd.model.restart import Adoption
 from coworkd.services.process_adopting import Adopter
 from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
 from coworkd.services.process_callers import Callers
-from coworkd.services.process_carrying import carry
+from coworkd.services.process_carrying import Carried, carry
 from coworkd.services.process_closing import Closer
 from coworkd.services.process_ending import Ender
 from coworkd.services.process_input import Inputs
@@ -332,7 +331,7 @@ class Processes:
 
     # -- for other services -------------------------------------------------------------------------------------
 
-    def carry(self) -> tuple[tuple[Adopted, SpawnedFds], ...]:
+    def carry(self) -> tuple[Carried, ...]:
         """Copies of the ended ones, for a coworkd that comes up anew in this process. See `process_carrying`."""
         ended = self._table.where(lambda process: process.record is not None and not process.one_shot)
         return tuple(carry(process) for process in ended)

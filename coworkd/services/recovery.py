@@ -17,8 +17,7 @@ from coworkd.model.calls import Finding
 from coworkd.model.errors import CoworkError
 from coworkd.model.launch import TakenOver
 from coworkd.model.ports import AuditPort, EventPort
-from coworkd.model.restart import Restarted
-from coworkd.services.process_adopting import Adoption
+from coworkd.model.restart import Adoption, Restarted
 
 _log = logging.getLogger("coworkd.app")
 

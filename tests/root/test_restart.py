@@ -78,6 +78,11 @@ def test_command_outlives_coworkd(place: Path) -> None:
     os.kill(pid, 0)
     with running_daemon(place) as daemon, client_of(daemon) as client:
         assert client.info().launcher_pid == launcher
+        restarted = client.hello.restarted
+        assert restarted is not None
+        assert (restarted.running, restarted.sessions, restarted.lost) == (1, 1, ())
+        assert "daemon.recovered" in kinds_of(client)
+        assert [found.state for found in client.doctor().findings if found.check == "restart"] == ["ok"]
         (known,) = client.process_list(session="work").processes
         assert (known.process, known.state, known.pid) == (process.id, "running", pid)
         assert known.argv == (b"sh", b"-c", script.encode())

@@ -6,7 +6,7 @@ import pytest
 
 from coworkd.model import calls
 from coworkd.model.process import Exit
-from coworkd.services.process_adopting import Adoption
+from coworkd.model.restart import Adoption
 from coworkd.services.process_note import decode_note
 from tests.unit.services.process_house import PAGE, House, in_trio, jump, open_house, settle
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coworkd.model import calls
 from coworkd.model.process import Exit
+from coworkd.services.launching import LaunchedFds
 from coworkd.services.launching_adopted import Untaken
 from tests.unit.services.process_house import FakeLink, House, in_trio, jump, open_house, settle
 
@@ -19,7 +20,7 @@ async def carried(house: House) -> None:
         house.launcher.unwatch(process)
     untaken = Untaken()
     for adopted, fds in kept:
-        untaken.carry(adopted, fds)
+        untaken.carry(adopted, LaunchedFds(adopted.spawned, fds))
     house.launcher.untaken = untaken
     house.link = FakeLink("after")
     house.processes = house.make()

@@ -9,8 +9,7 @@ import trio
 
 from coworkd.auditlog.kinds import admit
 from coworkd.model.launch import TakenOver
-from coworkd.model.restart import Restarted
-from coworkd.services.process_adopting import Adoption
+from coworkd.model.restart import Adoption, Restarted
 from coworkd.services.recovery import Recovery
 from tests.unit.services.process_house import NOW, FakeAudit, FakeEvents
 
