@@ -7,6 +7,7 @@ have left is told.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from coworkd.client.sync import Client
+from coworkd.system.cgroup import find_root, parse_own
 from tests.bench.figures import Ratio, paired_ratio, spread
 from tests.bench.guest import SESSION, Guest, open_guest, read_memory, temporary_directory
 from tests.bench.spawning import COMMAND, Crowd, Pairs, measure_crowd, open_session_peer
@@ -159,13 +161,25 @@ def _is_of_warm(pid: int) -> bool:
     return b"/proc/self/fd/8" in words
 
 
+def own_cgroups(pids: list[int]) -> set[Path]:
+    """The cgroups v2 that hold the sessions of the launcher whose commands `pids` are."""
+    mounted = find_root(Path("/proc/self/mountinfo").read_text())
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError):
+            path = parse_own(Path(f"/proc/{pid}/cgroup").read_text())
+            if mounted is not None and path is not None and "/s-" in path:
+                found.add(Path(mounted + path.partition("/s-")[0]))
+    return found
+
+
 def count_left(guest: Guest, client: Client) -> Left:
     launcher = client.info().launcher_pid
     programs = (guest.pid, launcher)
     return Left(
         descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in programs),
         processes=len(below(launcher)),
-        cgroups=sum(1 for path in Path("/sys/fs/cgroup").rglob("p-*") if path.is_dir()),
+        cgroups=sum(1 for root in own_cgroups(below(launcher)) for path in root.rglob("p-*") if path.is_dir()),
         mounts=len(Path(f"/proc/{launcher}/mounts").read_text().splitlines()),
     )
 
