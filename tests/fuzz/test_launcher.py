@@ -83,13 +83,13 @@ def test_any_status_is_read_to_its_end(lines: list[bytes]) -> None:
 @EXAMPLES
 @given(st.binary(max_size=40))
 def test_any_words_of_a_shim_are_a_start_or_a_stage(said: bytes) -> None:
-    sandbox = Sandbox(tty=True)
+    sandbox = Sandbox(shim=True)
     process: Process = sandbox.process
     process.shim_said = said
     process.learn_shim()
     error = process.setup_error
     sandbox.close()
-    assert process.executed is (said == b"+")
+    assert sandbox.bubble.executed is (said == b"+")
     assert error is None or error[0] in START_STAGES
 
 
