@@ -37,7 +37,6 @@ from coworkd.model.ports import (
     SessionDirectory,
 )
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo
-from coworkd.model.restart import Adoption
 from coworkd.services.process_adopting import Adopter
 from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
