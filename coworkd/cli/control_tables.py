@@ -27,7 +27,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]], out: Text
 
 def print_fields(fields: Mapping[str, object], out: TextIO | None = None) -> None:
     """One `name  value` a line."""
-    width = max(len(name) for name in fields)
+    width = max(map(len, fields), default=0)
     for name, value in fields.items():
         print(f"{name.ljust(width)}  {shown(value)}", file=out or sys.stdout)
 

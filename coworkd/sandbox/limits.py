@@ -9,8 +9,13 @@ Rules
 from __future__ import annotations
 
 from coworkd.model.limits import CgroupLimits, Rlimits
-from coworkd.model.policy import LimitsPolicy
+from coworkd.model.policy import LimitsPolicy, LimitsRequest
 
+KERNEL_NAMES = {
+    **{name: f"{name}_bytes" for name in ("memory_max", "memory_high", "swap_max")},
+    **{name: name for name in ("pids_max", "cpu_max", "cpu_weight", "io_weight")},
+}
+"""The limits that cgroup v2 keeps, as they are asked for → as `CgroupLimits` names them."""
 _HIGH_SHARE = 16
 
 
@@ -59,6 +64,21 @@ def warn_below_use(used_bytes: int | None, allowed_bytes: int | None) -> tuple[s
     return (
         f"{used_bytes} bytes of memory are used, {allowed_bytes} may be from now on: the kernel takes memory back, and kills what it"
         " cannot do without",
+    )
+
+
+def warn_not_kept(asked: LimitsRequest, held: CgroupLimits) -> tuple[str, ...]:
+    """What was asked for and the kernel does not hold anybody to, for want of a controller."""
+    lacking = [
+        name
+        for name, kernel_name in KERNEL_NAMES.items()
+        if getattr(asked, name) is not None and getattr(held, kernel_name) is None
+    ]
+    if not lacking:
+        return ()
+    return (
+        f"{', '.join(lacking)}: this kernel's cgroup v2 keeps nobody to that, for want of a controller;"
+        " coworkctl doctor says which and how to mend it",
     )
 
 

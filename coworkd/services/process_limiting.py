@@ -21,11 +21,10 @@ from coworkd.model.policy import LimitsRequest
 from coworkd.model.ports import AuditPort, GroupsPort, PolicyPort, SessionDirectory
 from coworkd.model.process import ProcessInfo
 from coworkd.policy import narrow_request
-from coworkd.sandbox.limits import session_limits, warn_below_use
+from coworkd.sandbox.limits import KERNEL_NAMES, session_limits, warn_below_use, warn_not_kept
 
-LIVE = frozenset(["memory_max", "memory_high", "swap_max", "pids_max", "cpu_max", "cpu_weight", "io_weight"])
+LIVE = frozenset(KERNEL_NAMES)
 """What a running command can be given."""
-_FIELDS = {name: f"{name}_bytes" for name in ("memory_max", "memory_high", "swap_max")}
 
 Get = Callable[[ProcessName], Awaitable[ProcessInfo]]
 
@@ -74,7 +73,10 @@ class ProcessLimiting:
         return LimitsSet(
             limits=msgspec.to_builtins(state.limits),
             narrowed=narrowed,
-            warnings=warn_below_use(used.memory_bytes, changes.memory_max_bytes),
+            warnings=(
+                *warn_below_use(used.memory_bytes, changes.memory_max_bytes),
+                *warn_not_kept(params.limits, state.limits),
+            ),
             usage=used,
         )
 
@@ -92,5 +94,5 @@ async def add_usage(groups: GroupsPort, info: ProcessInfo) -> ProcessInfo:
 
 def _fields_of(given: set[str]) -> set[str]:
     """The kernel's limits that requested ones come to; memory.high always stands below memory.max."""
-    fields = {_FIELDS.get(name, name) for name in given}
+    fields = {KERNEL_NAMES[name] for name in given}
     return fields | {"memory_high_bytes"} if "memory_max_bytes" in fields else fields

@@ -18,7 +18,7 @@ from coworkd.model.errors import CoworkError, InvalidParams, InvalidState
 from coworkd.model.policy import LimitsPolicy, LimitsRequest
 from coworkd.model.ports import AuditPort, EventPort, GroupState, PolicyPort
 from coworkd.model.session import SessionRecord
-from coworkd.sandbox.limits import warn_below_use
+from coworkd.sandbox.limits import warn_below_use, warn_not_kept
 from coworkd.services.session_home import Homes
 from coworkd.services.session_opening import Openings
 from coworkd.services.session_table import SessionTable, in_thread
@@ -69,7 +69,7 @@ class Limiting:
                     await self._table.keep(known)
                     raise
         self._events.publish("session.limits", {"session": name, "limits": msgspec.to_builtins(limits)})
-        return tell_limits(limits, policy.narrowed, state)
+        return tell_limits(params.limits, limits, policy.narrowed, state)
 
     async def _apply(
         self, record: SessionRecord, limits: LimitsPolicy, before: LimitsPolicy, *, rebuilt: bool
@@ -92,12 +92,15 @@ def merge_limits(known: LimitsRequest, given: LimitsRequest) -> LimitsRequest:
     return structs.replace(known, **changes)
 
 
-def tell_limits(limits: LimitsPolicy, narrowed: tuple[str, ...], state: GroupState | None) -> LimitsSet:
+def tell_limits(
+    asked: LimitsRequest, limits: LimitsPolicy, narrowed: tuple[str, ...], state: GroupState | None
+) -> LimitsSet:
     """The answer. `state` is what was used before, and what holds since."""
     used = None if state is None else state.usage.memory_bytes
+    lacking = () if state is None else warn_not_kept(asked, state.limits)
     return LimitsSet(
         limits=msgspec.to_builtins(limits),
         narrowed=narrowed,
-        warnings=warn_below_use(used, limits.memory_max_bytes),
+        warnings=(*warn_below_use(used, limits.memory_max_bytes), *lacking),
         usage=None if state is None else state.usage,
     )

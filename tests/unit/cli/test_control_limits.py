@@ -75,6 +75,14 @@ def test_limits_of_a_command_change(ctl: Ctl, guest: FakeGuest, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["warnings"] == ["it hurts"]
 
 
+def test_a_command_that_the_kernel_keeps_to_nothing_is_told_so(
+    ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.answers["process.set_limits"] = lambda _: {"limits": {}, "narrowed": [], "warnings": ["memory_max: nobody"]}
+    assert ctl("session", "limits", "--process", "p1", "--memory-max", "64M") == 0
+    assert capsys.readouterr().out == "note: memory_max: nobody\n"
+
+
 def test_limits_that_hold_are_shown(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
     policy: dict[str, Any] = {
         "profile": "default",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import structs
 
 from coworkd.model.limits import CgroupLimits, Rlimits
-from coworkd.sandbox.limits import process_limits, rlimits, session_limits
+from coworkd.model.policy import LimitsRequest
+from coworkd.sandbox.limits import process_limits, rlimits, session_limits, warn_not_kept
 from tests.unit.sandbox.spawn_room import POLICY
 
 LIMITS = structs.replace(POLICY.profile.limits, memory_max_bytes=1600, memory_high_bytes=1200)
@@ -42,3 +43,11 @@ def test_none_of_a_number_is_no_rlimit() -> None:
     assert rlimits(LIMITS) == Rlimits(nofile=4096, nproc=1024)
     some = structs.replace(LIMITS, fsize_max_bytes=5, cpu_time_s=6, core_max_bytes=7)
     assert rlimits(some) == Rlimits(nofile=4096, nproc=1024, fsize_bytes=5, cpu_s=6, core_bytes=7)
+
+
+def test_what_no_controller_keeps_is_said() -> None:
+    asked = LimitsRequest(memory_max=5, pids_max=6, nofile=7)
+    [warning] = warn_not_kept(asked, CgroupLimits(pids_max=6))
+    assert warning.startswith("memory_max: ")
+    assert warn_not_kept(asked, CgroupLimits(memory_max_bytes=5, pids_max=6)) == ()
+    assert warn_not_kept(LimitsRequest(nofile=7), CgroupLimits()) == ()

@@ -18,6 +18,8 @@ class FakeGroups:
         self.trace = [] if trace is None else trace
         self.usage = GroupUsage(memory_bytes=100, pids=2)
         self.limits: dict[tuple[str, str | None], CgroupLimits] = {}
+        self.kept: CgroupLimits | None = None
+        """What the kernel keeps to of any limits; None: all."""
         self.frozen: dict[str, bool] = {}
         self.freezes_after = 0
         """How often is asked before all of them stand still."""
@@ -28,7 +30,7 @@ class FakeGroups:
         await self._turn()
         self.trace.append(f"limit {session if process is None else process}")
         self.limits[session, process] = limits
-        return GroupState(usage=self.usage, limits=limits)
+        return GroupState(usage=self.usage, limits=limits if self.kept is None else self.kept)
 
     async def freeze(self, session: str, *, frozen: bool) -> bool:
         await self._turn()

@@ -84,6 +84,15 @@ async def test_what_no_running_command_can_be_given_is_refused(limits: dict[str,
 
 
 @in_trio
+async def test_what_the_kernel_keeps_nobody_to_is_said() -> None:
+    room = Room()
+    room.groups.kept = CgroupLimits()
+    done = await room.set(cpu_max=0.5)
+    assert done.limits == {}
+    assert done.warnings[0].startswith("cpu_max: ")
+
+
+@in_trio
 async def test_one_that_has_ended_has_no_limits() -> None:
     room = Room()
     room.info = structs.replace(INFO, state="exited")

@@ -54,6 +54,15 @@ async def test_less_than_is_used_is_said(tmp_path: Path) -> None:
 
 
 @in_trio
+async def test_what_the_kernel_keeps_nobody_to_is_said(tmp_path: Path) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        house.groups.kept = CgroupLimits()
+        [warning] = (await house.sessions.set_limits(asked(pids_max=5, nofile=6))).warnings
+        assert warning.startswith("pids_max: ")
+
+
+@in_trio
 async def test_tmp_changes_when_nobody_stands_on_it(tmp_path: Path) -> None:
     async with open_house(tmp_path) as house:
         await house.ensure()
