@@ -248,7 +248,11 @@ class Processes:
         process.bubble.on_news = _nobody_asks
         process.move(bubble)
         self._begin(process)
-        process.proceed()
+        try:
+            process.proceed()
+        except OSError as error:  # that one has died too, or nothing can be handed over: its end is told by the reaper
+            process.give_up("resources", error.errno, f"the sandbox could not be started: {error.strerror}")
+            bubble.kill()
 
     def _begin(self, process: Process) -> None:
         """It has a sandbox: from now on hear of that."""

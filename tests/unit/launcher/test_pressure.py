@@ -61,6 +61,11 @@ def test_there_is_plenty_until_less_than_a_tenth_is_available(house: House) -> N
     assert house.is_short()
 
 
+def test_a_guest_that_cannot_be_asked_has_none_to_spare(house: House) -> None:
+    house.meminfo.unlink()
+    assert house.pressure.is_short("alice", None)
+
+
 @pytest.mark.parametrize(("used", "limit", "short"), [("75", "100", False), ("76", "100", True), ("99", "max", False)])
 def test_a_session_near_its_limit_has_none_to_spare(house: House, used: str, limit: str, short: bool) -> None:
     house.group_has(memory_current=used, memory_max=limit)
