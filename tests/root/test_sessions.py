@@ -20,7 +20,6 @@ import pytest
 from coworkd.cli.launcher_start import launcher_command
 from coworkd.client.sync import Client
 from coworkd.model import launch
-from coworkd.model.limits import CgroupLimits
 from coworkd.model.errors import (
     AlreadyExists,
     CoworkError,
@@ -29,6 +28,7 @@ from coworkd.model.errors import (
     NotFound,
     PolicyDenied,
 )
+from coworkd.model.limits import CgroupLimits
 from coworkd.system import packet
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.live import client_of, exited, fresh_mark, living, session_of, wait_until
