@@ -108,7 +108,12 @@ class Spawner:
 
     def spawn(self, request: Spawn, session: Session, warm: WarmSandbox | None) -> Process:
         """Have `warm`, or else a sandbox of its own, become `request`. Raises `OSError`, and nothing stays of the attempt."""
-        outfit = self._take_outfit(request)
+        try:
+            outfit = self._take_outfit(request)
+        except OSError:
+            if warm is not None:
+                warm.dismiss()
+            raise
         try:
             if warm is None and request.tty is None:
                 bubble = self._build(request, session, outfit)
