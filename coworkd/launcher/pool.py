@@ -19,6 +19,7 @@ from functools import partial
 
 from msgspec import structs
 
+from coworkd.launcher.bubble import Bubble
 from coworkd.launcher.pressure import Pressure
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.reaper import Reaper
@@ -33,7 +34,7 @@ _UNUSED_S = 300.0
 _AFTER_START_S = 0.03
 _AFTER_END_S = 0.002
 _QUIET_S = 0.02
-_END_S = 2.0
+_END_S = 5.0
 
 
 class _Plan:
@@ -68,6 +69,8 @@ class Pool:
         """Of the sessions that have or may have something, the one used last at the end."""
         self._wanting: dict[str, float] = {}
         self._plans: dict[str, _Plan] = {}
+        self._leaving: dict[str, set[Bubble]] = {}
+        """By session, those that were dismissed and are not reaped yet: they keep its tree."""
         self._quiet_at = 0.0
         self._counts = dict.fromkeys(("taken", "cold_instead", "died", "dropped"), 0)
         pressure.on_short = self.memory_short
@@ -196,6 +199,8 @@ class Pool:
             session.warm.remove(sandbox)
             self._counts["died"] += 1
             plan.failed = plan.failed or bubble.shim_usage is None
+        if bubble.gone:
+            self._leaving.get(session.name, set()).discard(bubble)
 
     def reaped(self, pid: int) -> None:
         """A child is gone: if it waited (someone killed it), its session has no standby now."""
@@ -225,9 +230,9 @@ class Pool:
         """It is closed: end what waits in it, and wait for that a little, since it keeps the session's tree."""
         self._wanting.pop(session.name, None)
         self._plans.pop(session.name, None)
-        bubbles = [sandbox.bubble for sandbox in session.warm]
         self._let_rest(session.name)
-        self._reaper.wait_gone(bubbles, _END_S)
+        self._reaper.wait_gone(list(self._leaving.get(session.name, ())), _END_S)
+        self._leaving.pop(session.name, None)
 
     def end(self) -> None:
         """The launcher ends."""
@@ -247,5 +252,6 @@ class Pool:
     def _drop(self, session: Session) -> None:
         for sandbox in session.take_warm():
             sandbox.dismiss()
+            self._leaving.setdefault(session.name, set()).add(sandbox.bubble)
             self._counts["dropped"] += 1
         self._pressure.unwatch(session.name)
