@@ -94,7 +94,7 @@ def outcomes(client: Client, session: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("spare", range(0, 30, 3))
+@pytest.mark.parametrize("spare", range(0, 30, 5))
 def test_launcher_without_descriptors_refuses_and_goes_on(client: Client, session: str, spare: int) -> None:
     mark = fresh_mark()
     with client.start(session, ["sleep", mark]) as other:
@@ -107,7 +107,7 @@ def test_launcher_without_descriptors_refuses_and_goes_on(client: Client, sessio
         assert other.wait(10).exit.reason == "killed"
 
 
-@pytest.mark.parametrize("spare", range(0, 30, 3))
+@pytest.mark.parametrize("spare", range(0, 30, 5))
 def test_coworkd_without_descriptors_refuses_and_goes_on(
     daemon: Daemon, client: Client, session: str, spare: int
 ) -> None:
