@@ -172,8 +172,8 @@ class Follower:
         write_whole(fd, data)
 
     def _say(self, line: str) -> None:
-        before = "" if self._at_line_start else "\n"
         end = "\r\n" if self._raw else "\n"
+        before = "" if self._at_line_start else end
         self._at_line_start = True
         with contextlib.suppress(OSError):
             write_whole(STDERR, f"{before}coworkctl: {line}{end}".encode("utf-8", "backslashreplace"))

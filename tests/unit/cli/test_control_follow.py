@@ -185,7 +185,7 @@ def test_a_link_that_is_lost_and_found_is_told_and_the_screen_drawn_anew(screen:
     command = Command(says(b"$ "), lose_and_find)
     follower(command, link, signals=signals).run()
     assert shown(screen) == (
-        b"$ \ncoworkctl: the link is lost; looking for coworkd for 30 s, Ctrl-C gives up\r\n"
+        b"$ \r\ncoworkctl: the link is lost; looking for coworkd for 30 s, Ctrl-C gives up\r\n"
         b"coworkctl: the link is there again\r\n"
     )
     assert [command.sizes.get(timeout=5) for _ in range(2)] == [(23, 80), (24, 80)]
