@@ -13,6 +13,7 @@ Rules
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ LOOK_S = 5.0
 AGAIN_S = 10.0
 LIMIT_AGAIN_S = 60.0
 _NEAR_PERCENT = 95
+_log = logging.getLogger("coworkd.pressure")
 
 Level = str
 """`some`, `full` or `none`."""
@@ -150,7 +152,8 @@ class PressureWatch:
     async def _watch(self, session: str) -> None:
         try:
             fds = await self._groups.open_pressure(session)
-        except CoworkError:  # it was closed meanwhile, or there is no cgroup v2
+        except CoworkError as error:  # it was closed meanwhile, or there is no cgroup v2
+            _log.info("of session %s no pressure is told: %s", session, error.message)
             return
         if session in self._sessions and not any(place.session == session for place in self._places.values()):
             self._add(session, fds)
@@ -163,7 +166,8 @@ class PressureWatch:
             try:
                 pressure.arm(fd, STALLS_US[kind])
                 self._watched().add(fd)
-            except OSError:  # this one cannot be told of (EOPNOTSUPP where PSI is switched off)
+            except OSError as error:  # EOPNOTSUPP where PSI is switched off
+                _log.warning("of %s no pressure on %s is told: %s", session or "the guest", kind, error.strerror)
                 os.close(fd)
             else:
                 self._places[fd] = _Place(session=session, kind=kind, fd=fd)
@@ -193,6 +197,17 @@ class PressureWatch:
         told.update(kind=place.kind, level=level, avg10=averages.get("full" if level == "full" else "some", 0.0))
         self._events.publish("guest.pressure" if place.session is None else "session.pressure", told)
 
+    def _stalls(self, place: _Place) -> bool:
+        """Whether it is as bad as a trigger says, of which the kernel may not have told: some do not fire for a throttled cgroup."""
+        try:
+            some = pressure.read_averages(place.fd).get("some", 0.0)
+        except OSError:
+            return False
+        if some < 100 * STALLS_US[place.kind] / pressure.WINDOW_US:
+            return False
+        place.fired_at = self._clock()
+        return True
+
     def _drop(self, place: _Place) -> None:
         del self._places[place.fd]
         with contextlib.suppress(OSError):
@@ -209,7 +224,7 @@ class PressureWatch:
         while True:
             await trio.sleep(LOOK_S)
             for place in list(self._places.values()):
-                if place.level != "none":
+                if self._stalls(place) or place.level != "none":
                     self._judge(place)
             for session in [name for name in self._sessions if self._runs_in(name)]:
                 await self._look_at_limits(session)
