@@ -27,20 +27,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(words)
     try:
         status = _handler(args)(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except CoworkError as error:
         report(error, as_json=args.json)
         return int(args.failure_status)
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
     except BrokenPipeError:
-        # Whoever read our output is gone; nothing may be written at exit either.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        _drop_output()  # whoever read it is gone
         return PIPE_STATUS
+    except OSError as error:
+        _drop_output()
+        print(f"coworkctl: it cannot go on: {error}", file=sys.stderr)
+        return int(args.failure_status)
     return status
+
+
+def _drop_output() -> None:
+    """Nothing may be written at exit either."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _fill_standard_descriptors() -> None:
@@ -54,6 +61,10 @@ def _fill_standard_descriptors() -> None:
         except OSError:
             # open(2) gives the lowest free number, which is this one: those below are open by now.
             os.open(os.devnull, wrong_way)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)  # what is printed fails, and is told
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # print(file=None) would go to standard output
 
 
 def _handler(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:

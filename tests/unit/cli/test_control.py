@@ -82,3 +82,34 @@ def test_no_standard_output_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(control, "_handler", lambda _: lambda _: 0)
     assert control.main(["ps"]) == 0
+
+
+def test_output_that_cannot_be_written_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def speak(_: object) -> int:
+        print("there is no room for this")
+        return 0
+
+    monkeypatch.setattr(control, "_handler", lambda _: speak)
+    with open("/dev/full", "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert control.main(["ps"]) == 1
+        assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fd", "status", "told"), [(1, 1, b""), (2, 0, b"said\n")])
+def test_words_to_a_closed_descriptor_go_nowhere_else(fd: int, status: int, told: bytes) -> None:
+    program = """
+import sys
+from coworkd.cli import control
+def answer(args):
+    print("said")
+    print("coworkctl: a note", file=sys.stderr)
+    return 0
+control._handler = lambda _: answer
+sys.exit(control.main(["ps"]))
+"""
+    shell = f'exec "$0" -c "$1" {fd}>&-'
+    done = subprocess.run(["sh", "-c", shell, sys.executable, program], stdout=subprocess.PIPE, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (status, told)
