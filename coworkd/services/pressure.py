@@ -198,7 +198,7 @@ class PressureWatch:
         self._events.publish("guest.pressure" if place.session is None else "session.pressure", told)
 
     def _stalls(self, place: _Place) -> bool:
-        """Whether it is as bad as a trigger says, of which the kernel may not have told: some do not fire for a throttled cgroup."""
+        """Whether it is as bad as a trigger says, whether or not a trigger has fired."""
         try:
             some = pressure.read_averages(place.fd).get("some", 0.0)
         except OSError:
