@@ -5,7 +5,8 @@ has gone) and `payload_pid` (what it executes: the command, or the shim that bec
 pipe, the process connector and wait4; whoever the bubble belongs to hears of each by `on_news`.
 
 Rules
-- The exact wait status is the connector's; without it 129 to 192 is told as a signal, `inferred`.
+- The exact wait status is the connector's; without it 129 to 192 is told as a signal, `inferred`. The connector tells of the first
+  thread's end: where the others go on after that, how the process ends is bubblewrap's to say.
 - rusage is the init's: bubblewrap's monitor leaves before it reaps its init and would report none. What the shim had used while it
   waited is not the command's, and is taken off.
 - The command is let in once: by a byte in the gate where bubblewrap executes it, by a message over `link` where a shim does.
@@ -166,9 +167,9 @@ class Bubble:
 
     def end_of_payload(self) -> tuple[int | None, int | None, bool]:
         """Code, signal, and whether that was inferred; once it has gone."""
-        if self.payload_status is not None:
-            return (*split_status(self.payload_status), False)
         code = self.status.exit_code
+        if self.payload_status is not None and code in (None, _as_a_code(self.payload_status)):
+            return (*split_status(self.payload_status), False)
         if code is None:
             _, number = split_status(self.monitor_status or 0)
             return None, number or signal.SIGKILL, True
@@ -216,8 +217,11 @@ class Bubble:
             self.gate_fd = None
 
     def signal(self, number: int) -> None:
-        """kill(2) on the command's own process group; raises `ProcessLookupError` when the command has gone or not come yet."""
-        if self.payload_pid is None or self.payload_pidfd is None:
+        """kill(2) on the command's own process group; raises `ProcessLookupError` when the command has gone or not come yet.
+
+        A shim gets none in its stead: it would die of it, and the command, in another sandbox, would never hear of it.
+        """
+        if self.payload_pid is None or self.payload_pidfd is None or (self.shimmed and not self.executed):
             raise ProcessLookupError(3, "the command has not started")
         signal.pidfd_send_signal(self.payload_pidfd, 0)
         group = os.getpgid(self.payload_pid)
@@ -281,6 +285,12 @@ def split_status(status: int) -> tuple[int | None, int | None]:
     if os.WIFSIGNALED(status):
         return None, os.WTERMSIG(status)
     return os.WEXITSTATUS(status), None
+
+
+def _as_a_code(status: int) -> int:
+    """A wait status as bubblewrap, and a shell, tell it."""
+    code, number = split_status(status)
+    return 128 + (number or 0) if code is None else code
 
 
 def _nobody_asks() -> None:

@@ -230,6 +230,15 @@ class Process:
             note=self.note,
         )
 
+    def release(self, name: str) -> None:
+        """Let go of the descriptor `name`, if it is kept."""
+        fd = self.fds.pop(name, None)
+        if fd is None:
+            return
+        if self.bubble.diagnostics_fd == fd:
+            self.bubble.diagnostics_fd = -1
+        os.close(fd)
+
     def close(self) -> None:
         """Let go of every descriptor; for a process that has ended."""
         self.bubble.close()

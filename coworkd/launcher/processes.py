@@ -308,9 +308,7 @@ class Processes:
     def _release(self, request: launch.Release, _: list[int]) -> None:
         process = self._find(request.id, request.process)
         if process is not None:
-            fd = process.fds.pop(request.name, None)
-            if fd is not None:
-                os.close(fd)
+            process.release(request.name)
             self._supervisor.send(launch.Done(id=request.id))
 
     def _keep(self, request: launch.Keep, fds: list[int]) -> None:

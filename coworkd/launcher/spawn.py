@@ -156,7 +156,7 @@ class Spawner:
         own = (*plan_command(request.cwd, request.environment), b"--block-fd", b"%d" % child.FD_GATE)
         streams = outfit.given[-3:]
         bubble = self._order(request, session, plumbing, request.argv, own, looked_at=request.argv[0], streams=streams)
-        bubble.diagnostics_fd = outfit.kept["stderr"]
+        bubble.diagnostics_fd = outfit.kept.get("stderr", -1)
         return bubble
 
     def _order(

@@ -4,6 +4,7 @@ that die, do not fit, or are in the way. The launcher for real, driven over its 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -242,6 +243,18 @@ def test_stdin_reaches_the_command_and_ends(house: House) -> None:
     assert house.talk.wait(launch.Exited).code == 0
 
 
+@pytest.mark.parametrize("end", ["os._exit(3)", "os.execv('/bin/sh', ['sh', '-c', 'exit 3'])"])
+def test_the_end_is_told_alike_where_the_first_thread_has_gone_before(house: House, end: str) -> None:
+    program = (
+        "import ctypes, os, threading, time; leave = ctypes.CDLL(None).pthread_exit\n"
+        f"def last():\n while open('/proc/self/stat').read().split()[2] != 'Z': time.sleep(0.01)\n {end}\n"
+        "threading.Thread(target=last).start(); leave(None)"
+    )
+    for run in (house.warm, house.cold):
+        ended, said = run("/usr/bin/python3", "-c", program)
+        assert (ended.code, ended.signal, ended.inferred, said) == (3, None, False, b"")
+
+
 def test_what_the_shim_has_used_is_not_told_as_the_commands(house: House) -> None:
     cpu_s = [ended.rusage.user_s + ended.rusage.system_s for ended, _ in (house.warm("true") for _ in range(5))]
     faults = [house.warm("true")[0].rusage.minor_faults, house.cold("true")[0].rusage.minor_faults]
@@ -333,6 +346,30 @@ def test_a_command_that_is_killed_before_it_was_let_in_never_runs(house: House) 
     ended, _ = house.let_in(request, spawned)
     assert (type(ended), ended.killed) == (launch.Exited, True)
     assert b"was-here" not in house.cold("ls", "/tmp")[1]
+
+
+def test_a_signal_before_the_command_is_refused_and_ends_nothing(house: House) -> None:
+    house.make_wait()
+    request = house.request("echo", "still")
+    spawned = house.talk.ask(request)
+    refused = house.talk.ask(launch.Signal(id=0, process=request.process, signal=signal.SIGTERM))
+    assert (type(refused), refused.errno) == (launch.Refused, errno.ESRCH)
+    assert house.let_in(request, spawned)[1] == b"still\n"
+    assert house.counts.died == 0
+
+
+@pytest.mark.parametrize("name", ["stderr", "stdout", "stderr_spool"])
+def test_a_descriptor_that_was_released_before_is_missed_by_nobody(house: House, name: str) -> None:
+    pids = house.waiting_pids()
+    moved, lost = house.request("echo", "still"), house.request("/no/such", warm=0)
+    for request in (moved, lost):
+        spawned = house.talk.ask(request)
+        assert isinstance(house.talk.ask(launch.Release(id=0, process=request.process, name=name)), launch.Done)
+        if request is moved:
+            os.kill(pids[1], signal.SIGKILL)
+            wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
+        ended, _ = house.let_in(request, spawned)
+        assert isinstance(ended, launch.Exited if request is moved else launch.StartError), ended
 
 
 def test_a_supervisor_that_goes_takes_with_it_what_it_has_not_let_in(house: House) -> None:

@@ -69,6 +69,41 @@ def test_a_signal_goes_to_the_group_only(make: Make, monkeypatch: pytest.MonkeyP
     assert len(sent) == 1
 
 
+def test_a_shim_gets_no_signal_for_its_command(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    bubble = make(shim=True).bubble
+    sent: list[int] = []
+    bubble.init_pid, bubble.payload_pid, bubble.payload_pidfd = INIT, PAYLOAD, os.memfd_create("pidfd")
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: None)
+    monkeypatch.setattr(os, "killpg", lambda group, number: sent.append(number))
+    monkeypatch.setattr(os, "getpgid", lambda pid: INIT)
+    with pytest.raises(ProcessLookupError, match="has not started"):
+        bubble.signal(signal.SIGTERM)
+    bubble.learn_exec()
+    bubble.signal(signal.SIGTERM)
+    assert sent == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize(
+    ("first_thread", "told", "end"),
+    [
+        (3 << 8, 3, (3, None, False)),
+        (signal.SIGSEGV | 0x80, 139, (None, signal.SIGSEGV, False)),
+        (0, 3, (3, None, False)),
+        (0, 137, (None, signal.SIGKILL, True)),
+        (5 << 8, None, (5, None, False)),
+    ],
+)
+def test_the_end_is_the_process_not_its_first_threads(
+    make: Make, first_thread: int, told: int | None, end: tuple[int | None, int | None, bool]
+) -> None:
+    sandbox = make()
+    sandbox.bubble.payload_status = first_thread
+    if told is not None:
+        sandbox.say(f'{{"exit-code": {told}}}')
+        sandbox.bubble.status.read()
+    assert sandbox.bubble.end_of_payload() == end
+
+
 def test_kill_ends_init_and_monitor_and_nothing_reaped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = make()
     killed: list[int] = []
