@@ -8,6 +8,7 @@
 Rules
 - A memory limit below what is used makes its writer take memory back, for seconds where there is nothing to take: a child writes it, the
   launcher goes on, and answers when the limit stands.
+- A session is told of before it is frozen: whoever is about to be born in it is not frozen with what the launcher has open.
 - Nothing here is decided: what a limit may be is coworkd's to say.
 """
 
@@ -55,8 +56,11 @@ class Groups:
         session_group: Callable[[str], str | None],
         commands_group: Callable[[str], str | None],
         process_group: Callable[[str, str], str | None],
+        turn: Callable[[Session, bool], None],
     ) -> None:
-        """`root` holds all sessions; `process_group` is that of a command that runs in a session."""
+        """`root` holds all sessions; `process_group` is that of a command that runs in a session; `turn` is told of one that is about to
+        be frozen (True), or to go on.
+        """
         self._sessions = sessions
         self._readers = readers
         self._supervisor = supervisor
@@ -64,6 +68,7 @@ class Groups:
         self._session_group = session_group
         self._commands_group = commands_group
         self._process_group = process_group
+        self._turn = turn
         self._changes: dict[int, _Change] = {}
 
     def handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:
@@ -136,8 +141,15 @@ class Groups:
         if self._find(request.id, request.session, None) is None:
             return
         path = self._commands_group(request.session) or ""
+        session = self._sessions[request.session]
+        was = session.paused
         with self._refusing(request.id):
-            cgroup.freeze(path, request.frozen)
+            self._turn(session, request.frozen)
+            try:
+                cgroup.freeze(path, request.frozen)
+            except OSError:
+                self._turn(session, was)
+                raise
             self._supervisor.send(launch.Frozen(id=request.id, frozen=cgroup.is_frozen(path)))
 
     def _measure(self, request: launch.Measure, _: list[int]) -> None:

@@ -6,6 +6,8 @@ Rules
 - At most `_LIMIT` sessions have any: those used last, and not those unused for `_UNUSED_S`.
 - Nothing is made while a command starts or while the answer of one that ended is on its way; a warm sandbox not before the guest has
   been quiet for a moment, since it costs more than it saves one that comes in the middle of it.
+- Nothing is born in a session that is paused: a child that froze at its birth would keep a copy of every descriptor of ours, and with
+  them the output of other sessions' commands from ending.
 - A warm sandbox is what the session's last command could have had. One that would be something else is dropped, and so are all where
   the session's tree changes or memory gets short (`pressure`).
 - Nothing waiting is no error: the next command makes its own, and tells why if it cannot.
@@ -35,6 +37,7 @@ _AFTER_START_S = 0.03
 _AFTER_END_S = 0.002
 _QUIET_S = 0.02
 _END_S = 5.0
+_BORN_S = 0.2
 
 
 class _Plan:
@@ -146,6 +149,8 @@ class Pool:
                 self._let_rest(name)
 
     def _make(self, session: Session, now: float) -> None:
+        if session.paused:
+            return
         wanted = self._wanted(session)
         try:
             if wanted and len(session.warm) >= wanted:
@@ -219,6 +224,17 @@ class Pool:
         if session in self._sessions and self._sessions[session].warm:
             self._drop(self._sessions[session])
             self._wanting.setdefault(session, time.monotonic() + _QUIET_S)
+
+    def turn(self, session: Session, *, paused: bool) -> None:
+        """It is about to be frozen, or to go on. Whoever is being born in it for a command is waited for a little."""
+        session.paused = paused
+        if not paused:
+            self.want_now(session.name)
+            return
+        self._let_rest(session.name)
+        group = self._spawner.commands_cgroup(session.name)
+        if group is not None:
+            self._reaper.wait_born(group, _BORN_S)
 
     def memory_short(self, name: str | None) -> None:
         """In one session, or in the guest as a whole."""

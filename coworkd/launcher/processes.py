@@ -28,6 +28,7 @@ _PROCESS_LIMIT = 4096
 _NOFILE_MIN = 64
 _SHIM_SAYS_BYTES = 256
 _END_S = 5.0
+_PAUSED = "the session is paused, and no command begins in it"
 
 
 class Processes:
@@ -171,6 +172,9 @@ class Processes:
         if problem is not None or session is None:
             self._supervisor.refuse(request.id, "policy_denied", errno.EPERM, problem or "no such session")
             return
+        if session.paused:
+            self._supervisor.refuse(request.id, "session", errno.EBUSY, _PAUSED)
+            return
         try:
             warm = self._pool.take(session, request)
             if warm is None:
@@ -238,6 +242,10 @@ class Processes:
             return
         self._pool.count_died()
         self._drop_exec(process)
+        if session.paused:
+            process.give_up("resources", errno.EBUSY, _PAUSED)
+            self._tell(process)
+            return
         try:
             self._reaper.expect()
             bubble = self._spawner.build_again(process, session)

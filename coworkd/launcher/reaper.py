@@ -86,6 +86,15 @@ class Reaper:
             self.take_facts()
             time.sleep(_LOOK_AGAIN_S)
 
+    def wait_born(self, group: str, limit_s: float) -> None:
+        """Take facts until every bubblewrap that was ordered in a cgroup below `group` runs, `limit_s` at most."""
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline and any(
+            (bubble.cgroup_path or "").startswith(f"{group}/") for bubble in self._young
+        ):
+            self.take_facts()
+            time.sleep(_LOOK_AGAIN_S)
+
     def _find(self, pid: int) -> Bubble | None:
         """Whose monitor or init `pid` is. An init that nobody has told of yet stands in its status pipe by now."""
         bubble = self._by_monitor.get(pid) or self._by_init.get(pid)

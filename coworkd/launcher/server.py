@@ -107,6 +107,7 @@ class Launcher:
             session_group=spawner.session_cgroup,
             commands_group=spawner.commands_cgroup,
             process_group=self._processes.group_of,
+            turn=lambda session, paused: self._pool.turn(session, paused=paused),
         )
 
     def _collect_handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:

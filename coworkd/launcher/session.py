@@ -56,6 +56,8 @@ class Session:
         self.mount_namespace = mount_namespace
         self.network_namespace = network_namespace
         self.listeners = listeners
+        self.paused = request.paused
+        """Its commands are frozen, or about to be: nothing is born in it."""
         self.standby: Standby | None = None
         self.warm: list[WarmSandbox] = []
         """Those that wait for a command or are being built for one, the oldest first."""

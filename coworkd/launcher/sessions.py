@@ -115,6 +115,7 @@ class Sessions:
             )
             return
         if known is not None:
+            self._pool.turn(known, paused=request.paused)
             self._pause(request)
             self._tell_opened(request.id, known)
             return

@@ -7,8 +7,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -425,6 +427,32 @@ def test_a_session_that_closes_takes_what_waits_with_it(house: House) -> None:
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
     if house.launcher.cgroup is not None:
         assert not os.path.exists(f"{house.launcher.cgroup}/s-bob")
+
+
+@pytest.mark.needs("cgroup2")
+@pytest.mark.parametrize("warm", [0, 1])
+def test_a_session_that_is_paused_holds_nothing_of_another(house: House, tmp_path: Path, warm: int) -> None:
+    talk = house.talk
+    assert isinstance(talk.ask(session_request(tmp_path / "other", name="eve", uid=UID + 1)), launch.Opened)
+    house.make_wait()
+    request = house.request("echo", "still")
+    spawned = talk.ask(request)
+    output = talk.take(spawned, "stdout")
+    other = spawn_request(["sleep", "1000"], process="e1", name="eve", uid=UID + 1, warm=warm)
+    talk.start(other)
+    talk.drop_fds()
+    assert isinstance(talk.ask(launch.Freeze(id=0, session="eve", frozen=True)), launch.Frozen)
+    refused = talk.ask(structs.replace(other, process="e2"))
+    assert (type(refused), refused.stage) == (launch.Refused, "session")
+    time.sleep(0.2)  # now is when something would be made for its next command
+    talk.ask(launch.Proceed(id=0, process=request.process))
+    assert os.read(output, 99) == b"still\n"
+    assert select.select([output], [], [], 10)[0], "a child that froze has the other end"
+    os.close(output)
+    talk.wait(launch.Exited)
+    talk.ask(launch.Freeze(id=0, session="eve", frozen=False))
+    assert isinstance(talk.ask(launch.Kill(id=0, process="e1")), launch.Done)
+    assert talk.wait(launch.Exited).killed
 
 
 def test_a_launcher_that_is_killed_leaves_nothing_that_waits(house: House) -> None:

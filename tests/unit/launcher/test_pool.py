@@ -68,6 +68,7 @@ class FakeBubble:
 class FakeSession:
     def __init__(self, name: str) -> None:
         self.name = name
+        self.paused = False
         self.standby: FakeStandby | None = None
         self.warm: list[WarmSandbox] = []
 
@@ -96,6 +97,8 @@ class House:
         self.heard: list[Any] = []
         """Whom to call when a shim says something."""
         self.watched: set[str] = set()
+        self.awaited: list[str] = []
+        """The cgroups in which everybody was to be born."""
         self.on_short: Any = None
         self.sessions = {f"s{number}": FakeSession(f"s{number}") for number in range(count)}
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
@@ -129,6 +132,9 @@ class House:
 
     def session_cgroup(self, session: str) -> None: ...
 
+    def commands_cgroup(self, session: str) -> str:
+        return f"/cgroup/{session}"
+
     # -- the reaper, readers and memory ---------------------------------------------------------------------------------
 
     def expect(self) -> None: ...
@@ -142,6 +148,10 @@ class House:
         self.heard.pop(0)
 
     def wait_gone(self, bubbles: list[Bubble], limit_s: float) -> None: ...
+
+    def wait_born(self, group: str, limit_s: float) -> None:
+        assert limit_s <= 1
+        self.awaited.append(group)
 
     def is_short(self, session: str, group: None) -> bool:
         return self.short
@@ -417,6 +427,23 @@ def test_what_nobody_uses_is_let_go_of(house: House) -> None:
     house.rest(200)
     assert (house.warm(), house.pool.next_due()) == (0, None)
     assert house.counts() == (0, 0, 1, 0, 1)
+
+
+def test_nothing_waits_or_is_born_in_a_paused_session(house: House) -> None:
+    house.command()
+    house.rest()
+    session = cast("Session", house.sessions["s0"])
+    house.pool.turn(session, paused=True)
+    assert (house.warm(), house.bubbles[0].killed, house.sessions["s0"].standby) == (0, 1, None)
+    assert house.awaited == ["/cgroup/s0"]
+    made = len(house.made)
+    for want in (house.pool.want_now, house.pool.want_after_start, house.pool.want_after_end, house.pool.tree_changed):
+        want("s0")
+        house.rest()
+    assert (house.warm(), len(house.made)) == (0, made)
+    house.pool.turn(session, paused=False)
+    house.rest()
+    assert house.warm() == 1
 
 
 def test_a_closed_session_keeps_nothing(house: House) -> None:

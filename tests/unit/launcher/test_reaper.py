@@ -164,3 +164,16 @@ def test_a_cgroup_that_the_kernel_holds_for_a_moment_is_removed_later(
     house.reaper.take_facts()
     assert answers == []
     house.reaper.take_facts()
+
+
+def test_those_are_waited_for_that_are_being_born_in_a_group(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "remove", lambda path: True)
+    bubble = house.bubble(child())
+    bubble.cgroup_path = "/cgroup/s-one/commands/p-1"
+    house.reaper.wait_born("/cgroup/s-on", 20.0)
+    assert house.news == []
+    house.reaper.wait_born("/cgroup/s-one/commands", 20.0)
+    assert house.news == ["one gone"]
+    house.bubble(2**22 + 1).cgroup_path = "/cgroup/s-two/commands/p-2"
+    house.reaper.wait_born("/cgroup/s-two/commands", 0.0)
+    assert house.news == ["one gone"]
