@@ -3,6 +3,7 @@
 Rules
 - The start of an adopted process was told by the coworkd before us, and is not told again.
 - Its end goes on where that one left it: the reason it gave, the moment of a killing it began, the deadline of the command (its note).
+- Who has read it may come back: its place is held (`process_attach`), from before anything more is taken from the command.
 - Nobody waits for an adopted one-shot: it is ended, as one whose caller has gone.
 - A note that cannot be read is told; the process is adopted all the same, without what it said.
 """
@@ -19,6 +20,7 @@ import trio
 from coworkd.model.launch import Adopted
 from coworkd.model.ports import LauncherPort, SpawnedFds
 from coworkd.model.restart import Adoption
+from coworkd.services.process_attach import Attacher
 from coworkd.services.process_building import Builder
 from coworkd.services.process_ending import Ender
 from coworkd.services.process_live import LiveProcess
@@ -47,6 +49,7 @@ class Adopter:
         table: ProcessTable,
         builder: Builder,
         ender: Ender,
+        attacher: Attacher,
         add: Add,
         vanished: Callable[[LiveProcess], None],
     ) -> None:
@@ -55,6 +58,7 @@ class Adopter:
         self._table = table
         self._builder = builder
         self._ender = ender
+        self._attacher = attacher
         self._add = add
         self._vanished = vanished
         self.adoption = Adoption()
@@ -86,7 +90,7 @@ class Adopter:
         process = self._add(adopted.process, adopted.session, adopted.argv, one_shot=one_shot, adopted=True)
         process.note = self._read_note(adopted)
         process.ended_by = process.note.ended_by
-        self._builder.adopt(process, adopted, fds)
+        self._builder.adopt(process, adopted, fds, hold=self._attacher.await_readers)
         self._launcher.watch(process.id, process.learn)  # with no turn between: it hears all that has not been told yet
         self._ender.resume(process)
         self._count(process)

@@ -4,37 +4,52 @@ Rules
 - A link has at most one reader of a process; attaching again moves it.
 - The place of a reader that acknowledges is held for `HOLD_S` when its link breaks: until then what it has not had is kept as if it
   still read. An acknowledging reader that begins in between takes the place over. So a host that comes back soon misses nothing.
+- How many there are is noted with the launcher where a full spool waits for them alone: the coworkd after this one holds their places
+  as if all their links had broken, which they have. At most `HELD_LIMIT` of a process are held, those that went last.
 - A reader counts as a reader, and holds back output that would be dropped, from when it is made, attached or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import trio
+from msgspec import structs
 
 from coworkd.model import calls
 from coworkd.model.errors import InvalidParams, InvalidState, OutOfRange
-from coworkd.model.ports import LinkPort
+from coworkd.model.ports import Frames, LinkPort
 from coworkd.model.process import StreamName
 from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_note import ProcessNote
 from coworkd.services.process_reader import EncodeNotification, EncodeOutput, ProcessReader
 from coworkd.services.spools import Spool
 
 HOLD_S = 30.0
+HELD_LIMIT = 8
+
+Note = Callable[[LiveProcess, ProcessNote], Awaitable[None]]
+"""Has the launcher keep another note."""
 
 
 class Attacher:
     """Knows how to encode, which is the caller's to say."""
 
     def __init__(
-        self, encode_output: EncodeOutput, encode_notification: EncodeNotification, later: Callable[..., None]
+        self,
+        encode_output: EncodeOutput,
+        encode_notification: EncodeNotification,
+        *,
+        note: Note,
+        later: Callable[..., None],
     ) -> None:
         """`later` starts a task."""
         self._encode_output = encode_output
         self._encode_notification = encode_notification
+        self._note = note
         self._later = later
-        self._held: dict[LiveProcess, list[ProcessReader]] = {}
+        self._held: dict[LiveProcess, dict[ProcessReader, trio.CancelScope]] = {}
         """Those whose link broke and whose place is kept for a while."""
 
     def attach(self, process: LiveProcess, params: calls.ProcessAttach, link: LinkPort) -> calls.ProcessAttached:
@@ -75,7 +90,23 @@ class Attacher:
         acknowledged: bool = False,
     ) -> ProcessReader:
         """A reader that its link does not pull from yet. Raises as `attach`."""
-        given = offsets or {}
+        reader = self._make(process, link, offsets or {}, acknowledged=acknowledged)
+        if acknowledged:
+            for held in [each for each in self._held.get(process, ()) if each.holds(reader.begun)][:1]:
+                self._let_go(process, held)
+        self._settle(process)
+        return reader
+
+    def await_readers(self, process: LiveProcess) -> None:
+        """Hold the places of those that have read an adopted process, wherever they are; before anything more is taken from it."""
+        for _ in range(min(process.note.readers, HELD_LIMIT)):
+            reader = self._make(process, _Away(), {}, acknowledged=True)
+            reader.presume_sent()
+            reader.detached()
+
+    def _make(
+        self, process: LiveProcess, link: LinkPort, given: Mapping[StreamName, int], *, acknowledged: bool
+    ) -> ProcessReader:
         for name in given:
             if name not in process.streams:
                 raise InvalidParams(f"process {process.id} has no stream {name}", key=name)
@@ -92,29 +123,62 @@ class Attacher:
             acknowledged=acknowledged,
         )
         process.add_reader(reader)
-        if acknowledged:
-            begun = {name: offset for name, (_, offset) in streams.items()}
-            for held in [each for each in self._held.get(process, ()) if each.holds(begun)][:1]:
-                self._let_go(process, held)
         return reader
 
     def _gone(self, process: LiveProcess, reader: ProcessReader) -> None:
         process.reader_gone(reader)
         if reader.held:
-            self._held.setdefault(process, []).append(reader)
-            self._later(self._hold, process, reader)
+            held = self._held.setdefault(process, {})
+            held[reader] = trio.CancelScope()
+            self._later(self._hold, process, reader, held[reader])
+            for earlier in tuple(held)[:-HELD_LIMIT]:
+                self._let_go(process, earlier)
+        self._settle(process)
 
-    async def _hold(self, process: LiveProcess, reader: ProcessReader) -> None:
-        await trio.sleep(HOLD_S)
+    async def _hold(self, process: LiveProcess, reader: ProcessReader, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(HOLD_S)
         self._let_go(process, reader)
 
     def _let_go(self, process: LiveProcess, reader: ProcessReader) -> None:
-        held = self._held.get(process, [])
-        if reader in held:
-            held.remove(reader)
-            reader.release()
+        held = self._held.get(process, {})
+        scope = held.pop(reader, None)
         if not held:
             self._held.pop(process, None)
+        if scope is not None:
+            scope.cancel()
+            reader.release()
+            self._settle(process)
+
+    def _settle(self, process: LiveProcess) -> None:
+        if self._is_noted_otherwise(process):
+            self._later(self._note_readers, process)
+
+    async def _note_readers(self, process: LiveProcess) -> None:
+        if self._is_noted_otherwise(process):
+            await self._note(process, structs.replace(process.note, readers=self._count(process)))
+
+    def _is_noted_otherwise(self, process: LiveProcess) -> bool:
+        return process.running and process.note.on_full is None and process.note.readers != self._count(process)
+
+    def _count(self, process: LiveProcess) -> int:
+        return sum(reader.acknowledged for reader in process.readers) + len(self._held.get(process, ()))
+
+
+class _Away:
+    """The link of a host that is not there; a `ports.LinkPort`."""
+
+    name = "away"
+
+    def notify(self, method: str, params: Mapping[str, Any], /) -> None: ...
+
+    def attach(self, source: Frames, /) -> None: ...
+
+    def detach(self, source: Frames, /) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def on_close(self, call: Callable[[], None], /) -> None: ...
 
 
 def _check_kept(process: str, stream: StreamName, spool: Spool, offset: int) -> None:

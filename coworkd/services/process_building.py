@@ -121,8 +121,12 @@ class Builder:
 
         self._later(process.add_disk_pump(pipe_fd, spool).run, may_begin)
 
-    def adopt(self, process: LiveProcess, adopted: Adopted, fds: SpawnedFds) -> None:
-        """Give an adopted process what was kept of it, and tell it what has happened since."""
+    def adopt(
+        self, process: LiveProcess, adopted: Adopted, fds: SpawnedFds, *, hold: Callable[[LiveProcess], None]
+    ) -> None:
+        """Give an adopted process what was kept of it, and tell it what has happened since. `hold` is called when its streams are there and
+        nothing was taken into them yet.
+        """
         try:
             process.started_at = adopted.spawned.at
             for name in (*_PIPES, "tty"):
@@ -141,6 +145,7 @@ class Builder:
                     process.streams[name] = Spool.adopt(
                         memory_fd, limit_bytes=self._limit(process), on_full=process.note.on_full, budget=self._budget
                     )
+            hold(process)
             self._adopt_sources(process, fds)
         finally:
             fds.close()

@@ -93,14 +93,15 @@ class Ender:
         kill_at = self._monotonic() + grace_s
         note = process.note
         kill_at = kill_at if note.kill_at is None else min(kill_at, note.kill_at)
-        await self._note(process, structs.replace(note, ended_by=process.ended_by, kill_at=kill_at))
+        await self.note(process, structs.replace(note, ended_by=process.ended_by, kill_at=kill_at))
 
-    async def _note(self, process: LiveProcess, note: ProcessNote) -> None:
+    async def note(self, process: LiveProcess, note: ProcessNote) -> None:
+        """Have the launcher keep another note of it."""
         process.note = note
         try:
             await self._launcher.annotate(process.id, encode_note(note))
         except CoworkError as error:
-            _log.debug("the end of %s is not noted: %s", process.id, error.message)
+            _log.debug("what is new of %s is not noted: %s", process.id, error.message)
 
     async def record(self, kind: str, process: LiveProcess, **fields: Any) -> bool:
         """Record what has happened, or will happen whatever the log says; False where the log refuses, which is itself logged."""
@@ -132,7 +133,7 @@ class Ender:
                 ended_at=record.ended_at,
             )
             if recorded and not process.one_shot:
-                await self._note(process, structs.replace(process.note, recorded=True))
+                await self.note(process, structs.replace(process.note, recorded=True))
         process.recorded.set()
         if process.forgotten:
             await self.forget(process)

@@ -29,6 +29,8 @@ class ProcessNote(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """It was told to end, and is killed then."""
     recorded: bool = False
     """Its end is in the audit log."""
+    readers: int = 0
+    """How many hosts that acknowledge read it, or may come back to do so, where a full spool waits for them alone."""
 
 
 def encode_note(note: ProcessNote) -> bytes:

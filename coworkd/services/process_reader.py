@@ -98,6 +98,8 @@ class ProcessReader:
         self._acknowledged = acknowledged
         self.held = False
         """It went with its link, and its place in the spools is kept until `release`."""
+        self.begun = {name: offset for name, (_, offset) in streams.items()}
+        """Where it began."""
         self._cursors = deque(_Cursor(name, spool, offset, link.wake) for name, (spool, offset) in streams.items())
         for cursor in self._cursors:
             cursor.spool.follow(cursor)
@@ -122,6 +124,16 @@ class ProcessReader:
     def _encode_gap(self, stream: StreamName, was: int, offset: int, data: bytes, eof: bool) -> Buffers:
         told: dict[str, Any] = {"process": self._process, "stream": stream, "offset": offset, "dropped": [was, offset]}
         return self._encode_notification("process.output", {**told, **({"eof": True} if eof else {}), "data": data})
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether its host says what it has."""
+        return self._acknowledged
+
+    def presume_sent(self) -> None:
+        """Its host may have been sent all there is, by a coworkd before us."""
+        for cursor in self._cursors:
+            cursor.sent = cursor.spool.end
 
     def exited(self, record: ExitRecord, params: Mapping[str, Any]) -> None:
         """The process has ended: `params` is what `process.exit` says, once the output before it was handed out."""

@@ -41,6 +41,8 @@ class StartRequest(Struct, frozen=True, kw_only=True):
     spool: SpoolRequest = SpoolRequest()
     input: bytes = b""
     one_shot: bool = False
+    awaited: bool = False
+    """Whether a full spool waits for its caller, who says what has come."""
 
     def spec(self, process: str) -> ProcessSpec:
         """The same, as the sandbox wants it."""
@@ -70,6 +72,7 @@ def parse_start(params: ProcessStart) -> StartRequest:
         timeout_s=_parse_timeout(params.timeout_s),
         on_full=params.on_full,
         spool=_parse_spool(params.spool or SpoolRequest(), tty=params.tty is not None),
+        awaited=params.attach and params.acknowledge and params.on_full is None,
     )
 
 

@@ -91,7 +91,11 @@ class Starter:
         times_out_at = None if timeout_s is None else self._monotonic() + timeout_s
         spool_bytes, smaller = narrow_spool(policy.profile, request.spool.limit_bytes, self._stream_bytes)
         process.note = ProcessNote(
-            on_full=request.on_full, spool_bytes=spool_bytes, timeout_s=timeout_s, times_out_at=times_out_at
+            on_full=request.on_full,
+            spool_bytes=spool_bytes,
+            timeout_s=timeout_s,
+            times_out_at=times_out_at,
+            readers=int(request.awaited),
         )
         spawn = structs.replace(spawn, note=encode_note(process.note))
         narrowed = (*policy.narrowed, *cut, *(said for said in (shortened, smaller) if said is not None))

@@ -102,7 +102,7 @@ class Processes:
         )
         self._ender = Ender(launcher=launcher, audit=audit, later=self._later, monotonic=monotonic)
         self._builder = Builder(launcher=launcher, limits=self._limits.spool, later=self._later)
-        self._attacher = Attacher(encode_output, encode_notification, self._later)
+        self._attacher = Attacher(encode_output, encode_notification, note=self._ender.note, later=self._later)
         self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
         self.callers = Callers(self._caller_vanished, self._later)
         self._adopter = Adopter(
@@ -110,6 +110,7 @@ class Processes:
             table=self._table,
             builder=self._builder,
             ender=self._ender,
+            attacher=self._attacher,
             add=self._add,
             vanished=self._caller_vanished,
         )
@@ -125,8 +126,7 @@ class Processes:
         self.count, self.state_counts = self._looker.count, self._looker.state_counts
         self.find_by_init, self.only_one_at = self._looker.find_by_init, self._looker.only_one_at
         self._nursery: trio.Nursery | None = None
-        self.started_total = 0
-        self.start_errors_total = 0
+        self.started_total = self.start_errors_total = 0
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Adopt what the launcher kept, then own every task of every process. Never returns; started when calls may come.

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.client.process import Process
-from coworkd.client.sync import Client
+from coworkd.client.sync import Client, connect
 from coworkd.model.errors import NotFound, Unavailable
 from coworkd.model.process import Exit
 from tests.root.conftest import Daemon, running_daemon
@@ -135,6 +135,28 @@ def test_stdin_and_terminal_outlive_coworkd(place: Path) -> None:
         screen = client.attach(terminal.id, tty=0)
         client.process_write_stdin(process=terminal.id, offset=len(b"one\n"), data=b"two\n")
         assert rest_of(screen, "tty") == b"one\r\ngot one\r\n/dev/pts/0\r\ntwo\r\ngot two\r\n"
+
+
+def test_a_reader_that_takes_its_time_to_come_back_misses_nothing(place: Path) -> None:
+    """Not `block`: it is this reader whom the command waits for, over kill -9 too."""
+    wanted = b"".join(b"%d\n" % number for number in range(1, 1_000_001))
+    said = b""
+    with killed_daemon(place) as daemon:
+        client = connect(daemon.uri, reconnect_s=30)
+        client.session_ensure(name="work")
+        process = client.start("work", ["seq", "1", "1000000"])
+        pieces = iter(process)
+        while len(said) < 300_000:
+            said += next(pieces).data
+    with running_daemon(place) as daemon, client_of(daemon) as other:
+        # Nobody has come back yet: what there is room for is taken, and no more.
+        wait_until(lambda: other.process_get(process=process.id).streams["stdout"][1] > len(said), "it is read on")
+        time.sleep(0.3)
+        assert other.process_get(process=process.id).streams["stdout"][0] <= len(said)
+        said += b"".join(piece.data for piece in pieces)
+        assert said == wanted
+        assert (client.renewals, process.wait(5).output) == (1, "complete")
+        client.close()
 
 
 def test_one_shot_ends_with_its_coworkd(place: Path) -> None:

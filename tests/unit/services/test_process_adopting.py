@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from coworkd.model import calls
 from coworkd.model.process import Exit
 from coworkd.model.restart import Adoption
+from coworkd.services.process_attach import HOLD_S
 from coworkd.services.process_note import decode_note
-from tests.unit.services.process_house import PAGE, House, in_trio, jump, open_house, settle
+from tests.unit.services.process_house import PAGE, FakeLink, House, in_trio, jump, open_house, settle
 
 WAIT = calls.WaitProcess(process="one")
 
@@ -168,3 +171,87 @@ async def test_end_that_a_full_disk_refused_is_recorded_by_the_next() -> None:
         await house.restart()
         await settle()
         assert house.audit.kinds.count("process.exit") == 1
+
+
+# -- those who read it come back -----------------------------------------------------------------------------------
+
+ALL = b"".join(b"%4d " % number for number in range(16 * PAGE // 5))[: 16 * PAGE]
+
+
+async def kept(house: House) -> tuple[int, int]:
+    (known,) = (await house.processes.list(calls.ProcessListParams())).processes
+    return known.streams["stdout"]
+
+
+@in_trio
+async def test_whoever_has_read_it_misses_nothing_over_a_restart() -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(acknowledge=True)
+        house.command.write(ALL[:PAGE])
+        await settle()
+        assert house.link.pull_bytes() == ALL[:PAGE]  # sent, and nobody knows whether it came
+        await house.restart(lambda: house.command.write(ALL[PAGE:]))
+        await settle()
+        assert await kept(house) == (0, PAGE)
+        back = FakeLink("back")
+        await house.processes.attach(calls.ProcessAttach(process="one", stdout=100, acknowledge=True), back)
+        got = b""
+        while more := back.pull_bytes():
+            got += more
+            await house.processes.ack(calls.ProcessAck(process="one", stdout=100 + len(got)), back)
+            await settle()
+        assert got == ALL[100:]
+
+
+@in_trio
+async def test_what_it_left_when_it_ended_meanwhile_is_there_for_whoever_has_read_it() -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(acknowledge=True)
+
+        def meanwhile() -> None:
+            house.command.write(ALL)
+            house.command.exit(code=0)
+
+        await house.restart(meanwhile)
+        await settle()
+        assert await kept(house) == (0, len(ALL))
+
+
+@in_trio
+async def test_places_of_those_who_do_not_come_back_are_let_go() -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(acknowledge=True)
+        await house.processes.attach(calls.ProcessAttach(process="one", acknowledge=True), FakeLink("second"))
+        await settle()
+        assert decode_note(house.command.note).readers == 2
+        await house.restart(lambda: house.command.write(ALL))
+        await settle()
+        assert await kept(house) == (0, PAGE)
+        jump(HOLD_S + 0.1)
+        await settle()
+        first, end = await kept(house)
+        assert (first > 0, end) == (True, len(ALL))
+        assert decode_note(house.command.note).readers == 0
+
+
+@in_trio
+@pytest.mark.parametrize("fields", [{"attach": False}, {}, {"acknowledge": True, "on_full": "drop_oldest"}])
+async def test_nobody_is_waited_for_who_does_not_acknowledge_or_need_it(fields: dict[str, Any]) -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(**fields)
+        await settle()
+        assert decode_note(house.command.note).readers == 0
+        await house.restart(lambda: house.command.write(ALL))
+        await settle()
+        assert (await kept(house))[1] == len(ALL)
+
+
+@in_trio
+async def test_whoever_has_left_is_not_waited_for_over_a_restart() -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(acknowledge=True)
+        await house.processes.detach(calls.ProcessName(process="one"), house.link)
+        await settle()
+        await house.restart(lambda: house.command.write(ALL))
+        await settle()
+        assert (await kept(house))[1] == len(ALL)

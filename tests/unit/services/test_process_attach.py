@@ -8,7 +8,8 @@ import trio
 from coworkd.model import calls
 from coworkd.model.errors import InvalidParams, InvalidState, NotFound, OutOfRange
 from coworkd.model.names import OsBytes
-from coworkd.services.process_attach import HOLD_S
+from coworkd.services.process_attach import HELD_LIMIT, HOLD_S
+from coworkd.services.process_note import decode_note
 from tests.unit.services.process_house import PAGE, FakeLink, House, Output, in_trio, jump, open_house, settle
 
 NAME = calls.ProcessName(process="one")
@@ -164,6 +165,26 @@ async def test_what_was_not_acknowledged_is_kept() -> None:
         assert info.streams["stdout"][0] <= 8 * PAGE
         with pytest.raises(OutOfRange):
             await house.processes.ack(calls.ProcessAck(process="one", stdout=25 * PAGE), house.link)
+
+
+@in_trio
+async def test_so_many_places_are_held_and_no_more() -> None:
+    async with open_house(stream_bytes=PAGE) as house:
+        await house.start(attach=False)
+        await settle()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(3 * HELD_LIMIT):
+            link = FakeLink()
+            params = calls.ProcessAttach(process="one", stdout=0, stderr=0, acknowledge=True)
+            await house.processes.attach(params, link)
+            house.command.write(b"x")
+            await settle()
+            link.pull()
+            await house.processes.ack(calls.ProcessAck(process="one", stdout=1), link)
+            link.detach(link.sources[0])
+        await settle()
+        assert decode_note(house.command.note).readers == HELD_LIMIT
+        assert trio.lowlevel.current_statistics().tasks_living - tasks == HELD_LIMIT
 
 
 @in_trio
