@@ -49,7 +49,7 @@ from coworkd.services.process_limits import ProcessLimits
 from coworkd.services.process_list import compose_start
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_looking import Looker
-from coworkd.services.process_reader import EncodeNotification, EncodeOutput
+from coworkd.services.process_reader import EncodeNotification, EncodeOutput, ProcessReader
 from coworkd.services.process_request import (
     StartRequest,
     parse_run,
@@ -188,28 +188,36 @@ class Processes:
         Attaching is the last thing done, without a checkpoint behind it: an answer queued at once comes before output. Raises
         as `run`, and `AlreadyExists` for a given id.
         """
-        request = parse_start(params)
-        process, launched = await self._spawn(request, link)
-        reader = self._attacher.make_reader(process, link, acknowledged=params.acknowledge) if params.attach else None
+        readers: list[ProcessReader] = []
+
+        def read(process: LiveProcess) -> None:
+            if params.attach:
+                readers.append(self._attacher.make_reader(process, link, acknowledged=params.acknowledge))
+
         try:
+            process, launched = await self._spawn(parse_start(params), link, built=read)
             await self._wait_started(process)
         except BaseException:
-            if reader is not None:
+            for reader in readers:
                 reader.leave()
             raise
         self.started_total += 1
-        if reader is not None:
+        for reader in readers:
             link.attach(reader)
         return calls.ProcessStarted(
             process=process.id, pid=process.pid or 0, started_at=process.started_at, narrowed=launched.narrowed
         )
 
-    async def _spawn(self, request: StartRequest, link: LinkPort) -> tuple[LiveProcess, Launched]:
+    async def _spawn(
+        self, request: StartRequest, link: LinkPort, *, built: Callable[[LiveProcess], None] = lambda process: None
+    ) -> tuple[LiveProcess, Launched]:
+        """`built` is called when its streams are there, before anything can come."""
         process = self._reserve(request)
         try:
             launched = await self._starter.launch(process, request, link.name)
             try:
                 self._builder.build(process, launched.fds)
+                built(process)
                 if process.ended_by is not None:
                     self._later(self._ender.end_unwatched, process, process.ended_by, "asked for while it was starting")
                 await self._starter.let_in(process, launched)

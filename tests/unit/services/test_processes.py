@@ -14,6 +14,7 @@ from coworkd.config import FinishedConfig, SpoolConfig
 from coworkd.model import calls
 from coworkd.model.errors import (
     AlreadyExists,
+    DiskFailed,
     InvalidState,
     LimitExceeded,
     NotFound,
@@ -259,6 +260,31 @@ async def test_start_loses_nothing_of_what_comes_before_the_answer() -> None:
             await settle()
             house.command.start()
         assert (await house.processes.get(NAME)).streams["stdout"] == (0, 8192)
+
+
+@in_trio
+async def test_start_loses_nothing_of_what_comes_before_it_knows_that_the_command_runs() -> None:
+    async with open_house(stream_bytes=8192) as house:
+        letting_in = house.launcher.proceed
+
+        async def proceed(process: str, /) -> None:
+            await letting_in(process)
+            for _ in range(4):
+                house.command.write(bytes(8192))
+                await settle()
+
+        house.launcher.proceed = proceed  # type: ignore[method-assign]
+        await house.start()
+        assert house.link.pull()[0].offset == 0
+
+
+@in_trio
+async def test_start_that_is_refused_leaves_no_reader() -> None:
+    async with open_house() as house:
+        house.audit.full.add("process.start")
+        with pytest.raises(DiskFailed):
+            await house.start()
+        assert house.link.sources == []
 
 
 @in_trio
