@@ -3,11 +3,13 @@
 Rules
 - The unix socket is 0600 from its first moment (the mode of the socket's inode is set before bind, unix(7)), and replaces
   a file at its path only if that is a socket on which nobody listens; anything else is refused and stays.
+- What is accepted there takes one gathering send of a writer whole, if the kernel allows as much (`wmem_max`, socket(7)): the usual
+  208 KiB would take it in three, with a turn of the loop and a wakeup of the peer for each.
 - A vsock peer is accepted only if its CID is 2, the host's: others are closed before a byte is read.
 - One that this process was handed (`descriptor`, over an exec) listens already, with who waits in it.
 - `close` stops listening and removes the unix socket if it is still the one that was made.
 
-Not here: what is done with what was accepted, and retries. Sources: unix(7), vsock(7).
+Not here: what is done with what was accepted, and retries. Sources: unix(7), socket(7), vsock(7).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import trio
 
 from coworkd.model.errors import AlreadyExists, Unavailable
 from coworkd.rpc.transport import SocketTransport, Transport
+from coworkd.rpc.writer import GATHER_BYTES
 from coworkd.system.vsock import BACKLOG, HOST_CID, open_vsock_listener
 from coworkd.wire.endpoint import UnixEndpoint, VsockPort
 
@@ -107,6 +110,7 @@ class UnixAcceptor:
         accepted, _ = await self._listener.accept()
         raw = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
         pid, uid, _ = _PEER_CREDENTIALS.unpack(raw)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, GATHER_BYTES)
         return SocketTransport(accepted), f"pid {pid} uid {uid}"
 
     def fileno(self) -> int:

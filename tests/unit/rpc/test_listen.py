@@ -11,6 +11,7 @@ import trio
 from coworkd.model.errors import AlreadyExists, Unavailable
 from coworkd.rpc import listen
 from coworkd.rpc.listen import RefusedPeer, UnixAcceptor, VsockAcceptor
+from coworkd.rpc.writer import GATHER_BYTES
 from coworkd.wire.endpoint import UnixEndpoint, VsockPort
 
 
@@ -32,6 +33,21 @@ def test_unix_socket_is_private_accepts_and_is_removed(tmp_path: Path) -> None:
         acceptor.close()
         acceptor.close()
         assert not (tmp_path / "s").exists()
+
+    trio.run(main)
+
+
+def test_a_unix_link_takes_a_gathering_send_whole_where_the_kernel_allows_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        acceptor = UnixAcceptor(endpoint(tmp_path))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+            transport, _ = await acceptor.accept()
+            taken = transport.send_nowait(bytes(GATHER_BYTES))
+            allowed = int(Path("/proc/sys/net/core/wmem_max").read_text())
+            assert taken == GATHER_BYTES or (allowed < GATHER_BYTES and taken >= allowed // 2)
+            transport.close()
+        acceptor.close()
 
     trio.run(main)
 
