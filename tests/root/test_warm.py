@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from tests.root.live import wait_until
 pytestmark = pytest.mark.needs("userns", "netns")
 PROBE = (Path(__file__).parent / "probes" / "seen.py").read_text()
 TTY = TtySize(rows=33, cols=77)
+CHDIR, RECVMSG = {"x86_64": (80, 47), "aarch64": (49, 212)}[os.uname().machine]
 NOTHING_LEFT = "nothing of it is left"
 
 
@@ -402,6 +404,25 @@ def test_what_would_be_another_sandbox_has_one_of_its_own(house: House, change: 
     if "rlimits" in change:
         assert said == b"99\n"
         assert house.warm("sh", "-c", "ulimit -n", **change)[1] == b"99\n"
+
+
+@pytest.mark.parametrize("answer", [0x00050001, 0x80000000], ids=["eperm", "kill"])
+@pytest.mark.parametrize("number", [CHDIR, RECVMSG], ids=["chdir", "recvmsg"])
+def test_a_filter_that_a_shim_cannot_live_with_costs_no_command(house: House, number: int, answer: int) -> None:
+    program = denying(number, answer)
+    assert isinstance(house.talk.ask(launch.PutFilter(id=0, sha256=sha256(program), bpf=program)), launch.Done)
+    filters = (sha256(ALLOW), sha256(program))
+    for _ in range(3):
+        ended, said = house.run(house.request("/bin/echo", "still", filters=filters))
+        assert isinstance(ended, launch.Exited), ended
+        assert (ended.code, said) == (0, b"still\n")
+        time.sleep(0.1)  # now one is built that comes up or does not
+
+
+def denying(number: int, answer: int) -> bytes:
+    """A filter that answers one system call so, and allows all others."""
+    instructions = ((0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, answer))
+    return b"".join(struct.pack("=HBBI", *each) for each in instructions) + ALLOW
 
 
 def test_a_folder_that_comes_and_goes_is_seen_by_the_next_command(house: House, tmp_path: Path) -> None:
