@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from coworkd.cli.control_json import dump
 from coworkd.cli.control_link import open_client
@@ -14,6 +16,7 @@ from coworkd.model.errors import InvalidParams
 from coworkd.model.policy import LimitsPolicy, LimitsRequest
 
 _UNKNOWN = "-"
+_NONE_AT_ZERO = frozenset(["fsize_max_bytes", "cpu_time_s", "timeout_s"])
 
 
 def pause(args: argparse.Namespace) -> int:
@@ -71,7 +74,7 @@ def _show(args: argparse.Namespace, held: LimitsPolicy) -> int:
     if args.json:
         print(dump(held))
     else:
-        print_fields({name: getattr(held, name) for name in LimitsPolicy.__struct_fields__})
+        _print_limits({name: getattr(held, name) for name in LimitsPolicy.__struct_fields__})
     return 0
 
 
@@ -79,12 +82,25 @@ def _tell(args: argparse.Namespace, answer: LimitsSet) -> int:
     if args.json:
         print(dump(answer))
         return 0
-    print_fields(dict(answer.limits))
+    _print_limits(answer.limits)
     for sentence in answer.narrowed:
         print(f"narrowed: {sentence}")
     for sentence in answer.warnings:
         print(f"note: {sentence}")
     return 0
+
+
+def _print_limits(limits: Mapping[str, Any]) -> None:
+    """By the names they are asked for."""
+    shown: dict[str, object] = {}
+    for name, value in limits.items():
+        if not value and name in _NONE_AT_ZERO:
+            shown[name.removesuffix("_bytes")] = "no limit"
+        elif name.endswith("_bytes") and isinstance(value, int):
+            shown[name.removesuffix("_bytes")] = shown_bytes(value)
+        else:
+            shown[name] = value
+    print_fields(shown)
 
 
 def _top_row(each: SessionUsage) -> tuple[object, ...]:

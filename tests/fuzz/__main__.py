@@ -36,7 +36,7 @@ def main() -> int:
 
 def _pytest(*arguments: str) -> bool:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments, *sys.argv[1:]]
-    print("+", *command[1:], flush=True)
+    print("+", os.path.relpath(sys.executable, _REPO), *command[1:], flush=True)
     return subprocess.run(command, cwd=_REPO, check=False).returncode == 0
 
 

@@ -95,7 +95,9 @@ def test_limits_that_hold_are_shown(ctl: Ctl, guest: FakeGuest, capsys: pytest.C
     }
     guest.answers["session.policy"] = lambda _: policy
     assert ctl("session", "limits", "work") == 0
-    assert "pids_max" in capsys.readouterr().out
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (said["memory_max"], said["pids_max"], said["fsize_max"]) == ("512 MiB", "100", "no limit")
+    assert (said["swap_max"], said["cpu_max"], said["timeout_s"]) == ("0 bytes", "1.0", "no limit")
 
 
 @pytest.mark.parametrize("words", [(), ("work", "--process", "p1", "--pids-max", "5"), ("--process", "p1")])
