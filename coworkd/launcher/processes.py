@@ -254,6 +254,7 @@ class Processes:
             self._tell(process)
             return
         process.bubble.on_news = _nobody_asks
+        process.bubble.kill()  # it does not listen, and may not have gone yet
         process.move(bubble)
         self._begin(process)
         try:

@@ -4,6 +4,7 @@ that die, do not fit, or are in the way. The launcher for real, driven over its 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -330,6 +331,26 @@ def test_one_that_dies_between_being_taken_and_getting_its_command_is_changed_fo
     ended, said = house.let_in(request, spawned)
     assert isinstance(ended, launch.Exited), ended
     assert (ended.code, said.strip()) == (0, b"still")
+
+
+def test_one_that_does_not_listen_any_more_is_ended_when_its_command_goes_elsewhere(house: House) -> None:
+    pids = house.waiting_pids()
+    request = house.request("echo", "still")
+    spawned = house.talk.ask(request)
+    os.kill(pids[2], signal.SIGSTOP)
+    with socket.socket(fileno=take_descriptor(pids[2], 7)) as link:
+        link.shutdown(socket.SHUT_RDWR)
+    assert house.let_in(request, spawned)[1] == b"still\n"
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
+
+
+def take_descriptor(pid: int, number: int) -> int:
+    """A copy of another process's (pidfd_getfd(2))."""
+    pidfd = os.pidfd_open(pid)
+    fd = ctypes.CDLL(None, use_errno=True).syscall(438, pidfd, number, 0)
+    os.close(pidfd)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    return int(fd)
 
 
 def test_a_command_that_is_abandoned_before_it_was_let_in_leaves_nothing(house: House) -> None:
