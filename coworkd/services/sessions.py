@@ -288,8 +288,9 @@ class Sessions:
                 record = self._table.records.get(name)
                 if record is None:
                     continue  # an ephemeral one whose link has not come back: it was deleted meanwhile
-                _log.error("session %s cannot be taken over: %s", name, error.message)
-                lost.append(name)
+                if record.state != "deleting":  # that is gone on with, and ends what runs in it
+                    _log.error("session %s cannot be taken over: %s", name, error.message)
+                    lost.append(name)
                 if not self._openings.is_open(name):
                     await self._withdraw_folders(record)
         return tuple(lost)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
 
 from coworkd.model.calls import SessionDelete, SessionName
 from coworkd.model.errors import (
@@ -207,4 +208,14 @@ async def test_a_session_that_goes_while_others_are_taken_over_is_not_lost(
             return await opening(name)
 
         monkeypatch.setattr(house.sessions, "open", open_and_delete)
+        assert await house.sessions.reopen() == ()
+
+
+@in_trio
+async def test_a_session_whose_deleting_goes_on_after_a_restart_is_not_lost(tmp_path: Path) -> None:
+    async with open_house(tmp_path, serve=False) as house:
+        await house.ensure()
+        house.records.save(structs.replace(house.stored()["bob"], state="deleting"))
+        await house.restart()
+        house.processes.running.update(bob=1)
         assert await house.sessions.reopen() == ()
