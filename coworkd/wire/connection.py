@@ -43,6 +43,8 @@ from coworkd.wire.scanner import FrameScanner
 
 _SMALL_BYTES = 4096
 """So few bytes cannot break `Limits.items` or `Limits.values`; what we compose ourselves is never 32 deep."""
+_JOIN_BYTES = 256
+"""So many bytes at least are joined to an unfinished message at a time: more than most answers have, and not worth a scan each."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -87,6 +89,9 @@ class Connection:
         self._send_frame_bytes = sent.fresh_frame_bytes
         self._buffer: bytes | bytearray = b""
         self._start = 0
+        self._next = b""
+        """What came after the beginning of a message that is in the buffer, unless all of it is there too; else so much of it:"""
+        self._joined = 0
         self._outstanding: set[int] = set()
         self._last_id = 0
         self._failure: RemoteProtocolError | None = None
@@ -113,11 +118,13 @@ class Connection:
         if self._start == len(self._buffer):
             self._buffer = data
         else:
+            if self._next:
+                self._join(len(self._next))
             if isinstance(self._buffer, bytes):
                 self._buffer = bytearray(memoryview(self._buffer)[self._start :])
             else:
                 del self._buffer[: self._start]
-            self._buffer += data
+            self._next = data
         self._start = 0
 
     def receive_eof(self) -> None:
@@ -132,15 +139,32 @@ class Connection:
         if self._start == len(self._buffer):
             return None
         try:
-            end = self._scanner.scan(self._buffer, self._start)
-            if end is None:
-                return None
+            while (end := self._scanner.scan(self._buffer, self._start)) is None:
+                if not self._next:
+                    return None
+                self._join(max(self._scanner.missing_bytes, _JOIN_BYTES))
             message = _decode(self._buffer, self._start, end)
-            self._start = end
+            self._pass_to(end)
             self._scanner.reset()
             return self._event(message)
         except RemoteProtocolError as error:
             self._fail(error)
+
+    def _join(self, count: int) -> None:
+        """Bring `count` more bytes together with the beginning of their message: that is copied, not what is behind it."""
+        self._buffer += memoryview(self._next)[self._joined : self._joined + count]
+        self._joined += count
+        if self._joined >= len(self._next):
+            self._next, self._joined = b"", 0
+
+    def _pass_to(self, end: int) -> None:
+        """The message that ends there was taken. What is behind one that was joined lies where it came."""
+        behind = self._joined - (len(self._buffer) - end)
+        if self._next and behind >= 0:
+            self._buffer, self._start = self._next, behind
+            self._next, self._joined = b"", 0
+        else:
+            self._start = end
 
     def _event(self, message: list[Any]) -> Event:
         kind = message[0]
@@ -177,7 +201,7 @@ class Connection:
 
     def _fail(self, error: RemoteProtocolError) -> NoReturn:
         self._failure = error
-        self._buffer = b""
+        self._buffer = self._next = b""
         self._start = 0
         raise error
 

@@ -43,6 +43,8 @@ class FrameScanner:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.frame_bytes = limits.fresh_frame_bytes
+        self.missing_bytes = 1
+        """After a scan that found no end: at least so many bytes of the message are still to come."""
         self._scanned = 0
         self._values = 0
         self._pending = [1]
@@ -64,6 +66,7 @@ class FrameScanner:
         pending = self._pending
         values = self._values
         last_byte = start + self.frame_bytes
+        missing = 1
         while pending and position < available:
             tag = buffer[position]
             if position == start:
@@ -73,6 +76,7 @@ class FrameScanner:
             if not size:
                 header = 1 + self._length_bytes(tag)
                 if position + header > available:
+                    missing = position + header - available
                     break
                 size, children = self._sized(tag, int.from_bytes(buffer[position + 1 : position + header], "big"))
                 if position == start and children not in (3, 4):
@@ -84,6 +88,7 @@ class FrameScanner:
                     limit=self.frame_bytes,
                 )
             if position + size > available:
+                missing = position + size - available
                 break
             position += size
             values += 1
@@ -96,6 +101,7 @@ class FrameScanner:
                 pending.pop()
         self._scanned = position - start
         self._values = values
+        self.missing_bytes = missing
         return position if not pending else None
 
     def _check_first(self, tag: int) -> None:

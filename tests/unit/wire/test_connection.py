@@ -143,6 +143,35 @@ def test_events_before_a_breach_are_given_and_none_after() -> None:
     assert guest.send_notification("link.error", {"code": "INVALID_ARGUMENT"})
 
 
+@pytest.mark.parametrize("cut", [1, 2, 255, 256, 257, 1000, 4096, 70_000, 1 << 20])
+@pytest.mark.parametrize("patient", [True, False], ids=["drained", "not drained in between"])
+def test_events_are_the_same_however_the_bytes_are_cut(cut: int, patient: bool) -> None:
+    sizes = [0, 1, 3, 254, 255, 256, 900, 65_536, 0, 12, 140_000]
+    data = b"".join(packed(0, index, "m", [{"data": bytes([index]) * size}]) for index, size in enumerate(sizes))
+    guest = greeted_guest()
+    events = []
+    for start in range(0, len(data), cut):
+        guest.receive_data(data[start : start + cut])
+        if patient or start % 3 == 0:
+            events += list(iter(guest.next_event, None))
+    events += list(iter(guest.next_event, None))
+    expected = [{"data": bytes([index]) * size} for index, size in enumerate(sizes)]
+    assert [event.params for event in events if isinstance(event, Request)] == expected
+    guest.receive_eof()
+
+
+def test_a_breach_behind_a_message_that_came_in_two_is_told_behind_it() -> None:
+    message = packed(0, 1, "m", [{"data": b"x" * 2000}])
+    guest = greeted_guest()
+    guest.receive_data(message[:500])
+    assert guest.next_event() is None
+    guest.receive_data(message[500:] + b"\xc1" + message)
+    assert isinstance(guest.next_event(), Request)
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError, match="0xc1"):
+            guest.next_event()
+
+
 def test_eof_inside_a_message_is_a_breach_and_between_messages_is_not() -> None:
     guest = Connection("guest")
     guest.receive_data(packed(0, 1, "m", [{}]))

@@ -28,6 +28,16 @@ def test_scan_goes_on_where_it_stopped_byte_by_byte() -> None:
     assert ends == [None] * (len(frame) - 1) + [len(frame)]
 
 
+def test_scan_tells_how_much_is_missing_and_never_more() -> None:
+    frame = msgpack.packb([2, "m", [{"a": "x" * 40, "data": b"y" * 300}]])
+    scanner = FrameScanner(FROM_HOST)
+    steps, length = 0, 1
+    while scanner.scan(frame[:length], 0) is None:
+        steps, length = steps + 1, length + scanner.missing_bytes
+    assert length == len(frame)
+    assert steps < 20
+
+
 def test_reset_starts_anew_at_another_offset() -> None:
     frame = msgpack.packb([2, "m", [{}]])
     scanner = FrameScanner(FROM_HOST)
