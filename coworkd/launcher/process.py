@@ -179,13 +179,18 @@ class Process:
     # -- verbs --------------------------------------------------------------------------------------------------
 
     def proceed(self) -> None:
-        """Let the command's exec happen, once. Raises `OSError` where the shim that waits for it has gone."""
+        """Let the command's exec happen, once. Raises `OSError` where the shim that waits for it has gone, and another can be had."""
         if self.handover is None:
             self.bubble.open_gate()
         elif self.bubble.link is None:
             raise BrokenPipeError(32, "the sandbox has gone")
         elif not self.handover.sent:
-            self.handover.send(self.bubble.link)
+            try:
+                self.handover.send(self.bubble.link)
+            except OSError:
+                if not self._moved:
+                    raise
+                # The second has died as well: its end is told.
 
     def move(self, bubble: Bubble) -> None:
         """It gets another sandbox, and may be let in there. Where bubblewrap executes it, that one has all it needs."""

@@ -179,6 +179,18 @@ def test_a_shim_that_ended_without_a_word_has_not_run_it(make: Make) -> None:
     assert not sandbox.process.can_move
 
 
+def test_a_second_shim_that_has_died_as_well_is_told_by_its_end(make: Make) -> None:
+    sandbox = make(shim=True)
+    assert sandbox.link is not None
+    sandbox.link.close()
+    with pytest.raises(OSError):
+        sandbox.process.proceed()
+    sandbox.process.move(sandbox.bubble)
+    sandbox.process.proceed()
+    sandbox.reap()
+    assert start_error(sandbox).stage == "sandbox_setup"
+
+
 def test_a_command_for_which_no_other_sandbox_is_to_be_had_is_told(make: Make) -> None:
     sandbox = make(shim=True)
     sandbox.say('{"exit-code": 1}')
