@@ -260,7 +260,7 @@ class LiveProcess:
             self.stdin.close(by="its end")
         for pump in self._pumps:
             if pump.spool.blocking:
-                pump.spool.extend(pump.pipe_bytes())
+                pump.spool.extend(pump.pipe_bytes() + 1)  # and for the end behind it to be seen
             pump.take()
         if self._all_ended():
             self._conclude()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -11,7 +12,7 @@ import trio
 
 from coworkd.model.errors import StartFailed, Unavailable
 from coworkd.model.launch import Exited, Started, StartError
-from coworkd.model.process import ExitRecord, StreamName
+from coworkd.model.process import ExitRecord, OnFull, StreamName
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.pumps import PipeWatch
 from coworkd.services.spools import Spool
@@ -38,7 +39,7 @@ def make_process(id: str, **options: Any) -> LiveProcess:
 class Rig:
     """A process with stdout and stderr, whose tasks run in `nursery`."""
 
-    def __init__(self, nursery: trio.Nursery, *, limit_bytes: int = 1 << 20) -> None:
+    def __init__(self, nursery: trio.Nursery, *, limit_bytes: int = 1 << 20, on_full: OnFull | None = None) -> None:
         self.records: list[ExitRecord] = []
         self.process = make_process("one", later=nursery.start_soon, ended=self._end)
         self.writers: dict[str, int] = {}
@@ -48,7 +49,7 @@ class Rig:
         streams: tuple[StreamName, ...] = ("stdout", "stderr")
         for name in streams:
             read, self.writers[name] = os.pipe()
-            spool = Spool(spool_file.create(name), limit_bytes=limit_bytes)
+            spool = Spool(spool_file.create(name), limit_bytes=limit_bytes, on_full=on_full)
             self.process.streams[name] = spool
             self.process.add_pump(read, spool).begin(self.pipes)
 
@@ -155,6 +156,23 @@ async def test_exit_takes_what_a_blocked_stream_left_in_its_pipe(rig: Rig) -> No
     rig.process.learn(EXITED)
     (record,) = rig.records
     assert (record.output, record.bytes["stdout"]) == ("complete", 10 * PAGE)
+
+
+@with_rig(limit_bytes=PAGE, on_full="block")
+async def test_exit_sees_the_end_behind_a_pipe_that_was_left_full(rig: Rig) -> None:
+    rig.process.built()
+    os.write(rig.writers["stdout"], b"x" * PAGE)
+    await settle()
+    os.set_blocking(rig.writers["stdout"], False)
+    left = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            left += os.write(rig.writers["stdout"], b"x" * PAGE)
+    assert rig.process.streams["stdout"].end == PAGE
+    rig.close_writers()
+    rig.process.learn(EXITED)
+    (record,) = rig.records
+    assert (record.output, record.bytes["stdout"]) == ("complete", PAGE + left)
 
 
 @with_rig(limit_bytes=PAGE)
