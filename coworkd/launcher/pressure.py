@@ -1,4 +1,5 @@
-"""Whether memory is too short for anything to wait in it: the guest's as a whole, and a session's against its limit.
+"""Whether memory is too short for anything to wait in it: the guest's as a whole, and a session's against its limit. And whether a
+session has processes to spare: what waits is three or four of them.
 
 Nobody looks on a timer. The kernel tells: of the guest by a trigger in /proc/pressure/memory (PSI), of a session by its memory.events,
 which count whenever it comes up against its memory.high or memory.max. Before something is built the numbers are looked at.
@@ -26,6 +27,8 @@ _SHORT_S = 10.0
 """So long memory is taken to be short after the kernel has told so."""
 _AVAILABLE_LEAST_SHARE = 10
 _GROUP_MOST_SHARE = 4
+_PIDS_LEAST = 32
+"""A session that may have fewer processes needs them all itself."""
 _READ_BYTES = 4096
 
 
@@ -54,8 +57,7 @@ class Pressure:
             return True
         if session_group is None:
             return False
-        limit, used = cgroup.number(session_group, "memory.max"), cgroup.number(session_group, "memory.current")
-        return limit is not None and used is not None and used > limit - limit // _GROUP_MOST_SHARE
+        return _is_near_limit(session_group, "memory") or _is_near_limit(session_group, "pids", least=_PIDS_LEAST)
 
     def watch(self, session: str, session_group: str | None) -> None:
         """Have the kernel tell of a session that comes up against its limit."""
@@ -93,6 +95,12 @@ class Pressure:
         except OSError:
             return True
         return sizes.get("MemAvailable", 0) < sizes.get("MemTotal", 0) // _AVAILABLE_LEAST_SHARE
+
+
+def _is_near_limit(group: str, controller: str, *, least: int = 0) -> bool:
+    """Whether three quarters are used, or the limit is below `least`."""
+    limit, used = cgroup.number(group, f"{controller}.max"), cgroup.number(group, f"{controller}.current")
+    return limit is not None and used is not None and (limit < least or used > limit - limit // _GROUP_MOST_SHARE)
 
 
 def _nobody_asks(session: str | None) -> None:

@@ -13,6 +13,8 @@ from coworkd.system import cgroup
 
 _MEMORY_LEAST_BYTES = 32 * 1024 * 1024
 """A command that may have less is started without a shim, which needs some of it itself."""
+_PIDS_LEAST = 3
+"""What bubblewrap, its init and the command are together: with fewer a sandbox of the command's own could not be built."""
 
 
 def walls_of(request: Spawn) -> tuple[object, ...]:
@@ -38,8 +40,10 @@ class WarmSandbox:
 
     def suits(self, request: Spawn) -> bool:
         """Whether `request` would find in it what a sandbox of its own would be."""
-        least = request.limits.memory_max_bytes
-        return (least is None or least >= _MEMORY_LEAST_BYTES) and self.walls == walls_of(request)
+        memory, pids = request.limits.memory_max_bytes, request.limits.pids_max
+        if (memory is not None and memory < _MEMORY_LEAST_BYTES) or (pids is not None and pids < _PIDS_LEAST):
+            return False
+        return self.walls == walls_of(request)
 
     def take(self, limits: CgroupLimits) -> Bubble:
         """It is a command's from now on, with the command's limits. Raises `OSError`, and it is dismissed then."""

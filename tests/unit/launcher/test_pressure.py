@@ -73,6 +73,14 @@ def test_a_session_near_its_limit_has_none_to_spare(house: House, used: str, lim
     assert not house.pressure.is_short("bob", None)
 
 
+@pytest.mark.parametrize(
+    ("used", "limit", "short"), [("24", "32", False), ("25", "32", True), ("0", "31", True), ("99", "max", False)]
+)
+def test_a_session_near_its_last_process_has_none_to_spare(house: House, used: str, limit: str, short: bool) -> None:
+    house.group_has(pids_current=used, pids_max=limit)
+    assert house.is_short() is short
+
+
 def test_what_the_kernel_tells_of_a_session_holds_for_a_while(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

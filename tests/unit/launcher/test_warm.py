@@ -37,6 +37,8 @@ def test_it_is_ready_when_its_shim_says_so_and_as_long_as_it_lives(sandbox: Sand
         ({"argv": (b"x",), "environment": (b"A=b",), "cwd": b"/tmp", "stdin": False}, True),
         ({"limits": CgroupLimits(memory_max_bytes=32 << 20)}, True),
         ({"limits": CgroupLimits(memory_max_bytes=31 << 20)}, False),
+        ({"limits": CgroupLimits(pids_max=3)}, True),
+        ({"limits": CgroupLimits(pids_max=2)}, False),
         ({"bwrap_args": ()}, False),
         ({"filters": ("c" * 64, "a" * 64)}, False),
     ],
