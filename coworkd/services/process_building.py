@@ -24,7 +24,7 @@ from coworkd.services.process_live import LiveProcess
 from coworkd.services.pumps import PipeWatch
 from coworkd.services.spools import HeadSpool, Spool, SpoolBudget
 from coworkd.services.spools_disk import DiskSpool
-from coworkd.services.stdin import PipeSink, Stdin, Tally
+from coworkd.services.stdin import ClosedSink, PipeSink, Stdin, Tally
 from coworkd.services.terminal import NoTerminal, Terminal, receive_master
 from coworkd.system import spool_file
 
@@ -99,9 +99,12 @@ class Builder:
         self._give_stdin(process, fds)
 
     def _give_stdin(self, process: LiveProcess, fds: SpawnedFds) -> None:
-        if "stdin" in fds.spawned.fds:
-            tally = Tally(_need(fds, "stdin_tally"))
-            process.stdin = Stdin(process.id, PipeSink(_need(fds, "stdin"), tally), offset=tally.taken)
+        if "stdin_tally" in fds.spawned.fds:
+            tally, fd = Tally(_need(fds, "stdin_tally")), fds.take("stdin")
+            sink = ClosedSink(tally) if fd is None else PipeSink(fd, tally)
+            process.stdin = Stdin(process.id, sink, offset=tally.taken)
+            if fd is None:  # before a restart
+                process.stdin.close()
 
     def _build_on_disk(self, process: LiveProcess, name: StreamName, pipe_fd: int) -> None:
         spool = DiskSpool(

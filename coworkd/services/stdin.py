@@ -111,6 +111,19 @@ class PipeSink:
             return  # past the uid's share of pipe pages: the pipe stays as it is
 
 
+class ClosedSink:
+    """A pipe that was closed by the coworkd before us. Owns the tally until `close`."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    async def write_some(self, data: memoryview, /) -> int:
+        raise trio.ClosedResourceError("stdin was closed here")
+
+    def close(self) -> None:
+        self._tally.close()
+
+
 class Stdin:
     """The input of one command. Owns its sink until `close`."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from coworkd.model import calls
+from coworkd.model.errors import InvalidState, OutOfRange
 from coworkd.model.process import Exit
 from coworkd.model.restart import Adoption
 from coworkd.services.process_attach import HOLD_S
@@ -171,6 +172,21 @@ async def test_end_that_a_full_disk_refused_is_recorded_by_the_next() -> None:
         await house.restart()
         await settle()
         assert house.audit.kinds.count("process.exit") == 1
+
+
+@in_trio
+async def test_input_that_was_closed_is_closed_for_the_next_too() -> None:
+    async with open_house() as house:
+        await house.start(stdin="pipe")
+        await house.processes.write_stdin(calls.WriteStdin(process="one", offset=0, data=b"abc"))
+        closing = calls.CloseStdin(process="one", offset=3)
+        await house.processes.close_stdin(closing)
+        await house.restart()
+        await house.processes.close_stdin(closing)  # the answer to the first may have been lost
+        with pytest.raises(InvalidState, match="was closed by the caller after 3 bytes"):
+            await house.processes.write_stdin(calls.WriteStdin(process="one", offset=3, data=b"d"))
+        with pytest.raises(OutOfRange):
+            await house.processes.close_stdin(calls.CloseStdin(process="one", offset=4))
 
 
 # -- those who read it come back -----------------------------------------------------------------------------------
