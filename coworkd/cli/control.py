@@ -8,6 +8,7 @@ signal n. `run`, `shell` and `attach` give the command's own status instead, and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return PIPE_STATUS
     except OSError as error:
         _drop_output()
-        print(f"coworkctl: it cannot go on: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # it may be the same terminal that is gone
+            print(f"coworkctl: it cannot go on: {error}", file=sys.stderr)
         return int(args.failure_status)
     return status
 

@@ -169,13 +169,14 @@ class Follower:
         if self._screen is not None:
             self._screen.feed(data)
             self._at_line_start = data.endswith(b"\n") if data else self._at_line_start
-        write_whole(fd, data)
+        with self._signals.writing():
+            write_whole(fd, data)
 
     def _say(self, line: str) -> None:
         end = "\r\n" if self._raw else "\n"
         before = "" if self._at_line_start else end
         self._at_line_start = True
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._signals.writing():
             write_whole(STDERR, f"{before}coworkctl: {line}{end}".encode("utf-8", "backslashreplace"))
 
     def _link_changed(self, error: CoworkError | None) -> None:
@@ -195,12 +196,12 @@ class Follower:
     def _resumed(self) -> None:
         self._raw = True
         if self._screen is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), self._signals.writing():
                 write_whole(STDOUT, self._screen.redo())
         self._signals.redraw()
 
     def _give_screen_back(self, *, new_line: bool = False) -> None:
         if self._screen is not None:
             end = b"\r\n" if new_line and not self._at_line_start else b""
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), self._signals.writing():
                 write_whole(STDOUT, self._screen.undo() + end)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import shlex
 import sys
@@ -136,11 +137,13 @@ def _follow(args: argparse.Namespace, follower: Follower, process: Process, sign
     try:
         record = follower.run()
     except OutputClosed as closed:
+        if isinstance(closed.__cause__, TimeoutError):
+            sys.stderr = io.StringIO()  # most likely the same terminal, and whoever writes to it would wait
         if started:
             process.kill(0)
             process.wait()
             process.forget()
-        return _closed_status(closed)
+        return _closed_status(closed, signals)
     except CoworkError as error:
         if not follower.lost:
             raise
@@ -166,7 +169,9 @@ def _status(record: ExitRecord, signals: Signals) -> int:
     return status_of(record)
 
 
-def _closed_status(closed: OutputClosed) -> int:
+def _closed_status(closed: OutputClosed, signals: Signals) -> int:
+    if signals.received is not None:
+        return 128 + signals.received
     error = closed.__cause__
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return PIPE_STATUS

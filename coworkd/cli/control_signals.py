@@ -7,16 +7,20 @@ Rules
   over it: a guest that does not even answer is given up as well.
 - INT and QUIT go to the command's group. TERM and HUP end it with grace, a second of any of them at once; a shell, which
   ignores TERM, hears the HUP first. Where the guest does not say within `GIVE_UP_S` that it ended, the link is given up.
+- Once TERM, HUP or a second signal has asked for the end, no write waits for a terminal or pipe that takes nothing (`writing`): an alarm
+  ends it, by `TimeoutError`.
 - WINCH resizes the command's terminal; a storm of them is one resize at a time, the last to the size that stays.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
@@ -24,6 +28,7 @@ from coworkd.model.errors import CoworkError
 
 GIVE_UP_S = 15.0
 REDRAW_S = 0.05
+STUCK_S = 1.0
 ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON: dict[int, str] = {signal.SIGINT: "INT", signal.SIGQUIT: "QUIT"}
 _STOP = 0
@@ -58,6 +63,9 @@ class Signals:
         self._actor = threading.Thread(target=self._act_on_all, daemon=True)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._before: dict[int, Any] = {}
+        self._asked = 0
+        self._writing = self._stuck = False
+        self._writes = self._writes_seen = 0
 
     def defer(self) -> None:
         """A command is being started: one signal waits for `follow`, so that it ends the command and not only us."""
@@ -73,15 +81,31 @@ class Signals:
     def __enter__(self) -> Signals:
         for number in (*ENDING, signal.SIGWINCH):
             self._before[number] = signal.signal(number, self._note)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._look)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._noted.put(_STOP)
         self._watched.put(_STOP)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around one write: it ends with `TimeoutError` where we are to end and nobody takes it. Threads but the main one wait."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._writes += 1
+        self._writing = True
+        try:
+            self._give_up_stuck()
+            yield
+        finally:
+            self._writing = False
 
     def resize(self) -> None:
         """The terminal may have another size now."""
@@ -101,8 +125,21 @@ class Signals:
             self._deferred = True
             self._noted.put(number)
             self._watched.put(number)
+            self._asked += 1
+            if self._asked > 1 or number in (signal.SIGTERM, signal.SIGHUP):
+                signal.setitimer(signal.ITIMER_REAL, STUCK_S, STUCK_S)
         elif number in ENDING:
             raise SystemExit(128 + number)
+
+    def _look(self, _: int, __: FrameType | None) -> None:
+        self._stuck = self._stuck or (self._writing and self._writes == self._writes_seen)
+        self._writes_seen = self._writes
+        if self._writing:
+            self._give_up_stuck()
+
+    def _give_up_stuck(self) -> None:
+        if self._stuck:
+            raise TimeoutError(errno.ETIMEDOUT, "nobody takes it")
 
     def _act_on_all(self) -> None:
         while (number := self._noted.get()) != _STOP:

@@ -113,3 +113,16 @@ sys.exit(control.main(["ps"]))
     shell = f'exec "$0" -c "$1" {fd}>&-'
     done = subprocess.run(["sh", "-c", shell, sys.executable, program], stdout=subprocess.PIPE, timeout=20, check=False)
     assert (done.returncode, done.stdout) == (status, told)
+
+
+def test_a_terminal_that_is_gone_cannot_be_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def speak(_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(control, "_handler", lambda _: speak)
+    with open("/dev/full", "w", buffering=1) as err, open(os.devnull, "w") as out:
+        monkeypatch.setattr(sys, "stderr", err)
+        monkeypatch.setattr(sys, "stdout", out)
+        assert control.main(["ps"]) == 1
+        monkeypatch.undo()
+        os.dup2(out.fileno(), err.fileno())

@@ -197,3 +197,31 @@ def test_handlers_are_put_back() -> None:
     with signals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_once_the_end_is_asked_for_no_write_waits_for_who_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_signals, "STUCK_S", 0.01)
+    reading, writing = os.pipe()
+    with signals() as held:
+        held.follow(Command())
+        with held.writing():
+            os.write(writing, bytes(65536))
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(TimeoutError), held.writing():
+            os.write(writing, b"more than there is room for")
+        with pytest.raises(TimeoutError), held.writing():
+            os.write(writing, b"and nothing waits again")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_an_alarm_interrupts_nothing_but_writes() -> None:
+    with signals() as held:
+        held.follow(Command())
+        signal.raise_signal(signal.SIGALRM)
+        with held.writing():
+            signal.raise_signal(signal.SIGALRM)
+        signal.raise_signal(signal.SIGALRM)
+        with held.writing():
+            pass
