@@ -21,12 +21,13 @@ import pytest
 
 from coworkd.client import connect
 from coworkd.model.errors import NotFound
-from coworkd.model.process import ExitRecord
+from coworkd.model.process import ExitRecord, SpoolRequest
 from tests.root.live import exited
 from tests.root.update_lab import UpdateLab, make_release, update_lab
 
 STREAMS = int(os.environ.get("COWORKD_STREAMS", "40"))
 LINES = int(os.environ.get("COWORKD_STREAM_LINES", "120000"))
+SPOOL = SpoolRequest(limit_bytes=256 * 1024)
 AWAY_S = 60.0
 PACE_S = 0.4
 """Between two pieces of a stream until somebody has gone: it lasts long enough for that."""
@@ -57,9 +58,9 @@ class Stream(threading.Thread):
 
     def _run(self) -> None:
         with connect(self._uri, reconnect_s=AWAY_S) as client:
-            # Blocked while nobody reads: what is dropped then, and told, would be no loss of ours.
             argv = ["seq", "-f", f"{self.number} %.0f", str(LINES)]
-            process = client.start("load", argv, on_full="block")
+            # Half of them wait for whoever reads, the others for this host alone: its place is held.
+            process = client.start("load", argv, on_full="block" if self.number % 2 else None, spool=SPOOL)
             self._all_here.wait(AWAY_S)
             for piece in (piece for piece in process if piece.stream == "stdout"):
                 assert piece.offset == self.received, f"stream {self.number}: {piece.offset}, not {self.received}"
