@@ -210,6 +210,8 @@ def _policies(config: Config) -> list[dict[str, Any]]:
     found = []
     for layer, directory in zip(("vendor", "admin"), config.policy_dirs, strict=True):
         for path in sorted(Path(directory).glob("*/*"))[:500] if os.path.isdir(directory) else ():
+            if not path.is_file():  # a FIFO would wait for ever
+                continue
             data = path.read_bytes()
             found.append(
                 {

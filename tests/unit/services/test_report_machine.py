@@ -52,6 +52,16 @@ def test_settings_say_what_is_set_and_not_to_what() -> None:
     assert "hunter2" not in str(told)
 
 
+def test_what_is_no_file_among_the_policies_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "egress").mkdir()
+    os.mkfifo(tmp_path / "egress/pipe.json")
+    (tmp_path / "egress/gone.json").symlink_to("nowhere")
+    (tmp_path / "egress/default.json").write_text("{}")
+    config = structs.replace(Config(), admin_policies=str(tmp_path), vendor_policies="/nowhere")
+    told, why = taken(config, "policies.json")
+    assert (why, [policy["name"] for policy in told]) == (None, ["default"])
+
+
 def test_policies_are_told_by_their_hashes(tmp_path: Path) -> None:
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "default.toml").write_text("x")
