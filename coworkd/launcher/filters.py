@@ -6,6 +6,7 @@ import os
 
 from coworkd.model.launch import FILTER_LIMIT
 from coworkd.system import sha256
+from coworkd.system.memfd import make_sealed
 
 
 class Filters:
@@ -23,8 +24,7 @@ class Filters:
             return False
         known = self._known.pop(name, None)
         if known is None:
-            known = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-            os.write(known, program)
+            known = make_sealed("seccomp", program)
         self._known[name] = known
         if len(self._known) > FILTER_LIMIT:
             os.close(self._known.pop(next(iter(self._known))))

@@ -11,6 +11,7 @@ import socket
 
 from coworkd.launcher.outfit import Outfit
 from coworkd.model.launch import Spawn
+from coworkd.system.memfd import make_sealed
 
 MESSAGE_LIMIT_BYTES = 32 * 1024
 """A longer one travels in a memfd, which is then the last descriptor; the message is one zero byte."""
@@ -28,7 +29,7 @@ class Handover:
         self.outfit = outfit
         self.sent = False
         if len(self._message) > MESSAGE_LIMIT_BYTES:
-            self._memfd = _write_memfd(self._message)
+            self._memfd = make_sealed("command", self._message)
             self._message = b"\0"
 
     def send(self, link: socket.socket) -> None:
@@ -59,13 +60,3 @@ def compose_message(request: Spawn, native: bytes) -> bytes:
     size = b"" if tty is None else b"%d %d" % (tty.rows, tty.cols)
     head = (b"%d" % len(request.argv), request.cwd, size, native.hex().encode())
     return b"\0".join((*head, *request.argv, *request.environment))
-
-
-def _write_memfd(message: bytes) -> int:
-    fd = os.memfd_create("command", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, message)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd

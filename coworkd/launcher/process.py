@@ -180,6 +180,8 @@ class Process:
 
     def proceed(self) -> None:
         """Let the command's exec happen, once. Raises `OSError` where the shim that waits for it has gone, and another can be had."""
+        if self.bubble.killed:
+            return  # its kill has the first word, though it may take a moment to arrive
         if self.handover is None:
             self.bubble.open_gate()
         elif self.bubble.link is None:

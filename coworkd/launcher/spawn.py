@@ -29,6 +29,7 @@ from coworkd.model.launch import Spawn
 from coworkd.model.limits import CgroupLimits
 from coworkd.sandbox.bwrap_plan import plan_command
 from coworkd.system import cgroup
+from coworkd.system.memfd import make_sealed
 
 HELPERS, COMMANDS = "helpers", "commands"
 """The cgroups, below a session's, of what serves its folders and works inside it, and of its commands."""
@@ -182,7 +183,8 @@ class Spawner:
         )
         given: list[int] = []
         try:
-            given.append(_memfd("bwrap-args", b"\0".join((*request.bwrap_args, *options, *_LAUNCHER_OPTIONS)) + b"\0"))
+            words = (*request.bwrap_args, *options, *_LAUNCHER_OPTIONS)
+            given.append(make_sealed("bwrap-args", b"\0".join(words) + b"\0"))
             for name in request.filters:
                 given.append(self._filters.open(name))
             standby = self._send(order, session, request.limits, [*given, *plumbing.given, *streams])
@@ -239,7 +241,7 @@ class Spawner:
         if self._shim < 0:
             path = os.path.join(os.path.dirname(sandbox.__file__), "shim.py")
             with open(path, "rb") as file:
-                self._shim = _memfd("coworkd-shim", file.read())
+                self._shim = make_sealed("coworkd-shim", file.read())
         return self._shim
 
 
@@ -277,11 +279,3 @@ def _give(standby: Standby, order: child.Order, limits: CgroupLimits, fds: Seque
         standby.dismiss()
         raise
     return standby
-
-
-def _memfd(name: str, content: bytes = b"") -> int:
-    fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    if content:
-        os.write(fd, content)
-        os.lseek(fd, 0, os.SEEK_SET)
-    return fd

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from coworkd.launcher import child
 from coworkd.launcher.formats import Formats
 from coworkd.system import cgroup, clone
+from coworkd.system.memfd import make_sealed
 
 
 class Standby:
@@ -72,9 +73,8 @@ class Standby:
         message = child.encode_order(order)
         carried, memfd = list(fds), -1
         if len(message) > child.ORDER_LIMIT_BYTES:
-            memfd = os.memfd_create("order", os.MFD_CLOEXEC)
+            memfd = make_sealed("order", message)
             carried.append(memfd)
-            os.write(memfd, message)
             message = b"\0"
         try:
             socket.send_fds(self._link, [message], carried)

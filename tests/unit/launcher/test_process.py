@@ -179,6 +179,25 @@ def test_a_shim_that_ended_without_a_word_has_not_run_it(make: Make) -> None:
     assert not sandbox.process.can_move
 
 
+@pytest.mark.parametrize("shim", [True, False])
+def test_a_command_whose_sandbox_was_killed_is_not_let_in(
+    make: Make, monkeypatch: pytest.MonkeyPatch, shim: bool
+) -> None:
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
+    sandbox = make(shim=shim)
+    sandbox.bubble.kill()
+    sandbox.process.proceed()
+    if sandbox.link is None:
+        with pytest.raises(BlockingIOError):
+            os.read(sandbox.gate, 1)
+    else:
+        sandbox.link.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sandbox.link.recv(1)
+    sandbox.reap(signal.SIGKILL)
+    assert exited(sandbox).killed
+
+
 def test_a_second_shim_that_has_died_as_well_is_told_by_its_end(make: Make) -> None:
     sandbox = make(shim=True)
     assert sandbox.link is not None
