@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,12 @@ def top(args: argparse.Namespace) -> int:
         ("SESSION", "MEMORY", "PEAK", "PROCESSES", "CPU", "HELD BACK", "READ", "WRITTEN", "OOM KILLS"),
         [_top_row(each) for each in answer.sessions if args.all or each.group is not None],
     )
+    counted = [each.group for each in answer.sessions if each.group is not None]
+    if any(group.memory_bytes is None or group.pids is None for group in counted):
+        print(
+            f"coworkctl: {_UNKNOWN} is what no controller of cgroup v2 counts here: see coworkctl doctor",
+            file=sys.stderr,
+        )
     return 0
 
 

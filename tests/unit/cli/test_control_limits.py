@@ -131,6 +131,17 @@ def test_top_is_a_table_of_those_that_are_open(
     assert lines[0].split() == ["work", "3", "MiB", "-", "4", "1.5", "s", "-", "-", "-", "-"]
 
 
+@pytest.mark.parametrize(("group", "said"), [(GROUP, ""), ({"cpu_user_s": 1.0}, "see coworkctl doctor\n")])
+def test_top_says_why_something_is_not_counted(
+    ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str], group: dict[str, float], said: str
+) -> None:
+    guest.answers["session.usage"] = lambda _: {"sessions": [{**USED, "group": group}, {**USED, "session": "closed"}]}
+    assert ctl("session", "top") == 0
+    err = capsys.readouterr().err
+    assert err.endswith(said)
+    assert bool(err) == bool(said)
+
+
 def test_top_as_json(ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]) -> None:
     guest.answers["session.usage"] = lambda _: {"sessions": [{**USED, "group": GROUP}]}
     assert ctl("session", "top", "--json") == 0
