@@ -101,6 +101,12 @@ class Bubble:
             if self.status.init_pid is not None:
                 self.learn_init(self.status.init_pid)
 
+    def hear_out(self) -> None:
+        """Bubblewrap has gone: take all that it has told, while its init is still ending."""
+        self.status.drain()
+        if self.status.init_pid is not None:
+            self.learn_init(self.status.init_pid)
+
     def learn_payload(self, pid: int) -> None:
         if self.payload_pid is None:
             self.payload_pid = pid

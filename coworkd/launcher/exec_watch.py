@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 
 from coworkd.launcher.bubble import Bubble
-from coworkd.system.proc_connector import Exec, ExitStatus, Fork, Overflow, ProcConnector, ProcEvent
+from coworkd.system.proc_connector import EXITS_LIMIT, Exec, ExitStatus, Fork, Overflow, ProcConnector, ProcEvent
 
 _FIRST_POLL_S = 0.001
 _LAST_POLL_S = 0.05
@@ -31,6 +31,8 @@ class ConnectorWatch:
         self._unseen = PollingWatch()
         """Bubbles whose fork or exec may be among events that the kernel dropped."""
         self._hears_all = True
+        self.wakes = True
+        """Whether there may come what nothing else tells of, or so much that it must be taken at once."""
 
     def fileno(self) -> int:
         return self._connector.fileno()
@@ -39,7 +41,7 @@ class ConnectorWatch:
         """One is about to be ordered: its first fork must not be missed. Raises `OSError`."""
         if not self._hears_all:
             self._connector.hear_all()
-            self._hears_all = True
+            self._hears_all = self.wakes = True
 
     def add(self, bubble: Bubble) -> None:
         """What was handed a command while it waited is known already."""
@@ -76,6 +78,7 @@ class ConnectorWatch:
         if self._hears_all and not self._unborn:
             self._connector.hear_exits(self._by_payload)
             self._hears_all = False
+            self.wakes = len(self._by_payload) > EXITS_LIMIT
 
     def next_poll_s(self) -> float | None:
         return self._unseen.next_poll_s()
@@ -116,6 +119,8 @@ class ConnectorWatch:
 
 class PollingWatch:
     """Facts from /proc, where there is no connector."""
+
+    wakes = False
 
     def __init__(self) -> None:
         self._waiting: dict[int, Bubble] = {}

@@ -120,7 +120,8 @@ class Processes:
         if bubble.gone and process.can_move and not process.gated:
             self._move(process)
             return
-        if bubble.gone and process.living:  # its last words first
+        # Its child's last words first, and before its init has gone: somebody waits for what is told then.
+        if bubble.monitor_status is not None and process.living and not process.can_move:
             error = bubble.take_error()
             if error:
                 process.learn_error(error.decode(errors="replace"))

@@ -68,8 +68,14 @@ class Readers:
 
     def want_room(self, fd: int, *, wanted: bool) -> None:
         """Whether the call of `fd` is also made when it can be written to."""
+        self._change(fd, _READ | _ROOM if wanted else _READ)
+
+    def heed(self, fd: int, *, wanted: bool) -> None:
+        """Whether the call of `fd` is made for what can be read there; for an error or its end it always is."""
+        self._change(fd, _READ if wanted else _END)
+
+    def _change(self, fd: int, events: int) -> None:
         known = self._registered[fd]
-        events = _READ | _ROOM if wanted else _READ
         if known.events != events:
             self._epoll.modify(fd, events)
             known.events = events

@@ -26,6 +26,7 @@ class Reaper:
 
     def __init__(self, readers: Readers, *, on_reaped: Callable[[int], None]) -> None:
         """`on_reaped` is told of each child that is gone, whoever's it was."""
+        self._readers = readers
         self._on_reaped = on_reaped
         self._watch, self.degraded = open_watch()
         """Why the exact end of a command cannot be told, or None."""
@@ -42,11 +43,18 @@ class Reaper:
     def expect(self) -> None:
         """A bubblewrap is about to be ordered. Raises `OSError`."""
         self._watch.expect()
+        self._heed()
 
     def rest(self) -> None:
         """The answers are out: there is time."""
         with contextlib.suppress(OSError):  # it hears more than it has to, for a while
             self._watch.rest()
+            self._heed()
+
+    def _heed(self) -> None:
+        """Of a command's end alone nobody is woken: bubblewrap's follows, and with that the facts are taken."""
+        if self._watch.fileno() >= 0:
+            self._readers.heed(self._watch.fileno(), wanted=self._watch.wakes)
 
     def add(self, bubble: Bubble) -> None:
         """From its order on; once more for one that has waited changes nothing."""
@@ -110,7 +118,7 @@ class Reaper:
         """Those whose init is not ours to wait for."""
         for bubble in touched:
             if bubble.monitor_status is not None:
-                bubble.ask_status()
+                bubble.hear_out()
                 if self._by_monitor.get(bubble.monitor_pid) is bubble:
                     del self._by_monitor[bubble.monitor_pid]
             if bubble.init_pid is not None:

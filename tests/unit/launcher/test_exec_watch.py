@@ -88,8 +88,21 @@ def test_while_nothing_is_born_only_the_ends_of_commands_are_heard(sandbox: Sand
     watch.poll()
     watch.rest()
     assert connector.heard == [[PAYLOAD]]
+    assert not watch.wakes
     watch.expect()
     assert connector.heard in ([], [[PAYLOAD], None])
+    assert watch.wakes
+
+
+def test_where_the_ends_of_strangers_are_heard_too_they_are_taken_at_once(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exec_watch, "EXITS_LIMIT", 0)
+    connector, watch = watched(sandbox.bubble)
+    connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD)]
+    watch.poll()
+    watch.rest()
+    assert (connector.heard, watch.wakes) == ([[PAYLOAD]], True)
 
 
 def test_a_shims_birth_is_over_with_its_fork_and_its_command_begins_no_other(terminal: Sandbox) -> None:

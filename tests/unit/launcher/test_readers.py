@@ -124,6 +124,22 @@ def test_room_is_waited_for_only_while_it_is_wanted(readers: Readers) -> None:
         readers.unregister(ours.fileno())
 
 
+def test_what_is_not_heeded_wakes_nobody_and_is_still_there_when_it_is(readers: Readers) -> None:
+    pipe = Pipe(readers)
+    readers.heed(pipe.read, wanted=False)
+    os.write(pipe.write, b"x")
+    readers.call_ready(0)
+    assert pipe.got == []
+    readers.heed(pipe.read, wanted=True)
+    readers.call_ready(None)
+    assert pipe.got == [b"x"]
+    readers.heed(pipe.read, wanted=False)
+    os.close(pipe.write)
+    readers.call_ready(None)
+    assert pipe.got == [b"x", b""]
+    os.close(pipe.read)
+
+
 def test_an_end_can_be_waited_for_alone(readers: Readers) -> None:
     read, write = os.pipe()
     called: list[str] = []
