@@ -24,7 +24,7 @@ from coworkd.model.session import FolderGrant, SessionView
 from coworkd.sandbox.compose import compose
 from coworkd.sandbox.tree import compose_tree, folder_path
 from coworkd.system import packet
-from coworkd.system.cgroup import choose_own
+from coworkd.system.cgroup import choose_own, remove
 from coworkd.system.guest import read_bwrap_features, read_layout
 from tests.unit.sandbox.spawn_room import POLICY
 
@@ -177,6 +177,8 @@ class Started:
         if self.child.poll() is None:
             self.child.terminate()
         self.child.wait(WAIT_S)
+        if self.cgroup is not None:  # one that was killed leaves it to its successor, and there is none
+            remove(self.cgroup, wait_s=1.0)
         assert self.child.stdout is not None
         self.child.stdout.close()
 
