@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from typing import cast
 
-from coworkd import sandbox
 from coworkd.launcher import child
 from coworkd.launcher.bubble import Bubble
 from coworkd.launcher.filters import Filters
@@ -22,6 +21,7 @@ from coworkd.launcher.oom import OomLevels
 from coworkd.launcher.outfit import Outfit, Plumbing
 from coworkd.launcher.process import Process
 from coworkd.launcher.session import Session
+from coworkd.launcher.shim_program import ShimProgram
 from coworkd.launcher.standby import Standby
 from coworkd.launcher.status import StatusReader
 from coworkd.launcher.warm import WarmSandbox
@@ -63,7 +63,7 @@ class Spawner:
         self._pid = os.getpid()
         self._formats = Formats(bubblewrap)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._shim = -1
+        self._shim = ShimProgram()
         self._ready_outfit: Outfit | None = None
         self._made = 0
 
@@ -148,7 +148,7 @@ class Spawner:
 
     def make_shimmed(self, request: Spawn, session: Session) -> Bubble:
         """A sandbox as `request` wants it, with nothing of its command in it: a shim that waits. Raises `OSError`."""
-        plumbing = Plumbing(self._null, shim_fd=self._shim_source())
+        plumbing = Plumbing(self._null, shim_fd=self._shim.open(request.shim[0]))
         argv = (*request.shim, b"/proc/self/fd/%d" % child.FD_SHIM)
         return self._order(request, session, plumbing, argv, plan_command(b"/", ()), looked_at=b"", streams=())
 
@@ -236,13 +236,6 @@ class Spawner:
         nobody waits for that now. Raises `OSError`.
         """
         self.spawn(request, cast("Session", _Stage()), None).close()
-
-    def _shim_source(self) -> int:
-        if self._shim < 0:
-            path = os.path.join(os.path.dirname(sandbox.__file__), "shim.py")
-            with open(path, "rb") as file:
-                self._shim = make_sealed("coworkd-shim", file.read())
-        return self._shim
 
 
 class _Understudy(Standby):
