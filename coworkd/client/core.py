@@ -10,6 +10,7 @@ Rules
 - A core that is `lasting` is `lost` instead, until `renew` gives it another link: there every process that was attached goes on
   from its next byte, events from the next one, and every call that was not answered is made again, with the `request_id` it had,
   so that it happens once. What belongs to one link (streams, and calls nobody knows to be repeatable) fails with it.
+- Another coworkd does not know that id, and has ended what `process.run` ran: a run is never made again there, it fails.
 - What nobody attached or subscribed to is dropped, as is what this version does not know (docs/protocol.md N-1).
 - Not thread-safe.
 """
@@ -38,6 +39,10 @@ from coworkd.wire.limits import PROTOCOL_VERSION, LocalLimitError, RemoteProtoco
 S = TypeVar("S", bound=msgspec.Struct)
 LOST_REMEDY = "connect again; commands go on in the guest, and attach() continues from the offset you have"
 _METHODS = all_methods()
+_RAN_BEFORE = (
+    "coworkd was restarted before it had answered: what still ran was ended, and is not run a second time; look at"
+    " what it did, then call again"
+)
 _OF_ONE_LINK = ("hello", "shutdown", "stream.")
 """Calls that mean this link, or its end: never made again on another."""
 
@@ -81,6 +86,11 @@ class Pending:
         self.result: dict[str, Any] = {}
         self.error: CoworkError | None = None
 
+    @property
+    def said(self) -> bool:
+        """Whether a guest may have heard it."""
+        return self.request_id >= 0
+
     def answer(self) -> dict[str, Any]:
         """The result, or raise the error it was answered with."""
         if self.error is not None:
@@ -99,6 +109,8 @@ class Core:
         """Why the last link ended, until `renew`."""
         self.link = 0
         """How many links there were before this one."""
+        self._greeting: Mapping[str, Any] = {}
+        """What the guest said of itself at the beginning of this link."""
         self._again: list[Pending] = []
         self._unacknowledged: dict[str, Inbox] = {}
         """Process → its inbox, where something came that was not acknowledged yet."""
@@ -161,7 +173,12 @@ class Core:
             params["token"] = token
         if keepalive_s is not None:
             params["keepalive_s"] = keepalive_s
-        return self.request("hello", params, lambda _: self._connection.greeted())
+
+        def greeted(result: dict[str, Any]) -> None:
+            self._connection.greeted()
+            self._greeting = result
+
+        return self.request("hello", params, greeted)
 
     def ask_alive(self) -> None:
         """Have the guest say something. See `outgoing`."""
@@ -339,6 +356,8 @@ class Core:
     def renew(self, greeted: Core) -> None:
         """Go on over the link of `greeted`, which has said hello and nothing else. What is to be said there is in `outgoing`."""
         self._connection = greeted._connection
+        same = _are_of_one_coworkd(self._greeting, greeted._greeting)
+        self._greeting = greeted._greeting
         self._reason = None
         self.lost = None
         self.link += 1
@@ -351,6 +370,9 @@ class Core:
             pending.repeatable = False
             self.outgoing.append(frame)
         for pending in again:
+            if pending.method == "process.run" and pending.said and not same:
+                _refuse(pending, Unavailable(_RAN_BEFORE, method=pending.method, stage="restarted"))
+                continue
             pending.repeated = True
             try:
                 self.outgoing.append(self._say(pending))
@@ -412,6 +434,13 @@ class Core:
             inbox = self._inboxes.get(params["process"])
             if inbox is not None:
                 inbox.feed_exit(read_answer(name, params, ExitRecord))
+
+
+def _are_of_one_coworkd(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """By the stages of its coming up, whose moments no other has. One that had been through none cannot be known again."""
+    stages = before.get("stages") or []
+    is_same = now.get("boot_id") == before.get("boot_id") and now.get("stages", [])[: len(stages)] == stages
+    return is_same and bool(stages)
 
 
 def _refuse(pending: Pending, error: CoworkError) -> None:

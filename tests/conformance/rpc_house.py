@@ -32,7 +32,12 @@ class Audit:
 class Health:
     def hello_answer(self, features: tuple[str, ...], protocol: int = 1, /) -> calls.HelloAnswer:
         return calls.HelloAnswer(
-            protocol=protocol, version="0", boot_id="b", features=features, stages=(), degraded={"disk": "none here"}
+            protocol=protocol,
+            version="0",
+            boot_id="b",
+            features=features,
+            stages=(calls.Stage(name="rpc", started_at=1.0, took_s=0.5),),
+            degraded={"disk": "none here"},
         )
 
 

@@ -177,6 +177,26 @@ def test_one_shot_ends_with_its_coworkd(place: Path) -> None:
         wait_until(lambda: client.process_list().processes == (), "and is forgotten", 3)
 
 
+def test_a_run_is_not_run_a_second_time_by_the_next_coworkd(place: Path) -> None:
+    said: list[str] = []
+
+    def run_over_a_restart() -> None:
+        with connect(daemon.uri, reconnect_s=30) as other:
+            with pytest.raises(Unavailable, match="not run a second time"):
+                other.run("work", ["sh", "-c", "echo once >> runs; sleep 1000"])
+            said.append(other.run("work", ["cat", "runs"]).stdout.decode())
+
+    with killed_daemon(place) as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        runner = threading.Thread(target=run_over_a_restart)
+        runner.start()
+        wait_until(lambda: client.process_list().processes, "the one-shot runs")
+        wait_until(lambda: client.run("work", ["cat", "runs"]).stdout == b"once\n", "and has begun")
+    with running_daemon(place):
+        runner.join(20)
+    assert said == ["once\n"]
+
+
 def test_restarts_again_and_again(place: Path) -> None:
     with killed_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")

@@ -18,12 +18,17 @@ def packed(*message: Any) -> bytes:
     return bytes(msgpack.packb(list(message)))
 
 
-def greeted() -> Core:
+def greeted(**told: Any) -> Core:
     core = Core()
     pending, _ = core.hello("test", None)
-    core.receive(packed(1, pending.request_id, None, {"protocol": 1}))
-    assert pending.answer() == {"protocol": 1}
+    core.receive(packed(1, pending.request_id, None, {"protocol": 1, **told}))
+    assert pending.answer() == {"protocol": 1, **told}
     return core
+
+
+def up_since(*moments: float, boot_id: str = "b") -> dict[str, Any]:
+    """What a coworkd tells in `hello` that has been through so many stages."""
+    return {"boot_id": boot_id, "stages": [{"name": "s", "started_at": moment} for moment in moments]}
 
 
 def test_hello_names_the_client_the_versions_and_the_token() -> None:
@@ -189,3 +194,29 @@ def test_an_abandoned_start_makes_no_inbox() -> None:
     core.receive(packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0}))
     assert made == []
     assert core.broken is None
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_same"),
+    [
+        (up_since(1.0), up_since(1.0), True),
+        (up_since(1.0), up_since(1.0, 2.0), True),
+        (up_since(1.0), up_since(3.0), False),
+        (up_since(1.0), up_since(1.0, boot_id="c"), False),
+        (up_since(), up_since(3.0), False),
+    ],
+)
+def test_a_run_is_made_again_by_the_coworkd_that_was_asked_and_by_no_other(
+    before: dict[str, Any], now: dict[str, Any], is_same: bool
+) -> None:
+    core = greeted(**before)
+    core.lasting = True
+    run, _ = core.request("process.run", {"session": "s"})
+    listing, _ = core.request("process.list", {})
+    core.receive(b"")
+    never_said, _ = core.request("process.run", {"session": "s"})
+    core.renew(greeted(**now))
+    assert [pending.done for pending in (listing, never_said, run)] == [False, False, not is_same]
+    if not is_same:
+        with pytest.raises(Unavailable, match="not run a second time"):
+            run.answer()
