@@ -26,6 +26,7 @@ from coworkd.client.aio_process import AsyncProcess, AsyncSubscription
 from coworkd.client.aio_stream import AsyncStream
 from coworkd.client.aio_transfer import AsyncDownload, Pieces, send_upload
 from coworkd.client.aio_verbs import AsyncVerbs
+from coworkd.client.aio_waiting import Waiting
 from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
@@ -53,7 +54,7 @@ class AsyncClient(AsyncVerbs):
         if first:
             self._core.receive(first)
         self._sending = trio.Lock()
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._waiting = Waiting()
         self._reading = False
         """Some task reads the link, or makes it again."""
         self._silence = Silence()
@@ -189,7 +190,7 @@ class AsyncClient(AsyncVerbs):
     async def aclose(self) -> None:
         """End the link; calls that wait in other tasks raise `Unavailable`. Idempotent."""
         self._core.fail(Unavailable("this client was closed"))
-        self._waiting.unpark_all()
+        self._waiting.wake_all()
         await trio.aclose_forcefully(self._stream)
 
     async def __aenter__(self) -> AsyncClient:
@@ -317,19 +318,23 @@ class AsyncClient(AsyncVerbs):
             return
         reason = str(error.__cause__ or error) or type(error).__name__
         self._core.lose(Unavailable(f"the link to the guest broke ({reason}): {LOST_REMEDY}"))
-        self._waiting.unpark_all()
+        self._waiting.wake_all()
 
     async def _read_until(self, ready: Callable[[], bool]) -> None:
         """Read the link until `ready()`. Raises the link's error where it is broken."""
-        while not ready():
-            if self._core.broken is not None:
-                raise self._core.broken
-            if self._reading:
-                await self._waiting.park()
-            elif self._core.lost is not None:
-                await self._renew()
-            else:
-                await self._read_once()
+        try:
+            while not ready():
+                if self._core.broken is not None:
+                    raise self._core.broken
+                if self._reading:
+                    await self._waiting.wait(ready)
+                elif self._core.lost is not None:
+                    await self._renew()
+                else:
+                    await self._read_once()
+        finally:
+            if not self._reading:
+                self._waiting.hand_on()
 
     async def _read_once(self) -> None:
         """Read once, for every task that waits; cancelled, another of them takes over."""
@@ -346,8 +351,13 @@ class AsyncClient(AsyncVerbs):
             self._lose(error, link)
         finally:
             self._reading = False
-            self._waiting.unpark_all()
-        await self._send_outgoing()
+            if self._core.broken is not None or self._core.lost is not None:
+                self._waiting.wake_all()
+            else:
+                self._waiting.wake_ready()
+        if self._core.outgoing:
+            self._waiting.hand_on()  # the guest may take nothing before it is read
+            await self._send_outgoing()
 
     def _judge_silence(self, now: float, link: int) -> None:
         """Nothing came, though somebody looked for `SILENCE_S`."""
@@ -373,7 +383,7 @@ class AsyncClient(AsyncVerbs):
                 self._core.fail(error)
         finally:
             self._reading = False
-            self._waiting.unpark_all()
+            self._waiting.wake_all()
         await self._send_outgoing()
 
     async def _take_over(self, fresh: AsyncClient) -> None:
