@@ -230,6 +230,8 @@ async def stalls(worker: Worker) -> None:
 
 async def folders(worker: Worker) -> None:
     mode: FolderMode = worker.chance.choice(("ro", "rw", "rwd"))
+    with contextlib.suppress(NotFound):  # it is still there where the last look was interrupted
+        await worker.client.folder_unmount(session=worker.session, name="soaked")
     await worker.client.folder_mount(
         session=worker.session, name="soaked", source=str(worker.load.folder), mode=mode, required=True
     )
