@@ -27,12 +27,12 @@ PS1 = ("-e", "PS1=here> ")
 DETACH = b"\x10\x11"
 MIB = 1 << 20
 FULL_SCREEN = r"""
-import os, signal, sys, time
-def draw(*_):
+import os, signal, time
+def draw(*_):  # a resize may come while it draws
     size = os.get_terminal_size()
-    sys.stdout.write("\x1b[2J\x1b[Hdrawn %d %d" % (size.lines, size.columns)); sys.stdout.flush()
+    os.write(1, b"\x1b[2J\x1b[Hdrawn %d %d" % (size.lines, size.columns))
 signal.signal(signal.SIGWINCH, draw)
-sys.stdout.write("\x1b[?1049h\x1b[?25l"); draw()
+os.write(1, b"\x1b[?1049h\x1b[?25l"); draw()
 while True: time.sleep(1)
 """
 
