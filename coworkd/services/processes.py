@@ -6,6 +6,7 @@ Rules
 - A started process belongs to its session, not to a link: links come and go. A one-shot (`run`) belongs to its caller: it is
   killed when the caller's link ends, and forgotten once answered.
 - Killing is done even where the audit log refuses the record; starting and signalling are not.
+- An ended process that has to go leaves those who read it the rest and the exit first; `_PARTING_LIMIT` of them at most.
 - An exit is published and recorded once. The launcher forgets a process only after its exit is durable.
 
 Sans policy and sans sandbox: those are asked in `process_starting`. Encoding is the caller's. Input, the end of many, and what was
@@ -60,6 +61,8 @@ from coworkd.services.process_starting import Compose, Launched, OpenFiles, Star
 from coworkd.services.process_table import ProcessTable
 
 _UPKEEP_INTERVAL_S = 60.0
+_PARTING_LIMIT = 64
+"""A link that takes nothing must not make room for ever more: past so many the one that had to go first is closed."""
 
 _log = logging.getLogger("coworkd.process")
 
@@ -125,6 +128,7 @@ class Processes:
         self.wait, self.get, self.list = self._looker.wait, self._looker.get, self._looker.list
         self.count, self.state_counts = self._looker.count, self._looker.state_counts
         self.find_by_init, self.only_one_at = self._looker.find_by_init, self._looker.only_one_at
+        self._parting: list[LiveProcess] = []
         self._nursery: trio.Nursery | None = None
         self.started_total = self.start_errors_total = 0
 
@@ -146,7 +150,7 @@ class Processes:
                     await self._adopter.adopt_all()
         finally:
             self._nursery = None
-            for process in self._table.where():
+            for process in (*self._table.where(), *self._parting):
                 process.close()
             self._builder.close()
 
@@ -333,7 +337,7 @@ class Processes:
         if process.record is None or process.one_shot:
             raise InvalidState(f"process {process.id} still runs: kill it first", process=process.id)
         self._attacher.detach(process, link)
-        self._forget(process, process.close_when_read)
+        self._forget_all([process])
         return calls.Empty()
 
     # -- for other services -------------------------------------------------------------------------------------
@@ -382,8 +386,13 @@ class Processes:
         self._events.publish("process.truncated", told)
 
     def _forget_all(self, processes: Iterable[LiveProcess]) -> None:
+        """Forget those that have ended, once those who read them have all."""
         for process in processes:
-            self._forget(process)
+            self._forget(process, process.close_when_read)
+            self._parting.append(process)
+        self._parting = [process for process in self._parting if not process.closed]
+        while len(self._parting) > _PARTING_LIMIT:
+            self._parting.pop(0).close()
 
     def _forget(self, process: LiveProcess, close: Callable[[], None] | None = None) -> None:
         if self._table.remove(process):

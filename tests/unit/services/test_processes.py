@@ -23,6 +23,7 @@ from coworkd.model.errors import (
 )
 from coworkd.model.names import OsBytes
 from coworkd.model.process import Exit
+from coworkd.services import processes
 from tests.unit.services.fake_launcher import EXITED_AT, RUSAGE, STARTED_AT, FakeCommand
 from tests.unit.services.process_house import FakeLink, House, Output, in_trio, jump, open_house, settle
 
@@ -447,6 +448,40 @@ async def test_forget_leaves_another_link_what_it_still_reads() -> None:
         assert ended["exit"]["code"] == 0
         await settle()
         assert other.sources == []
+
+
+@in_trio
+async def test_one_that_has_to_go_for_newer_ones_leaves_its_readers_the_rest() -> None:
+    async with open_house(finished=FinishedConfig(keep_count=1)) as house:
+        other = FakeLink("other")
+        for id in ("one", "two"):
+            await house.start(id=id)
+            if id == "one":
+                await house.processes.attach(calls.ProcessAttach(process="one"), other)
+            house.launcher.commands[id].write(b"x" * 50_000)
+            house.launcher.commands[id].exit(0)
+            await house.processes.wait(calls.WaitProcess(process=id))
+        with pytest.raises(NotFound):
+            await house.processes.get(NAME)
+        *output, ended = other.pull()
+        assert sum(len(frame.data) for frame in output) == 50_000
+        assert ended["process"] == "one"
+        await settle()
+        assert other.sources == []
+
+
+@in_trio
+async def test_no_more_than_some_that_have_to_go_stay_for_those_who_read_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "_PARTING_LIMIT", 2)
+    async with open_house(finished=FinishedConfig(keep_count=1)) as house:
+        for number in range(6):
+            await house.start(id=f"p{number}")
+            house.launcher.commands[f"p{number}"].exit(0)
+            await house.processes.wait(calls.WaitProcess(process=f"p{number}"))
+        await settle()
+        assert len(house.link.sources) == 3
 
 
 @in_trio
