@@ -88,8 +88,7 @@ class Processes:
         monotonic: Callable[[], float] = time.monotonic,
         listeners: Iterable[ExitListener] = (),
     ) -> None:
-        self._launcher = launcher
-        self._events = events
+        self._launcher, self._events = launcher, events
         self._limits = limits or ProcessLimits()
         self._clock = clock
         self._listeners = tuple(listeners)
