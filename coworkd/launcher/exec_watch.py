@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable
 
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.system.proc_connector import EXITS_LIMIT, Exec, ExitStatus, Fork, Overflow, ProcConnector, ProcEvent
 
 _FIRST_POLL_S = 0.001
@@ -23,13 +23,13 @@ class ConnectorWatch:
 
     def __init__(self, connector: ProcConnector) -> None:
         self._connector = connector
-        self._by_monitor: dict[int, Bubble] = {}
-        self._by_init: dict[int, Bubble] = {}
-        self._by_payload: dict[int, Bubble] = {}
-        self._unborn: set[Bubble] = set()
+        self._by_monitor: dict[int, Bwrap] = {}
+        self._by_init: dict[int, Bwrap] = {}
+        self._by_payload: dict[int, Bwrap] = {}
+        self._unborn: set[Bwrap] = set()
         """Those whose births, or the exec that says that the command runs, are still to come."""
         self._unseen = PollingWatch()
-        """Bubbles whose fork or exec may be among events that the kernel dropped."""
+        """Bwraps whose fork or exec may be among events that the kernel dropped."""
         self._hears_all = True
         self.wakes = True
         """Whether there may come what nothing else tells of, or so much that it must be taken at once."""
@@ -43,34 +43,34 @@ class ConnectorWatch:
             self._connector.hear_all()
             self._hears_all = self.wakes = True
 
-    def add(self, bubble: Bubble) -> None:
+    def add(self, bwrap: Bwrap) -> None:
         """What was handed a command while it waited is known already."""
-        if self._by_monitor.get(bubble.monitor_pid) is not bubble:
-            self._by_monitor[bubble.monitor_pid] = bubble
-            self._unborn.add(bubble)
+        if self._by_monitor.get(bwrap.monitor_pid) is not bwrap:
+            self._by_monitor[bwrap.monitor_pid] = bwrap
+            self._unborn.add(bwrap)
 
-    def discard(self, bubble: Bubble) -> None:
-        self._unseen.discard(bubble)
-        self._unborn.discard(bubble)
+    def discard(self, bwrap: Bwrap) -> None:
+        self._unseen.discard(bwrap)
+        self._unborn.discard(bwrap)
         for table, pid in (
-            (self._by_monitor, bubble.monitor_pid),
-            (self._by_init, bubble.init_pid),
-            (self._by_payload, bubble.payload_pid),
+            (self._by_monitor, bwrap.monitor_pid),
+            (self._by_init, bwrap.init_pid),
+            (self._by_payload, bwrap.payload_pid),
         ):
-            if pid is not None and table.get(pid) is bubble:  # else the number was given to another meanwhile
+            if pid is not None and table.get(pid) is bwrap:  # else the number was given to another meanwhile
                 del table[pid]
 
-    def poll(self) -> set[Bubble]:
-        """Hand every waiting fact to its bubble; returns those that learned something."""
+    def poll(self) -> set[Bwrap]:
+        """Hand every waiting fact to its bwrap; returns those that learned something."""
         taken = [self._take(event) for event in self._connector.read()]
-        touched = {bubble for bubble in taken if bubble is not None}
-        for bubble in self._unseen.poll_due():
-            touched.add(bubble)
-            if bubble.payload_pid is not None:
-                self._by_payload[bubble.payload_pid] = bubble
-        for bubble in touched:
-            if bubble.executed or (bubble.shimmed and bubble.payload_pid is not None):
-                self._unborn.discard(bubble)
+        touched = {bwrap for bwrap in taken if bwrap is not None}
+        for bwrap in self._unseen.poll_due():
+            touched.add(bwrap)
+            if bwrap.payload_pid is not None:
+                self._by_payload[bwrap.payload_pid] = bwrap
+        for bwrap in touched:
+            if bwrap.executed or (bwrap.shimmed and bwrap.payload_pid is not None):
+                self._unborn.discard(bwrap)
         return touched
 
     def rest(self) -> None:
@@ -83,7 +83,7 @@ class ConnectorWatch:
     def next_poll_s(self) -> float | None:
         return self._unseen.next_poll_s()
 
-    def _take(self, event: ProcEvent) -> Bubble | None:
+    def _take(self, event: ProcEvent) -> Bwrap | None:
         if isinstance(event, Overflow):
             for known in self._by_monitor.values():
                 if not known.executed:
@@ -91,29 +91,29 @@ class ConnectorWatch:
         if isinstance(event, Fork):
             return self._take_fork(event)
         if isinstance(event, Exec):
-            bubble = self._by_payload.get(event.pid)
-            if bubble is not None and not bubble.shimmed:
-                bubble.learn_exec()
-            return bubble
+            bwrap = self._by_payload.get(event.pid)
+            if bwrap is not None and not bwrap.shimmed:
+                bwrap.learn_exec()
+            return bwrap
         if isinstance(event, ExitStatus):
-            bubble = self._by_payload.get(event.pid)
-            if bubble is not None:
-                bubble.payload_status = event.status
-            return bubble
+            bwrap = self._by_payload.get(event.pid)
+            if bwrap is not None:
+                bwrap.payload_status = event.status
+            return bwrap
         return None
 
-    def _take_fork(self, event: Fork) -> Bubble | None:
-        bubble = self._by_monitor.get(event.parent)
+    def _take_fork(self, event: Fork) -> Bwrap | None:
+        bwrap = self._by_monitor.get(event.parent)
         # The status pipe may have told the init's pid a moment before.
-        if bubble is not None and bubble.init_pid in (None, event.child):
-            bubble.learn_init(event.child)
-            self._by_init[event.child] = bubble
-            return bubble
-        bubble = self._by_init.get(event.parent)
-        if bubble is not None and bubble.payload_pid is None:
-            bubble.learn_payload(event.child)
-            self._by_payload[event.child] = bubble
-            return bubble
+        if bwrap is not None and bwrap.init_pid in (None, event.child):
+            bwrap.learn_init(event.child)
+            self._by_init[event.child] = bwrap
+            return bwrap
+        bwrap = self._by_init.get(event.parent)
+        if bwrap is not None and bwrap.payload_pid is None:
+            bwrap.learn_payload(event.child)
+            self._by_payload[event.child] = bwrap
+            return bwrap
         return None
 
 
@@ -123,7 +123,7 @@ class PollingWatch:
     wakes = False
 
     def __init__(self) -> None:
-        self._waiting: dict[int, Bubble] = {}
+        self._waiting: dict[int, Bwrap] = {}
         self._interval_s = _FIRST_POLL_S
         self._due = 0.0
 
@@ -136,27 +136,27 @@ class PollingWatch:
     def rest(self) -> None:
         """It asks, and hears nothing."""
 
-    def add(self, bubble: Bubble) -> None:
-        self._waiting[bubble.monitor_pid] = bubble
+    def add(self, bwrap: Bwrap) -> None:
+        self._waiting[bwrap.monitor_pid] = bwrap
         self._interval_s = _FIRST_POLL_S
         self._due = time.monotonic() + self._interval_s
 
-    def discard(self, bubble: Bubble) -> None:
-        if self._waiting.get(bubble.monitor_pid) is bubble:
-            del self._waiting[bubble.monitor_pid]
+    def discard(self, bwrap: Bwrap) -> None:
+        if self._waiting.get(bwrap.monitor_pid) is bwrap:
+            del self._waiting[bwrap.monitor_pid]
 
-    def poll(self) -> set[Bubble]:
+    def poll(self) -> set[Bwrap]:
         """Look at every process whose exec was not seen yet; returns those that were looked at."""
         looked = set(self._waiting.values())
-        for bubble in looked:
-            _look(bubble)
-            if bubble.payload_pid is not None and (bubble.executed or bubble.shimmed):
-                self.discard(bubble)
+        for bwrap in looked:
+            _look(bwrap)
+            if bwrap.payload_pid is not None and (bwrap.executed or bwrap.shimmed):
+                self.discard(bwrap)
         self._interval_s = min(self._interval_s * 2, _LAST_POLL_S)
         self._due = time.monotonic() + self._interval_s
         return looked
 
-    def poll_due(self) -> set[Bubble]:
+    def poll_due(self) -> set[Bwrap]:
         """`poll`, if its time has come."""
         return self.poll() if self.next_poll_s() == 0 else set()
 
@@ -175,19 +175,19 @@ def open_watch() -> tuple[Watch, str | None]:
         return PollingWatch(), f"no process connector ({error.strerror}): exact exit statuses are inferred"
 
 
-def _look(bubble: Bubble) -> None:
-    bubble.ask_status()
-    if bubble.init_pid is None:
+def _look(bwrap: Bwrap) -> None:
+    bwrap.ask_status()
+    if bwrap.init_pid is None:
         return
     try:
-        if bubble.payload_pid is None:
-            for pid in _children(bubble.init_pid):
-                bubble.learn_payload(pid)
+        if bwrap.payload_pid is None:
+            for pid in _children(bwrap.init_pid):
+                bwrap.learn_payload(pid)
                 break
-        if bubble.payload_pid is not None and not bubble.shimmed:
-            own = os.readlink(f"/proc/{bubble.init_pid}/exe")
-            if os.readlink(f"/proc/{bubble.payload_pid}/exe") != own:
-                bubble.learn_exec()
+        if bwrap.payload_pid is not None and not bwrap.shimmed:
+            own = os.readlink(f"/proc/{bwrap.init_pid}/exe")
+            if os.readlink(f"/proc/{bwrap.payload_pid}/exe") != own:
+                bwrap.learn_exec()
     except (FileNotFoundError, ProcessLookupError):
         return
 

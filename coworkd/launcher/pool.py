@@ -21,7 +21,7 @@ from functools import partial
 
 from msgspec import structs
 
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.pressure import Pressure
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.reaper import Reaper
@@ -72,7 +72,7 @@ class Pool:
         """Of the sessions that have or may have something, the one used last at the end."""
         self._wanting: dict[str, float] = {}
         self._plans: dict[str, _Plan] = {}
-        self._leaving: dict[str, set[Bubble]] = {}
+        self._leaving: dict[str, set[Bwrap]] = {}
         """By session, those that were dismissed and are not reaped yet: they keep its tree."""
         self._quiet_at = 0.0
         self._counts = dict.fromkeys(("taken", "cold_instead", "died", "dropped"), 0)
@@ -184,12 +184,12 @@ class Pool:
     def _make_warm(self, session: Session) -> None:
         plan = self._plans[session.name]
         self._reaper.expect()
-        bubble = self._spawner.make_shimmed(plan.template, session)
-        sandbox = WarmSandbox(bubble, plan.walls)
-        bubble.on_news = partial(self._tell, session, plan, sandbox)
-        if bubble.link is not None:
-            self._readers.register(bubble.link.fileno(), bubble.on_news)
-        self._reaper.add(bubble)
+        bwrap = self._spawner.make_shimmed(plan.template, session)
+        sandbox = WarmSandbox(bwrap, plan.walls)
+        bwrap.on_news = partial(self._tell, session, plan, sandbox)
+        if bwrap.link is not None:
+            self._readers.register(bwrap.link.fileno(), bwrap.on_news)
+        self._reaper.add(bwrap)
         session.warm.append(sandbox)
         self._pressure.watch(session.name, self._spawner.session_cgroup(session.name))
 
@@ -197,15 +197,15 @@ class Pool:
 
     def _tell(self, session: Session, plan: _Plan, sandbox: WarmSandbox) -> None:
         """News of one that waits or is being built."""
-        bubble = sandbox.bubble
-        if bubble.link is not None and (bubble.hear_ready() or bubble.gone):
-            self._readers.unregister(bubble.link.fileno())
-        if bubble.monitor_status is not None and sandbox in session.warm:
+        bwrap = sandbox.bwrap
+        if bwrap.link is not None and (bwrap.hear_ready() or bwrap.gone):
+            self._readers.unregister(bwrap.link.fileno())
+        if bwrap.monitor_status is not None and sandbox in session.warm:
             session.warm.remove(sandbox)
             self._counts["died"] += 1
-            plan.failed = plan.failed or bubble.shim_usage is None
-        if bubble.gone:
-            self._leaving.get(session.name, set()).discard(bubble)
+            plan.failed = plan.failed or bwrap.shim_usage is None
+        if bwrap.gone:
+            self._leaving.get(session.name, set()).discard(bwrap)
 
     def reaped(self, pid: int) -> None:
         """A child is gone: if it waited (someone killed it), its session has no standby now."""
@@ -268,6 +268,6 @@ class Pool:
     def _drop(self, session: Session) -> None:
         for sandbox in session.take_warm():
             sandbox.dismiss()
-            self._leaving.setdefault(session.name, set()).add(sandbox.bubble)
+            self._leaving.setdefault(session.name, set()).add(sandbox.bwrap)
             self._counts["dropped"] += 1
         self._pressure.unwatch(session.name)

@@ -1,4 +1,4 @@
-"""One command: what was asked, what has become of it, and its descriptors. Its sandbox is a `bubble`.
+"""One command: what was asked, what has become of it, and its descriptors. Its sandbox is a `bwrap`.
 
 `notices` turns what is known into what the supervisor is told, each once, in the order `Started | StartError`, `Exited`.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.handover import Handover
 from coworkd.launcher.oom import Deaths, OomLevels
 from coworkd.model.launch import Adopted, Exited, Spawn, Spawned, Started, StartError
@@ -33,7 +33,7 @@ class Process:
         "_ooms",
         "abandoned",
         "argv",
-        "bubble",
+        "bwrap",
         "exec_fd",
         "exited",
         "fds",
@@ -52,7 +52,7 @@ class Process:
     def __init__(
         self,
         request: Spawn,
-        bubble: Bubble,
+        bwrap: Bwrap,
         *,
         fds: dict[str, int],
         exec_fd: int | None = None,
@@ -66,7 +66,7 @@ class Process:
         self.session = request.session
         self.argv = request.argv
         self.note = request.note
-        self.bubble = bubble
+        self.bwrap = bwrap
         self.fds = fds
         self.exec_fd = exec_fd
         self.handover = handover
@@ -80,7 +80,7 @@ class Process:
         self._made_at = time.monotonic()
         self._moved = False
         self.spawned = Spawned(
-            id=request.id, process=request.process, monitor_pid=bubble.monitor_pid, fds=tuple(fds), at=time.time()
+            id=request.id, process=request.process, monitor_pid=bwrap.monitor_pid, fds=tuple(fds), at=time.time()
         )
 
     @property
@@ -91,13 +91,13 @@ class Process:
     @property
     def gated(self) -> bool:
         """Whether its sandbox waits for `proceed`."""
-        waits = self.bubble.gate_fd is not None or (self.handover is not None and not self.handover.sent)
+        waits = self.bwrap.gate_fd is not None or (self.handover is not None and not self.handover.sent)
         return waits and self.living
 
     @property
     def can_move(self) -> bool:
         """Whether its command is nowhere yet, if its sandbox has died, so that another can be had."""
-        return self.handover is not None and not self.bubble.killed and not self.shim_said and not self._moved
+        return self.handover is not None and not self.bwrap.killed and not self.shim_said and not self._moved
 
     # -- facts --------------------------------------------------------------------------------------------------
 
@@ -119,20 +119,20 @@ class Process:
         if said:
             self.setup_error = explain_shim(said, self.argv[0], b"" if self.request is None else self.request.cwd)
         elif self.shim_said:
-            self.bubble.learn_exec()
+            self.bwrap.learn_exec()
 
     # -- outcome ------------------------------------------------------------------------------------------------
 
     def notices(self) -> list[Started | StartError | Exited]:
         """What has become true since the last call."""
         told: list[Started | StartError | Exited] = []
-        bubble = self.bubble
-        if self.started is None and bubble.executed and bubble.init_pid and bubble.payload_pid:
+        bwrap = self.bwrap
+        if self.started is None and bwrap.executed and bwrap.init_pid and bwrap.payload_pid:
             self.started = Started(
-                process=self.name, init_pid=bubble.init_pid, payload_pid=bubble.payload_pid, at=time.time()
+                process=self.name, init_pid=bwrap.init_pid, payload_pid=bwrap.payload_pid, at=time.time()
             )
             told.append(self.started)
-        if bubble.gone and self.living and not self.can_move:
+        if bwrap.gone and self.living and not self.can_move:
             told.append(self._conclude())
             self._drop_handover()
         if told:
@@ -140,24 +140,24 @@ class Process:
         return told
 
     def _conclude(self) -> StartError | Exited:
-        bubble = self.bubble
-        bubble.status.drain()
-        if not self._ran() and (self.setup_error is not None or not bubble.cut_short):
+        bwrap = self.bwrap
+        bwrap.status.drain()
+        if not self._ran() and (self.setup_error is not None or not bwrap.cut_short):
             stage, number, message = self._explain()
             self.start_error = StartError(process=self.name, stage=stage, errno=number, message=message)
             return self.start_error
-        deaths = Deaths() if bubble.cgroup_path is None else self._ooms.judge(bubble.cgroup_path, self._made_at)
-        code, number, inferred = bubble.end_of_payload()
+        deaths = Deaths() if bwrap.cgroup_path is None else self._ooms.judge(bwrap.cgroup_path, self._made_at)
+        code, number, inferred = bwrap.end_of_payload()
         self.exited = Exited(
             process=self.name,
             code=code,
             signal=number,
             inferred=inferred,
-            killed=bubble.killed,
+            killed=bwrap.killed,
             oom_kills=deaths.oom_kills,
             oom=deaths.oom,
             pids_refused=deaths.pids_refused,
-            rusage=bubble.rusage,
+            rusage=bwrap.rusage,
             at=time.time(),
         )
         return self.exited
@@ -165,13 +165,13 @@ class Process:
     def _ran(self) -> bool:
         if self.setup_error is not None:
             return False
-        return self.bubble.executed or (not self.bubble.shimmed and self.bubble.status.exit_code is not None)
+        return self.bwrap.executed or (not self.bwrap.shimmed and self.bwrap.status.exit_code is not None)
 
     def _explain(self) -> tuple[str, int | None, str]:
         if self.setup_error is not None:
             return self.setup_error
-        diagnostics = self.bubble.read_diagnostics(self.fds.get("stderr_spool"))
-        if not self.bubble.shimmed:
+        diagnostics = self.bwrap.read_diagnostics(self.fds.get("stderr_spool"))
+        if not self.bwrap.shimmed:
             return parse_failure(diagnostics, self.argv[0])
         stage, number, message = parse_failure(diagnostics, b"the sandbox's shim")
         return "sandbox_setup" if stage in _NEVER_OF_A_SHIM else stage, number, message
@@ -180,25 +180,25 @@ class Process:
 
     def proceed(self) -> None:
         """Let the command's exec happen, once. Raises `OSError` where the shim that waits for it has gone, and another can be had."""
-        if self.bubble.killed:
+        if self.bwrap.killed:
             return  # its kill has the first word, though it may take a moment to arrive
         if self.handover is None:
-            self.bubble.open_gate()
-        elif self.bubble.link is None:
+            self.bwrap.open_gate()
+        elif self.bwrap.link is None:
             raise BrokenPipeError(32, "the sandbox has gone")
         elif not self.handover.sent:
             try:
-                self.handover.send(self.bubble.link)
+                self.handover.send(self.bwrap.link)
             except OSError:
                 if not self._moved:
                     raise
                 # The second has died as well: its end is told.
 
-    def move(self, bubble: Bubble) -> None:
+    def move(self, bwrap: Bwrap) -> None:
         """It gets another sandbox, and may be let in there. Where bubblewrap executes it, that one has all it needs."""
-        self.bubble = bubble
+        self.bwrap = bwrap
         self._moved = True
-        if not bubble.shimmed:
+        if not bwrap.shimmed:
             self._drop_handover()
 
     def give_up(self, stage: str, number: int | None, message: str) -> None:
@@ -214,14 +214,14 @@ class Process:
     def abandon(self) -> None:
         """End a sandbox that may not become its command."""
         self.abandoned = True
-        self.bubble.kill()
+        self.bwrap.kill()
 
     def adopted(self, request_id: int) -> Adopted:
         """Everything a new supervisor needs."""
         spawned = Spawned(
             id=request_id,
             process=self.name,
-            monitor_pid=self.bubble.monitor_pid,
+            monitor_pid=self.bwrap.monitor_pid,
             fds=tuple(self.fds),
             at=self.spawned.at,
         )
@@ -242,13 +242,13 @@ class Process:
         fd = self.fds.pop(name, None)
         if fd is None:
             return
-        if self.bubble.diagnostics_fd == fd:
-            self.bubble.diagnostics_fd = -1
+        if self.bwrap.diagnostics_fd == fd:
+            self.bwrap.diagnostics_fd = -1
         os.close(fd)
 
     def close(self) -> None:
         """Let go of every descriptor; for a process that has ended."""
-        self.bubble.close()
+        self.bwrap.close()
         for fd in (*self.fds.values(), self.exec_fd):
             if fd is not None:
                 os.close(fd)

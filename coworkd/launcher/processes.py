@@ -79,11 +79,11 @@ class Processes:
     def group_of(self, session: str, process: str) -> str | None:
         """The cgroup of a command that runs in the session."""
         found = self._processes.get(process)
-        return found.bubble.cgroup_path if found is not None and found.living and found.session == session else None
+        return found.bwrap.cgroup_path if found is not None and found.living and found.session == session else None
 
     def outlives_kill(self, session: str) -> bool:
         """Whether a command of the session was killed and lives still."""
-        return any(p.living and p.bubble.killed and p.session == session for p in self._processes.values())
+        return any(p.living and p.bwrap.killed and p.session == session for p in self._processes.values())
 
     def tell_adopted(self, request_id: int) -> None:
         """Tell a new supervisor of each."""
@@ -99,13 +99,13 @@ class Processes:
                     None,
                     "coworkd ended before it let the command in; start it again",
                 )
-                process.bubble.kill()
+                process.bwrap.kill()
 
     def end(self) -> None:
         """Kill them all and wait until they are gone, 5 s at most; let go of what they left."""
-        living = [process.bubble for process in self._processes.values() if process.living]
-        for bubble in living:
-            bubble.kill()
+        living = [process.bwrap for process in self._processes.values() if process.living]
+        for bwrap in living:
+            bwrap.kill()
         self._reaper.wait_gone(living, _END_S)
         for process in self._processes.values():
             process.close()
@@ -116,13 +116,13 @@ class Processes:
     def _tell(self, process: Process) -> None:
         """What has become of it."""
         self._hear_shim(process)
-        bubble = process.bubble
-        if bubble.gone and process.can_move and not process.gated:
+        bwrap = process.bwrap
+        if bwrap.gone and process.can_move and not process.gated:
             self._move(process)
             return
         # Its child's last words first, and before its init has gone: somebody waits for what is told then.
-        if bubble.monitor_status is not None and process.living and not process.can_move:
-            error = bubble.take_error()
+        if bwrap.monitor_status is not None and process.living and not process.can_move:
+            error = bwrap.take_error()
             if error:
                 process.learn_error(error.decode(errors="replace"))
         for notice in process.notices():
@@ -145,7 +145,7 @@ class Processes:
             try:
                 said = os.read(process.exec_fd, _SHIM_SAYS_BYTES)
             except BlockingIOError:
-                if not process.bubble.gone:
+                if not process.bwrap.gone:
                     return
                 # Whoever could say more is gone. A child of ours that was forked meanwhile has a copy, until it lets go of it.
                 said = b""
@@ -249,27 +249,27 @@ class Processes:
             return
         try:
             self._reaper.expect()
-            bubble = self._spawner.build_again(process, session)
+            bwrap = self._spawner.build_again(process, session)
         except OSError as error:
             process.give_up("resources", error.errno, f"the sandbox could not be started: {error.strerror}")
             self._tell(process)
             return
-        process.bubble.on_news = _nobody_asks
-        process.bubble.kill()  # it does not listen, and may not have gone yet
-        process.move(bubble)
+        process.bwrap.on_news = _nobody_asks
+        process.bwrap.kill()  # it does not listen, and may not have gone yet
+        process.move(bwrap)
         self._begin(process)
         try:
             process.proceed()
         except OSError as error:  # that one has died too, or nothing can be handed over: its end is told by the reaper
             process.give_up("resources", error.errno, f"the sandbox could not be started: {error.strerror}")
-            bubble.kill()
+            bwrap.kill()
 
     def _begin(self, process: Process) -> None:
         """It has a sandbox: from now on hear of that."""
-        process.bubble.on_news = partial(self._tell, process)
-        self._reaper.add(process.bubble)
+        process.bwrap.on_news = partial(self._tell, process)
+        self._reaper.add(process.bwrap)
         if process.exec_fd is not None:
-            self._readers.register_end(process.exec_fd, process.bubble.on_news)
+            self._readers.register_end(process.exec_fd, process.bwrap.on_news)
 
     def _abandon(self, request: launch.Abandon, _: list[int]) -> None:
         process = self._find(request.id, request.process)
@@ -292,7 +292,7 @@ class Processes:
         if process is None:
             return
         try:
-            process.bubble.signal(request.signal)
+            process.bwrap.signal(request.signal)
         except OSError as error:
             self._supervisor.refuse(request.id, "signal", error.errno, str(error.strerror))
             return
@@ -301,7 +301,7 @@ class Processes:
     def _kill(self, request: launch.Kill, _: list[int]) -> None:
         process = self._find(request.id, request.process)
         if process is not None:
-            process.bubble.kill()
+            process.bwrap.kill()
             self._on_killed(process.session)
             self._supervisor.send(launch.Done(id=request.id))
 

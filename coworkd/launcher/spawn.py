@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from coworkd.launcher import child
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.filters import Filters
 from coworkd.launcher.formats import Formats
 from coworkd.launcher.handover import Handover
@@ -117,9 +117,9 @@ class Spawner:
             raise
         try:
             if warm is None and request.tty is None:
-                bubble = self._build(request, session, outfit)
+                bwrap = self._build(request, session, outfit)
                 outfit.give_away()
-                return Process(request, bubble, fds=outfit.kept, ooms=self._ooms)
+                return Process(request, bwrap, fds=outfit.kept, ooms=self._ooms)
             outfit.add_exec()
             handover = Handover(request, outfit, native=self._formats.native)
         except OSError:
@@ -128,37 +128,37 @@ class Spawner:
                 warm.dismiss()
             raise
         try:
-            bubble = self.make_shimmed(request, session) if warm is None else warm.take(request.limits)
+            bwrap = self.make_shimmed(request, session) if warm is None else warm.take(request.limits)
         except OSError:
             handover.close()
             outfit.close()
             raise
-        return Process(request, bubble, fds=outfit.kept, exec_fd=outfit.exec_fd, handover=handover, ooms=self._ooms)
+        return Process(request, bwrap, fds=outfit.kept, exec_fd=outfit.exec_fd, handover=handover, ooms=self._ooms)
 
-    def build_again(self, process: Process, session: Session) -> Bubble:
+    def build_again(self, process: Process, session: Session) -> Bwrap:
         """Another sandbox for `process`, whose own has died without running it. Raises `OSError`."""
         request, handover = process.request, process.handover
         if request is None or handover is None:
             raise BrokenPipeError(errno.EPIPE, "the command was let in already")
         if request.tty is None:
             return self._build(request, session, handover.outfit)
-        bubble = self.make_shimmed(request, session)
+        bwrap = self.make_shimmed(request, session)
         process.exec_fd = handover.renew()
-        return bubble
+        return bwrap
 
-    def make_shimmed(self, request: Spawn, session: Session) -> Bubble:
+    def make_shimmed(self, request: Spawn, session: Session) -> Bwrap:
         """A sandbox as `request` wants it, with nothing of its command in it: a shim that waits. Raises `OSError`."""
         plumbing = Plumbing(self._null, shim_fd=self._shim.open(request.shim[0]))
         argv = (*request.shim, b"/proc/self/fd/%d" % child.FD_SHIM)
         return self._order(request, session, plumbing, argv, plan_command(b"/", ()), looked_at=b"", streams=())
 
-    def _build(self, request: Spawn, session: Session, outfit: Outfit) -> Bubble:
+    def _build(self, request: Spawn, session: Session, outfit: Outfit) -> Bwrap:
         plumbing = Plumbing(self._null)
         own = (*plan_command(request.cwd, request.environment), b"--block-fd", b"%d" % child.FD_GATE)
         streams = outfit.given[-3:]
-        bubble = self._order(request, session, plumbing, request.argv, own, looked_at=request.argv[0], streams=streams)
-        bubble.diagnostics_fd = outfit.kept.get("stderr", -1)
-        return bubble
+        bwrap = self._order(request, session, plumbing, request.argv, own, looked_at=request.argv[0], streams=streams)
+        bwrap.diagnostics_fd = outfit.kept.get("stderr", -1)
+        return bwrap
 
     def _order(
         self,
@@ -170,8 +170,8 @@ class Spawner:
         *,
         looked_at: bytes,
         streams: Sequence[int],
-    ) -> Bubble:
-        """Have a standby become bubblewrap; `plumbing` is the bubble's, or closed."""
+    ) -> Bwrap:
+        """Have a standby become bubblewrap; `plumbing` is the bwrap's, or closed."""
         order = child.Order(
             executable=self._bubblewrap,
             argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *argv),
@@ -195,7 +195,7 @@ class Spawner:
             for fd in given:
                 os.close(fd)
         plumbing.give_away()
-        return Bubble(
+        return Bwrap(
             monitor_pid=standby.pid,
             status=StatusReader(plumbing.status),
             error_fd=standby.error_fd,

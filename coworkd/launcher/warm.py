@@ -6,7 +6,7 @@ It is used once.
 
 from __future__ import annotations
 
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.model.launch import Spawn
 from coworkd.model.limits import CgroupLimits
 from coworkd.system import cgroup
@@ -25,18 +25,18 @@ def walls_of(request: Spawn) -> tuple[object, ...]:
 class WarmSandbox:
     """One of a session's."""
 
-    __slots__ = ("bubble", "walls")
+    __slots__ = ("bwrap", "walls")
 
-    def __init__(self, bubble: Bubble, walls: tuple[object, ...]) -> None:
+    def __init__(self, bwrap: Bwrap, walls: tuple[object, ...]) -> None:
         """`walls` is `walls_of` what it was built for."""
-        self.bubble = bubble
+        self.bwrap = bwrap
         self.walls = walls
 
     @property
     def ready(self) -> bool:
         """Whether it would take a command at once."""
-        bubble = self.bubble
-        return bubble.shim_usage is not None and bubble.monitor_status is None and bubble.payload_status is None
+        bwrap = self.bwrap
+        return bwrap.shim_usage is not None and bwrap.monitor_status is None and bwrap.payload_status is None
 
     def suits(self, request: Spawn) -> bool:
         """Whether `request` would find in it what a sandbox of its own would be."""
@@ -45,16 +45,16 @@ class WarmSandbox:
             return False
         return self.walls == walls_of(request)
 
-    def take(self, limits: CgroupLimits) -> Bubble:
+    def take(self, limits: CgroupLimits) -> Bwrap:
         """It is a command's from now on, with the command's limits. Raises `OSError`, and it is dismissed then."""
-        if self.bubble.cgroup_path is not None:
+        if self.bwrap.cgroup_path is not None:
             try:
-                cgroup.limit(self.bubble.cgroup_path, limits)
+                cgroup.limit(self.bwrap.cgroup_path, limits)
             except OSError:
                 self.dismiss()
                 raise
-        return self.bubble
+        return self.bwrap
 
     def dismiss(self) -> None:
         """End it; it is reaped, and its cgroup removed, like any other."""
-        self.bubble.kill()
+        self.bwrap.kill()

@@ -89,7 +89,7 @@ def test_any_words_of_a_shim_are_a_start_or_a_stage(said: bytes) -> None:
     process.learn_shim()
     error = process.setup_error
     sandbox.close()
-    assert sandbox.bubble.executed is (said == b"+")
+    assert sandbox.bwrap.executed is (said == b"+")
     assert error is None or error[0] in START_STAGES
 
 

@@ -6,7 +6,7 @@ import os
 import socket
 from resource import RUSAGE_SELF, getrusage, struct_rusage
 
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.handover import Handover
 from coworkd.launcher.outfit import Outfit
 from coworkd.launcher.process import Process
@@ -63,7 +63,7 @@ class Sandbox:
             exec_fd = outfit.exec_fd
         else:
             self.gate, gate = os.pipe2(os.O_NONBLOCK)
-        self.bubble = Bubble(
+        self.bwrap = Bwrap(
             monitor_pid=MONITOR,
             status=StatusReader(status),
             error_fd=error,
@@ -72,21 +72,21 @@ class Sandbox:
             link=link,
             cgroup_path=cgroup,
         )
-        self.process = Process(SPAWN, self.bubble, fds=fds, exec_fd=exec_fd, handover=handover)
+        self.process = Process(SPAWN, self.bwrap, fds=fds, exec_fd=exec_fd, handover=handover)
 
     def say(self, line: str) -> None:
         os.write(self.status, line.encode() + b"\n")
 
     def run(self) -> None:
         """The command runs."""
-        self.bubble.learn_init(INIT)
-        self.bubble.payload_pid = PAYLOAD
-        self.bubble.learn_exec()
+        self.bwrap.learn_init(INIT)
+        self.bwrap.payload_pid = PAYLOAD
+        self.bwrap.learn_exec()
 
     def reap(self, monitor_status: int = 0) -> None:
-        self.bubble.learn_reaped(MONITOR, monitor_status, USAGE)
-        if self.bubble.init_pid is not None:
-            self.bubble.learn_reaped(INIT, 0, USAGE)
+        self.bwrap.learn_reaped(MONITOR, monitor_status, USAGE)
+        if self.bwrap.init_pid is not None:
+            self.bwrap.learn_reaped(INIT, 0, USAGE)
 
     def close(self) -> None:
         self.process.close()

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from coworkd.launcher import exec_watch
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.exec_watch import ConnectorWatch, PollingWatch, open_watch
 from coworkd.system.proc_connector import Exec, ExitStatus, Fork, Overflow, ProcConnector, ProcEvent
 from tests.unit.launcher.launcher_room import INIT, MONITOR, PAYLOAD, Sandbox
@@ -51,10 +51,10 @@ def terminal() -> Iterator[Sandbox]:
     made.close()
 
 
-def watched(bubble: Bubble) -> tuple[Connector, ConnectorWatch]:
+def watched(bwrap: Bwrap) -> tuple[Connector, ConnectorWatch]:
     connector = Connector()
     watch = ConnectorWatch(cast("ProcConnector", connector))
-    watch.add(bubble)
+    watch.add(bwrap)
     return connector, watch
 
 
@@ -67,17 +67,17 @@ def _no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forks_exec_and_exit_are_told_to_their_process(sandbox: Sandbox) -> None:
-    bubble = sandbox.bubble
-    connector, watch = watched(bubble)
+    bwrap = sandbox.bwrap
+    connector, watch = watched(bwrap)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD), ExitStatus(PAYLOAD, 256)]
-    assert watch.poll() == {bubble}
-    assert (bubble.init_pid, bubble.payload_pid) == (INIT, PAYLOAD)
-    assert bubble.executed
-    assert bubble.payload_status == 256
+    assert watch.poll() == {bwrap}
+    assert (bwrap.init_pid, bwrap.payload_pid) == (INIT, PAYLOAD)
+    assert bwrap.executed
+    assert bwrap.payload_status == 256
 
 
 def test_while_nothing_is_born_only_the_ends_of_commands_are_heard(sandbox: Sandbox, terminal: Sandbox) -> None:
-    connector, watch = watched(sandbox.bubble)
+    connector, watch = watched(sandbox.bwrap)
     watch.rest()
     assert connector.heard in ([], [[PAYLOAD], None])
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD)]
@@ -98,7 +98,7 @@ def test_where_the_ends_of_strangers_are_heard_too_they_are_taken_at_once(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exec_watch, "EXITS_LIMIT", 0)
-    connector, watch = watched(sandbox.bubble)
+    connector, watch = watched(sandbox.bwrap)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD)]
     watch.poll()
     watch.rest()
@@ -106,58 +106,58 @@ def test_where_the_ends_of_strangers_are_heard_too_they_are_taken_at_once(
 
 
 def test_a_shims_birth_is_over_with_its_fork_and_its_command_begins_no_other(terminal: Sandbox) -> None:
-    connector, watch = watched(terminal.bubble)
+    connector, watch = watched(terminal.bwrap)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD)]
     watch.poll()
     watch.rest()
-    watch.add(terminal.bubble)
+    watch.add(terminal.bwrap)
     watch.rest()
     assert connector.heard == [[PAYLOAD]]
 
 
 def test_only_the_first_child_of_each_is_the_one(sandbox: Sandbox) -> None:
-    bubble = sandbox.bubble
-    connector, watch = watched(bubble)
+    bwrap = sandbox.bwrap
+    connector, watch = watched(bwrap)
     connector.events = [Fork(MONITOR, INIT), Fork(MONITOR, 900), Fork(INIT, PAYLOAD), Fork(INIT, 901)]
     watch.poll()
-    assert (bubble.init_pid, bubble.payload_pid) == (INIT, PAYLOAD)
+    assert (bwrap.init_pid, bwrap.payload_pid) == (INIT, PAYLOAD)
 
 
 def test_an_init_that_the_status_pipe_told_first_is_still_followed(sandbox: Sandbox) -> None:
-    bubble = sandbox.bubble
-    connector, watch = watched(bubble)
-    bubble.learn_init(INIT)
+    bwrap = sandbox.bwrap
+    connector, watch = watched(bwrap)
+    bwrap.learn_init(INIT)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD)]
     watch.poll()
-    assert bubble.executed
+    assert bwrap.executed
 
 
 def test_strangers_are_nobodys(sandbox: Sandbox) -> None:
-    connector, watch = watched(sandbox.bubble)
+    connector, watch = watched(sandbox.bwrap)
     connector.events = [Fork(1, 2), Exec(2), ExitStatus(2, 0)]
     assert watch.poll() == set()
 
 
 def test_the_shims_exec_is_not_the_commands(terminal: Sandbox) -> None:
-    connector, watch = watched(terminal.bubble)
+    connector, watch = watched(terminal.bwrap)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD), Exec(PAYLOAD)]
-    assert watch.poll() == {terminal.bubble}
-    assert not terminal.bubble.executed
+    assert watch.poll() == {terminal.bwrap}
+    assert not terminal.bwrap.executed
 
 
 def test_discarded_pids_are_nobodys(sandbox: Sandbox) -> None:
-    connector, watch = watched(sandbox.bubble)
+    connector, watch = watched(sandbox.bwrap)
     connector.events = [Fork(MONITOR, INIT), Fork(INIT, PAYLOAD)]
     watch.poll()
-    watch.discard(sandbox.bubble)
+    watch.discard(sandbox.bwrap)
     connector.events = [Fork(MONITOR, 5), Fork(INIT, 6), ExitStatus(PAYLOAD, 9)]
     assert watch.poll() == set()
-    assert sandbox.bubble.payload_status is None
+    assert sandbox.bwrap.payload_status is None
 
 
 def test_dropped_events_are_made_up_for_from_proc(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    bubble = sandbox.bubble
-    connector, watch = watched(bubble)
+    bwrap = sandbox.bwrap
+    connector, watch = watched(bwrap)
     assert watch.next_poll_s() is None
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
@@ -168,25 +168,25 @@ def test_dropped_events_are_made_up_for_from_proc(sandbox: Sandbox, monkeypatch:
     sandbox.say(f'{{"child-pid": {INIT}}}')
     assert watch.next_poll_s() is not None
     now[0] += 1.0
-    assert watch.poll() == {bubble}
-    assert bubble.executed
+    assert watch.poll() == {bwrap}
+    assert bwrap.executed
     assert watch.next_poll_s() is None
     connector.events = [ExitStatus(PAYLOAD, 9)]
     watch.poll()
-    assert bubble.payload_status == 9
+    assert bwrap.payload_status == 9
 
 
 def test_polling_sees_a_real_exec(sandbox: Sandbox) -> None:
-    bubble = sandbox.bubble
+    bwrap = sandbox.bwrap
     watch = PollingWatch()
-    watch.add(bubble)
+    watch.add(bwrap)
     # Its shell stands for bubblewrap's init, its child for the command.
     with subprocess.Popen(["sh", "-c", "cat; :"], stdin=subprocess.PIPE) as shell:
-        bubble.learn_init(shell.pid)
+        bwrap.learn_init(shell.pid)
         while watch.next_poll_s() is not None:
             watch.poll()
-        assert bubble.executed
-        assert os.readlink(f"/proc/{bubble.payload_pid}/exe").endswith("cat")
+        assert bwrap.executed
+        assert os.readlink(f"/proc/{bwrap.payload_pid}/exe").endswith("cat")
         shell.communicate()
 
 
@@ -194,31 +194,31 @@ def test_polling_slows_down_and_starts_over_for_a_new_one(sandbox: Sandbox, monk
     monkeypatch.setattr("time.monotonic", lambda: 5.0)
     watch = PollingWatch()
     assert watch.next_poll_s() is None
-    watch.add(sandbox.bubble)
+    watch.add(sandbox.bwrap)
     first = watch.next_poll_s()
     for _ in range(20):
         watch.poll()
     last = watch.next_poll_s()
-    watch.add(sandbox.bubble)
+    watch.add(sandbox.bwrap)
     assert (first, last, watch.next_poll_s()) == pytest.approx((0.001, 0.05, 0.001))
-    watch.discard(sandbox.bubble)
+    watch.discard(sandbox.bwrap)
     assert watch.next_poll_s() is None
 
 
 def test_polling_passes_over_what_has_no_init_yet(sandbox: Sandbox) -> None:
     watch = PollingWatch()
-    watch.add(sandbox.bubble)
-    assert watch.poll() == {sandbox.bubble}
-    assert sandbox.bubble.payload_pid is None
+    watch.add(sandbox.bwrap)
+    assert watch.poll() == {sandbox.bwrap}
+    assert sandbox.bwrap.payload_pid is None
     assert watch.next_poll_s() is not None
 
 
 def test_polling_passes_over_what_has_gone(sandbox: Sandbox) -> None:
     watch = PollingWatch()
-    sandbox.bubble.learn_init(2**22 + 1)
-    watch.add(sandbox.bubble)
-    assert watch.poll() == {sandbox.bubble}
-    assert not sandbox.bubble.executed
+    sandbox.bwrap.learn_init(2**22 + 1)
+    watch.add(sandbox.bwrap)
+    assert watch.poll() == {sandbox.bwrap}
+    assert not sandbox.bwrap.executed
 
 
 def test_open_watch_says_why_it_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:

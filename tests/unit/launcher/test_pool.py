@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from msgspec import structs
 
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.pool import Pool
 from coworkd.launcher.pressure import Pressure
 from coworkd.launcher.readers import Readers
@@ -35,7 +35,7 @@ class FakeStandby:
         self.dismissed += 1
 
 
-class FakeBubble:
+class FakeBwrap:
     """Built at once and ready, unless the house says `slow`."""
 
     def __init__(self, *, ready: bool) -> None:
@@ -91,7 +91,7 @@ class House:
         self.now = 100.0
         self.fails = self.short = self.slow = False
         self.made: list[FakeStandby] = []
-        self.bubbles: list[FakeBubble] = []
+        self.bwraps: list[FakeBwrap] = []
         self.templates: list[Spawn] = []
         self.outfits = 0
         self.heard: list[Any] = []
@@ -124,11 +124,11 @@ class House:
     def make_ready(self) -> None:
         self.outfits += 1
 
-    def make_shimmed(self, request: Spawn, session: FakeSession) -> FakeBubble:
+    def make_shimmed(self, request: Spawn, session: FakeSession) -> FakeBwrap:
         assert session.take_standby() is not None
         self.templates.append(request)
-        self.bubbles.append(FakeBubble(ready=not self.slow))
-        return self.bubbles[-1]
+        self.bwraps.append(FakeBwrap(ready=not self.slow))
+        return self.bwraps[-1]
 
     def session_cgroup(self, session: str) -> None: ...
 
@@ -139,7 +139,7 @@ class House:
 
     def expect(self) -> None: ...
 
-    def add(self, bubble: Bubble) -> None: ...
+    def add(self, bwrap: Bwrap) -> None: ...
 
     def register(self, fd: int, call: Any) -> None:
         self.heard.append(call)
@@ -147,7 +147,7 @@ class House:
     def unregister(self, fd: int) -> None:
         self.heard.pop(0)
 
-    def wait_gone(self, bubbles: list[Bubble], limit_s: float) -> None: ...
+    def wait_gone(self, bwraps: list[Bwrap], limit_s: float) -> None: ...
 
     def wait_born(self, group: str, limit_s: float) -> None:
         assert limit_s <= 1
@@ -321,7 +321,7 @@ def test_commands_in_a_row_find_a_standby_and_nothing_is_built_between_them(hous
         house.rest(0.004)
         assert house.sessions["s0"].standby is not None
         house.sessions["s0"].take_standby()
-    assert house.bubbles == []
+    assert house.bwraps == []
     house.rest()
     assert house.warm() == 1
 
@@ -331,7 +331,7 @@ def test_other_walls_go_the_cold_way_and_become_what_is_built(house: House) -> N
     house.rest()
     other = structs.replace(COMMAND, bwrap_args=(b"--unshare-ipc",))
     assert house.command(other) is None
-    assert house.bubbles[0].killed == 1
+    assert house.bwraps[0].killed == 1
     house.rest()
     assert house.command(other) is not None
     assert house.counts() == (0, 1, 2, 0, 1)
@@ -348,7 +348,7 @@ def test_where_none_may_wait_any_more_none_is_taken_and_none_is_left(house: Hous
     house.command()
     house.rest()
     assert house.command(structs.replace(COMMAND, warm=0)) is None
-    assert (house.warm(), house.bubbles[0].killed) == (0, 1)
+    assert (house.warm(), house.bwraps[0].killed) == (0, 1)
     house.rest()
     assert house.counts() == (0, 0, 1, 0, 1)
 
@@ -367,7 +367,7 @@ def test_one_that_is_not_ready_is_not_waited_for(house: House) -> None:
 def test_one_that_died_is_replaced(house: House) -> None:
     house.command()
     house.rest()
-    house.bubbles[0].die()
+    house.bwraps[0].die()
     assert house.warm() == 0
     assert house.command() is None
     house.rest()
@@ -378,10 +378,10 @@ def test_one_that_never_came_up_is_not_tried_again(house: House) -> None:
     house.slow = True
     house.command()
     house.rest()
-    house.bubbles[0].die()
+    house.bwraps[0].die()
     house.command()
     house.rest()
-    assert len(house.bubbles) == 1
+    assert len(house.bwraps) == 1
     house.slow = False
     house.command(structs.replace(COMMAND, bwrap_args=()))
     house.rest()
@@ -393,7 +393,7 @@ def test_a_changed_tree_is_seen_anew(house: House) -> None:
     house.rest()
     house.pool.tree_changed("s0")
     house.pool.tree_changed("s9")
-    assert (house.warm(), house.bubbles[0].killed) == (0, 1)
+    assert (house.warm(), house.bwraps[0].killed) == (0, 1)
     house.rest()
     assert house.warm() == 1
 
@@ -434,7 +434,7 @@ def test_nothing_waits_or_is_born_in_a_paused_session(house: House) -> None:
     house.rest()
     session = cast("Session", house.sessions["s0"])
     house.pool.turn(session, paused=True)
-    assert (house.warm(), house.bubbles[0].killed, house.sessions["s0"].standby) == (0, 1, None)
+    assert (house.warm(), house.bwraps[0].killed, house.sessions["s0"].standby) == (0, 1, None)
     assert house.awaited == ["/cgroup/s0"]
     made = len(house.made)
     for want in (house.pool.want_now, house.pool.want_after_start, house.pool.want_after_end, house.pool.tree_changed):
@@ -450,5 +450,5 @@ def test_a_closed_session_keeps_nothing(house: House) -> None:
     house.command()
     house.rest()
     house.pool.end()
-    assert (house.warm(), house.bubbles[0].killed) == (0, 1)
+    assert (house.warm(), house.bwraps[0].killed) == (0, 1)
     assert house.pool.next_due() is None

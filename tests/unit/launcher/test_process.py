@@ -68,9 +68,9 @@ def test_an_end_waits_for_the_init(make: Make) -> None:
     sandbox = make()
     sandbox.run()
     sandbox.process.notices()
-    sandbox.bubble.learn_reaped(MONITOR, 0, USAGE)
+    sandbox.bwrap.learn_reaped(MONITOR, 0, USAGE)
     assert sandbox.process.notices() == []
-    sandbox.bubble.learn_reaped(INIT, 0, USAGE)
+    sandbox.bwrap.learn_reaped(INIT, 0, USAGE)
     assert exited(sandbox).rusage.max_rss_bytes == USAGE.ru_maxrss * 1024
 
 
@@ -78,7 +78,7 @@ def test_an_exact_status_wins_over_bubblewraps(make: Make) -> None:
     sandbox = make()
     sandbox.run()
     sandbox.process.notices()
-    sandbox.bubble.payload_status = signal.SIGKILL
+    sandbox.bwrap.payload_status = signal.SIGKILL
     sandbox.say('{"exit-code": 137}')
     sandbox.reap()
     notice = exited(sandbox)
@@ -126,7 +126,7 @@ def test_a_setup_error_of_the_child_wins_over_bubblewraps_silence(make: Make) ->
 
 def test_a_killed_command_exits_even_if_it_never_ran(make: Make) -> None:
     sandbox = make()
-    sandbox.bubble.killed = True
+    sandbox.bwrap.killed = True
     sandbox.reap(signal.SIGKILL)
     notice = exited(sandbox)
     assert (notice.signal, notice.killed) == (signal.SIGKILL, True)
@@ -164,7 +164,7 @@ def test_the_shims_plus_alone_is_a_good_exec(make: Make) -> None:
     process = make(shim=True).process
     process.shim_said = b"+"
     process.learn_shim()
-    assert process.bubble.executed
+    assert process.bwrap.executed
 
 
 def test_a_shim_that_ended_without_a_word_has_not_run_it(make: Make) -> None:
@@ -175,7 +175,7 @@ def test_a_shim_that_ended_without_a_word_has_not_run_it(make: Make) -> None:
     sandbox.reap()
     assert sandbox.process.notices() == []
     assert (sandbox.process.can_move, sandbox.process.gated) == (True, False)
-    sandbox.process.move(sandbox.bubble)
+    sandbox.process.move(sandbox.bwrap)
     assert not sandbox.process.can_move
 
 
@@ -185,7 +185,7 @@ def test_a_command_whose_sandbox_was_killed_is_not_let_in(
 ) -> None:
     monkeypatch.setattr(os, "kill", lambda pid, number: None)
     sandbox = make(shim=shim)
-    sandbox.bubble.kill()
+    sandbox.bwrap.kill()
     sandbox.process.proceed()
     if sandbox.link is None:
         with pytest.raises(BlockingIOError):
@@ -204,7 +204,7 @@ def test_a_second_shim_that_has_died_as_well_is_told_by_its_end(make: Make) -> N
     sandbox.link.close()
     with pytest.raises(OSError):
         sandbox.process.proceed()
-    sandbox.process.move(sandbox.bubble)
+    sandbox.process.move(sandbox.bwrap)
     sandbox.process.proceed()
     sandbox.reap()
     assert start_error(sandbox).stage == "sandbox_setup"
@@ -230,7 +230,7 @@ def test_a_shim_that_was_killed_while_it_executed_is_told_as_the_commands_end(ma
 def test_a_command_that_was_killed_with_its_shim_is_moved_nowhere(make: Make) -> None:
     sandbox = make(shim=True)
     sandbox.process.proceed()
-    sandbox.bubble.killed = True
+    sandbox.bwrap.killed = True
     sandbox.reap(signal.SIGKILL)
     assert exited(sandbox).killed
 

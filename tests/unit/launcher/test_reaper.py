@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from coworkd.launcher import reaper as room
-from coworkd.launcher.bubble import Bubble
+from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.exec_watch import PollingWatch
 from coworkd.launcher.readers import Readers
 from coworkd.launcher.reaper import Reaper
@@ -27,13 +27,13 @@ class House:
         self.readers = Readers()
         self.reaper = Reaper(self.readers, on_reaped=self.reaped.append)
         self.statuses: list[int] = []
-        self.bubbles: list[Bubble] = []
+        self.bwraps: list[Bwrap] = []
 
-    def bubble(self, monitor_pid: int, name: str = "one") -> Bubble:
+    def bwrap(self, monitor_pid: int, name: str = "one") -> Bwrap:
         read, write = os.pipe2(os.O_NONBLOCK)
         self.statuses.append(write)
         error, stderr = os.open("/dev/null", os.O_RDONLY), -1
-        made = Bubble(
+        made = Bwrap(
             monitor_pid=monitor_pid,
             status=StatusReader(read),
             error_fd=error,
@@ -44,13 +44,13 @@ class House:
         )
         made.on_news = lambda: self.news.append(f"{name} {'gone' if made.gone else 'lives'}")
         self.reaper.add(made)
-        self.bubbles.append(made)
+        self.bwraps.append(made)
         return made
 
     def close(self) -> None:
         self.readers.close()
-        for bubble in self.bubbles:
-            bubble.close()
+        for bwrap in self.bwraps:
+            bwrap.close()
         for fd in self.statuses:
             os.close(fd)
 
@@ -68,7 +68,7 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 class _Silent(PollingWatch):
     """Tells nothing by itself: the status pipe does."""
 
-    def poll(self) -> set[Bubble]:
+    def poll(self) -> set[Bwrap]:
         return set()
 
 
@@ -81,30 +81,30 @@ def child(code: int = 0) -> int:
     return pid
 
 
-def test_a_bubble_is_gone_with_its_monitor_and_its_init(house: House) -> None:
+def test_a_bwrap_is_gone_with_its_monitor_and_its_init(house: House) -> None:
     monitor, init = child(), child()
-    bubble = house.bubble(monitor)
+    bwrap = house.bwrap(monitor)
     os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
     house.reaper.take_facts()
-    assert bubble.gone
+    assert bwrap.gone
     assert sorted(house.reaped) == sorted([monitor, init])
     assert house.news == ["one gone"]
-    assert bubble.status.fd is None  # it was let go of
+    assert bwrap.status.fd is None  # it was let go of
 
 
 def test_an_init_that_was_never_told_of_is_not_waited_for(house: House) -> None:
-    bubble = house.bubble(child(1))
+    bwrap = house.bwrap(child(1))
     house.reaper.take_facts()
-    assert (bubble.gone, house.news) == (True, ["one gone"])
+    assert (bwrap.gone, house.news) == (True, ["one gone"])
 
 
 def test_an_init_that_bubblewrap_has_reaped_is_not_waited_for(house: House) -> None:
     init = child()
     os.waitpid(init, 0)
-    bubble = house.bubble(child(1))
+    bwrap = house.bwrap(child(1))
     os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
     house.reaper.take_facts()
-    assert (bubble.gone, house.news) == (True, ["one gone"])
+    assert (bwrap.gone, house.news) == (True, ["one gone"])
 
 
 def test_an_init_that_lives_is_waited_for(house: House) -> None:
@@ -115,17 +115,17 @@ def test_an_init_that_lives_is_waited_for(house: House) -> None:
         os.read(hold_read, 1)
         os._exit(0)
     os.close(hold_read)
-    bubble = house.bubble(child())
+    bwrap = house.bwrap(child())
     os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
     house.reaper.take_facts()
-    assert (bubble.gone, house.news) == (False, ["one lives"])
+    assert (bwrap.gone, house.news) == (False, ["one lives"])
     os.close(hold_write)
-    house.reaper.wait_gone([bubble], 20.0)
+    house.reaper.wait_gone([bwrap], 20.0)
     assert house.news == ["one lives", "one gone"]
 
 
 def test_strangers_are_told_of_and_are_nobodys(house: House) -> None:
-    house.bubble(2**22 + 1)
+    house.bwrap(2**22 + 1)
     stranger = child()
     house.reaper.take_facts()
     assert (house.reaped, house.news) == ([stranger], [])
@@ -140,10 +140,10 @@ def test_a_number_that_is_given_out_anew_is_the_new_ones(house: House) -> None:
         os._exit(0)
     os.close(hold_read)
     monitor = child()
-    old = house.bubble(monitor, "old")
+    old = house.bwrap(monitor, "old")
     os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
     house.reaper.take_facts()
-    new = house.bubble(monitor, "new")
+    new = house.bwrap(monitor, "new")
     os.close(hold_write)
     house.reaper.wait_gone([old], 20.0)
     assert (old.gone, new.gone) == (True, False)
@@ -155,10 +155,10 @@ def test_a_cgroup_that_the_kernel_holds_for_a_moment_is_removed_later(
 ) -> None:
     answers = [False, False, True]
     monkeypatch.setattr(cgroup, "remove", lambda path: answers.pop(0))
-    bubble = house.bubble(child(1))
-    bubble.cgroup_path = "/cgroup/p-1"
+    bwrap = house.bwrap(child(1))
+    bwrap.cgroup_path = "/cgroup/p-1"
     house.reaper.take_facts()
-    assert bubble.gone
+    assert bwrap.gone
     assert answers == [False, True]
     house.reaper.take_facts()
     house.reaper.take_facts()
@@ -168,12 +168,12 @@ def test_a_cgroup_that_the_kernel_holds_for_a_moment_is_removed_later(
 
 def test_those_are_waited_for_that_are_being_born_in_a_group(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "remove", lambda path: True)
-    bubble = house.bubble(child())
-    bubble.cgroup_path = "/cgroup/s-one/commands/p-1"
+    bwrap = house.bwrap(child())
+    bwrap.cgroup_path = "/cgroup/s-one/commands/p-1"
     house.reaper.wait_born("/cgroup/s-on", 20.0)
     assert house.news == []
     house.reaper.wait_born("/cgroup/s-one/commands", 20.0)
     assert house.news == ["one gone"]
-    house.bubble(2**22 + 1).cgroup_path = "/cgroup/s-two/commands/p-2"
+    house.bwrap(2**22 + 1).cgroup_path = "/cgroup/s-two/commands/p-2"
     house.reaper.wait_born("/cgroup/s-two/commands", 0.0)
     assert house.news == ["one gone"]

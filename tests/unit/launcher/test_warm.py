@@ -19,14 +19,14 @@ def sandbox() -> Sandbox:
 
 
 def test_it_is_ready_when_its_shim_says_so_and_as_long_as_it_lives(sandbox: Sandbox) -> None:
-    warm = WarmSandbox(sandbox.bubble, walls_of(REQUEST))
+    warm = WarmSandbox(sandbox.bwrap, walls_of(REQUEST))
     assert not warm.ready
-    sandbox.bubble.shim_usage = NOTHING
+    sandbox.bwrap.shim_usage = NOTHING
     assert warm.ready
-    sandbox.bubble.payload_status = 9
+    sandbox.bwrap.payload_status = 9
     assert not warm.ready
-    sandbox.bubble.payload_status = None
-    sandbox.bubble.learn_reaped(MONITOR, 0, USAGE)
+    sandbox.bwrap.payload_status = None
+    sandbox.bwrap.learn_reaped(MONITOR, 0, USAGE)
     assert not warm.ready
     sandbox.close()
 
@@ -44,7 +44,7 @@ def test_it_is_ready_when_its_shim_says_so_and_as_long_as_it_lives(sandbox: Sand
     ],
 )
 def test_it_suits_what_would_have_the_same_walls(sandbox: Sandbox, change: dict[str, object], suits: bool) -> None:
-    warm = WarmSandbox(sandbox.bubble, walls_of(REQUEST))
+    warm = WarmSandbox(sandbox.bwrap, walls_of(REQUEST))
     assert warm.suits(structs.replace(REQUEST, **change)) is suits
     sandbox.close()
 
@@ -52,6 +52,6 @@ def test_it_suits_what_would_have_the_same_walls(sandbox: Sandbox, change: dict[
 def test_the_commands_limits_are_set_before_it_is_the_commands(tmp_path: Path) -> None:
     (tmp_path / "pids.max").touch()
     sandbox = Sandbox(shim=True, cgroup=str(tmp_path))
-    assert WarmSandbox(sandbox.bubble, ()).take(CgroupLimits(pids_max=7)) is sandbox.bubble
+    assert WarmSandbox(sandbox.bwrap, ()).take(CgroupLimits(pids_max=7)) is sandbox.bwrap
     assert (tmp_path / "pids.max").read_text() == "7"
     sandbox.close()

@@ -2,7 +2,7 @@
 
 Three pids: `monitor_pid` (bubblewrap, our child), `init_pid` (bubblewrap's own pid 1 in the sandbox; reparented to us when the monitor
 has gone) and `payload_pid` (what it executes: the command, or the shim that becomes it). Facts arrive in any order from the status
-pipe, the process connector and wait4; whoever the bubble belongs to hears of each by `on_news`.
+pipe, the process connector and wait4; whoever the bwrap belongs to hears of each by `on_news`.
 
 Rules
 - The exact wait status is the connector's; without it 129 to 192 is told as a signal, `inferred`. The connector tells of the first
@@ -31,7 +31,7 @@ _READY_LIMIT_BYTES = 256
 _INFERRED_SIGNALS = range(129, 193)
 
 
-class Bubble:
+class Bwrap:
     """Owns its descriptors and cgroup until `close`; of `diagnostics_fd` only where a shim runs, else it is the command's stderr."""
 
     __slots__ = (

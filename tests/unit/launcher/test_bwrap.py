@@ -1,4 +1,4 @@
-"""A bubble of pipes: what is learned of one bubblewrap, and how it is ended."""
+"""A bwrap of pipes: what is learned of one bubblewrap, and how it is ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from coworkd.launcher.bubble import NO_RUSAGE
+from coworkd.launcher.bwrap import NO_RUSAGE
 from coworkd.system import cgroup
 from tests.unit.launcher.launcher_room import INIT, MONITOR, PAYLOAD, USAGE, Sandbox, open_fds
 
@@ -32,54 +32,54 @@ def make() -> Iterator[Make]:
 
 def test_an_init_that_bubblewrap_reaped_is_not_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = make()
-    sandbox.bubble.learn_init(INIT)
-    assert not sandbox.bubble.learn_orphaned()
-    sandbox.bubble.learn_reaped(MONITOR, 256, USAGE)
+    sandbox.bwrap.learn_init(INIT)
+    assert not sandbox.bwrap.learn_orphaned()
+    sandbox.bwrap.learn_reaped(MONITOR, 256, USAGE)
 
     def gone(*_: object) -> None:
         raise ChildProcessError
 
     monkeypatch.setattr(os, "waitid", gone)
-    assert sandbox.bubble.learn_orphaned()
-    assert not sandbox.bubble.learn_orphaned()
-    assert sandbox.bubble.gone
+    assert sandbox.bwrap.learn_orphaned()
+    assert not sandbox.bwrap.learn_orphaned()
+    assert sandbox.bwrap.gone
 
 
 def test_a_foreign_child_is_not_ours(make: Make) -> None:
-    assert not make().bubble.learn_reaped(999, 0, USAGE)
+    assert not make().bwrap.learn_reaped(999, 0, USAGE)
 
 
 def test_a_signal_before_the_command_is_refused(make: Make) -> None:
     with pytest.raises(ProcessLookupError):
-        make().bubble.signal(signal.SIGTERM)
+        make().bwrap.signal(signal.SIGTERM)
 
 
 def test_a_signal_goes_to_the_group_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    bubble = make().bubble
+    bwrap = make().bwrap
     sent: list[tuple[int, int]] = []
-    bubble.init_pid, bubble.payload_pid, bubble.payload_pidfd = INIT, PAYLOAD, os.memfd_create("pidfd")
+    bwrap.init_pid, bwrap.payload_pid, bwrap.payload_pidfd = INIT, PAYLOAD, os.memfd_create("pidfd")
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: None)
     monkeypatch.setattr(os, "killpg", lambda group, number: sent.append((group, number)))
     monkeypatch.setattr(os, "getpgid", lambda pid: PAYLOAD)
-    bubble.signal(signal.SIGTERM)
+    bwrap.signal(signal.SIGTERM)
     assert sent == [(PAYLOAD, signal.SIGTERM)]
     monkeypatch.setattr(os, "getpgid", lambda pid: 1)
     with pytest.raises(ProcessLookupError, match="left its process group"):
-        bubble.signal(signal.SIGTERM)
+        bwrap.signal(signal.SIGTERM)
     assert len(sent) == 1
 
 
 def test_a_shim_gets_no_signal_for_its_command(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    bubble = make(shim=True).bubble
+    bwrap = make(shim=True).bwrap
     sent: list[int] = []
-    bubble.init_pid, bubble.payload_pid, bubble.payload_pidfd = INIT, PAYLOAD, os.memfd_create("pidfd")
+    bwrap.init_pid, bwrap.payload_pid, bwrap.payload_pidfd = INIT, PAYLOAD, os.memfd_create("pidfd")
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: None)
     monkeypatch.setattr(os, "killpg", lambda group, number: sent.append(number))
     monkeypatch.setattr(os, "getpgid", lambda pid: INIT)
     with pytest.raises(ProcessLookupError, match="has not started"):
-        bubble.signal(signal.SIGTERM)
-    bubble.learn_exec()
-    bubble.signal(signal.SIGTERM)
+        bwrap.signal(signal.SIGTERM)
+    bwrap.learn_exec()
+    bwrap.signal(signal.SIGTERM)
     assert sent == [signal.SIGTERM]
 
 
@@ -97,25 +97,25 @@ def test_the_end_is_the_process_not_its_first_threads(
     make: Make, first_thread: int, told: int | None, end: tuple[int | None, int | None, bool]
 ) -> None:
     sandbox = make()
-    sandbox.bubble.payload_status = first_thread
+    sandbox.bwrap.payload_status = first_thread
     if told is not None:
         sandbox.say(f'{{"exit-code": {told}}}')
-        sandbox.bubble.status.read()
-    assert sandbox.bubble.end_of_payload() == end
+        sandbox.bwrap.status.read()
+    assert sandbox.bwrap.end_of_payload() == end
 
 
 def test_kill_ends_init_and_monitor_and_nothing_reaped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = make()
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
-    sandbox.bubble.learn_init(INIT)
-    sandbox.bubble.kill()
+    sandbox.bwrap.learn_init(INIT)
+    sandbox.bwrap.kill()
     assert killed == [INIT, MONITOR]
-    sandbox.bubble.learn_reaped(MONITOR, 9, USAGE)
-    sandbox.bubble.kill()
+    sandbox.bwrap.learn_reaped(MONITOR, 9, USAGE)
+    sandbox.bwrap.kill()
     assert killed == [INIT, MONITOR, INIT]
-    sandbox.bubble.learn_reaped(INIT, 9, USAGE)
-    sandbox.bubble.kill()
+    sandbox.bwrap.learn_reaped(INIT, 9, USAGE)
+    sandbox.bwrap.kill()
     assert len(killed) == 3
 
 
@@ -130,7 +130,7 @@ def test_kill_uses_the_cgroup_and_thaws_it(make: Make, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(cgroup, "kill", kill)
     monkeypatch.setattr(cgroup, "freeze", lambda path, frozen: done.append(f"freeze {frozen}"))
-    sandbox.bubble.kill()
+    sandbox.bwrap.kill()
     assert done == ["kill /cgroup/p-1", "freeze False"]
 
 
@@ -138,11 +138,11 @@ def test_what_the_shim_used_before_is_not_the_commands(make: Make) -> None:
     sandbox = make(shim=True)
     assert sandbox.link is not None
     sandbox.link.send(b"ready %d 0 7 0 0 0 9000" % (USAGE.ru_utime * 1e6 / 2))
-    assert sandbox.bubble.hear_ready()
-    assert not sandbox.bubble.hear_ready()
-    sandbox.bubble.learn_init(INIT)
+    assert sandbox.bwrap.hear_ready()
+    assert not sandbox.bwrap.hear_ready()
+    sandbox.bwrap.learn_init(INIT)
     sandbox.reap()
-    rusage = sandbox.bubble.rusage
+    rusage = sandbox.bwrap.rusage
     assert rusage.user_s == pytest.approx(USAGE.ru_utime / 2, abs=1e-5)
     assert rusage.minor_faults == USAGE.ru_minflt - 7
 
@@ -151,30 +151,30 @@ def test_a_shims_usage_that_comes_late_is_still_heard(make: Make) -> None:
     sandbox = make(shim=True)
     assert sandbox.link is not None
     sandbox.link.send(b"ready 1 2 3 4 5 6 7")
-    sandbox.bubble.learn_exec()
-    assert sandbox.bubble.shim_usage == (1, 2, 3, 4, 5, 6, 7)
-    assert sandbox.bubble.link is None
+    sandbox.bwrap.learn_exec()
+    assert sandbox.bwrap.shim_usage == (1, 2, 3, 4, 5, 6, 7)
+    assert sandbox.bwrap.link is None
 
 
-def test_a_bubble_that_was_never_reaped_has_no_usage(make: Make) -> None:
-    assert make().bubble.rusage == NO_RUSAGE
+def test_a_bwrap_that_was_never_reaped_has_no_usage(make: Make) -> None:
+    assert make().bwrap.rusage == NO_RUSAGE
 
 
 def test_an_error_of_the_child_is_taken_once(make: Make) -> None:
     sandbox = make()
     os.write(sandbox.error, b"uid 1")
-    assert (sandbox.bubble.take_error(), sandbox.bubble.take_error()) == (b"uid 1", b"")
+    assert (sandbox.bwrap.take_error(), sandbox.bwrap.take_error()) == (b"uid 1", b"")
 
 
 def test_a_gate_is_opened_once(make: Make) -> None:
     sandbox = make()
-    sandbox.bubble.open_gate()
-    sandbox.bubble.open_gate()
+    sandbox.bwrap.open_gate()
+    sandbox.bwrap.open_gate()
     assert os.read(sandbox.gate, 9) == b"g"
 
 
 def test_one_that_is_let_go_of_leaves_no_cgroup(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[str] = []
     monkeypatch.setattr(cgroup, "remove", removed.append)
-    make(cgroup="/cgroup/p-1").bubble.let_go()
+    make(cgroup="/cgroup/p-1").bwrap.let_go()
     assert removed == ["/cgroup/p-1"]
