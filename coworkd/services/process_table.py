@@ -26,6 +26,8 @@ class ProcessTable:
         self._running_limit = running_limit
         self._processes: dict[str, LiveProcess] = {}
         self._kept = KeptProcesses(finished)
+        self.parting: list[LiveProcess] = []
+        """Those that were taken out and may still be read; the first went first."""
 
     def __contains__(self, id: str) -> bool:
         return id in self._processes
@@ -73,6 +75,13 @@ class ProcessTable:
         """Take it out; False where it was out already."""
         self._kept.discard(process.id)
         return self._processes.pop(process.id, None) is not None
+
+    def part(self, processes: list[LiveProcess], limit: int) -> list[LiveProcess]:
+        """These were taken out and go when they are read; returns those that are too many then, and must not wait for that."""
+        there = [process for process in (*self.parting, *processes) if not process.closed]
+        surplus = len(there) - limit
+        self.parting = there[max(0, surplus) :]
+        return there[: max(0, surplus)]
 
     def state_counts(self) -> dict[str, int]:
         """How many processes are in each state."""

@@ -127,7 +127,6 @@ class Processes:
         self.wait, self.get, self.list = self._looker.wait, self._looker.get, self._looker.list
         self.count, self.state_counts = self._looker.count, self._looker.state_counts
         self.find_by_init, self.only_one_at = self._looker.find_by_init, self._looker.only_one_at
-        self._parting: list[LiveProcess] = []
         self._nursery: trio.Nursery | None = None
         self.started_total = self.start_errors_total = 0
 
@@ -149,7 +148,7 @@ class Processes:
                     await self._adopter.adopt_all()
         finally:
             self._nursery = None
-            for process in (*self._table.where(), *self._parting):
+            for process in (*self._table.where(), *self._table.parting):
                 process.close()
             self._builder.close()
 
@@ -384,14 +383,12 @@ class Processes:
         told = {"process": process.id, "session": process.session, "cut": cut, "errno": error.errno}
         self._events.publish("process.truncated", told)
 
-    def _forget_all(self, processes: Iterable[LiveProcess]) -> None:
+    def _forget_all(self, processes: list[LiveProcess]) -> None:
         """Forget those that have ended, once those who read them have all."""
         for process in processes:
             self._forget(process, process.close_when_read)
-            self._parting.append(process)
-        self._parting = [process for process in self._parting if not process.closed]
-        while len(self._parting) > _PARTING_LIMIT:
-            self._parting.pop(0).close()
+        for process in self._table.part(processes, _PARTING_LIMIT):
+            process.close()
 
     def _forget(self, process: LiveProcess, close: Callable[[], None] | None = None) -> None:
         if self._table.remove(process):
