@@ -6,7 +6,8 @@ Rules
 - The description is shared with the sandbox, which could make it blocking at any time. So reads and writes run in a
   thread: a command that plays with it stops its own terminal and nothing else, until its tree is killed.
 - EIO is the end: nobody has the other side open any more (pty(7), Linux's tty_io).
-- Output cannot be spliced from a terminal; it is read and appended to the spool.
+- Output cannot be spliced from a terminal. What was read is in the spool's file before anything else is done, in the same thread: a
+  coworkd that is killed between the two calls, and only there, loses it.
 
 Sources: pty(7), ioctl_tty(2), unix(7) (SCM_RIGHTS).
 """
@@ -30,6 +31,7 @@ import trio
 from coworkd.model.errors import InvalidParams, InvalidState
 from coworkd.model.process import TtySize
 from coworkd.services.spools import Spool
+from coworkd.system import spool_file
 
 ARRIVAL_S = 5.0
 _READ_BYTES = 64 * 1024
@@ -87,35 +89,42 @@ def check_master(fd: int) -> None:
 
 
 class _Held:
-    """A descriptor that threads use: closed once it is retired and no call is inside, so its number is never another's."""
+    """Descriptors that threads use: closed once they are retired and no call is inside, so their numbers are never another's."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, kept_fd: int) -> None:
+        """`fd` is the terminal, `kept_fd` is where its output goes."""
         self._fd = fd
+        self._kept_fd = kept_fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._lock = threading.Lock()
         self._calls = 0
         self._retired = False
 
-    def read(self, limit_bytes: int) -> bytes:
-        """What is there, as far as it comes at once; raises as read(2) where that is nothing.
+    def keep(self, limit_bytes: int) -> int:
+        """Keep what is there, as far as it comes at once; raises as read(2) where that is nothing, and as write(2).
 
         A terminal gives at most 4 KiB at a time, and to come here costs more than to read that.
         """
         self._enter()
         try:
-            data = os.read(self._fd, limit_bytes)
-            while data and len(data) < limit_bytes and self._poll.poll(0):
+            kept = self._keep_once(limit_bytes)
+            while kept and kept < limit_bytes and self._poll.poll(0):
                 try:
-                    more = os.read(self._fd, limit_bytes - len(data))
+                    more = self._keep_once(limit_bytes - kept)
                 except OSError:
-                    return data  # the next call meets it again
+                    return kept  # the next call meets it again
                 if not more:
-                    return data
-                data += more
-            return data
+                    return kept
+                kept += more
+            return kept
         finally:
             self._leave()
+
+    def _keep_once(self, limit_bytes: int) -> int:
+        data = os.read(self._fd, limit_bytes)
+        spool_file.append(self._kept_fd, data)
+        return len(data)
 
     def write(self, data: memoryview) -> int:
         self._enter()
@@ -143,6 +152,7 @@ class _Held:
     def _close_if_unused(self) -> None:
         if self._retired and not self._calls:
             os.close(self._fd)
+            os.close(self._kept_fd)
 
 
 class Terminal:
@@ -153,7 +163,7 @@ class Terminal:
         os.set_blocking(fd, False)
         self._process = process
         self._fd = fd
-        self._held = _Held(fd)
+        self._held = _Held(fd, os.dup(spool.fileno()))
         self._spool = spool
         self._ended = ended
         self._open = True
@@ -168,12 +178,12 @@ class Terminal:
                 if not self._open:
                     return
                 await trio.lowlevel.wait_readable(self._fd)
-                data = await self._read()
-                if data is None:
+                kept = await self._keep()
+                if kept is None:
                     continue
-                if not data:
+                if not kept:
                     break
-                self._spool.append(data)
+                self._spool.appended(kept)
             if self._open:
                 self._spool.finish()
                 self._ended()
@@ -217,16 +227,16 @@ class Terminal:
             self._held.retire()
             self._spool.finish()
 
-    async def _read(self) -> bytes | None:
-        """What is there; empty at the end, None where there was nothing after all."""
+    async def _keep(self) -> int | None:
+        """How much was there; 0 at the end, None where there was nothing after all."""
         limit = min(_READ_BYTES, max(1, self._spool.room()))
         try:
-            return await trio.to_thread.run_sync(self._held.read, limit, limiter=self._reading, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(self._held.keep, limit, limiter=self._reading, abandon_on_cancel=True)
         except BlockingIOError:
             return None
         except OSError as error:
             if error.errno in (errno.EIO, errno.EBADF):
-                return b""
+                return 0
             raise
 
 

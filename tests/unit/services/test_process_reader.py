@@ -21,6 +21,7 @@ from tests.unit.services.process_house import (
     settle,
 )
 from tests.unit.services.process_house import encode_notification as house_notification
+from tests.unit.services.spool_house import put
 
 EXIT = {"exit": "told"}
 
@@ -88,8 +89,8 @@ class Rig:
 
 def test_streams_take_turns() -> None:
     rig = Rig()
-    rig.spools["stdout"].append(b"abcd")
-    rig.spools["stderr"].append(b"wxyz")
+    put(rig.spools["stdout"], b"abcd")
+    put(rig.spools["stderr"], b"wxyz")
     assert rig.link.pull(limit_bytes=2) == [
         Output("stdout", 0, b"ab", False),
         Output("stderr", 0, b"wx", False),
@@ -101,14 +102,14 @@ def test_streams_take_turns() -> None:
 
 def test_more_bytes_wake_the_link() -> None:
     rig = Rig()
-    rig.spools["stderr"].append(b"x")
+    put(rig.spools["stderr"], b"x")
     assert rig.link.woken == 1
     rig.close()
 
 
 def test_eof_is_on_the_last_frame_and_told_once() -> None:
     rig = Rig()
-    rig.spools["stdout"].append(b"abc")
+    put(rig.spools["stdout"], b"abc")
     rig.finish("stdout")
     assert rig.link.pull(limit_bytes=2) == [Output("stdout", 0, b"ab", False), Output("stdout", 2, b"c", True)]
     assert rig.link.pull() == []
@@ -117,7 +118,7 @@ def test_eof_is_on_the_last_frame_and_told_once() -> None:
 
 def test_eof_behind_data_that_was_told_is_an_empty_frame() -> None:
     rig = Rig()
-    rig.spools["stdout"].append(b"abc")
+    put(rig.spools["stdout"], b"abc")
     rig.link.pull()
     rig.finish("stdout")
     assert rig.link.pull() == [Output("stdout", 3, b"", True)]
@@ -127,7 +128,7 @@ def test_eof_behind_data_that_was_told_is_an_empty_frame() -> None:
 @in_trio
 async def test_exit_waits_for_every_stream_and_detaches() -> None:
     rig = Rig()
-    rig.spools["stdout"].append(b"abc")
+    put(rig.spools["stdout"], b"abc")
     rig.finish("stdout", "stderr")
     rig.end()
     assert rig.link.pull() == [Output("stdout", 0, b"abc", True), Output("stderr", 0, b"", True), EXIT]
@@ -141,7 +142,7 @@ async def test_exit_waits_for_every_stream_and_detaches() -> None:
 @in_trio
 async def test_exit_with_a_stream_still_open_comes_behind_what_was_there() -> None:
     rig = Rig()
-    rig.spools["stdout"].append(b"abc")
+    put(rig.spools["stdout"], b"abc")
     rig.finish("stderr")
     rig.end("still_open")
     assert rig.link.pull() == [Output("stdout", 0, b"abc", False), Output("stderr", 0, b"", True), EXIT]
@@ -152,7 +153,7 @@ async def test_exit_with_a_stream_still_open_comes_behind_what_was_there() -> No
 @in_trio
 async def test_exit_counts_bytes_that_are_gone_as_told() -> None:
     rig = Rig(limit_bytes=PAGE, on_full="drop_oldest")
-    rig.spools["stdout"].append(b"x" * 4 * PAGE)
+    put(rig.spools["stdout"], b"x" * 4 * PAGE)
     rig.finish("stdout", "stderr")
     rig.end("truncated")
     got = rig.link.pull()
@@ -166,7 +167,7 @@ async def test_exit_counts_bytes_that_are_gone_as_told() -> None:
 @in_trio
 async def test_reader_that_left_holds_nothing_back() -> None:
     rig = Rig(limit_bytes=PAGE)
-    rig.spools["stdout"].append(b"x" * PAGE)
+    put(rig.spools["stdout"], b"x" * PAGE)
     assert rig.spools["stdout"].room() == 0
     rig.link.close()
     assert rig.spools["stdout"].room() == PAGE
@@ -177,12 +178,12 @@ async def test_reader_that_left_holds_nothing_back() -> None:
 
 def test_a_reader_that_was_overtaken_is_told_what_went() -> None:
     rig = Rig(limit_bytes=PAGE, on_full="drop_oldest")
-    rig.spools["stdout"].append(b"a" * 10)
+    put(rig.spools["stdout"], b"a" * 10)
     assert rig.link.pull(limit_bytes=10) == [Output("stdout", 0, b"a" * 10, False)]
-    rig.spools["stdout"].append(b"x" * 4 * PAGE)
+    put(rig.spools["stdout"], b"x" * 4 * PAGE)
     (frame,) = rig.link.pull()
     assert (frame.offset, GAPS) == (3 * PAGE, [(10, 3 * PAGE)])
-    rig.spools["stdout"].append(b"more")
+    put(rig.spools["stdout"], b"more")
     assert rig.link.pull() == [Output("stdout", 4 * PAGE + 10, b"more", False)]
     assert len(GAPS) == 1
     rig.close()
@@ -192,7 +193,7 @@ def test_a_reader_that_was_overtaken_is_told_what_went() -> None:
 async def test_what_a_cut_stream_threw_away_is_told_with_its_end() -> None:
     rig = Rig()
     spool = rig.spools["stdout"]
-    spool.append(b"kept")
+    put(spool, b"kept")
     spool.cut()
     spool_file.skip(spool._fd, 100)
     spool._advance(100)

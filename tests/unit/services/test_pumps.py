@@ -13,6 +13,7 @@ from coworkd.services.pumps import REST_S, PipeWatch, Pump
 from coworkd.services.spools import PIPE_BYTES, Spool
 from coworkd.system import spool_file
 from tests.unit.services.process_house import PAGE, in_trio, jump, settle
+from tests.unit.services.spool_house import put
 from tests.unit.services.test_spools import LIMIT, Reader, make_spool, pages
 
 
@@ -148,7 +149,7 @@ async def test_pump_goes_on_when_the_last_reader_leaves() -> None:
 async def test_pump_that_begins_full_goes_on_when_there_is_room() -> None:
     rig = Rig(make_spool())
     reader = Reader()
-    rig.spool.append(pages(0, 4))
+    put(rig.spool, pages(0, 4))
     rig.spool.follow(reader)
     rig.write(pages(4, 5))
     async with watched(rig):

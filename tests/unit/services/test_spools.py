@@ -7,6 +7,7 @@ import os
 from coworkd.services.spools import FLOOR_BYTES, HeadSpool, Spool, SpoolBudget
 from coworkd.system import spool_file
 from tests.unit.services.process_house import PAGE
+from tests.unit.services.spool_house import put
 
 LIMIT = 4 * PAGE
 """A spool of this limit lets go of pages once five are kept."""
@@ -41,7 +42,7 @@ def pages(first: int, last: int) -> bytes:
 def test_spool_keeps_at_least_its_limit_and_at_most_an_eighth_or_a_page_more() -> None:
     spool = make_spool()
     for number in range(20):
-        spool.append(pages(number, number + 1))
+        put(spool, pages(number, number + 1))
         assert spool.kept_bytes >= min(LIMIT, spool.end)
         assert spool.kept_bytes < LIMIT + PAGE
     assert spool.end == 20 * PAGE
@@ -51,29 +52,29 @@ def test_spool_keeps_at_least_its_limit_and_at_most_an_eighth_or_a_page_more() -
 
 def test_read_before_first_begins_at_first() -> None:
     spool = make_spool()
-    spool.append(pages(0, 10))
+    put(spool, pages(0, 10))
     assert spool.read(0, 3) == (spool.first, pages(6, 7)[:3])
     spool.close()
 
 
 def test_lost_is_only_what_no_reader_was_given() -> None:
     spool = make_spool()
-    spool.append(pages(0, 4))
+    put(spool, pages(0, 4))
     reader = Reader()
     spool.follow(reader)
     reader.take(spool, LIMIT)
-    spool.append(pages(4, 8))
+    put(spool, pages(4, 8))
     assert spool.first > 0
     assert not spool.lost
     spool.unfollow(reader)
-    spool.append(pages(8, 20))
+    put(spool, pages(8, 20))
     assert spool.lost
     spool.close()
 
 
 def test_room_without_readers_is_the_limit_however_full() -> None:
     spool = make_spool()
-    spool.append(pages(0, 9))
+    put(spool, pages(0, 9))
     assert spool.room() == LIMIT
     spool.close()
 
@@ -83,7 +84,7 @@ def test_room_with_readers_is_what_the_slowest_leaves() -> None:
     slow, fast = Reader(), Reader()
     spool.follow(slow)
     spool.follow(fast)
-    spool.append(pages(0, 3))
+    put(spool, pages(0, 3))
     fast.take(spool, LIMIT)
     assert spool.room() == PAGE
     slow.take(spool, PAGE)
@@ -93,14 +94,14 @@ def test_room_with_readers_is_what_the_slowest_leaves() -> None:
 
 def test_block_holds_even_without_readers() -> None:
     spool = make_spool(on_full="block")
-    spool.append(pages(0, 4))
+    put(spool, pages(0, 4))
     assert spool.room() == 0
     spool.close()
 
 
 def test_a_reader_that_has_all_there_is_makes_room_by_coming() -> None:
     spool = make_spool(on_full="block")
-    spool.append(pages(0, 4))
+    put(spool, pages(0, 4))
     told: list[int] = []
     spool.when_room(lambda: told.append(spool.room()))
     spool.follow(Reader(4 * PAGE))
@@ -112,7 +113,7 @@ def test_drop_oldest_overtakes_a_reader_which_goes_on_at_first() -> None:
     spool = make_spool(on_full="drop_oldest")
     reader = Reader()
     spool.follow(reader)
-    spool.append(pages(0, 10))
+    put(spool, pages(0, 10))
     assert spool.lost
     assert reader.take(spool, PAGE) == pages(6, 7)
     assert reader.offset == 7 * PAGE
@@ -121,7 +122,7 @@ def test_drop_oldest_overtakes_a_reader_which_goes_on_at_first() -> None:
 
 def test_adopt_finds_first_and_end() -> None:
     spool = make_spool()
-    spool.append(pages(0, 10) + b"tail")
+    put(spool, pages(0, 10) + b"tail")
     again = Spool.adopt(os.dup(spool._fd), limit_bytes=LIMIT)
     assert (again.first, again.end) == (spool.first, spool.end)
     assert again.read(10 * PAGE, 10) == (10 * PAGE, b"tail")
@@ -135,14 +136,14 @@ def test_what_an_earlier_coworkd_gave_away_is_not_lost() -> None:
     adopted = Spool.adopt(fd, limit_bytes=LIMIT, on_full="drop_oldest")
     reader = Reader(4 * PAGE)
     adopted.follow(reader)
-    adopted.append(pages(4, 9))
+    put(adopted, pages(4, 9))
     assert (adopted.first, adopted.lost) == (5 * PAGE, True)
     adopted.close()
     fd = spool_file.create("test")
     spool_file.append(fd, pages(0, 4))
     adopted = Spool.adopt(fd, limit_bytes=LIMIT, on_full="drop_oldest")
     adopted.follow(reader)
-    adopted.append(pages(4, 8))
+    put(adopted, pages(4, 8))
     assert (adopted.first, adopted.lost) == (4 * PAGE, False)
     adopted.close()
 
@@ -176,7 +177,7 @@ def test_head_spool_of_exactly_its_limit_loses_nothing() -> None:
 
 def test_a_cut_spool_is_known_to_the_next_coworkd() -> None:
     spool = make_spool()
-    spool.append(b"kept")
+    put(spool, b"kept")
     spool.cut()
     spool_file.skip(spool._fd, 3 * PAGE)
     spool._advance(3 * PAGE)
@@ -194,7 +195,7 @@ def test_spools_together_keep_their_budget() -> None:
     spools = [Spool(spool_file.create("test"), limit_bytes=16 * FLOOR_BYTES, budget=budget) for _ in range(32)]
     for _ in range(40):
         for spool in spools:
-            spool.append(b"x" * FLOOR_BYTES)
+            put(spool, b"x" * FLOOR_BYTES)
     kept = sum(spool.kept_bytes for spool in spools)
     assert kept == budget.used_bytes
     # What was kept already before it became tight, an equal part each, and the slack of an eighth.
@@ -211,8 +212,8 @@ def test_a_tight_budget_takes_nothing_a_blocked_reader_wants() -> None:
     other = Spool(spool_file.create("test"), limit_bytes=8 * FLOOR_BYTES, budget=budget)
     reader = Reader()
     spool.follow(reader)
-    spool.append(b"a" * FLOOR_BYTES)
-    other.append(b"b" * 8 * FLOOR_BYTES)
+    put(spool, b"a" * FLOOR_BYTES)
+    put(other, b"b" * 8 * FLOOR_BYTES)
     assert spool.room() == 0
     assert reader.take(spool, FLOOR_BYTES) == b"a" * FLOOR_BYTES
     assert spool.room() == FLOOR_BYTES

@@ -177,14 +177,28 @@ def test_check_size_refuses_what_the_kernel_cannot_hold(rows: int, cols: int) ->
         check_size(TtySize(rows=rows, cols=cols))
 
 
-def test_a_read_takes_all_that_is_there_up_to_its_limit() -> None:
+def test_what_is_there_is_kept_up_to_its_limit() -> None:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # gives one piece a read, as a terminal does
-    held = _Held(near.detach())
+    kept = spool_file.create("tty")
+    held = _Held(near.detach(), os.dup(kept))
     for _ in range(3):
         far.send(b"x" * 100)
-    assert held.read(250) == b"x" * 250
+    assert held.keep(250) == 250
     far.send(b"y")
-    assert held.read(1000) == b"y"
+    assert held.keep(1000) == 1
+    assert os.pread(kept, 1000, 0) == b"x" * 250 + b"y"
     far.close()
-    assert held.read(1000) == b""
+    assert held.keep(1000) == 0
     held.retire()
+    assert spool_file.end(kept) == 251
+    os.close(kept)
+
+
+@in_trio
+async def test_what_was_read_is_in_the_file_before_a_turn_of_the_loop() -> None:
+    """A coworkd that is killed then leaves it to the next one."""
+    rig = Rig()
+    os.write(rig.slave, b"said")
+    assert rig.terminal._held.keep(1000) == 4  # the thread's part alone
+    assert Spool.adopt(os.dup(rig.spool.fileno())).read(0, 100) == (0, b"said")
+    rig.hang_up()
