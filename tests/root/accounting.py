@@ -35,6 +35,8 @@ _WORKERS = ("processes: coworkd-measure", "processes: coworkd-watch", "processes
 IDLE_THREADS = ("coworkd: threads",)
 """What a look right after a command passes over."""
 _NUMBER = re.compile(r"\d+")
+_AUDIT_FILE = re.compile(r"audit-\d+\.jsonl")
+"""The log's newest file, whose name is the number of its first record."""
 _NAMESPACE = re.compile(r"(mnt|net):\[(\d+)\]")
 _GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -158,7 +160,8 @@ def _descriptors(pid: int) -> Counter[str]:
     kinds: Counter[str] = Counter()
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(*_GONE):
-            kinds[os.readlink(f"/proc/{pid}/fd/{fd}").split(":[")[0]] += 1
+            kind = os.readlink(f"/proc/{pid}/fd/{fd}").split(":[")[0]
+            kinds[_AUDIT_FILE.sub("audit-*.jsonl", kind)] += 1
     return kinds
 
 

@@ -96,8 +96,14 @@ async def _disturb(faults: Faults, span_s: float, *, kill_coworkd: bool) -> None
 
 
 async def _bring_alike(uri: str, *, way_out: bool) -> None:
-    """The same before every look: each session was just used, what was killed is there again, what serves a moment has gone."""
+    """The same before every look: each session was just used, what was killed is there again, what serves a moment has gone.
+
+    A command that was forgotten is there again where coworkd was killed between its answer and the launcher's forgetting.
+    """
     async with await aio.connect(uri) as client:
+        for each in (await client.process_list()).processes:
+            if each.state == "exited":
+                await client.process_forget(process=each.process)
         for name in SESSIONS:
             await client.run(name, ["true"])
         while way_out and not (await client.egress_status()).pid:
