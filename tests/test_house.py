@@ -45,6 +45,7 @@ NO_MIRROR = {
     "coworkd/model/calls_egress.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_files.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_folders.py": "declares types only; tests/unit/wire converts every one of them",
+    "coworkd/model/calls_process.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_storage.py": "declares types only; tests/unit/wire converts every one of them",
     "coworkd/model/calls_update.py": "declares types only; tests/unit/services/test_updates.py asks by them",
     "coworkd/model/files.py": "declares types only; tests/unit/workers speaks them",

@@ -69,6 +69,28 @@ from coworkd.model.calls_folders import FolderUnmount as FolderUnmount
 from coworkd.model.calls_folders import FolderUnmounted as FolderUnmounted
 from coworkd.model.calls_folders import StagedChange as StagedChange
 from coworkd.model.calls_folders import StagedChanges as StagedChanges
+from coworkd.model.calls_process import Bin as Bin
+from coworkd.model.calls_process import CloseStdin as CloseStdin
+from coworkd.model.calls_process import ForgetProcess as ForgetProcess
+from coworkd.model.calls_process import KillProcess as KillProcess
+from coworkd.model.calls_process import PerStream as PerStream
+from coworkd.model.calls_process import ProcessAck as ProcessAck
+from coworkd.model.calls_process import ProcessAttach as ProcessAttach
+from coworkd.model.calls_process import ProcessAttached as ProcessAttached
+from coworkd.model.calls_process import ProcessList as ProcessList
+from coworkd.model.calls_process import ProcessListParams as ProcessListParams
+from coworkd.model.calls_process import ProcessName as ProcessName
+from coworkd.model.calls_process import ProcessRan as ProcessRan
+from coworkd.model.calls_process import ProcessRun as ProcessRun
+from coworkd.model.calls_process import ProcessStart as ProcessStart
+from coworkd.model.calls_process import ProcessStarted as ProcessStarted
+from coworkd.model.calls_process import Range as Range
+from coworkd.model.calls_process import Resize as Resize
+from coworkd.model.calls_process import SignalProcess as SignalProcess
+from coworkd.model.calls_process import StdinOffset as StdinOffset
+from coworkd.model.calls_process import TruncatedStreams as TruncatedStreams
+from coworkd.model.calls_process import WaitProcess as WaitProcess
+from coworkd.model.calls_process import WriteStdin as WriteStdin
 from coworkd.model.calls_storage import Pruned as Pruned
 from coworkd.model.calls_storage import RetentionEntry as RetentionEntry
 from coworkd.model.calls_storage import SessionPrune as SessionPrune
@@ -83,9 +105,7 @@ from coworkd.model.calls_storage import StorageGrown as StorageGrown
 from coworkd.model.calls_storage import StorageTrim as StorageTrim
 from coworkd.model.calls_storage import StorageTrimmed as StorageTrimmed
 from coworkd.model.calls_storage import StorageUsage as StorageUsage
-from coworkd.model.names import OsBytes
 from coworkd.model.policy import LimitsRequest
-from coworkd.model.process import Exit, OnFull, ProcessInfo, Rusage, SpoolRequest, TtySize
 from coworkd.model.restart import Restarted
 from coworkd.model.session import FailedFolder, FolderGrant, SessionInfo
 
@@ -301,163 +321,6 @@ class SessionDelete(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=T
     session: str
     force: bool = False
     """Kill what still runs in it; without it a session with a running command is `FAILED_PRECONDITION`."""
-
-
-# -- processes ----------------------------------------------------------------------------------------------------
-
-
-class ProcessStart(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    session: str
-    argv: list[OsBytes]
-    env: dict[str, str] | None = None
-    cwd: OsBytes | None = None
-    stdin: Literal["none", "pipe"] = "none"
-    tty: TtySize | None = None
-    profile: str | None = None
-    limits: LimitsRequest | None = None
-    timeout_s: float | None = None
-    id: str | None = None
-    attach: bool = True
-    acknowledge: bool = False
-    """See `ProcessAttach`."""
-    on_full: OnFull | None = None
-    """None: block while a link is attached, else drop the oldest."""
-    spool: SpoolRequest | None = None
-
-
-class ProcessStarted(Answer, frozen=True, kw_only=True):
-    process: str
-    pid: int
-    started_at: float
-    narrowed: tuple[str, ...] = ()
-
-
-class ProcessRun(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    session: str
-    argv: list[OsBytes]
-    env: dict[str, str] | None = None
-    cwd: OsBytes | None = None
-    profile: str | None = None
-    limits: LimitsRequest | None = None
-    timeout_s: float | None = None
-    input: bytes | None = None
-
-
-class PerStream(Struct, frozen=True, kw_only=True):
-    stdout: int
-    stderr: int
-
-
-class TruncatedStreams(Struct, frozen=True, kw_only=True):
-    stdout: bool
-    stderr: bool
-
-
-Bin = bytes
-"""`bytes` under a name that the field `bytes` below does not hide from whoever resolves the annotations."""
-
-
-class ProcessRan(Answer, frozen=True, kw_only=True):
-    exit: Exit
-    stdout: Bin
-    stderr: Bin
-    truncated: TruncatedStreams
-    bytes: PerStream
-    rusage: Rusage | None
-    output: str
-    started_at: float
-    ended_at: float
-
-
-class ProcessAttach(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    process: str
-    stdout: int | None = None
-    stderr: int | None = None
-    tty: int | None = None
-    acknowledge: bool = False
-    """Whether this host says with `process.ack` what it has: what it has not is kept for it, and its place for a while."""
-
-
-class ProcessAck(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Of each stream the offset before which all has come."""
-
-    process: str
-    stdout: int | None = None
-    stderr: int | None = None
-    tty: int | None = None
-
-
-class Range(Struct, frozen=True, kw_only=True):
-    """What is kept of a stream: `first` inclusive, `end` exclusive."""
-
-    first: int
-    end: int
-
-
-class ProcessAttached(Answer, frozen=True, kw_only=True):
-    streams: dict[str, Range]
-
-
-class ProcessName(Params, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    process: str
-
-
-class WriteStdin(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    process: str
-    offset: int | None = None
-    """None puts `data` behind all that was taken, from whomever: for keys, which several may type."""
-    data: bytes
-
-
-class StdinOffset(Answer, frozen=True, kw_only=True):
-    offset: int
-    """The next one wanted; 0 where that is not known after a restart of coworkd."""
-    taken: int | None = None
-    """How many of the bytes were taken, where they had no offset."""
-
-
-class CloseStdin(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    process: str
-    offset: int | None = None
-    """Close only once this many bytes were taken; None closes after what was taken so far."""
-
-
-class Resize(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    process: str
-    rows: int
-    cols: int
-
-
-class SignalProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    process: str
-    signal: int | str
-    """`"TERM"`, `"SIGTERM"` or 15."""
-
-
-class KillProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    process: str
-    grace_s: float | None = None
-    """Seconds between TERM to the group and the end of the tree; None is 5, 0 is at once."""
-
-
-class WaitProcess(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    process: str
-    timeout_s: float | None = None
-
-
-class ProcessListParams(Params, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    session: str | None = None
-
-
-class ProcessList(Answer, frozen=True, kw_only=True):
-    """`omitted` counts those that did not fit into one message: ended ones, the oldest, first."""
-
-    processes: tuple[ProcessInfo, ...]
-    omitted: int = 0
-
-
-class ForgetProcess(Mutating, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    process: str
 
 
 # -- audit, events, policy ----------------------------------------------------------------------------------------
