@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from tests.root.accounting import IDLE_THREADS, grown
 
-ROOM_KIB = {"coworkd": 12 * 1024, "launcher": 3 * 1024, "egress": 3 * 1024, "others": 12 * 1024}
+ROOM_KIB = {"coworkd": 32 * 1024, "launcher": 3 * 1024, "egress": 3 * 1024, "others": 12 * 1024}
+"""Of coworkd: events and answers that are kept, each 8 MiB as they are sent, with what Python keeps around them."""
 
 
 class Look(Struct, frozen=True, kw_only=True):
