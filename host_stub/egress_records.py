@@ -41,7 +41,9 @@ class EgressRecords:
     async def serve(self) -> None:
         """Write until cancelled; call `flush` afterwards."""
         while True:
-            await self._write(await self._receive.receive())
+            first = await self._receive.receive()
+            with trio.CancelScope(shield=True):  # what was taken out is nowhere else
+                await self._write(first)
 
     async def flush(self) -> None:
         """Write what was told and is not written yet, cancelled or not."""

@@ -40,6 +40,24 @@ def test_what_is_too_much_is_counted(tmp_path: Path) -> None:
     assert {"event": "lost", "records": 7} in records
 
 
+def test_what_was_taken_out_is_written_though_it_is_cancelled_then(tmp_path: Path) -> None:
+    path = tmp_path / "egress.log"
+
+    async def main() -> None:
+        log = BoundedLog(path, as_note=False)
+        records = EgressRecords(log)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(records.serve)
+            await trio.testing.wait_all_tasks_blocked()
+            records.tell(number=1)  # handed to who waits, at once
+            nursery.cancel_scope.cancel()
+        await records.flush()
+        log.close()
+
+    trio.run(main)
+    assert path.read_text() == '{"number":1}\n'
+
+
 def test_without_a_log_nothing_is_kept() -> None:
     async def main() -> None:
         records = EgressRecords(None)
