@@ -23,7 +23,7 @@ from tests.bench.egress_report import compose_egress_sections, judge_egress
 from tests.bench.guest import ROOT, SESSION, open_guest, temporary_directory
 from tests.bench.others import OTHERS, NotInstalled, Other
 from tests.bench.raw_peer import RawPeer
-from tests.bench.report import FIRST_BYTE, RUN, Figures, Machine, Way, compose_report
+from tests.bench.report import FIRST_BYTE, RUN, Figures, Machine, Way, compose_part, compose_report
 from tests.bench.resident import measure_resident, measure_starts, measure_with_running
 from tests.bench.spawning import first_byte, measure_pairs, open_session_peer, run_once
 from tests.bench.storage import FULL_STORAGE, QUICK_STORAGE, StorageEffort, measure_storage
@@ -190,8 +190,10 @@ def main() -> int:
     """Measure and tell; 0 whether or not the targets are met, 1 where it cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few rounds: for development")
-    parser.add_argument("--only", choices=PARTS, help="only that part, and nothing is written")
-    parser.add_argument("--write", action="store_true", help=f"write {REPORT.relative_to(ROOT)} too")
+    parser.add_argument("--only", choices=PARTS, help="only that part")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write {REPORT.relative_to(ROOT)}, or that part's own page, too"
+    )
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("bench: this needs root: sudo make bench", file=sys.stderr)
@@ -199,7 +201,10 @@ def main() -> int:
     effort = QUICK if options.quick else FULL
     if options.only is not None:
         with temporary_directory() as directory:
-            print(PARTS[options.only](make_room(directory, options.only), effort))
+            told = PARTS[options.only](make_room(directory, options.only), effort)
+        print(told)
+        if options.write:
+            REPORT.with_name(f"benchmarks-{options.only}.md").write_text(compose_part(describe_machine(effort), told))
         return 0
     report = compose_report(measure(effort))
     print(report)

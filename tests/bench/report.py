@@ -95,6 +95,12 @@ def compose_report(figures: Figures) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def compose_part(machine: Machine, told: str) -> str:
+    """The page of a part that was measured by itself."""
+    made = "Made by `make bench ARGS='--only PART'` (tests/bench/); do not edit. What the figures mean is in [benchmarks.md](benchmarks.md)."
+    return "\n\n".join(["# Benchmarks: one part", made, table(("", ""), machine.facts.items()), told]) + "\n"
+
+
 def _way(way: Way) -> tuple[str, ...]:
     if way.pairs is None:
         return (way.name, way.absent, "", "", "", way.lacks)
