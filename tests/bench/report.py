@@ -97,7 +97,7 @@ def compose_report(figures: Figures) -> str:
 
 def compose_part(machine: Machine, told: str) -> str:
     """The page of a part that was measured by itself."""
-    made = "Made by `make bench ARGS='--only PART'` (tests/bench/); do not edit. What the figures mean is in [benchmarks.md](benchmarks.md)."
+    made = "Made by `make bench ARGS='--only PART'` (tests/bench/); do not edit. How it is measured: [benchmarks.md](benchmarks.md)."
     return "\n\n".join(["# Benchmarks: one part", made, table(("", ""), machine.facts.items()), told]) + "\n"
 
 
