@@ -49,12 +49,6 @@ def _key(word: str, text: str) -> int:
     )
 
 
-def describe_keys(keys: bytes) -> str:
-    """`Ctrl-P Ctrl-Q`."""
-    names = {code: f"Ctrl-{letter.upper()}" for letter, code in _CONTROL.items()}
-    return " ".join(names.get(key, chr(key)) for key in keys)
-
-
 class DetachKeys:
     """Looks for `keys` in a stream of what is typed; without keys everything passes."""
 

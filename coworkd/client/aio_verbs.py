@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar, overload
 
@@ -63,16 +64,18 @@ class _Start(Generic[P]):
         return start
 
 
-class AsyncVerbs:
+class AsyncVerbs(ABC):
     """What `AsyncClient` inherits; `call` and `start_process` are the client's."""
 
+    @abstractmethod
     async def call(
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        """The raw answer of any method."""
 
+    @abstractmethod
     async def start_process(self, request: Struct) -> AsyncProcess:
-        raise NotImplementedError
+        """Send `process.start`, attached where it asks for that."""
 
     run = _Verb(methods.PROCESS_RUN)
     start = _Start(methods.PROCESS_START)

@@ -5,6 +5,7 @@ The names, parameters and answers are those of `methods`; nothing is decided her
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, overload
 
@@ -66,16 +67,18 @@ class _Start(Generic[P]):
         return start
 
 
-class Verbs:
+class Verbs(ABC):
     """What `Client` inherits; `call` and `start_process` are the client's."""
 
+    @abstractmethod
     def call(
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        """The raw answer of any method."""
 
+    @abstractmethod
     def start_process(self, request: Struct) -> Process:
-        raise NotImplementedError
+        """Send `process.start`, attached where it asks for that."""
 
     run = _Verb(methods.PROCESS_RUN)
     start = _Start(methods.PROCESS_START)

@@ -528,22 +528,4 @@ Answer = (
     | Adopted
 )
 Notice = Started | StartError | Exited
-Reply = (
-    Done
-    | TakenOver
-    | Opened
-    | SocketMade
-    | FolderMounted
-    | FolderUnmounted
-    | WorkerStarted
-    | WarmCounts
-    | Measured
-    | Frozen
-    | PressureOpened
-    | Refused
-    | Spawned
-    | Adopted
-    | Started
-    | StartError
-    | Exited
-)
+Reply = Answer | Notice

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 import time
 
@@ -19,9 +18,9 @@ from msgspec import Struct
 from coworkd.client.sync import Client, connect
 from coworkd.model.process import SpoolRequest
 from tests.bench.figures import paired_ratio, spread
-from tests.bench.guest import ROOT, SESSION, open_guest, temporary_directory
+from tests.bench.guest import SESSION, open_guest, temporary_directory
 from tests.bench.spawning import Pairs
-from tests.bench.stream_peer import CHUNK_BYTES, receive_plainly
+from tests.bench.stream_peer import CHUNK_BYTES, time_sender
 from tests.bench.tables import MIB, ratio, table
 
 SIZE_BYTES = 64 * MIB
@@ -76,19 +75,7 @@ def _replay(client: Client, process: str) -> float:
 
 
 def _replay_plainly() -> float:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    command = [sys.executable, "-m", "tests.bench.attach", "--peer", str(theirs.fileno())]
-    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT) as sender:
-        theirs.close()
-        ours.recv(1)
-        began = time.perf_counter()
-        ours.sendall(b"g")
-        received = receive_plainly(ours)
-        took = time.perf_counter() - began
-        sender.wait(10)
-    if received != SIZE_BYTES:
-        raise RuntimeError(f"{received} bytes came, not {SIZE_BYTES}")
-    return took
+    return time_sender(["-m", "tests.bench.attach", "--peer"], [], SIZE_BYTES)
 
 
 def _send(link: socket.socket) -> None:

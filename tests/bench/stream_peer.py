@@ -26,15 +26,15 @@ RECEIVE_BYTES = 256 * 1024
 
 def stream_plainly(argv: list[str], wanted_bytes: int, *, keep: bool) -> float:
     """Seconds until all of `argv`'s output was unpacked here; raises RuntimeError where it is not `wanted_bytes`."""
+    return time_sender(["-m", "tests.bench.stream_peer"], ["keep" if keep else "reuse", *argv], wanted_bytes)
+
+
+def time_sender(program: list[str], arguments: list[str], wanted_bytes: int) -> float:
+    """Seconds from the word to begin until all was unpacked here, of a Python program that gets its socket's number first and says a byte
+    when it is ready. Raises RuntimeError where it is not `wanted_bytes`.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench.stream_peer",
-        str(theirs.fileno()),
-        "keep" if keep else "reuse",
-        *argv,
-    ]
+    command = [sys.executable, *program, str(theirs.fileno()), *arguments]
     with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT) as sender:
         theirs.close()
         ours.recv(1)

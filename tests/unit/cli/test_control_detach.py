@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coworkd.cli.control_detach import DetachKeys, choose_detach_keys, describe_keys, parse_detach_keys
+from coworkd.cli.control_detach import DetachKeys, choose_detach_keys, parse_detach_keys
 from coworkd.model.errors import InvalidParams
 
 
@@ -34,10 +34,6 @@ def test_the_option_comes_before_the_variable_and_that_before_the_default() -> N
     assert choose_detach_keys("a", {"COWORKD_DETACH_KEYS": "b"}) == b"a"
     assert choose_detach_keys(None, {"COWORKD_DETACH_KEYS": "none"}) == b""
     assert choose_detach_keys(None, {"COWORKD_DETACH_KEYS": ""}) == choose_detach_keys(None, {}) == b"\x10\x11"
-
-
-def test_keys_in_words() -> None:
-    assert describe_keys(b"\x10\x11~\x1d") == "Ctrl-P Ctrl-Q ~ Ctrl-]"
 
 
 def fed(keys: bytes, *pieces: bytes) -> tuple[bytes, bool]:
