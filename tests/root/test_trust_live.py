@@ -9,6 +9,7 @@ import pytest
 
 from coworkd.client import Client, connect
 from tests.root.conftest import Daemon, running_daemon
+from tests.root.live import exited
 from tests.unit.certificates import make, make_authority
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("root"), pytest.mark.needs("bubblewrap")]
@@ -84,16 +85,14 @@ def test_tools_trust_what_is_installed_and_nothing_before(client: Client, url: s
 
 @pytest.mark.needs("curl")
 def test_a_command_that_runs_already_sees_it(client: Client, url: str) -> None:
-    script = 'echo ready; read -r _; curl -sS --cacert /etc/ssl/certs/ca-certificates.crt "$0"'
+    script = 'echo ready; read -r _; curl -sS -m 60 --cacert /etc/ssl/certs/ca-certificates.crt "$0"'
     with client.start("s", [*BARE, "sh", "-c", script, url], stdin=True) as running:
         said = running.read(timeout_s=30)
         assert said is not None
         client.ca_install(name="live", pem=ROOT.pem)
         try:
-            running.write_stdin(b"go\n")
-            said = running.read(timeout_s=30)
-            assert said is not None
-            assert said.data == b"trusted"
+            done = running.communicate(b"go\n")
+            assert (done.streams.get("stdout"), done.exit.exit) == (b"trusted", exited(0)), done.streams
         finally:
             client.ca_remove(name="live")
 
