@@ -4,15 +4,20 @@
 carries the marker `root`. A lacking capability is a failed test where its tier is required (CI, or
 COWORKD_REQUIRE_CAPABILITIES=1, or a comma-separated list of tiers in it), and a skip with its reason elsewhere. It
 never passes in silence.
+
+What a test that failed holds open (a client, a program, a file) goes as soon as it was reported, without the warnings that fail the
+tests of whoever leaves something open: one failure is told once, and the next test begins on its own.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,7 @@ else:
 HERE = Path(__file__).resolve().parent
 TIERS = ("root", "vm")
 CI_TIERS = frozenset({"root"})
-PROBE_TIMEOUT_S = 20
+PROBE_TIMEOUT_S = 60
 
 
 class Capability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,6 +115,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if tier in required_tiers(os.environ):
             pytest.fail(f"this machine must have {name!r} (tier {tier}) and lacks it: {why}", pytrace=False)
         pytest.skip(f"does not apply here, {name!r} is lacking: {why}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    failed = item.session.testsfailed
+    told = yield
+    if item.session.testsfailed > failed:
+        let_go_of_frames()
+    return told
+
+
+def let_go_of_frames() -> None:
+    """The last exception's frames hold what the test that raised it had not closed yet."""
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        sys.__dict__.pop(name, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def pytest_report_header() -> list[str]:

@@ -1,7 +1,12 @@
-"""capabilities.toml, and that a missing capability is a failure in its tier in CI and a skip elsewhere."""
+"""What conftest.py does for every test: a missing capability is a failure in its tier in CI and a skip elsewhere, and a test that
+fails takes no other with it.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -72,3 +77,40 @@ def test_required_tiers_are_told_by_the_environment(environment: dict[str, str],
 def test_required_tiers_refuse_a_tier_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match="rooot"):
         conftest.required_tiers({"COWORKD_REQUIRE_CAPABILITIES": "rooot"})
+
+
+LEAVING = """
+import socket
+
+class Link:
+    def __init__(self):
+        self.me, self.socket = self, socket.socket()
+
+def test_that_fails_with_a_link_open():
+    link = Link()
+    assert link is None
+
+def test_that_has_nothing_to_do_with_it():
+    import gc
+    gc.collect()
+"""
+
+
+def test_what_a_failed_test_left_open_fails_no_other(tmp_path: Path) -> None:
+    (tmp_path / "test_two.py").write_text(LEAVING)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.conftest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        [*command, str(tmp_path / "test_two.py")], capture_output=True, text=True, cwd=conftest.HERE.parent, check=False
+    )
+    assert "1 failed, 1 passed" in done.stdout.splitlines()[-1], done.stdout + done.stderr
