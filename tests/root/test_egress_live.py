@@ -318,8 +318,10 @@ def test_killed_coworkd_leaves_tunnels_flowing_and_new_ones_waiting(room: Room, 
     """What was open flows on while coworkd is away; who comes new waits, goes through once it is back, and is recorded."""
     policies = write_policies(tmp_path / "policies")
     name = "orphan"
-    with room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as first:
-        client = client_of(first)
+    with (
+        room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as first,
+        client_of(first) as client,
+    ):
         own = Room(lab=room.lab, daemon=first, client=client)
         client.session_ensure(name=name, profile=PROFILE, folders=own.folders())
         script = f"/sessions/{name}/mnt/{FOLDER}/ticker.py"
@@ -330,7 +332,6 @@ def test_killed_coworkd_leaves_tunnels_flowing_and_new_ones_waiting(room: Room, 
         killed_at = len(room.lab.seen())
         wait_until(lambda: len(ticks(room, killed_at, "/tick")) > 20, "ticks without coworkd")
         assert len(ticks(room, killed_at, "/new")) <= 1
-        client.close()
     with (
         room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as second,
         client_of(second) as client,
@@ -353,14 +354,15 @@ def test_policy_set_after_a_restart_holds_for_what_was_open_before(room: Room, t
     """The next coworkd knows the tunnels of the one before: what it forbids is closed, and refused from then on."""
     policies = write_policies(tmp_path / "policies")
     name = "heir"
-    with room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as first:
-        client = client_of(first)
+    with (
+        room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as first,
+        client_of(first) as client,
+    ):
         own = Room(lab=room.lab, daemon=first, client=client)
         client.session_ensure(name=name, profile=PROFILE, folders=own.folders())
         process = Tunnel(own, name).process.id
         first.child.kill()
         first.child.wait()
-        client.close()
     with (
         room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as second,
         client_of(second) as client,
@@ -384,14 +386,15 @@ def test_policy_narrowed_while_coworkd_was_away_closes_what_it_forbids(room: Roo
     """As a reload would: an admin who edits the files and starts coworkd anew has the same right to it."""
     policies = write_policies(tmp_path / "policies")
     name = "kept"
-    with room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as first:
-        client = client_of(first)
+    with (
+        room.lab.running_daemon(tmp_path / "coworkd", "--policies", str(policies)) as first,
+        client_of(first) as client,
+    ):
         own = Room(lab=room.lab, daemon=first, client=client)
         client.session_ensure(name=name, profile=PROFILE, folders=own.folders())
         cut, kept = Tunnel(own, name, INDEX).process.id, Tunnel(own, name, OTHER).process.id
         first.child.kill()
         first.child.wait()
-        client.close()
     settings = compose_settings()
     settings["network"]["allowedDomains"] = [OTHER]
     (policies / "egress" / f"{PROFILE}.json").write_text(json.dumps(settings))

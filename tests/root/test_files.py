@@ -308,12 +308,11 @@ def test_cp_takes_one_file_each_way_and_pipes(daemon: Daemon, client: Client, tm
 def test_a_host_that_vanishes_while_it_uploads_leaves_nothing(daemon: Daemon, client: Client) -> None:
     sh(client, "rm -rf half; mkdir half; echo old >half/a")
     for tar in (False, True):
-        lost = client_of(daemon)
-        stream, _ = lost._open_stream(
-            "file.upload", {"session": SESSION, "path": "half" if tar else "half/a", "tar": tar, "mode": 0o644}
-        )
-        stream.send(tar_of((member("b"), os.urandom(MIB)))[: MIB // 2])
-        lost.close()
+        with client_of(daemon) as lost:
+            stream, _ = lost._open_stream(
+                "file.upload", {"session": SESSION, "path": "half" if tar else "half/a", "tar": tar, "mode": 0o644}
+            )
+            stream.send(tar_of((member("b"), os.urandom(MIB)))[: MIB // 2])
     wait_until(lambda: sh(client, "ls -A half; cat half/a") == "a\nold", "nothing of it is left")
 
 
