@@ -97,6 +97,9 @@ class LinkPort(Protocol):
     def on_close(self, call: Callable[[], None], /) -> None:
         """Call once, synchronously, when the link ends."""
 
+    def finish(self, error: CoworkError, /) -> None:
+        """End the link soon; the peer is told why, where it still reads."""
+
 
 class StreamFlow(Protocol):
     """A stream that is open."""

@@ -18,7 +18,7 @@ import trio
 from msgspec import structs
 
 from coworkd.model import calls
-from coworkd.model.errors import InvalidParams, InvalidState, OutOfRange
+from coworkd.model.errors import CoworkError, InvalidParams, InvalidState, OutOfRange
 from coworkd.model.ports import Frames, LinkPort
 from coworkd.model.process import StreamName
 from coworkd.services.process_live import LiveProcess
@@ -179,6 +179,8 @@ class _Away:
     def wake(self) -> None: ...
 
     def on_close(self, call: Callable[[], None], /) -> None: ...
+
+    def finish(self, error: CoworkError, /) -> None: ...
 
 
 def _check_kept(process: str, stream: StreamName, spool: Spool, offset: int) -> None:

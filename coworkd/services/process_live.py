@@ -300,11 +300,25 @@ class LiveProcess:
         if not self.readers:
             self.close()
 
+    def close_but_end(self) -> None:
+        """Let everything go but its end: those who read it hear how much of the output they do not have, and the exit. It has ended."""
+        self._let_go()
+        self.close_when_read()
+
+    def give_up_readers(self, error: CoworkError) -> None:
+        """End the links of those who do not even take how it ended, with `error`."""
+        for reader in tuple(self.readers):
+            reader.link.finish(error)
+
     def close(self) -> None:
         """Let everything go: readers are detached, descriptors closed, kept output is gone. Idempotent."""
         self.closed = True
         for reader in tuple(self.readers):
             reader.leave()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """What it holds of the kernel's. Idempotent."""
         for pump in self._pumps:
             pump.close()
         if self.stdin is not None:

@@ -76,12 +76,13 @@ class ProcessTable:
         self._kept.discard(process.id)
         return self._processes.pop(process.id, None) is not None
 
-    def part(self, processes: list[LiveProcess], limit: int) -> list[LiveProcess]:
-        """These were taken out and go when they are read; returns those that are too many then, and must not wait for that."""
-        there = [process for process in (*self.parting, *processes) if not process.closed]
-        surplus = len(there) - limit
-        self.parting = there[max(0, surplus) :]
-        return there[: max(0, surplus)]
+    def part(self, processes: list[LiveProcess]) -> None:
+        """These were taken out and go when they are read."""
+        self.parting = [process for process in (*self.parting, *processes) if not process.closed]
+
+    def parting_before(self, last: int) -> list[LiveProcess]:
+        """Those of `parting` that went before the last so many."""
+        return self.parting[: max(0, len(self.parting) - last)]
 
     def state_counts(self) -> dict[str, int]:
         """How many processes are in each state."""

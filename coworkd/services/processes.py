@@ -6,7 +6,8 @@ Rules
 - A started process belongs to its session, not to a link: links come and go. A one-shot (`run`) belongs to its caller: it is
   killed when the caller's link ends, and forgotten once answered.
 - Killing is done even where the audit log refuses the record; starting and signalling are not.
-- An ended process that has to go leaves those who read it the rest and the exit first; `_PARTING_LIMIT` of them at most.
+- An ended process that has to go leaves those who read it the rest and the exit first, the last `_PARTING_LIMIT` of them; those before
+  them leave the exit alone, and say what is gone. No link that lives misses an exit.
 - An exit is published and recorded once. The launcher forgets a process only after its exit is durable.
 
 Sans policy and sans sandbox: those are asked in `process_starting`. Encoding is the caller's. Input, the end of many, and what was
@@ -26,6 +27,7 @@ from coworkd.model import calls
 from coworkd.model.errors import (
     CoworkError,
     InvalidState,
+    LimitExceeded,
     Unavailable,
 )
 from coworkd.model.ports import (
@@ -62,7 +64,9 @@ from coworkd.services.process_table import ProcessTable
 
 _UPKEEP_INTERVAL_S = 60.0
 _PARTING_LIMIT = 64
-"""A link that takes nothing must not make room for ever more: past so many the one that had to go first is closed."""
+"""A link that takes nothing must not make room for ever more: past so many the output of the one that had to go first goes."""
+_TELLING_LIMIT = 1024
+"""Past so many the links that have not taken how the first of them ended are told so, and ended."""
 
 _log = logging.getLogger("coworkd.process")
 
@@ -387,8 +391,18 @@ class Processes:
         """Forget those that have ended, once those who read them have all."""
         for process in processes:
             self._forget(process, process.close_when_read)
-        for process in self._table.part(processes, _PARTING_LIMIT):
-            process.close()
+        self._table.part(processes)
+        for process in self._table.parting_before(_PARTING_LIMIT):
+            process.close_but_end()
+        for process in self._table.parting_before(_TELLING_LIMIT):
+            process.give_up_readers(
+                LimitExceeded(
+                    f"{_TELLING_LIMIT} commands have ended since process {process.id}, how that ended is still not read here:"
+                    " connect again, and read what is attached",
+                    process=process.id,
+                    limit=_TELLING_LIMIT,
+                )
+            )
 
     def _forget(self, process: LiveProcess, close: Callable[[], None] | None = None) -> None:
         if self._table.remove(process):

@@ -253,12 +253,14 @@ class Spool:
         self._room_call = call
 
     def close(self) -> None:
-        """Let the bytes go. Idempotent."""
+        """Let the bytes go; who still follows it finds the end of the stream behind a gap. Idempotent."""
         if not self.closed:
-            self.closed = True
-            self.finish()
+            self.closed = self.eof = True
             self._budget.spools -= 1
             self._budget.used_bytes -= self.kept_bytes
+            self.first, self.cut_at = self.end, None
+            self._tell_followers()
+            self._tell_room()
             os.close(self._fd)
             if self._null_fd >= 0:
                 os.close(self._null_fd)

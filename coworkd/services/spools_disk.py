@@ -153,10 +153,12 @@ class DiskPump:
         except BlockingIOError:
             return
         except OSError as error:
-            self.spool.cut()
-            self._failed(error)
+            if not self.spool.closed:
+                self.spool.cut()
+                self._failed(error)
             return
-        self.spool.took(taken)
+        if not self.spool.closed:  # else it went meanwhile, with what came
+            self.spool.took(taken)
 
     def _move(self, holes: list[tuple[int, int]], room: int) -> int:
         """In a thread: touches nothing but descriptors."""

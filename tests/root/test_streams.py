@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator
 
@@ -237,6 +238,27 @@ def test_link_that_does_not_read_slows_only_itself(daemon: Daemon, client: Clien
         assert client.process_get(process=process.id).state == "running"
         assert digest(piece.data for piece in process) == digest([b"y\n" * (12 * MIB)])
         assert process.wait(5).output == "complete"
+
+
+def test_no_exit_is_lost_to_a_link_that_does_not_read(daemon: Daemon, client: Client, session: str) -> None:
+    # 80 that ended and were forgotten while one link still has to read them: the output of the first goes, no exit does.
+    size = 300_000
+    with client_of(daemon) as lazy:
+        running = [lazy.start(session, ["sh", "-c", f"read go; yes | head -c {size}"], stdin=True) for _ in range(80)]
+        for process in running:
+            client.process_write_stdin(process=process.id, data=b"\n")
+        for process in running:
+            assert client.process_wait(process=process.id, timeout_s=30).exit == exited(0)
+            client.process_forget(process=process.id)
+        whole = 0
+        for process in running:
+            with contextlib.suppress(OutOfRange):
+                whole += sum(len(piece.data) for piece in process) == size
+            assert read_all(process).get("stdout", b"") == b""
+            assert process.finished
+            assert process.wait().exit == exited(0)
+            assert process.offsets() == {}
+    assert 64 <= whole < 80
 
 
 # -- terminals -----------------------------------------------------------------------------------------------------

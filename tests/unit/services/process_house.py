@@ -55,12 +55,12 @@ def encode_output(process: str, stream: StreamName, offset: int, data: bytes, eo
 
 
 def encode_notification(method: str, params: Mapping[str, Any]) -> list[bytes | memoryview]:
-    return [json.dumps([method, params]).encode()]
+    return [json.dumps([method, params], default=bytes.decode).encode()]
 
 
 def decode(frame: list[bytes | memoryview]) -> Output | dict[str, Any]:
     head = json.loads(bytes(frame[0]))
-    if head[0] == "process.exit":
+    if head[0].startswith("process."):
         params: dict[str, Any] = head[1]
         return params
     return Output(head[1], head[2], bytes(frame[1]), head[3])
@@ -74,6 +74,7 @@ class FakeLink:
         self._on_close: list[Callable[[], None]] = []
         self.sources: list[Frames] = []
         self.woken = 0
+        self.finished: CoworkError | None = None
 
     @property
     def name(self) -> str:
@@ -95,6 +96,9 @@ class FakeLink:
 
     def on_close(self, call: Callable[[], None], /) -> None:
         self._on_close.append(call)
+
+    def finish(self, error: CoworkError, /) -> None:
+        self.finished = error
 
     @property
     def listeners(self) -> int:

@@ -7,7 +7,7 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from coworkd.model.calls import Subscribe
-from coworkd.model.errors import OutOfRange
+from coworkd.model.errors import CoworkError, OutOfRange
 from coworkd.model.ports import Frames
 from coworkd.services.events import EVENT_BYTES, RING_BYTES, EventRing
 
@@ -35,6 +35,9 @@ class FakeLink:
         self.woken += 1
 
     def on_close(self, call: Callable[[], None], /) -> None:
+        raise AssertionError("not needed")
+
+    def finish(self, error: CoworkError, /) -> None:
         raise AssertionError("not needed")
 
     def pull(self, limit_bytes: int = 65_536) -> list[tuple[str, dict[str, Any]]]:

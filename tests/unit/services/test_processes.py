@@ -470,18 +470,48 @@ async def test_one_that_has_to_go_for_newer_ones_leaves_its_readers_the_rest() -
         assert other.sources == []
 
 
+async def end_many(house: House, stop: int, start: int = 0) -> None:
+    """Commands that put 1,000 bytes out and end, attached and not read."""
+    for number in range(start, stop):
+        await house.start(id=f"p{number}")
+        house.launcher.commands[f"p{number}"].write(b"x" * 1000)
+        house.launcher.commands[f"p{number}"].exit(0)
+        await house.processes.wait(calls.WaitProcess(process=f"p{number}"))
+    await settle()
+
+
 @in_trio
 async def test_no_more_than_some_that_have_to_go_stay_for_those_who_read_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(processes, "_PARTING_LIMIT", 2)
     async with open_house(finished=FinishedConfig(keep_count=1)) as house:
-        for number in range(6):
-            await house.start(id=f"p{number}")
-            house.launcher.commands[f"p{number}"].exit(0)
-            await house.processes.wait(calls.WaitProcess(process=f"p{number}"))
+        await end_many(house, 6)
+        assert house.processes.spool_memory[0] == 3 * 1000
+        got = house.link.pull()
+        assert [each["process"] for each in got if isinstance(each, dict) and "exit" in each] == [
+            f"p{number}" for number in range(6)
+        ]
+        gaps = [each for each in got if isinstance(each, dict) and each.get("dropped")]
+        assert [(gap["process"], gap["dropped"], gap["offset"], gap["eof"]) for gap in gaps] == [
+            (f"p{number}", [0, 1000], 1000, True) for number in range(3)
+        ]
         await settle()
-        assert len(house.link.sources) == 3
+        assert house.link.sources == []
+
+
+@in_trio
+async def test_a_link_that_does_not_even_take_how_commands_ended_is_told_so_and_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "_PARTING_LIMIT", 2)
+    monkeypatch.setattr(processes, "_TELLING_LIMIT", 4)
+    async with open_house(finished=FinishedConfig(keep_count=1)) as house:
+        await end_many(house, 5)
+        assert house.link.finished is None
+        await end_many(house, 6, start=5)
+        assert isinstance(house.link.finished, LimitExceeded)
+        assert house.link.finished.details["process"] == "p0"
 
 
 @in_trio

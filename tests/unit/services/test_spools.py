@@ -220,3 +220,14 @@ def test_a_tight_budget_takes_nothing_a_blocked_reader_wants() -> None:
     assert spool.first == 0
     spool.close()
     other.close()
+
+
+def test_who_follows_a_spool_that_was_closed_finds_its_end_behind_a_gap() -> None:
+    spool = make_spool()
+    reader = Reader()
+    spool.follow(reader)
+    put(spool, b"x" * 100)
+    told = reader.told
+    spool.close()
+    assert reader.told == told + 1
+    assert (spool.read(reader.offset, LIMIT), spool.eof, spool.kept_bytes, spool.total) == ((100, b""), True, 0, 100)
