@@ -10,7 +10,8 @@ Rules
   them the output of other sessions' commands from ending.
 - A warm sandbox is what the session's last command could have had. One that would be something else is dropped, and so are all where
   the session's tree changes or memory gets short (`pressure`).
-- Nothing waiting is no error: the next command makes its own, and tells why if it cannot.
+- Nothing waiting is no error: the next command makes its own, and tells why if it cannot. After one that did not come up there is a pause,
+  longer each time.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _AFTER_END_S = 0.002
 _QUIET_S = 0.02
 _END_S = 5.0
 _BORN_S = 0.2
+_RETRY_FIRST_S = 1.0
+_RETRY_MOST_S = 300.0
 
 
 class _Plan:
@@ -47,8 +50,17 @@ class _Plan:
         self.template = template
         self.rehearsed = structs.replace(template, argv=(b"true",))
         self.walls = walls_of(template)
-        self.failed = False
-        """One did not come up: that will not change."""
+        self.retry_at = 0.0
+        """Not before (monotonic) is another one made."""
+        self._pause_s = _RETRY_FIRST_S
+
+    def failed(self) -> None:
+        """One did not come up: perhaps for want of processes or memory, perhaps its filters leave a shim no way to live."""
+        self.retry_at = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _RETRY_MOST_S)
+
+    def succeeded(self) -> None:
+        self._pause_s = _RETRY_FIRST_S
 
 
 class Pool:
@@ -142,7 +154,7 @@ class Pool:
         for name, due in list(self._wanting.items()):
             if now >= due:
                 del self._wanting[name]
-                if name in self._sessions:
+                if name in self._sessions and name in self._used_at:
                     self._make(self._sessions[name], now)
         for name, at in list(self._used_at.items()):
             if now >= at + _UNUSED_S or len(self._used_at) > _LIMIT:
@@ -151,21 +163,26 @@ class Pool:
     def _make(self, session: Session, now: float) -> None:
         if session.paused:
             return
-        wanted = self._wanted(session)
+        wanted, ready_at = self._wanted(session), self._ready_at(session)
         try:
             if wanted and len(session.warm) >= wanted:
                 self._spawner.make_ready()
             elif session.standby is None:
                 self._make_standby(session)
-            elif now < self._quiet_at:
-                self._wanting[session.name] = self._quiet_at
+            elif wanted and now < ready_at:
+                self._wanting[session.name] = ready_at
                 return
             elif wanted:
                 self._make_warm(session)
         except OSError:
             return
         if wanted > len(session.warm):
-            self._wanting[session.name] = max(now, self._quiet_at) + _QUIET_S
+            self._wanting[session.name] = max(now, ready_at) + _QUIET_S
+
+    def _ready_at(self, session: Session) -> float:
+        """When (monotonic) it may have another warm one."""
+        plan = self._plans.get(session.name)
+        return self._quiet_at if plan is None else max(self._quiet_at, plan.retry_at)
 
     def _make_standby(self, session: Session) -> None:
         session.standby = self._spawner.make_standby(session)
@@ -176,7 +193,7 @@ class Pool:
     def _wanted(self, session: Session) -> int:
         """How many warm ones it is to have."""
         plan = self._plans.get(session.name)
-        if plan is None or plan.failed or not plan.template.shim or not plan.template.warm:
+        if plan is None or not plan.template.shim or not plan.template.warm:
             return 0
         short = self._pressure.is_short(session.name, self._spawner.session_cgroup(session.name))
         return 0 if short else plan.template.warm
@@ -200,10 +217,14 @@ class Pool:
         bwrap = sandbox.bwrap
         if bwrap.link is not None and (bwrap.hear_ready() or bwrap.gone):
             self._readers.unregister(bwrap.link.fileno())
+        if bwrap.shim_usage is not None:
+            plan.succeeded()
         if bwrap.monitor_status is not None and sandbox in session.warm:
             session.warm.remove(sandbox)
             self._counts["died"] += 1
-            plan.failed = plan.failed or bwrap.shim_usage is None
+            if bwrap.shim_usage is None:
+                plan.failed()
+                self._wanting.setdefault(session.name, plan.retry_at)
         if bwrap.gone:
             self._leaving.get(session.name, set()).discard(bwrap)
 

@@ -20,7 +20,7 @@ from tests.root.live import client_of, fresh_mark, living, session_of, wait_unti
 
 pytestmark = pytest.mark.needs("bubblewrap", "python3")
 KILLED = Exit(code=None, signal="KILL", reason="killed")
-END_S = 20
+END_S = 60
 LIMITS = LimitsRequest(pids_max=200, tmp_max=16 << 20)
 
 

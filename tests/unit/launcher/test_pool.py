@@ -374,14 +374,48 @@ def test_one_that_died_is_replaced(house: House) -> None:
     assert house.counts() == (1, 0, 2, 1, 0)
 
 
-def test_one_that_never_came_up_is_not_tried_again(house: House) -> None:
+def test_one_that_never_came_up_is_tried_again_after_a_pause_that_grows(house: House) -> None:
+    house.slow = True
+    house.command()
+    house.rest()
+    for tried, pause_s in enumerate((1, 2, 4), start=1):
+        assert len(house.bwraps) == tried
+        house.bwraps[-1].die()
+        house.command()
+        house.rest(pause_s - 0.1)
+        assert len(house.bwraps) == tried
+        house.rest(0.2)
+    house.slow = False
+    house.bwraps[-1].die()
+    house.rest(8.1)
+    assert house.warm() == 1
+    house.bwraps[-1].on_news()
+    house.slow = True
+    house.command()
+    house.rest()
+    house.bwraps[-1].die()
+    house.slow = False
+    house.rest(1.1)
+    assert house.warm() == 1, "the pause is the first one again"
+
+
+def test_one_that_never_comes_up_is_not_tried_for_ever(house: House) -> None:
+    house.slow = True
+    house.command()
+    for _ in range(20):
+        house.rest(100)
+        if house.bwraps[-1].monitor_status is None:
+            house.bwraps[-1].die()
+    tried = len(house.bwraps)
+    house.rest(10_000)
+    assert len(house.bwraps) == tried <= 10
+
+
+def test_one_that_never_came_up_says_nothing_of_another_sandbox(house: House) -> None:
     house.slow = True
     house.command()
     house.rest()
     house.bwraps[0].die()
-    house.command()
-    house.rest()
-    assert len(house.bwraps) == 1
     house.slow = False
     house.command(structs.replace(COMMAND, bwrap_args=()))
     house.rest()
