@@ -15,7 +15,8 @@ from coworkd.model.errors import NotFound
 from coworkd.model.process import Exit
 from tests.root.conftest import Daemon
 
-WAIT_S = 10.0
+WAIT_S = 30.0
+"""Long beside anything that is waited for: what does not come fails a little later, and a busy machine fails nothing."""
 _numbers = itertools.count(1)
 
 
@@ -71,13 +72,24 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def busyness() -> float:
+    """How many times more is ready to run than the machine has processors, at least 1."""
+    averages = Path("/proc/loadavg").read_text().split()
+    ready = max(float(averages[0]), int(averages[3].partition("/")[0]))
+    return max(1.0, ready / (os.cpu_count() or 1))
+
+
 @contextlib.contextmanager
 def took_at_most(limit_s: float) -> Iterator[None]:
-    """The block takes no longer than that."""
-    start = time.monotonic()
+    """The block takes no longer than that; on a busy machine, as many times longer as it is busy.
+
+    It finds what waits for something it must not wait for: the limit lies between what the block takes and how long that would take.
+    """
+    before, start = busyness(), time.monotonic()
     yield
     took_s = time.monotonic() - start
-    assert took_s <= limit_s, f"took {took_s:.2f} s, at most {limit_s:g} s are allowed"
+    allowed_s = limit_s * max(before, busyness())
+    assert took_s <= allowed_s, f"took {took_s:.2f} s, at most {allowed_s:.2f} s are allowed"
 
 
 def links_of(pid: int) -> list[str]:

@@ -124,7 +124,7 @@ def test_every_kind_of_folder_tells_what_a_command_changes(client: Client, liste
     script = "for f in f g h; do cd ~/mnt/$f; echo x > new; mkdir m; mv new m/moved; done; cd ~/mnt/g; rm old; cd ../h; rm old; sleep 0.2"
     with session_with(client, "kinds", *zip(sources, modes, strict=True), profile="default") as session:
         with client.start(session, ["sh", "-c", script]) as process:
-            process.wait(timeout_s=20)
+            process.wait(timeout_s=60)
         made = {("mkdir", "m", None), ("rename", "new", "m/moved")}
         deleted = made | {("delete", "old", None)}
         for folder, wanted in (("f", made), ("g", deleted), ("h", deleted)):
@@ -150,7 +150,7 @@ def test_what_the_host_does_in_its_own_directory_is_not_told(
             for number in range(20):
                 (source / f"mine{number}").write_text("x")
             client.process_write_stdin(process=process.id, offset=0, data=b"\n")
-            process.wait(timeout_s=20)
+            process.wait(timeout_s=60)
         listener.wait(lambda: _told(listener, "f", session), "the session's own is told")
         assert _told(listener, "f", session) == [("mkdir", "theirs", None)]
 
@@ -186,5 +186,5 @@ def test_names_of_any_bytes_are_told(client: Client, listener: Listener, tmp_pat
     name = b"x\n\x1b[2J\xff"
     with session_with(client, "names", (source, "rwd"), profile="default") as session:
         with client.start(session, [b"mkdir", b"mnt/f/" + name]) as process:
-            process.wait(timeout_s=20)
+            process.wait(timeout_s=60)
         listener.wait(lambda: ("mkdir", name, None) in _told(listener, "f", session), "its name")

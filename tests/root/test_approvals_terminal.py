@@ -136,5 +136,5 @@ def test_another_terminal_asks_about_all_sessions(asking: Daemon, tmp_path: Path
                 time.sleep(GUARD_S)
                 seen.type(b"s\n")
                 seen.wait_for(b"allowed, for this folder from now on")
-                assert process.wait(timeout_s=20).exit.code == 0
+                assert process.wait(timeout_s=60).exit.code == 0
         assert contents(source) == []

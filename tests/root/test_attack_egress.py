@@ -27,7 +27,7 @@ from tests.root.egress_room import (
     saying,
     socks_request,
 )
-from tests.root.live import wait_until
+from tests.root.live import busyness, wait_until
 from tests.root.servers import dns
 from tests.root.servers.plain import ECHO
 
@@ -201,7 +201,7 @@ def test_slow_names_of_one_session_do_not_slow_another(room: Room) -> None:
         for _ in range(5):
             (talked,) = room.talk(neighbour, [saying(GOOD_HEAD, b"x", enough=40)])
             assert talked.status == 200
-            assert talked.took_s < 1.0
+            assert talked.took_s < 2.0 * busyness()
         answers = finish_talk(hanging)
     assert {answer.status for answer in answers} <= {429, 502, 504}
 

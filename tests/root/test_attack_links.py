@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from coworkd.client.sync import connect
 from coworkd.model.errors import InvalidState
 from coworkd.model.session import FolderGrant
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import client_of, session_of
+from tests.root.live import client_of, session_of, took_at_most
 
 SOFT_LIMIT = 96
 ENOUGH_COMMANDS = 60
@@ -43,7 +42,7 @@ def test_kept_commands_do_not_use_up_the_descriptors_of_links(crowded: Daemon) -
         started = [client.start(session, ["true"]) for _ in range(ENOUGH_COMMANDS)]
         for process in started:
             process.wait()
-        with connect(crowded.uri, timeout_s=2) as another:
+        with connect(crowded.uri, timeout_s=30) as another:
             assert len(another.process_list().processes) == ENOUGH_COMMANDS
 
 
@@ -63,14 +62,14 @@ def test_a_folder_that_cannot_be_is_told_without_an_incident(daemon: Daemon, tmp
 def test_closed_stdin_is_an_empty_one(daemon: Daemon) -> None:
     command = [sys.executable, "-m", "coworkd.cli.control", "--to", daemon.uri, "run", "-i", "--", "cat"]
     closed = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
-    done = subprocess.run(closed, capture_output=True, timeout=20, check=False)
+    done = subprocess.run(closed, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_closed_stdout_is_told_and_gets_no_byte_of_the_link(daemon: Daemon) -> None:
     command = [sys.executable, "-m", "coworkd.cli.control", "--to", daemon.uri, "run", "--", "echo", "hi"]
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, timeout=20, check=False
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, timeout=60, check=False
     )
     assert done.returncode == 125
     assert b"cannot be written" in done.stderr
@@ -94,10 +93,9 @@ def test_a_frozen_coworkd_does_not_hold_coworkctl_for_ever(fresh_daemon: Daemon)
         assert control.stdout.readline() == b"up\n"
         fresh_daemon.child.send_signal(signal.SIGSTOP)
         try:
-            begun = time.monotonic()
             control.send_signal(signal.SIGTERM)
-            assert control.wait(25) in (125, 143)
-            assert time.monotonic() - begun < 20
+            with took_at_most(20):
+                assert control.wait(60) in (125, 143)
         finally:
             fresh_daemon.child.send_signal(signal.SIGCONT)
             control.kill()

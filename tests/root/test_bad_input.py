@@ -163,7 +163,7 @@ def test_command_that_cannot_start_is_typed(
 ) -> None:
     call = client.run if verb == "run" else client.start
     before = known(client)
-    with took_at_most(1), pytest.raises(InvalidParams if stage is None else StartFailed) as failed:
+    with took_at_most(5), pytest.raises(InvalidParams if stage is None else StartFailed) as failed:
         call(session, argv)
     if stage is not None:
         assert failed.value.details["stage"] == stage, failed.value.message
@@ -175,7 +175,7 @@ def test_sum_of_arguments_over_the_limit_is_too_big(client: Client) -> None:
     # One message is at most 1 MiB: only with what the session has already can the sum pass the kernel's 2 MiB.
     words = ["x" * 104_000] * 10
     with session_of(client, "bad-sum", env={f"V{number}": word for number, word in enumerate(words)}) as large:
-        with took_at_most(1), pytest.raises(StartFailed) as failed:
+        with took_at_most(5), pytest.raises(StartFailed) as failed:
             client.run(large, ["true", *words])
         assert (failed.value.details["stage"], failed.value.details["errno"]) == ("too_big", errno.E2BIG)
         ran = client.run(large, ["sh", "-c", "echo $#", "sh", *words[:9]])
@@ -190,7 +190,7 @@ def test_sum_of_arguments_over_the_limit_is_too_big(client: Client) -> None:
 )
 def test_cwd_that_cannot_be_is_typed(client: Client, session: str, cwd: str) -> None:
     for tty in (None, (24, 80)):
-        with took_at_most(1), pytest.raises(StartFailed) as failed:
+        with took_at_most(5), pytest.raises(StartFailed) as failed:
             client.start(session, ["true"], cwd=cwd, tty=tty)
         assert failed.value.details["stage"] == "bad_cwd", failed.value.message
         assert cwd in failed.value.message
@@ -233,7 +233,7 @@ def test_field_that_cannot_be_meant_is_refused_by_name(
 ) -> None:
     params = {"session": session, "argv": [b"true"], **fields}
     before = known(client)
-    with took_at_most(1), pytest.raises(InvalidParams) as refused:
+    with took_at_most(5), pytest.raises(InvalidParams) as refused:
         client.call("process.start", params)
     assert key in refused.value.message + str(refused.value.details.get("key"))
     assert known(client) == before
@@ -252,14 +252,14 @@ def test_field_that_cannot_be_meant_is_refused_by_name(
 def test_unknown_parameter_is_refused_with_the_right_spelling(
     client: Client, method: str, params: dict[str, Any], hint: str
 ) -> None:
-    with took_at_most(1), pytest.raises(InvalidParams) as refused:
+    with took_at_most(5), pytest.raises(InvalidParams) as refused:
         client.call(method, params)
     assert hint in refused.value.message
 
 
 @pytest.mark.parametrize("method", ["process.rum", "", "nothing", "session", "folder.mounts", "\0", "__init__"])
 def test_unknown_method_is_unimplemented(client: Client, method: str) -> None:
-    with took_at_most(1), pytest.raises(Unimplemented):
+    with took_at_most(5), pytest.raises(Unimplemented):
         client.call(method, {})
 
 
@@ -299,7 +299,7 @@ BREACHES = {
 
 @pytest.mark.parametrize("name", BREACHES)
 def test_breach_ends_its_link_and_no_other(daemon: Daemon, client: Client, session: str, name: str) -> None:
-    with took_at_most(2), raw_link(daemon) as link:
+    with took_at_most(5), raw_link(daemon) as link:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             link.sendall(BREACHES[name])
         with contextlib.suppress(ConnectionResetError):
@@ -311,7 +311,7 @@ def test_breach_ends_its_link_and_no_other(daemon: Daemon, client: Client, sessi
 
 @pytest.mark.parametrize("name", [name for name in BREACHES if name != "too-much-before-hello"])
 def test_breach_after_hello_ends_its_link_and_no_other(daemon: Daemon, client: Client, session: str, name: str) -> None:
-    with took_at_most(2), raw_link(daemon) as link:
+    with took_at_most(5), raw_link(daemon) as link:
         greet(link)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             link.sendall(BREACHES[name])
@@ -349,7 +349,7 @@ def test_200_silent_links_do_not_delay_the_next(daemon: Daemon) -> None:
     with contextlib.ExitStack() as silent:
         for _ in range(200):
             silent.enter_context(raw_link(daemon))
-        with took_at_most(1), connect(daemon.uri) as next_one:
+        with took_at_most(5), connect(daemon.uri) as next_one:
             assert next_one.ping().time > 0
 
 
@@ -361,12 +361,12 @@ def test_client_that_vanishes_ends_its_run_and_not_its_start(daemon: Daemon, cli
         runner = threading.Thread(target=_run_and_lose, args=(vanishing, session, one_shot))
         runner.start()
         wait_until(lambda: living(one_shot), "the one-shot runs")
-    runner.join(5)
-    wait_until(lambda: not living(one_shot), "the one-shot ends with its caller", 3)
+    runner.join(60)
+    wait_until(lambda: not living(one_shot), "the one-shot ends with its caller")
     assert living(started)
     assert client.process_get(process=process.id).state == "running"
     client.process_kill(process=process.id, grace_s=0)
-    client.process_wait(process=process.id, timeout_s=5)
+    client.process_wait(process=process.id, timeout_s=60)
     client.process_forget(process=process.id)
     wait_until(lambda: known(client) == before, "nothing is kept of either")
 
@@ -389,14 +389,14 @@ def test_client_that_stops_reading_is_only_its_own_problem(daemon: Daemon, clien
             with contextlib.suppress(TimeoutError):
                 link.settimeout(0.1)
                 link.sendall(msgpack.packb(request))
-        with took_at_most(3):
+        with took_at_most(10):
             assert client.run(session, ["echo", "well"]).exit == exited(0)
 
 
 def test_slow_hello_ends_at_its_deadline(slow_hosts: dict[str, float]) -> None:
-    wait_until(lambda: len(slow_hosts) == 3, "slow hosts are hung up on", HELLO_S + 5)
+    wait_until(lambda: len(slow_hosts) == 3, "slow hosts are hung up on", 3 * HELLO_S)
     for name, borne_s in slow_hosts.items():
-        assert HELLO_S - 0.5 <= borne_s <= HELLO_S + 2, name
+        assert HELLO_S - 0.5 <= borne_s < 2 * HELLO_S, name
 
 
 # -- sessions that cannot be ---------------------------------------------------------------------------------------
@@ -411,7 +411,7 @@ BAD_NAMES = [
 def test_session_name_that_cannot_be_is_refused(client: Client, daemon: Daemon, name: str) -> None:
     before = sorted(os.listdir(daemon.state))
     for method, key in (("session.ensure", "name"), ("session.get", "session"), ("session.delete", "session")):
-        with took_at_most(1), pytest.raises(InvalidParams):
+        with took_at_most(5), pytest.raises(InvalidParams):
             client.call(method, {key: name})
     assert sorted(os.listdir(daemon.state)) == before
 

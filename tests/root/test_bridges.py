@@ -30,7 +30,7 @@ pytestmark = pytest.mark.needs("bubblewrap", "python3")
 
 ASK = """
 import socket, sys
-with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=10) as made:
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60) as made:
     made.sendall(b"hello from " + sys.argv[2].encode())
     made.shutdown(socket.SHUT_WR)
     print(made.makefile().read(), end="")
@@ -64,7 +64,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         thread.start()
         yield path
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(60)
 
 
 def through(*bridges: dict[str, str]) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def client(bridged: Daemon) -> Iterator[Client]:
 def session(client: Client) -> Iterator[str]:
     """The session, with the bridge that the configuration gives it."""
     with session_of(client, SESSION) as name:
-        wait_until(lambda: bridge(client, "out").state == "listening", "the bridge listens in the new session", 5)
+        wait_until(lambda: bridge(client, "out").state == "listening", "the bridge listens in the new session")
         yield name
 
 
@@ -109,7 +109,7 @@ def bridge(client: Client, name: str) -> BridgeInfo:
 
 def connect(path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX)
-    made.settimeout(20)
+    made.settimeout(60)
     made.connect(str(path))
     return made
 
@@ -188,7 +188,7 @@ def test_a_server_that_never_reads_slows_nothing_else(
             with contextlib.suppress(BlockingIOError):
                 while True:
                     stuck.send(bytes(MIB))
-        with took_at_most(2):
+        with took_at_most(10):
             for _ in range(50):
                 client.ping()
 
@@ -231,10 +231,10 @@ def test_a_session_that_goes_takes_its_bridge_along_and_the_next_one_gets_it(cli
     with no_descriptor_left(bridged):
         for _ in range(3):
             with session_of(client, SESSION) as name:
-                wait_until(lambda: bridge(client, "out").state == "listening", "the bridge is there", 5)
+                wait_until(lambda: bridge(client, "out").state == "listening", "the bridge is there")
                 ran = client.run(name, [PYTHON, "-I", "-c", ASK, str(WAY_OUT), name])
                 assert ran.stdout == b"HELLO FROM BRIDGED"
-            wait_until(lambda: bridge(client, "out").state == "waiting", "the bridge is gone with its session", 5)
+            wait_until(lambda: bridge(client, "out").state == "waiting", "the bridge is gone with its session")
     with client_of(bridged) as later:
         assert "bridge out" not in later.hello.degraded  # a session that is not there is no trouble
 

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.needs("netns", "mountns", "bubblewrap", "python3")
 INDEX = f"index.{dns.DOMAIN}"
 OTHER = f"other.{dns.DOMAIN}"
 HEAD = connect_head(INDEX, ECHO)
-COMES_BACK_S = 2.0
+COMES_BACK_S = 6.0
 _numbers = itertools.count(1)
 
 
@@ -277,15 +277,15 @@ def test_slow_head_is_bounded(room: Room, session: str) -> None:
     for talked in (by_drops, silent):
         assert talked.status in (0, 408)
         assert talked.end in ("eof", "EPIPE", "ECONNRESET")
-    assert silent.took_s < 4
-    assert by_drops.took_s < 4 + 0.2 * len(dripping)
+    assert silent.took_s < 8
+    assert by_drops.took_s < 8 + 0.2 * len(dripping)
     room.wait_for_refusals(session, 1)
 
 
 def test_idle_tunnel_ends(room: Room, session: str) -> None:
     room.client.session_set_policy(session=session, egress=narrowed(idle_s=1))
     tunnel = Tunnel(room, session)
-    with took_at_most(8):
+    with took_at_most(20):
         assert tunnel.line() == "closed"
     tunnel.close()
 
@@ -298,11 +298,9 @@ def test_killed_egress_comes_back_on_the_same_listeners(room: Room, session: str
     tunnel = Tunnel(room, session)
     killed = room.client.egress_status().pid
     os.kill(killed, signal.SIGKILL)
-    began = time.monotonic()
-    (talked,) = room.talk(session, [saying(HEAD, b"x", enough=40, read_s=10)])
+    with took_at_most(COMES_BACK_S):
+        (talked,) = room.talk(session, [saying(HEAD, b"x", enough=40, read_s=60)])
     assert talked.status == 200
-    assert time.monotonic() - began < COMES_BACK_S + 1.0
-    assert talked.took_s < COMES_BACK_S
     assert room.client.egress_status().pid not in (0, killed)
     assert tunnel.line() == "closed"
     assert room.client.process_get(process=tunnel.process.id).state == "running"
@@ -374,7 +372,7 @@ def test_policy_set_after_a_restart_holds_for_what_was_open_before(room: Room, t
         output = client.attach(process, stdout=0)
         said = b""
         while not said.endswith(b"closed\n"):
-            piece = output.read(timeout_s=10)
+            piece = output.read(timeout_s=60)
             assert piece is not None, said
             said += piece.data
         refused, allowed = own.talk(name, [saying(HEAD), saying(connect_head(OTHER, ECHO), b"x", enough=40)])
@@ -405,7 +403,7 @@ def test_policy_narrowed_while_coworkd_was_away_closes_what_it_forbids(room: Roo
         output = client.attach(cut, stdout=0)
         said = b""
         while not said.endswith(b"closed\n"):
-            piece = output.read(timeout_s=10)
+            piece = output.read(timeout_s=60)
             assert piece is not None, said
             said += piece.data
         assert client.process_get(process=kept).state == "running"
@@ -427,8 +425,8 @@ def test_term_ends_every_tunnel_and_each_has_its_end_in_the_log(room: Room, tmp_
             Tunnel(own, "last")
         pid = client.egress_status().pid
         daemon.child.send_signal(signal.SIGTERM)
-        assert daemon.child.wait(20) == 0
-        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of coworkd-egress", timeout_s=2)
+        assert daemon.child.wait(60) == 0
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of coworkd-egress")
     files = (tmp_path / "coworkd" / "state" / ".coworkd" / "audit").glob("audit-*")
     records = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
     opened, closed = (
@@ -463,6 +461,6 @@ def ticks(room: Room, after: int, path: str) -> list[str]:
 def test_egress_killed_again_and_again_always_comes_back(room: Room, session: str) -> None:
     for _ in range(4):
         os.kill(room.client.egress_status().pid, signal.SIGKILL)
-        wait_until(lambda: room.client.egress_status().pid != 0, "the next coworkd-egress", timeout_s=20)
+        wait_until(lambda: room.client.egress_status().pid != 0, "the next coworkd-egress")
         (talked,) = room.talk(session, [saying(HEAD, b"x", enough=40, read_s=20)])
         assert talked.status == 200

@@ -51,7 +51,7 @@ def all_is_well_again(daemon: Daemon, client: Client, session: str) -> Iterator[
     """Behind each test the next command runs, and nothing is left of those that could not."""
     client.run(session, ["true"])
     with client.start(session, ["true"], tty=(24, 80)) as process:
-        process.wait(10)
+        process.wait(60)
     books = Books(daemon.child.pid, client.info().launcher_pid, cgroup_root(daemon))
     before = books.look_when_steady()
     yield
@@ -81,11 +81,11 @@ def outcomes(client: Client, session: str) -> set[str]:
             if number % 3 == 0:
                 with client.start(session, ["cat"], tty=(24, 80)) as process:
                     process.kill(0)
-                    process.wait(10)
+                    process.wait(60)
             elif number % 3 == 1:
                 with client.start(session, ["cat"], stdin=True) as process:
                     process.close_stdin()
-                    assert process.wait(10).exit == exited(0)
+                    assert process.wait(60).exit == exited(0)
             else:
                 assert client.run(session, ["true"]).exit == exited(0)
             seen.add("ran")
@@ -104,7 +104,7 @@ def test_launcher_without_descriptors_refuses_and_goes_on(client: Client, sessio
             assert spare or "ran" not in seen
         assert living(mark)
         other.kill(0)
-        assert other.wait(10).exit.reason == "killed"
+        assert other.wait(60).exit.reason == "killed"
 
 
 @pytest.mark.parametrize("spare", range(0, 30, 5))
@@ -119,7 +119,7 @@ def test_coworkd_without_descriptors_refuses_and_goes_on(
             assert client.ping().time > 0
         assert living(mark)
         other.kill(0)
-        assert other.wait(10).exit.reason == "killed"
+        assert other.wait(60).exit.reason == "killed"
 
 
 def test_coworkd_lives_long_without_descriptors(daemon: Daemon, client: Client, session: str) -> None:

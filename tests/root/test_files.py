@@ -188,7 +188,7 @@ def test_names_of_any_bytes_but_nul(client: Client) -> None:
 
 def test_a_fifo_in_the_way_delays_nobody(client: Client) -> None:
     sh(client, "rm -rf f; mkdir f; mkfifo f/fifo")
-    with took_at_most(3):
+    with took_at_most(8):
         for attempt in (
             lambda: read(client, "f/fifo"),
             lambda: write(client, "f/fifo", b"x"),
@@ -320,7 +320,7 @@ def test_one_who_does_not_read_holds_up_nobody(daemon: Daemon, client: Client) -
     sh(client, "truncate -s 1G stalled")
     with client_of(daemon) as lazy:
         stalled = [lazy.download(SESSION, "stalled") for _ in range(20)]
-        with took_at_most(10):
+        with took_at_most(20):
             assert client.upload(SESSION, "quick", os.urandom(8 * MIB)) == 8 * MIB
             with client.download(SESSION, "quick") as download:
                 assert sum(map(len, download)) == 8 * MIB
@@ -525,12 +525,12 @@ def test_a_folder_that_hangs_fails_its_own_calls_only(daemon: Daemon, client: Cl
 
             asking = threading.Thread(target=ask)
             asking.start()
-            with took_at_most(3):
+            with took_at_most(5):
                 assert write(client, "other", b"x") == 1
                 assert write(client, "home", b"x", name) == 1
-            asking.join(30)
+            asking.join(60)
             assert isinstance(told[0], Unavailable)
-            assert 5 < time.monotonic() - began < 20
+            assert 5 < time.monotonic() - began < 50
         finally:
             os.kill(server, signal.SIGCONT)
         assert read(client, "mnt/shared/theirs", name) == b"theirs"

@@ -191,7 +191,7 @@ def test_what_was_put_at_a_name_is_told_before_its_delete_asks(folder: Guarded) 
         told = [each for said in folder.heard if isinstance(said, Changed) for each in said.changes]
         assert [(each.change, each.path, each.to) for each in told] == [("rename", b"letter", b"kept/photo")]
         folder.answer(asked.ask, allow=False)
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("allow", [True, False])
@@ -208,7 +208,7 @@ def test_a_delete_waits_for_its_verdict(folder: Guarded, source: Path, allow: bo
         # Others go on meanwhile, with all directories but this one, and here with the names that the kernel knows.
         assert folder.run("cat", "/mnt/kept/photo").returncode == 0
         folder.answer(asked.ask, allow=allow)
-        _, said = child.communicate(timeout=20)
+        _, said = child.communicate(timeout=60)
     assert (child.returncode == 0) is allow, said
     assert (source / "letter").exists() is not allow
 
@@ -226,7 +226,7 @@ def test_many_deletes_are_asked_one_by_one_and_listed_at_once(folder: Guarded, s
         while child.poll() is None and len(asked) < 3:
             asked.append(folder.asked())
             folder.answer(asked[-1].ask, allow=True)
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
     assert [each.path for each in asked] == [b"kept/photo", b"kept", b"empty"]
     assert not (source / "kept").exists()
 
@@ -246,7 +246,7 @@ def test_who_is_interrupted_asks_no_more(folder: Guarded, source: Path) -> None:
         while not isinstance(said := folder.hear(), Withdrawn):
             pass
         assert said.ask == asked.ask
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
     folder.answer(asked.ask, allow=True)  # too late
     folder.rule("deny")
     assert (source / "letter").exists()
@@ -267,7 +267,7 @@ def test_a_signal_that_ends_nothing_is_no_end_of_the_question(folder: Guarded, s
         asked = folder.asked()
         time.sleep(0.5)
         folder.answer(asked.ask, allow=True)
-        assert child.communicate(timeout=20) == ("", "")
+        assert child.communicate(timeout=60) == ("", "")
     assert not (source / "letter").exists()
     with start(folder, "rmdir", "/mnt/empty") as child:
         asked = folder.asked()
@@ -277,7 +277,7 @@ def test_a_signal_that_ends_nothing_is_no_end_of_the_question(folder: Guarded, s
         child.send_signal(number)
         while not isinstance(folder.hear(), Withdrawn):
             pass
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
         assert child.returncode == -number
     assert (source / "empty").exists()
 
@@ -298,7 +298,7 @@ def test_a_verdict_is_not_for_another_file(folder: Guarded, source: Path, rename
         host_write(source / "new", "another")
         os.rename(source / "new", source / "letter")
         folder.answer(asked.ask, allow=True)
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
     assert child.returncode != 0
     assert (source / "letter").read_text() == "another"
 
@@ -308,7 +308,7 @@ def test_another_rule_decides_what_waits(folder: Guarded, source: Path) -> None:
     with start(folder, "rm", "-f", "letter") as child:
         folder.asked()
         folder.rule("allow")
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
     assert child.returncode == 0
     assert not (source / "letter").exists()
 
@@ -320,7 +320,7 @@ def test_who_listens_next_is_told_what_waits(folder: Guarded) -> None:
         folder.rule("ask")
         assert folder.asked().ask == asked.ask
         folder.answer(asked.ask, allow=False)
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
 
 
 # -- what is told -------------------------------------------------------------------------------------------------

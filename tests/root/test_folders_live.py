@@ -79,7 +79,7 @@ class Shell:
         self.offset = answer.offset
         said = b""
         while not said.endswith(end):
-            piece = self.process.read(timeout_s=20)
+            piece = self.process.read(timeout_s=60)
             assert piece is not None, said
             said += piece.data
         return said.partition(begin)[2].removesuffix(end).rstrip(b"\n")
@@ -321,7 +321,7 @@ def share_of(daemon: Daemon, directory: Path, number: int) -> Iterator[Callable[
             yield hang
         finally:
             stdin.close()
-            server.wait(10)
+            server.wait(60)
 
 
 def test_a_share_that_hangs_or_fails_is_told_and_stops_nobody(tmp_path: Path, shared: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_share_that_hangs_or_fails_is_told_and_stops_nobody(tmp_path: Path, sh
         assert [failed.name for failed in done.failed_folders] == ["h", "s"]
         assert "did not answer" in done.failed_folders[0].error
         assert "stale" in done.failed_folders[1].error
-        with took_at_most(3):
+        with took_at_most(5):
             assert client.run("patient", ["ls", "mnt"]).stdout == b"f\n"
         with took_at_most(9), pytest.raises(Unavailable, match="did not answer"):
             client.session_ensure(name="impatient", folders=[grant(hanging, name="h")])
@@ -419,7 +419,7 @@ def killed_daemon(place: Path) -> Iterator[Daemon]:
         yield daemon
         if daemon.child.poll() is None:
             daemon.child.kill()
-        assert daemon.child.wait(5) == -signal.SIGKILL
+        assert daemon.child.wait(60) == -signal.SIGKILL
 
 
 def test_folders_outlive_coworkd_and_obey_the_next_one(tmp_path: Path, shared: Path) -> None:
@@ -540,7 +540,7 @@ def test_a_kill_of_coworkd_at_any_moment_leaves_what_its_record_says(tmp_path: P
             changing.start()
             time.sleep(random.uniform(0.05, 0.6))
             daemon.child.kill()
-            daemon.child.wait(5)
+            daemon.child.wait(60)
             changing.join()
     with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
         assert shell is not None

@@ -65,7 +65,7 @@ def receive_all(stream: Stream) -> bytes:
 def receive_exactly(stream: Stream, count: int) -> bytes:
     data = b""
     while len(data) < count:
-        piece = stream.receive(timeout_s=10)
+        piece = stream.receive(timeout_s=60)
         assert piece, f"only {len(data)} of {count} bytes"
         data += piece
     return data
@@ -106,7 +106,7 @@ def test_a_server_on_the_ipv6_loopback_alone_is_found(client: Client) -> None:
 
 
 def test_nobody_listening_is_said_at_once(client: Client) -> None:
-    with took_at_most(2), pytest.raises(InvalidState, match="start a server there") as caught:
+    with took_at_most(5), pytest.raises(InvalidState, match="start a server there") as caught:
         client.forward(SESSION, 8004)
     assert caught.value.details["stage"] == "connect"
 
@@ -201,12 +201,12 @@ def test_a_server_that_never_reads_slows_no_other_stream(client: Client) -> None
     ):
         stuck = threading.Thread(target=lambda: fill(deaf))
         stuck.start()
-        with client.forward(SESSION, 8010) as stream, took_at_most(2):
+        with client.forward(SESSION, 8010) as stream, took_at_most(10):
             for _ in range(50):
                 stream.send(b"ping")
                 assert receive_exactly(stream, 4) == b"ping"
         deaf.close()
-        stuck.join(10)
+        stuck.join(60)
         assert not stuck.is_alive()
 
 
@@ -232,7 +232,7 @@ def test_a_stream_that_is_not_read_holds_up_no_other_of_its_link(client: Client)
 def test_a_link_that_is_not_read_holds_up_no_other(client: Client, daemon: Daemon) -> None:
     with serving(client, SESSION, ENDLESS, 8013), client_of(daemon) as silent:
         silent.call("forward.open", {"session": SESSION, "port": 8013})  # without a window
-        with took_at_most(2):
+        with took_at_most(10):
             for _ in range(50):
                 client.ping()
 
@@ -247,7 +247,7 @@ def test_a_session_that_is_deleted_takes_its_streams_along_and_the_link_lives(cl
             assert server.read() is not None
             stream = link.forward(name, 8014)
             link.session_delete(session=name, force=True)
-            with took_at_most(5):
+            with took_at_most(10):
                 # The kernel ends the connection with the server, or coworkd resets it with the session: whichever is first.
                 with contextlib.suppress(Unavailable):
                     assert receive_all(stream) == b""
@@ -284,7 +284,7 @@ class RawLink:
 
     def __init__(self, daemon: Daemon) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(10)
+        self._socket.settimeout(60)
         self._socket.connect(str(daemon.socket_path))
         self._connection = Connection("host")
         self.call("hello", {"client": "raw", "protocol": {"min": 1, "max": 1}})
@@ -330,7 +330,7 @@ def forwarding(daemon: Daemon, *words: str) -> Iterator[tuple[subprocess.Popen[s
 
 
 def ask(port: int, data: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as made:
         made.sendall(data)
         made.shutdown(socket.SHUT_WR)
         said = b""
@@ -350,10 +350,10 @@ def test_coworkctl_forwards_many_at_once_and_ends_cleanly(client: Client, daemon
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(30)
+                thread.join(60)
             assert said == {n: b"%d" % (n * 10_000) for n in range(60)}
             child.send_signal(signal.SIGINT)
-            out, err = child.communicate(timeout=10)
+            out, err = child.communicate(timeout=60)
             assert (child.returncode, out, err) == (130, "", "")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
@@ -361,12 +361,12 @@ def test_coworkctl_forwards_many_at_once_and_ends_cleanly(client: Client, daemon
 
 def test_coworkctl_tells_a_failure_in_one_line_and_goes_on(client: Client, daemon: Daemon) -> None:
     with forwarding(daemon, SESSION, "8017", "0") as (child, port):
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as made, pytest.raises(ConnectionResetError):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as made, pytest.raises(ConnectionResetError):
             made.recv(1)
         with serving(client, SESSION, COUNT, 8017):
             assert ask(port, b"abc") == b"3"
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=10)
+        _, err = child.communicate(timeout=60)
         assert child.returncode == 143
         (line,) = err.splitlines()
         assert "listened on by nobody" in line
@@ -381,7 +381,7 @@ def test_coworkctl_ends_at_once_with_a_connection_that_does_not(client: Client, 
         assert made.recv(10)
         time.sleep(0.3)  # until everything on the way is full
         child.send_signal(signal.SIGINT)
-        child.communicate(timeout=5)
+        child.communicate(timeout=60)
         assert child.returncode == 130
 
 
@@ -390,7 +390,7 @@ def test_coworkctl_ends_when_its_coworkd_does(fresh_daemon: Daemon) -> None:
         made.session_ensure(name=SESSION)
         with forwarding(fresh_daemon, SESSION, "8019", "0") as (child, _):
             fresh_daemon.child.send_signal(signal.SIGTERM)
-            _, err = child.communicate(timeout=20)
+            _, err = child.communicate(timeout=60)
             assert child.returncode == 1
             assert "coworkd is stopping" in err
 

@@ -122,7 +122,7 @@ def bob(client: Client, given: Path) -> Iterator[tuple[Process, dict[str, Any]]]
         with client.start(BOB, argv, stdin=True) as process:
             said = b""
             while not said.endswith(b"\n"):
-                piece = process.read(timeout_s=10)
+                piece = process.read(timeout_s=60)
                 assert piece is not None, said
                 said += piece.data
             yield process, json.loads(said)

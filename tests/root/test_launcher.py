@@ -392,7 +392,7 @@ def test_quit_leaves_nothing(talk: Talk, launcher: Started) -> None:
         talk.start(spawn_request(["sleep", mark], process=f"p{number}"))
     wait_until(lambda: len(living(mark)) >= 3, "not all came")
     assert isinstance(talk.ask(launch.Quit(id=0)), launch.Done)
-    assert launcher.child.wait(20) == 0
+    assert launcher.child.wait(60) == 0
     assert not living(mark)
     assert not os.path.exists(launcher.path)
     assert launcher.cgroup is None or not os.path.exists(launcher.cgroup)
@@ -405,7 +405,7 @@ def test_a_launcher_that_ends_takes_every_command_with_it(talk: Talk, launcher: 
     talk.start(spawn_request(["sh", "-c", f"setsid sleep {mark} & sleep {mark}"]))
     wait_until(lambda: len(living(mark)) >= 5, "not all came: monitor, init, shell and two sleeps")
     launcher.child.send_signal(how)
-    launcher.child.wait(20)
+    launcher.child.wait(60)
     wait_until(lambda: not living(mark), "a command outlived the launcher")
     if how == signal.SIGKILL and launcher.cgroup is not None:
         assert cgroup.remove(launcher.cgroup, wait_s=10)
@@ -419,7 +419,7 @@ def test_a_launcher_ends_what_one_before_it_left(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", fresh_mark()]) as left:
         Path(f"{root}/s-bob/p-1/cgroup.procs").write_text(str(left.pid))
         with open_launcher(tmp_path):
-            assert left.wait(20) == -signal.SIGKILL
+            assert left.wait(60) == -signal.SIGKILL
             assert not os.path.exists(f"{root}/s-bob")
     assert not os.path.exists(root)
 
@@ -427,7 +427,7 @@ def test_a_launcher_ends_what_one_before_it_left(tmp_path: Path) -> None:
 def test_a_launcher_nobody_comes_back_to_ends(tmp_path: Path) -> None:
     with open_launcher(tmp_path, linger_s=0.2) as started:
         started.ready().close()
-        assert started.child.wait(20) == 0
+        assert started.child.wait(60) == 0
 
 
 def test_only_root_may_be_its_supervisor(launcher: Started) -> None:

@@ -212,7 +212,7 @@ def test_folders_come_and_go_while_a_command_runs(talk: Talk, source: Path) -> N
 def test_rw_becomes_rwd_and_rw_again_while_a_command_runs(talk: Talk, source: Path) -> None:
     mounted(talk, folder_request(source, "rw"))
     with shell_in(talk) as shell, socket.socket(fileno=talk.fds.pop(-1)) as folder:
-        folder.settimeout(10)
+        folder.settimeout(60)
         assert "Operation not permitted" in shell.ask("rm -f work/kept")
         assert rule(folder, "allow")
         assert shell.ask("rm work/kept; echo more > work/more; ls work") == "more"

@@ -112,7 +112,7 @@ def test_a_workers_end_is_the_end_of_its_socket(talk: Talk) -> None:
     worker = start(talk, "measure")
     assert isinstance(talk.ask(launch.KillWorker(id=0, worker=worker.worker)), launch.Done)
     with socket.socket(fileno=talk.fds.pop()) as ours:
-        ours.settimeout(10)
+        ours.settimeout(60)
         assert ours.recv(10) == b""
     wait_until(lambda: gone(worker.pid), "it is reaped")
     assert isinstance(talk.ask(launch.KillWorker(id=0, worker=worker.worker)), launch.Done)
@@ -129,7 +129,7 @@ def test_workers_end_with_the_launcher_however_it_ends(launcher: Started, talk: 
     (pid,) = children_of(launcher.child.pid)
     os.kill(worker.pid, signal.SIGSTOP)
     os.kill(pid, signal.SIGKILL)
-    launcher.child.wait(10)
+    launcher.child.wait(60)
     assert gone(worker.pid)
 
 
@@ -177,7 +177,7 @@ def test_a_mount_that_is_the_launchers_goes_with_it(launcher: Started, talk: Tal
     with subprocess.Popen(enter(launcher, "sleep", "60")) as witness:
         wait_until(lambda: str(tmp_path / "mine") in mounts_of(witness.pid), "the witness is inside")
         assert isinstance(talk.ask(launch.Quit(id=0)), launch.Done)
-        launcher.child.wait(10)
+        launcher.child.wait(60)
         assert (
             str(tmp_path / "mine") in mounts_of(witness.pid),
             str(tmp_path / "another") in mounts_of(witness.pid),

@@ -60,7 +60,7 @@ def test_launcher_that_ends_leaves_no_cgroup(tmp_path: Path) -> None:
         launcher = client.info().launcher_pid
     assert own == []
     assert root is None or not root.exists()
-    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in (launcher, process.pid)), "both end", 5)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in (launcher, process.pid)), "both end")
 
 
 # -- what is loaded ------------------------------------------------------------------------------------------------

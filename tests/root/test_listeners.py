@@ -31,7 +31,7 @@ CONNECT = """
 import socket
 place = {place}
 with socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET) as s:
-    s.settimeout(5)
+    s.settimeout(60)
     s.connect(place)
     s.sendall(b'hello')
     print(s.recv(10).decode())
@@ -86,7 +86,7 @@ def accept_any(listeners: list[socket.socket]) -> socket.socket:
         return bool(made)
 
     wait_until(ready, "nobody connected")
-    made[0].settimeout(5)
+    made[0].settimeout(60)
     return made[0]
 
 
@@ -166,7 +166,7 @@ def test_only_the_sessions_uid_may_connect(launcher: Started, tmp_path: Path, ui
         python(talk, "import time; time.sleep(60)")
         pid = talk.wait(launch.Started).payload_pid
         done = subprocess.run(
-            [sys.executable, "-c", script, str(pid), str(uid)], capture_output=True, text=True, check=False, timeout=20
+            [sys.executable, "-c", script, str(pid), str(uid)], capture_output=True, text=True, check=False, timeout=60
         )
         assert (done.stdout, done.stderr) == (f"{said}\n", "")
 
@@ -298,7 +298,7 @@ def test_a_launcher_that_ends_leaves_none(tmp_path: Path, how: signal.Signals) -
     with open_launcher(tmp_path) as started:
         with bob(started, tmp_path) as (talk, listeners):
             os.kill(launcher_pid(talk), how)
-            started.child.wait(20)
+            started.child.wait(60)
             ours = {inode(each) for each in listeners}
         assert os.listdir(tmp_path / "base") == []
         holders = [pid for pid in os.listdir("/proc") if pid.isdigit() and holds(int(pid), ours)]
@@ -335,7 +335,7 @@ with socket.create_server(({address!r}, 8000), family=socket.AF_INET6 if {ipv6} 
             with socket.socket(fileno=talk.fds.pop()) as made:
                 assert not os.get_blocking(made.fileno())
                 assert not os.get_inheritable(made.fileno())
-                made.settimeout(5)
+                made.settimeout(60)
                 made.connect((address, 8000))
                 assert made.recv(100) == b"from inside"
         assert talk.wait(launch.Exited).code == 0

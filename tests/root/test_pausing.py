@@ -42,7 +42,7 @@ def ended(process: Process) -> Exit:
 
 def ticking(client: Client, session: str) -> Process:
     process = client.start(session, ["sh", "-c", "while :; do echo tick; sleep 0.02; done"])
-    assert process.read(timeout_s=20) is not None
+    assert process.read(timeout_s=60) is not None
     return process
 
 
@@ -136,5 +136,5 @@ def test_what_a_paused_command_has_said_can_be_read(client: Client) -> None:
         process = client.start(session, ["sh", "-c", "echo said; sleep 1000"], attach=False)
         wait_until(lambda: end_of(client, process) == 5, "it has said it")
         client.session_pause(session=session)
-        assert client.attach(process.id).read(timeout_s=20) is not None
+        assert client.attach(process.id).read(timeout_s=60) is not None
         client.session_resume(session=session)

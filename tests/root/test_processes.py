@@ -82,9 +82,9 @@ def test_exit_by_signal_is_told_exactly(client: Client, session: str, name: str)
 @pytest.mark.needs("proc-connector")
 def test_exit_by_signal_with_a_terminal_is_told_exactly(client: Client, session: str) -> None:
     with shell(client, session, "kill -SEGV $$", tty=(24, 80)) as process:
-        assert process.wait(10).exit == Exit(code=None, signal="SEGV", reason="signaled", inferred=False)
+        assert process.wait(60).exit == Exit(code=None, signal="SEGV", reason="signaled", inferred=False)
     with shell(client, session, "exit 139", tty=(24, 80)) as process:
-        assert process.wait(10).exit == exited(139)
+        assert process.wait(60).exit == exited(139)
 
 
 def test_rusage_is_of_the_command(client: Client, session: str) -> None:
@@ -99,8 +99,8 @@ def test_rusage_is_of_the_command(client: Client, session: str) -> None:
 
 def test_wait_answers_more_than_once_and_forget_ends_it(client: Client, session: str) -> None:
     process = shell(client, session, "exit 3", attach=False)
-    assert process.wait(10) == process.wait(10)
-    assert process.wait(10).exit == exited(3)
+    assert process.wait(60) == process.wait(60)
+    assert process.wait(60).exit == exited(3)
     process.forget()
     with pytest.raises(NotFound):
         client.process_get(process=process.id)
@@ -121,7 +121,7 @@ def test_term_runs_the_trap(client: Client, session: str) -> None:
         read_until(process, b"ready\n")
         process.signal("TERM")
         assert read_until(process, b"caught\n") == b"caught\n"
-        assert process.wait(5).exit == exited(7)
+        assert process.wait(60).exit == exited(7)
 
 
 def test_signal_reaches_the_whole_group(client: Client, session: str) -> None:
@@ -135,10 +135,10 @@ def test_signal_reaches_the_whole_group(client: Client, session: str) -> None:
 def test_kill_with_grace_lets_the_trap_run(client: Client, session: str) -> None:
     with shell(client, session, 'trap "echo bye; exit 9" TERM; echo ready; sleep 30 & wait') as process:
         read_until(process, b"ready\n")
-        with took_at_most(3):
+        with took_at_most(10):
             process.kill(grace_s=20)
             read_until(process, b"bye\n")
-            assert process.wait(5).exit == Exit(code=9, signal=None, reason="killed")
+            assert process.wait(60).exit == Exit(code=9, signal=None, reason="killed")
 
 
 def test_kill_ends_what_ignores_term(client: Client, session: str) -> None:
@@ -146,7 +146,7 @@ def test_kill_ends_what_ignores_term(client: Client, session: str) -> None:
     with shell(client, session, f'trap "" TERM; echo ready; sleep {mark}; sleep {mark}') as process:
         read_until(process, b"ready\n")
         process.kill(grace_s=0.3)
-        ended = process.wait(5)
+        ended = process.wait(60)
         assert ended.exit == Exit(code=None, signal="KILL", reason="killed")
         assert ended.ended_at - ended.started_at >= 0.3
     assert living(mark) == []
@@ -162,7 +162,7 @@ def test_kill_takes_the_whole_tree(client: Client, session: str, grace_s: float)
         read_until(process, b"ready\n")
         assert len(living(mark)) >= 4
         process.kill(grace_s)
-        assert process.wait(5).exit.reason == "killed"
+        assert process.wait(60).exit.reason == "killed"
         assert living(mark) == []
 
 
@@ -170,7 +170,7 @@ def test_kill_takes_the_whole_tree(client: Client, session: str, grace_s: float)
 def test_daemons_die_with_the_command(client: Client, session: str, tty: tuple[int, int] | None) -> None:
     mark = fresh_mark()
     with shell(client, session, DAEMONS.format(mark) + "exit 5", tty=tty) as process:
-        assert process.wait(5).exit == exited(5)
+        assert process.wait(60).exit == exited(5)
         assert living(mark) == []
 
 
@@ -182,7 +182,7 @@ def test_kill_works_on_what_is_stopped(client: Client, session: str) -> None:
         states = Path(f"/proc/{process.pid}/stat")
         wait_until(lambda: states.read_text().rpartition(")")[2].split()[0] == "T", "the command stops")
         process.kill(grace_s=0.2)
-        assert process.wait(5).exit.reason == "killed"
+        assert process.wait(60).exit.reason == "killed"
     assert living(mark) == []
 
 
@@ -201,40 +201,40 @@ def test_kill_while_starting_is_not_lost(client: Client, session: str) -> None:
     for _ in range(5):
         process = client.start(session, ["sleep", mark], attach=False)
         process.kill(0)
-        assert process.wait(5).exit.reason == "killed"
+        assert process.wait(60).exit.reason == "killed"
         process.forget()
     assert living(mark) == []
 
 
 def test_signal_after_the_end_is_refused(client: Client, session: str) -> None:
     process = shell(client, session, "true", attach=False)
-    process.wait(5)
+    process.wait(60)
     with pytest.raises(InvalidState):
         process.signal("TERM")
     process.kill(0)
-    assert process.wait(5).exit == exited(0)
+    assert process.wait(60).exit == exited(0)
     process.forget()
 
 
 def test_timeout_kills_the_tree_and_keeps_what_was_said(client: Client, session: str) -> None:
     mark = fresh_mark()
-    with took_at_most(3):
+    with took_at_most(10):
         script = DAEMONS.format(mark) + f"echo partial; echo problem >&2; sleep {mark}"
-        ran = client.run(session, ["sh", "-c", script], timeout_s=0.6)
+        ran = client.run(session, ["sh", "-c", script], timeout_s=3)
     assert ran.exit == Exit(code=None, signal="KILL", reason="timeout")
     assert (ran.stdout, ran.stderr) == (b"partial\n", b"problem\n")
     assert living(mark) == []
 
 
 def test_timeout_of_a_started_command(client: Client, session: str) -> None:
-    with shell(client, session, "echo partial; sleep 30", timeout_s=0.4) as process:
+    with shell(client, session, "echo partial; sleep 30", timeout_s=3) as process:
         read_until(process, b"partial\n")
-        assert process.wait(5).exit == Exit(code=None, signal="KILL", reason="timeout")
+        assert process.wait(60).exit == Exit(code=None, signal="KILL", reason="timeout")
 
 
 def test_grandchild_with_the_pipe_does_not_hold_the_exit(client: Client, session: str) -> None:
     mark = fresh_mark()
-    with took_at_most(2):
+    with took_at_most(10):
         ran = client.run(session, ["sh", "-c", f"(setsid sleep {mark} &) ; echo done"])
     assert (ran.exit, ran.stdout, ran.output) == (exited(0), b"done\n", "complete")
     assert living(mark) == []

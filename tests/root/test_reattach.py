@@ -39,7 +39,7 @@ def session(client: Client) -> Iterator[str]:
 def read_exactly(process: Process, wanted: int) -> bytes:
     said = b""
     while len(said) < wanted:
-        piece = process.read(timeout_s=10)
+        piece = process.read(timeout_s=60)
         assert piece is not None
         assert piece.offset == len(said)
         said += piece.data
@@ -132,7 +132,7 @@ def test_the_answer_of_run_is_asked_for_again(daemon: Daemon, session: str, tmp_
         runner.start()
         wait_until(lambda: client.process_list(session=session).processes, "it runs")
         way.cut()
-        runner.join(20)
+        runner.join(60)
         assert done == [b"1\n"]
         assert client.renewals == 1
         assert client.run(session, ["sh", "-c", counter]).stdout == b"2\n"
@@ -158,7 +158,7 @@ def test_events_go_on_where_they_were(daemon: Daemon, client: Client, session: s
             client.run(session, ["true"])
         seen: list[int] = []
         while len(seen) < 24:
-            event = events.read(timeout_s=10)
+            event = events.read(timeout_s=60)
             assert event is not None, f"{len(seen)} events"
             if event.name in ("process.start", "process.exit"):
                 seen.append(event.seq)
@@ -199,7 +199,7 @@ def test_two_hosts_get_every_byte_and_one_of_them_writes(daemon: Daemon, client:
 def test_a_grandchild_with_the_pipe_is_told_and_its_later_bytes_can_be_had(client: Client, session: str) -> None:
     script = "(sleep 1.2; echo late) & echo early"
     process = client.start(session, ["sh", "-c", script])
-    record = process.wait(5)
+    record = process.wait(60)
     assert record.exit == exited(0)
     # Its sandbox ends with the command, and the grandchild with that: nobody is left to write.
     assert record.output in ("complete", "still_open")
@@ -220,7 +220,7 @@ def test_a_large_spool_on_the_disk_replays_and_outlives_coworkd(tmp_path: Path) 
         with client_of(daemon) as other:
             assert read_exactly(other.attach(process.id), 9 * MIB) == said
         daemon.child.kill()
-        daemon.child.wait(5)
+        daemon.child.wait(60)
     with running_daemon(place) as daemon, client_of(daemon) as client:
         again = client.attach(process.id, stdout=0)
         assert read_exactly(again, 9 * MIB) == said
@@ -353,6 +353,6 @@ def test_exits_are_kept_until_they_are_forgotten_over_any_number_of_restarts(tmp
                 assert client.process_wait(process=name) == record
                 assert len(joined(client.attach(name, stdout=0))) == record.bytes["stdout"]
             daemon.child.kill()
-            daemon.child.wait(5)
+            daemon.child.wait(60)
     with running_daemon(place) as daemon, client_of(daemon) as client:
         assert {info.process: info.exit for info in client.process_list(session="kept").processes} == records

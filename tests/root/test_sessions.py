@@ -284,7 +284,7 @@ class Asked:
 
     def __init__(self, socket_path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(10)
+        self._socket.settimeout(60)
         self._socket.connect(str(socket_path))
 
     def ask(self, request: launch.Request) -> launch.Reply:
@@ -313,7 +313,7 @@ def asked(tmp_path: Path) -> Iterator[Asked]:
         with contextlib.suppress(OSError):
             made.ask(launch.Quit(id=99))
         made.close()
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
 
 
 def opening(uid: int, gid: int | None = None, session: str = "x") -> launch.OpenSession:
@@ -340,7 +340,7 @@ def test_launcher_refuses_a_name_that_is_a_path(asked: Asked, session: str) -> N
 def test_launcher_takes_one_supervisor(asked: Asked, tmp_path: Path) -> None:
     assert isinstance(asked.ask(launch.Ping(id=1)), launch.Done)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as second:
-        second.settimeout(5)
+        second.settimeout(60)
         second.connect(str(tmp_path / "launcher.sock"))
         assert second.recv(10) == b""
     assert isinstance(asked.ask(launch.Ping(id=2)), launch.Done)

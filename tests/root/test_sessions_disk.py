@@ -66,7 +66,7 @@ def test_prune_goes_on_beside_a_command_that_fills_its_cache(client: Client) -> 
         for _ in range(20):
             client.session_prune(session=name, what=("caches",))
         process.kill(grace_s=0)
-        process.wait(10)
+        process.wait(60)
         told = client.session_prune(session=name, dry_run=True)
         gone = client.session_prune(session=name)
         assert gone == told
@@ -188,7 +188,7 @@ def test_whatever_is_killed_whenever_the_same_calls_converge(tmp_path: Path) -> 
                     os.kill(launcher, signal.SIGKILL)
             stop.set()
             for thread in threads:
-                thread.join(30)
+                thread.join(60)
                 assert not thread.is_alive()
         if victims == "coworkd":
             with running_daemon(place):  # takes the launcher over, and ends it with itself

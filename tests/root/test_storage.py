@@ -171,7 +171,7 @@ def test_a_disk_that_was_cut_short_and_is_whole_again_is_come_up_on_anew(tmp_pat
             client.session_ensure(name="bob")
             client.run(session="bob", argv=["sh", "-c", "echo kept >~/file; sync"])
             done = client.start("bob", ["sh", "-c", "echo said; exit 3"], attach=False)
-            assert done.wait(10).exit.code == 3
+            assert done.wait(60).exit.code == 3
             running = client.start("bob", ["sleep", "600"], attach=False)
             device = client.storage_usage().device
             assert device is not None
@@ -244,7 +244,7 @@ def test_a_second_coworkd_on_one_disk_is_refused_with_who_has_it(on_disk: Daemon
                 if said in lines[-1]:
                     break
             second.terminate()
-            second.wait(20)
+            second.wait(60)
         assert said in lines[-1], lines
 
 

@@ -63,7 +63,7 @@ def read_some(process: Process, wanted: int) -> bytes:
     """At least `wanted` bytes of stdout."""
     said = b""
     while len(said) < wanted:
-        piece = process.read(timeout_s=10)
+        piece = process.read(timeout_s=60)
         assert piece is not None
         assert piece.stream == "stdout"
         assert piece.offset == len(said)
@@ -119,7 +119,7 @@ def test_child_that_never_reads_blocks_nobody(client: Client, other: Client, ses
         while count := process.write_some(b"x" * 500_000):
             taken += count
         assert taken >= 65_536
-        with took_at_most(1):
+        with took_at_most(5):
             assert other.run(session, ["echo", "here"]).stdout == b"here\n"
             assert client.run(session, ["echo", "here"]).stdout == b"here\n"
         assert process.write_some(b"x") == 0
@@ -144,7 +144,7 @@ def test_250_mib_on_both_streams_at_once(client: Client, session: str) -> None:
     with client.start(session, ["sh", "-c", script]) as process:
         for piece in process:
             seen[piece.stream].update(piece.data)
-        ended = process.wait(10)
+        ended = process.wait(60)
     assert (ended.exit, ended.output, ended.bytes) == (exited(0), "complete", {"stdout": BIG, "stderr": BIG})
     for name, line in lines.items():
         block = line * (MIB // len(line))
@@ -183,11 +183,11 @@ def test_attach_goes_on_where_another_link_stopped(client: Client, other: Client
 
 def test_attach_replays_after_the_end(client: Client, other: Client, session: str) -> None:
     process = client.start(session, ["sh", "-c", "seq 1 1000; echo problem >&2"], attach=False)
-    process.wait(10)
+    process.wait(60)
     for offset in (0, 1, 3000):
         again = other.attach(process.id, stdout=offset, stderr=0)
         assert read_all(again) == {"stdout": numbered(1, 1000)[offset:], "stderr": b"problem\n"}
-        assert again.wait(1).exit == exited(0)
+        assert again.wait(60).exit == exited(0)
         again.detach()
     with pytest.raises(OutOfRange):
         other.attach(process.id, stdout=100_000)
@@ -196,7 +196,7 @@ def test_attach_replays_after_the_end(client: Client, other: Client, session: st
 
 def test_output_without_reader_is_dropped_from_the_front_and_told(client: Client, session: str) -> None:
     process = client.start(session, ["seq", "1", "1000000"], attach=False)
-    ended = process.wait(10)
+    ended = process.wait(60)
     everything = numbered(1, 1_000_000)
     first, end = client.process_get(process=process.id).streams["stdout"]
     assert end == len(everything) == ended.bytes["stdout"]
@@ -216,13 +216,13 @@ def test_on_full_block_waits_for_a_reader(client: Client, session: str) -> None:
     assert client.process_get(process=process.id).state == "running"
     with client.attach(process.id) as again:
         assert read_all(again)["stdout"] == numbered(1, 1_000_000)
-        assert again.wait(5).output == "complete"
+        assert again.wait(60).output == "complete"
 
 
 def test_on_full_drop_oldest_never_waits(daemon: Daemon, client: Client, session: str) -> None:
     with client_of(daemon) as lazy:
         process = lazy.start(session, ["sh", "-c", f"yes | head -c {40 * MIB}"], on_full="drop_oldest")
-        assert client.process_wait(process=process.id, timeout_s=10).exit == exited(0)
+        assert client.process_wait(process=process.id, timeout_s=60).exit == exited(0)
         with pytest.raises(OutOfRange):
             read_all(process)
 
@@ -232,12 +232,12 @@ def test_link_that_does_not_read_slows_only_itself(daemon: Daemon, client: Clien
     with client_of(daemon) as lazy:
         process = lazy.start(session, ["sh", "-c", f"yes | head -c {24 * MIB}"])
         wait_until(lambda: stuck(client, process.id), "the command waits for its reader")
-        with took_at_most(2):
+        with took_at_most(10):
             for number in range(10):
                 assert client.run(session, ["echo", str(number)]).stdout == b"%d\n" % number
         assert client.process_get(process=process.id).state == "running"
         assert digest(piece.data for piece in process) == digest([b"y\n" * (12 * MIB)])
-        assert process.wait(5).output == "complete"
+        assert process.wait(60).output == "complete"
 
 
 def test_no_exit_is_lost_to_a_link_that_does_not_read(daemon: Daemon, client: Client, session: str) -> None:
@@ -273,7 +273,7 @@ def say(process: Process, text: bytes, wanted: bytes) -> bytes:
 def read_to(process: Process, wanted: bytes) -> bytes:
     said = b""
     while wanted not in said:
-        piece = process.read(timeout_s=10)
+        piece = process.read(timeout_s=60)
         assert piece is not None, f"{wanted!r} did not come, only {said!r}"
         said += piece.data
     return said
@@ -282,7 +282,7 @@ def read_to(process: Process, wanted: bytes) -> bytes:
 def read_to_length(process: Process, wanted: int) -> bytes:
     said = b""
     while len(said) < wanted:
-        piece = process.read(timeout_s=10)
+        piece = process.read(timeout_s=60)
         assert piece is not None
         said += piece.data
     return said
@@ -307,7 +307,7 @@ def test_resize_reaches_the_command(client: Client, session: str) -> None:
         read_to(process, b"ready")
         process.resize(50, 132)
         read_to(process, b"50 132")
-        assert process.wait(5).exit == exited(3)
+        assert process.wait(60).exit == exited(3)
 
 
 def test_ctrl_c_interrupts_only_the_foreground(client: Client, session: str) -> None:
@@ -322,7 +322,7 @@ def test_ctrl_c_interrupts_only_the_foreground(client: Client, session: str) -> 
         assert living(background)
         say(process, b"echo st''ill $((40 + 2)) $?\n", b"still 42 130")
         process.write_stdin(b"exit 6\n")
-        assert process.wait(5).exit == exited(6)
+        assert process.wait(60).exit == exited(6)
     assert living(background) == []
 
 
@@ -330,7 +330,7 @@ def test_end_of_file_of_a_terminal(client: Client, session: str) -> None:
     with client.start(session, ["cat"], tty=TTY) as process:
         say(process, b"line\n", b"line\r\nline\r\n")
         process.write_stdin(b"\x04")
-        assert process.wait(5).exit == exited(0)
+        assert process.wait(60).exit == exited(0)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_end_of_file_of_a_terminal(client: Client, session: str) -> None:
     [(["no-such-command"], "not_found"), (["/etc/passwd"], "not_executable"), (["/usr"], "not_executable")],
 )
 def test_failed_exec_with_a_terminal_is_typed(client: Client, session: str, argv: list[str], stage: str) -> None:
-    with took_at_most(1), pytest.raises(StartFailed) as failed:
+    with took_at_most(5), pytest.raises(StartFailed) as failed:
         client.start(session, argv, tty=TTY)
     assert failed.value.details["stage"] == stage
     assert argv[0] in failed.value.message
@@ -348,7 +348,7 @@ def test_much_output_of_a_terminal_comes_whole(client: Client, session: str) -> 
     # The leader exits while most of its words are still unread.
     with client.start(session, ["sh", "-c", "stty -onlcr; seq 1 200000"], tty=TTY) as process:
         assert read_to_length(process, len(numbered(1, 200_000))) == numbered(1, 200_000)
-        assert process.wait(5).output == "complete"
+        assert process.wait(60).output == "complete"
 
 
 def test_bytes_are_not_text(client: Client, session: str) -> None:

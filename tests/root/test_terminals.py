@@ -110,7 +110,7 @@ def test_the_end_of_what_is_piped_is_the_end_for_a_command_with_a_terminal(
         child.stdin.write(typed)
         child.stdin.close()
         assert child.stdout.read() == typed.replace(b"\n", b"\r\n")
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
 
 
 def test_another_size_of_the_window_reaches_what_runs(daemon: Daemon, session: str) -> None:
@@ -399,7 +399,7 @@ def test_what_follows_and_nothing_else_is_shown_where_that_is_asked(
         wait_until(heard, "it is attached")
         process.close_stdin()
         assert set(child.stdout.read().split()) == {b"after"}
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
     process.forget()
 
 

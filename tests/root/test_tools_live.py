@@ -59,7 +59,7 @@ def test_an_open_session_gets_a_tool_and_a_running_command_keeps_its_own(client:
     with session_of(client, "toolish") as session:
         put(client, tmp_path, "1", b"#!/bin/sh\necho one\nread line\nexec cat $0\n")
         with client.start(session, ["agent"], stdin=True) as running:
-            piece = running.read(timeout_s=20)
+            piece = running.read(timeout_s=60)
             assert piece is not None
             assert piece.data == b"one\n"
             put(client, tmp_path, "2", b"#!/bin/sh\necho two\n")

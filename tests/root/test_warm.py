@@ -128,7 +128,7 @@ def read_all(fd: int) -> bytes:
 def read_terminal(fd: int) -> bytes:
     """All that a terminal shows, its master coming over `fd`; nothing where none comes."""
     with socket.socket(fileno=fd) as link:
-        link.settimeout(20)
+        link.settimeout(60)
         _, fds, _, _ = socket.recv_fds(link, 16, 1)
     said = b""
     for master in fds:
