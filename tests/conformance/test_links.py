@@ -35,7 +35,7 @@ from tests.unit.rpc.fake_health import FakeHealth
 from tests.unit.rpc.fakes import HELLO, FakeAudit, FakeSource
 
 KINDS = ["unix", "vsock", "hybrid", "dial", "virtio"]
-DEADLINE_S = 20
+DEADLINE_S = 60
 STREAM_BYTES = 3_000_000
 
 Connect = Callable[[], Awaitable["Host"]]

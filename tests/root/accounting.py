@@ -27,7 +27,7 @@ from coworkd.system import cgroup
 from tests.root.conftest import Daemon
 from tests.root.live import children_of, wait_until
 
-SETTLE_S = 15.0
+SETTLE_S = 45.0
 """Worker threads of trio's live on for 10 s."""
 _STEADY_S = 0.5
 _WORKERS = ("processes: coworkd-measure", "processes: coworkd-watch", "processes: coworkd-files")

@@ -33,7 +33,7 @@ from tests.root.servers import dns
 from tests.root.servers.plain import COUNTING, ECHO, ENDLESS, GREETING, RESETTING, SILENT
 
 UID = 61_999
-WAIT_S = 20.0
+WAIT_S = 60.0
 MIB = 1024 * 1024
 _ETH_P_ALL, _ETH_P_IP = 3, 0x0800
 _KEPT: list[socket.socket] = []

@@ -27,7 +27,7 @@ from coworkd.system import mounts, packet, prctl
 
 SESSION_UID = 58_011
 OWNER_UID = 58_012
-WAIT_S = 20.0
+WAIT_S = 60.0
 _REPO = Path(__file__).resolve().parents[2]
 _decoder: msgspec.msgpack.Decoder[FromFolder] = msgspec.msgpack.Decoder(FromFolder)
 

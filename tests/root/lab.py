@@ -27,7 +27,7 @@ from tests.root.servers.certificates import Certificates, make_certificates
 from tests.root.servers.packages import make_packages
 
 _REPO = Path(__file__).resolve().parents[2]
-_STEP_S = 20
+_STEP_S = 60
 _ON_LINK = ("169.254.0.0/16", "10.0.0.0/8", "100.64.0.0/10", "168.63.129.16/32", "192.0.0.0/24", "192.168.0.0/16")
 _OUTSIDE = (
     *(f"{address}/24" for address in (dns.SERVER, dns.OTHER, dns.RESOLVER)),

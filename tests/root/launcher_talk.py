@@ -29,7 +29,7 @@ from coworkd.system.guest import read_bwrap_features, read_layout
 from tests.unit.sandbox.spawn_room import POLICY
 
 UID = 58_001
-WAIT_S = 20.0
+WAIT_S = 60.0
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # return SECCOMP_RET_ALLOW
 LOG = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFC0000)  # return SECCOMP_RET_LOG
 LAYOUT, FEATURES = read_layout(), read_bwrap_features()

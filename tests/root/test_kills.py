@@ -33,7 +33,7 @@ ROUNDS = int(os.environ.get("COWORKD_KILL_ROUNDS", "30"))
 SEED = int(os.environ.get("COWORKD_KILL_SEED", "6"))
 COMMANDS = 4
 LINES = 200
-ANSWER_S = 20
+ANSWER_S = 60
 VICTIMS = ("coworkd", "coworkd", "egress", "command", "init", "monitor", "anything")
 
 pytestmark = pytest.mark.needs("bubblewrap")

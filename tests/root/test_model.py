@@ -42,7 +42,7 @@ EXAMPLES = max(1, round(SECONDS / 12))
 STEPS = 40
 SIGNALS = {"TERM": 15, "KILL": 9, "USR1": 10}
 KILLED = Exit(code=None, signal="KILL", reason="killed")
-WAIT_S = 15.0
+WAIT_S = 60.0
 _numbers = itertools.count(1)
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -50,13 +50,13 @@ def killed_daemon(place: Path) -> Iterator[Daemon]:
     with running_daemon(place) as daemon:
         yield daemon
         daemon.child.kill()
-        assert daemon.child.wait(5) == -signal.SIGKILL
+        assert daemon.child.wait(60) == -signal.SIGKILL
 
 
 def read_some(process: Process, wanted: int) -> bytes:
     said = b""
     while len(said) < wanted:
-        piece = process.read(timeout_s=10)
+        piece = process.read(timeout_s=60)
         assert piece is not None
         said += piece.data
     return said
@@ -91,7 +91,7 @@ def test_command_outlives_coworkd(place: Path) -> None:
         wait_until(lambda: living(f"sleep\0{mark}"), "all lines are told")
         os.kill(next(iter(living(f"sleep\0{mark}"))), signal.SIGTERM)
         assert first + rest_of(again, "stdout") == b"".join(b"line %d\n" % number for number in range(1, 401))
-        ended = again.wait(5)
+        ended = again.wait(60)
         assert (ended.exit, ended.output) == (exited(7), "complete")
         assert client.run("work", ["echo", "next"]).stdout == b"next\n"
     assert living(mark) == []
@@ -110,7 +110,7 @@ def test_exit_while_coworkd_is_away_is_told_later(place: Path) -> None:
     with running_daemon(place) as daemon, client_of(daemon) as client:
         again = client.attach(process.id, stdout=0, stderr=0)
         assert rest_of(again, "stdout") == b"before\nafter\n"
-        assert again.wait(5).exit == exited(3)
+        assert again.wait(60).exit == exited(3)
         again.forget()
         with pytest.raises(NotFound):
             client.process_get(process=process.id)
@@ -131,7 +131,7 @@ def test_stdin_and_terminal_outlive_coworkd(place: Path) -> None:
         client.process_write_stdin(process=reader.id, offset=len(b"first "), data=b"second")
         client.process_close_stdin(process=reader.id)
         assert rest_of(again, "stdout").split()[0].decode() == hashlib.sha256(b"first second").hexdigest()
-        assert again.wait(5).exit == exited(0)
+        assert again.wait(60).exit == exited(0)
         screen = client.attach(terminal.id, tty=0)
         client.process_write_stdin(process=terminal.id, offset=len(b"one\n"), data=b"two\n")
         assert rest_of(screen, "tty") == b"one\r\ngot one\r\n/dev/pts/0\r\ntwo\r\ngot two\r\n"
@@ -141,22 +141,22 @@ def test_a_reader_that_takes_its_time_to_come_back_misses_nothing(place: Path) -
     """Not `block`: it is this reader whom the command waits for, over kill -9 too."""
     wanted = b"".join(b"%d\n" % number for number in range(1, 1_000_001))
     said = b""
-    with killed_daemon(place) as daemon:
-        client = connect(daemon.uri, reconnect_s=30)
-        client.session_ensure(name="work")
-        process = client.start("work", ["seq", "1", "1000000"])
-        pieces = iter(process)
-        while len(said) < 300_000:
-            said += next(pieces).data
-    with running_daemon(place) as daemon, client_of(daemon) as other:
-        # Nobody has come back yet: what there is room for is taken, and no more.
-        wait_until(lambda: other.process_get(process=process.id).streams["stdout"][1] > len(said), "it is read on")
-        time.sleep(0.3)
-        assert other.process_get(process=process.id).streams["stdout"][0] <= process.offsets()["stdout"]
-        said += b"".join(piece.data for piece in pieces)
-        assert said == wanted
-        assert (client.renewals, process.wait(5).output) == (1, "complete")
-        client.close()
+    with ExitStack() as stack:
+        with killed_daemon(place) as daemon:
+            client = stack.enter_context(connect(daemon.uri, reconnect_s=30))
+            client.session_ensure(name="work")
+            process = client.start("work", ["seq", "1", "1000000"])
+            pieces = iter(process)
+            while len(said) < 300_000:
+                said += next(pieces).data
+        with running_daemon(place) as daemon, client_of(daemon) as other:
+            # Nobody has come back yet: what there is room for is taken, and no more.
+            wait_until(lambda: other.process_get(process=process.id).streams["stdout"][1] > len(said), "it is read on")
+            time.sleep(0.3)
+            assert other.process_get(process=process.id).streams["stdout"][0] <= process.offsets()["stdout"]
+            said += b"".join(piece.data for piece in pieces)
+            assert said == wanted
+            assert (client.renewals, process.wait(60).output) == (1, "complete")
 
 
 def test_one_shot_ends_with_its_coworkd(place: Path) -> None:
@@ -171,10 +171,10 @@ def test_one_shot_ends_with_its_coworkd(place: Path) -> None:
         runner = threading.Thread(target=run_and_lose)
         runner.start()
         wait_until(lambda: living(mark), "the one-shot runs")
-    runner.join(5)
+    runner.join(60)
     with running_daemon(place) as daemon, client_of(daemon) as client:
-        wait_until(lambda: not living(mark), "nobody waits for it any more, so it ends", 3)
-        wait_until(lambda: client.process_list().processes == (), "and is forgotten", 3)
+        wait_until(lambda: not living(mark), "nobody waits for it any more, so it ends")
+        wait_until(lambda: client.process_list().processes == (), "and is forgotten")
 
 
 def test_a_run_is_not_run_a_second_time_by_the_next_coworkd(place: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_run_is_not_run_a_second_time_by_the_next_coworkd(place: Path) -> None
         wait_until(lambda: client.process_list().processes, "the one-shot runs")
         wait_until(lambda: client.run("work", ["cat", "runs"]).stdout == b"once\n", "and has begun")
     with running_daemon(place):
-        runner.join(20)
+        runner.join(60)
     assert said == ["once\n"]
 
 
@@ -210,7 +210,7 @@ def test_restarts_again_and_again(place: Path) -> None:
         lines = read_some(again, 300).split()[:-1]
         assert lines == [b"%d" % number for number in range(1, len(lines) + 1)]
         again.kill(0)
-        assert again.wait(5).exit.reason == "killed"
+        assert again.wait(60).exit.reason == "killed"
 
 
 @pytest.mark.parametrize("after_s", [0.15, 0.25, 0.35, 0.5])
@@ -221,7 +221,7 @@ def test_term_ends_coworkd_however_far_it_came(tmp_path: Path, after_s: float) -
         time.sleep(after_s)  # any moment of its coming up will do
         child.send_signal(signal.SIGTERM)
         # Before it listens to signals it dies of this one.
-        assert child.wait(10) in (0, -signal.SIGTERM)
+        assert child.wait(60) in (0, -signal.SIGTERM)
     with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
         assert client.run("work", ["true"]).exit == exited(0)
@@ -241,10 +241,10 @@ def test_launcher_killed_takes_every_sandbox_and_is_replaced(place: Path) -> Non
         old = client.info().launcher_pid
         os.kill(old, signal.SIGKILL)
         with took_at_most(5):
-            assert plain.wait(5).exit == LOST
-            assert screen.wait(5).exit == LOST
-        wait_until(lambda: not living(mark), "every sandbox ends with the launcher", 3)
-        wait_until(lambda: runs_again(client), "the next command runs", 5)
+            assert plain.wait(60).exit == LOST
+            assert screen.wait(60).exit == LOST
+        wait_until(lambda: not living(mark), "every sandbox ends with the launcher")
+        wait_until(lambda: runs_again(client), "the next command runs")
         assert client.info().launcher_pid != old
         assert client.session_ensure(name="work").session.state == "ready"
         assert not client.hello.degraded.get("launcher", "").startswith("the launcher")
@@ -346,7 +346,7 @@ def test_every_effect_is_in_the_audit_log(place: Path) -> None:
         process = client.start("work", ["sleep", "30"], attach=False)
         process.signal("CONT")
         process.kill(0)
-        process.wait(5)
+        process.wait(60)
         # An exit is told before its record is written: it has happened already.
         wait_until(lambda: "process.exit" in kinds_of(client), "the record of the exit")
         client.session_delete(session="work", force=True)
