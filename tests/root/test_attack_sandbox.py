@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ from tests.root.live import children_of, client_of, exited, fresh_mark, living, 
 pytestmark = pytest.mark.needs("bubblewrap")
 
 DEEP = "import os\nfor _ in range(3000):\n os.mkdir('d')\n os.chdir('d')"
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A coworkd whose standbys stay what they are: no warm sandbox is made of them."""
+    place = tmp_path_factory.mktemp("cold")
+    (place / "policies" / "profiles").mkdir(parents=True)
+    (place / "policies" / "profiles" / "default.toml").write_text("[sandbox]\nwarm = 0\n")
+    with running_daemon(place / "coworkd", "--policies", str(place / "policies")) as running:
+        yield running
 
 
 def standbys(client: Client) -> list[int]:
@@ -83,10 +94,11 @@ def test_a_killed_standby_costs_no_command(daemon: Daemon) -> None:
     assert killed >= 15
 
 
-def test_a_standby_shows_nothing_to_its_session(daemon: Daemon) -> None:
-    with client_of(daemon) as client, session_of(client, "hidden") as session:
+@pytest.mark.parametrize("which", ["daemon", "cold"])
+def test_what_waits_shows_nothing_to_its_session(request: pytest.FixtureRequest, which: str) -> None:
+    with client_of(request.getfixturevalue(which)) as client, session_of(client, "hidden") as session:
         client.run(session, ["true"])
-        wait_until(lambda: standbys(client), "a child waits")
+        wait_until(lambda: standbys(client) if which == "cold" else waiting(client), "a child waits")
         seen = client.run(
             session, ["sh", "-c", "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done"]
         ).stdout
@@ -135,9 +147,9 @@ def test_no_cwd_leads_out_through_what_bubblewrap_holds(daemon: Daemon, tty: tup
             assert failed.value.details["stage"] == "bad_cwd"
 
 
-def test_the_proc_that_bubblewrap_starts_with_hides_others(daemon: Daemon) -> None:
+def test_the_proc_that_bubblewrap_starts_with_hides_others(cold: Daemon) -> None:
     """What would be seen by one who got at it all the same: the tree's own /proc, as the session's uid."""
-    with client_of(daemon) as client, session_of(client, "hides") as session:
+    with client_of(cold) as client, session_of(client, "hides") as session:
         client.run(session, ["true"])
 
         def hides(pid: int) -> bool:
