@@ -11,6 +11,8 @@ Cancelling `read`, `wait` or iteration loses nothing; cancelling `write_stdin` l
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -107,14 +109,29 @@ class AsyncProcess:
         """Write `data`, close stdin and read to the end, all at once. For a process started with `stdin=True`.
 
         What the command does not read of `data` is dropped when it ends. Raises `LimitExceeded` where it says more than
-        `limit_bytes`, and `OutOfRange`.
+        `limit_bytes`, and what `read` and `write_stdin` raise.
         """
         collected = Collector(limit_bytes)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._feed_stdin, data)
+        failures: list[CoworkError] = []
+
+        async def collect() -> None:
             while (piece := await self.read()) is not None:
                 collected.add(piece)
             nursery.cancel_scope.cancel()
+
+        async def attempt(part: Callable[[], Awaitable[None]]) -> None:
+            """The first failure ends both: they mostly fail of the same, and who calls is told one error and no group."""
+            try:
+                await part()
+            except CoworkError as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt, partial(self._feed_stdin, data))
+            nursery.start_soon(attempt, collect)
+        if failures:
+            raise failures[0]
         return Collected(collected.streams(), await self.wait())
 
     async def _feed_stdin(self, data: bytes) -> None:

@@ -9,7 +9,7 @@ import pytest
 from coworkd.client.aio import AsyncClient
 from coworkd.client.aio_process import AsyncProcess
 from coworkd.client.inbox import Output
-from coworkd.model.errors import InvalidState, OutOfRange, Unavailable
+from coworkd.model.errors import InvalidState, LimitExceeded, OutOfRange, Unavailable
 from tests.unit.client.conftest import FakeGuest, Fault
 from tests.unit.client.test_aio import run
 
@@ -109,6 +109,28 @@ def test_communicate_writes_and_reads_at_once(guest: FakeGuest) -> None:
     async def body(client: AsyncClient) -> None:
         collected = await (await start(client, guest)).communicate(data)
         assert collected.streams == {"stdout": data}
+
+    run(guest, body)
+
+
+def test_communicate_raises_the_error_itself(guest: FakeGuest) -> None:
+    guest.answers["process.write_stdin"] = lambda params: {"offset": params["offset"] + len(params["data"])}
+    guest.answers["process.close_stdin"] = lambda _: {}
+    guest.after["process.close_stdin"] = lambda _: guest.output("stdout", 0, b"more than asked for")
+
+    async def body(client: AsyncClient) -> None:
+        with pytest.raises(LimitExceeded):
+            await (await start(client, guest)).communicate(b"x", limit_bytes=3)
+
+    run(guest, body)
+
+
+def test_communicate_tells_a_lost_link_once(guest: FakeGuest) -> None:
+    guest.answers["process.write_stdin"] = lambda params: guest.hang_up()
+
+    async def body(client: AsyncClient) -> None:
+        with pytest.raises(Unavailable):
+            await (await start(client, guest)).communicate(b"x")
 
     run(guest, body)
 
