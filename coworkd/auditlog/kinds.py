@@ -108,7 +108,7 @@ KINDS: dict[str, dict[str, Rule]] = {
     ),
     "process.signal": _table("signal:signal"),
     "process.kill": _table("grace_s:number reason"),
-    "process.adopt": _table("argv:texts state"),
+    "process.adopt": _table("argv:texts state pid:integer started_at:number recorded:flag"),
     "process.denied": _table(_FAULT, "argv:texts rule"),
     "policy.load": _POLICY,
     "policy.reload": _POLICY,

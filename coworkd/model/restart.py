@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
 
 
@@ -15,6 +16,10 @@ class Adoption(Struct, kw_only=True):
     """Nobody waits for them any more: they are ended, or have ended by themselves."""
     never_ran: int = 0
     unread_notes: int = 0
+    lost: list[str] = msgspec.field(default_factory=list)
+    """Processes that ran, and that neither the launcher nor the log tells the end of."""
+    unsearched: bool = False
+    """There may be more of them: the log is longer than what is read of it."""
 
 
 class Restarted(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ It does not decide what may be recorded (`auditlog.kinds` refuses what is not li
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -158,6 +158,11 @@ class AuditLog:
     ) -> AuditRecords:
         """See `ports.AuditReader`; at most 3 MiB of records, and `truncated` says if that cut some."""
         return await self._find(Filter(session=session, kinds=tuple(kinds), refused_only=refused_only), limit)
+
+    async def look_back(self, read: Callable[[Iterable[bytes]], _T], /) -> _T:
+        """What `read` makes, in a thread, of all lines there are now, newest first. Raises `DiskFailed`."""
+        snapshot = await self._snapshot()
+        return await _read(snapshot, lambda: read(snapshot.lines_backwards()))
 
     async def _find(self, wanted: Filter, limit: int) -> AuditRecords:
         snapshot = await self._snapshot()

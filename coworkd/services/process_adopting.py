@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 import trio
@@ -78,12 +77,22 @@ class Adopter:
             await self._ender.kill_lost(process)
         async with trio.open_nursery() as nursery:  # so that the disk is waited for once, not for each
             for process in taken:
-                nursery.start_soon(
-                    partial(self._ender.record, argv=process.argv, state=process.state), "process.adopt", process
-                )
+                nursery.start_soon(self._record, process)
         for process in taken:
             if process.one_shot or process.start_error is not None:
                 self._vanished(process)
+
+    async def _record(self, process: LiveProcess) -> None:
+        """With what tells who ran, should the next coworkd find no launcher that knows it (`process_lost`)."""
+        await self._ender.record(
+            "process.adopt",
+            process,
+            argv=process.argv,
+            state=process.state,
+            recorded=process.note.recorded,
+            pid=process.pid,
+            started_at=process.started_at,
+        )
 
     def _take(self, adopted: Adopted, fds: SpawnedFds) -> LiveProcess:
         one_shot = adopted.process.startswith(ONE_SHOT_PREFIX)

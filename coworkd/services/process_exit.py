@@ -48,8 +48,10 @@ def _signal_reason(exited: Exited) -> ExitReason:
 
 
 def judge_output(streams: Iterable[Spool]) -> OutputState:
-    """`still_open` where a stream has not ended, else `truncated` where one lost bytes, else `complete`."""
+    """`still_open` where a stream has not ended, else `truncated` where one lost bytes, or all went, else `complete`."""
     spools = list(streams)
+    if not spools:
+        return "truncated"
     if not all(spool.eof for spool in spools):
         return "still_open"
     return "truncated" if any(spool.lost for spool in spools) else "complete"

@@ -52,6 +52,7 @@ from coworkd.services.process_limits import ProcessLimits
 from coworkd.services.process_list import compose_start
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_looking import Looker
+from coworkd.services.process_lost import Losses
 from coworkd.services.process_reader import EncodeNotification, EncodeOutput, ProcessReader
 from coworkd.services.process_request import (
     StartRequest,
@@ -122,6 +123,8 @@ class Processes:
         )
         self.adoption = self._adopter.adoption
         """What was taken over; it grows."""
+        losses = Losses(table=self._table, add=self._add, vanished=self._caller_vanished, adoption=self.adoption)
+        self.take_lost = losses.take
         self._inputs = Inputs(table=self._table, launcher=launcher, audit=audit)
         self.write_stdin, self.close_stdin = self._inputs.write_stdin, self._inputs.close_stdin
         self.resize, self.signal = self._inputs.resize, self._inputs.signal

@@ -1,7 +1,8 @@
 """What came over a restart of coworkd, told once: in the audit log, as an event, in `hello`, by doctor and in the log of the day.
 
 Rules
-- It is told where another coworkd was there before this one with the same launcher; the first of a boot has nothing to tell.
+- It is told where another coworkd was there before this one with the same launcher, or commands were lost with the launcher before;
+  the first of a boot has nothing to tell.
 - What was lost is said in words, and that nothing was, too. A log that refuses the record keeps nobody from hearing it.
 
 Not here: the taking over itself (`process_adopting`, `sessions.reopen`, `guarding`).
@@ -19,6 +20,7 @@ from coworkd.model.launch import TakenOver
 from coworkd.model.ports import AuditPort, EventPort
 from coworkd.model.restart import Adoption, Restarted
 
+_NAMED = 16
 _log = logging.getLogger("coworkd.app")
 
 
@@ -41,7 +43,9 @@ class Recovery:
         took_s: float,
     ) -> None:
         """`not_reopened` are sessions whose commands run and which cannot be served."""
-        if before is None or not before.supervisors_before:
+        first = before is None or not before.supervisors_before
+        lost = _say_lost(adoption, not_reopened, first=first)
+        if first and not lost:
             return
         restarted = self.restarted = Restarted(
             at=self._clock(),
@@ -49,9 +53,9 @@ class Recovery:
             running=adoption.running,
             ended=adoption.ended,
             one_shots=adoption.one_shots,
-            sessions=len(before.sessions),
+            sessions=0 if before is None else len(before.sessions),
             approvals=approvals,
-            lost=_say_lost(adoption, not_reopened),
+            lost=lost,
         )
         fields = {name: getattr(restarted, name) for name in restarted.__struct_fields__ if name != "at"}
         try:
@@ -72,10 +76,19 @@ class Recovery:
         return (Finding(check="restart", state="degraded", detail=_say(restarted), remedy=remedy),)
 
 
-def _say_lost(adoption: Adoption, not_reopened: Sequence[str]) -> tuple[str, ...]:
+def _say_lost(adoption: Adoption, not_reopened: Sequence[str], *, first: bool) -> tuple[str, ...]:
+    """`first` of those that had this launcher."""
     lost = [f"session {name} could not be taken over" for name in not_reopened]
     if adoption.unread_notes:
         lost.append(f"the deadlines of {adoption.unread_notes} commands are not known any more")
+    if adoption.lost:
+        named, more = adoption.lost[:_NAMED], len(adoption.lost) - _NAMED
+        rest = f" and {more} more" if more > 0 else ""
+        lost.append(f"{len(adoption.lost)} commands, with the launcher before: {', '.join(named)}{rest}")
+    if adoption.unsearched and first:
+        lost.append(
+            "which commands ran with the launcher before is not wholly known: the audit log was not read that far"
+        )
     return tuple(lost)
 
 

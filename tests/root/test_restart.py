@@ -253,6 +253,55 @@ def test_launcher_killed_takes_every_sandbox_and_is_replaced(place: Path) -> Non
     assert not leftover(daemon)
 
 
+def test_what_ran_when_both_were_killed_is_told_as_lost(place: Path) -> None:
+    mark = fresh_mark()
+    with killed_daemon(place) as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        processes = [client.start("work", ["sh", "-c", f"echo ready; sleep {mark}"]) for _ in range(3)]
+        for process in processes:
+            read_some(process, len("ready\n"))
+        ended = client.start("work", ["true"])
+        assert ended.wait(5).exit == exited(0)
+        shot = threading.Thread(target=partial(run_lost, daemon, mark))
+        shot.start()
+        wait_until(lambda: count_running(client) == 4, "all run")
+        launcher = client.info().launcher_pid
+    shot.join(10)
+    os.kill(launcher, signal.SIGKILL)
+    wait_until(lambda: not living(mark), "every sandbox ends with the launcher", 5)
+    with running_daemon(place) as daemon, client_of(daemon) as client:
+        restarted = client.hello.restarted
+        assert restarted is not None
+        (lost,) = restarted.lost
+        assert lost.startswith("4 commands, with the launcher before: ")
+        assert all(process.id in lost for process in processes)
+        assert "daemon.recovered" in kinds_of(client)
+        known = client.process_list().processes
+        assert [(each.process, each.state, each.pid) for each in known] == [
+            (process.id, "exited", None) for process in processes
+        ]
+        for process in processes:
+            assert client.process_wait(process=process.id).exit == LOST
+            again = client.attach(process.id, stdout=len("ready\n"))
+            assert list(again) == []
+            assert again.wait().exit == LOST
+            again.forget()
+        assert client.audit_verify().ok
+        assert runs_again(client)
+    with running_daemon(place) as daemon, client_of(daemon) as client:
+        assert client.hello.restarted is None
+        assert client.process_list().processes == ()
+
+
+def count_running(client: Client) -> int:
+    return sum(each.state == "running" for each in client.process_list().processes)
+
+
+def run_lost(daemon: Daemon, mark: str) -> None:
+    with client_of(daemon) as client, pytest.raises(Unavailable):
+        client.run("work", ["sleep", mark])
+
+
 def runs_again(client: Client) -> bool:
     try:
         return client.run("work", ["echo", "back"]).stdout == b"back\n"

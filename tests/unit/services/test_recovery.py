@@ -68,6 +68,18 @@ def test_what_was_lost_is_said_in_words(caplog: pytest.LogCaptureFixture) -> Non
     assert finding.state == "degraded"
 
 
+def test_the_first_with_a_launcher_tells_who_was_lost_with_the_one_before() -> None:
+    house = House()
+    lost = [f"p{number}" for number in range(20)]
+    house.tell(TakenOver(id=1, supervisors_before=0, sessions=()), Adoption(lost=lost, unsearched=True))
+    assert house.recovery.restarted is not None
+    admit("daemon.recovered", house.audit.fields("daemon.recovered"))
+    named, unknown = house.recovery.restarted.lost
+    assert named.startswith("20 commands, with the launcher before: p0, p1,")
+    assert named.endswith("p15 and 4 more")
+    assert "not wholly known" in unknown
+
+
 def test_a_log_that_refuses_keeps_nobody_from_hearing_it() -> None:
     house = House()
     house.audit.full.add("daemon.recovered")

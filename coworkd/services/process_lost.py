@@ -1,0 +1,156 @@
+"""Commands whose end nobody saw: they ran when coworkd and the launcher were both killed, and no launcher tells of them.
+
+What survives both is the audit log. Rules
+- A command that began, or was adopted, since the last coworkd that came up began itself, and has no end in the log, ran to the last.
+  What of those the launcher does not hold now was lost with the launcher before.
+- One boot is looked at: what a machine that stopped took along nobody expects to find.
+- At most `LOOK_BACK_BYTES` of the log are read; where that does not reach, it is said. Where a coworkd before us had the same launcher,
+  it has looked itself, unless it never came up: then there is little to read, and no more than `GLANCE_BYTES` are.
+- They are told as every process that is lost (`lost`, once, in the log too), and kept as any that has ended, but without output.
+  Arguments are as long as the log keeps them.
+
+`find_unended` is pure; `Losses` asks for what it reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from coworkd.auditlog.chain import Broken, parse_record
+from coworkd.model.errors import CoworkError
+from coworkd.model.restart import Adoption
+from coworkd.services.process_adopting import Add
+from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_request import ONE_SHOT_PREFIX
+from coworkd.services.process_table import ProcessTable
+
+LOOK_BACK_BYTES = 64 * 1024 * 1024
+GLANCE_BYTES = 4 * 1024 * 1024
+
+_KINDS = (b'"kind":"process.', b'"kind":"audit.opened"', b'"kind":"daemon.start"')
+"""What a line is read for."""
+_log = logging.getLogger("coworkd.process")
+_ENDS = ("process.exit", "process.start_failed", "process.denied")
+
+
+class Unended(Struct, frozen=True, kw_only=True):
+    """A command that has begun and not ended, as the log has it."""
+
+    process: str
+    session: str
+    argv: tuple[bytes, ...]
+    pid: int | None
+    started_at: float
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """What the log tells of those that ran: `whole` where it was read as far as it had to be."""
+
+    unended: tuple[Unended, ...]
+    """The oldest first."""
+    whole: bool
+
+
+def find_unended(lines: Iterable[bytes], *, first: bool = True) -> Found:
+    """`lines` of the log, newest first; a line that cannot be read is passed over, `audit.verify` tells of it. `first`: no coworkd before
+    us had this launcher.
+    """
+    seen: dict[str, Unended | None] = {}
+    boot, came_up, begun, oldest = None, False, 0, 0
+    size, reach, whole = 0, LOOK_BACK_BYTES if first else GLANCE_BYTES, True
+    for line in lines:
+        size += len(line)
+        if size > reach:
+            whole = False
+            break
+        if not any(kind in line for kind in _KINDS):
+            continue
+        try:
+            record = parse_record(line)
+        except Broken:
+            continue
+        boot = boot or record.get("boot")
+        if record.get("boot") != boot:
+            break
+        oldest = record.get("seq", 0)
+        if record["kind"] == "daemon.start":
+            came_up = True
+        elif record["kind"] == "audit.opened":
+            if came_up:
+                break
+            begun += 1
+            reach = LOOK_BACK_BYTES if begun > 1 else reach  # the one before us did not come up
+        elif "process" in record:
+            _note(record, seen)
+    else:
+        whole = oldest <= 1
+    unended = [command for command in reversed(seen.values()) if command is not None]
+    return Found(unended=tuple(unended), whole=whole)
+
+
+def _note(record: dict[str, Any], seen: dict[str, Unended | None]) -> None:
+    """What is seen of a process first, its newest record of these, counts."""
+    kind, process = record["kind"], record["process"]
+    if kind in _ENDS or (kind == "process.adopt" and record.get("recorded")):
+        seen.setdefault(process, None)
+    elif kind in ("process.start", "process.adopt"):
+        command = Unended(
+            process=process,
+            session=record.get("session", ""),
+            argv=tuple(map(_bytes, record.get("argv", ()))),
+            pid=record.get("pid"),
+            started_at=record.get("started_at", record["at"]),
+        )
+        seen.setdefault(process, command)
+
+
+def _bytes(word: str | dict[str, str]) -> bytes:
+    return base64.b64decode(word["b64"]) if isinstance(word, dict) else word.encode()
+
+
+class LookBack(Protocol):
+    """Who reads the audit log backwards."""
+
+    async def look_back(self, read: Callable[[Iterable[bytes]], Found], /) -> Found: ...
+
+
+class Losses:
+    """`take` once what the launcher kept is adopted."""
+
+    def __init__(
+        self, *, table: ProcessTable, add: Add, vanished: Callable[[LiveProcess], None], adoption: Adoption
+    ) -> None:
+        """`vanished` lets go of one that nobody waits for."""
+        self._table = table
+        self._add = add
+        self._vanished = vanished
+        self._adoption = adoption
+
+    async def take(self, log: LookBack, *, first: bool) -> None:
+        """Tell of those that were lost; `first` as in `find_unended`. A log that cannot be read keeps nobody from coming up."""
+        try:
+            found = await log.look_back(partial(find_unended, first=first))
+        except CoworkError as error:
+            _log.error("which commands were lost with the launcher before is not known: %s", error.message)
+            self._adoption.unsearched = True
+            return
+        self._adoption.unsearched = not found.whole
+        for command in found.unended:
+            if command.process not in self._table:
+                self._adoption.lost.append(command.process)
+                self._lose(command)
+
+    def _lose(self, command: Unended) -> None:
+        one_shot = command.process.startswith(ONE_SHOT_PREFIX)
+        process = self._add(command.process, command.session, command.argv, one_shot=one_shot, adopted=True)
+        process.started, process.pid, process.started_at = True, command.pid, command.started_at
+        process.built()
+        process.learn(None)
+        if one_shot:
+            self._vanished(process)
