@@ -43,10 +43,10 @@ def fork_at_its_limit(client: Client, session: str) -> None:
 def flood_stdout(client: Client, session: str) -> None:
     """Many commands that write as fast as they can, and nobody reads."""
     client.session_ensure(name=session)
-    client.run(session, ["mkfifo", "/tmp/gate"], timeout_s=60)
+    client.run(session, ["mkfifo", "/tmp/gate"], timeout_s=240)
     for _ in range(FLOODS):
         client.start(session, ["sh", "-c", _WAIT_AND_FLOOD], attach=False)
-    client.run(session, ["sh", "-c", "exec 3>/tmp/gate; sleep 1"], timeout_s=60)
+    client.run(session, ["sh", "-c", "exec 3>/tmp/gate; sleep 1"], timeout_s=240)
 
 
 def fill_its_disk(client: Client, session: str) -> None:

@@ -27,7 +27,7 @@ from host_stub.words import RPC_PORT, Disk, Ended, MachineSpec, Running, Share
 from tests.vm.image_lab import Image
 from tests.vm.root_shell import RootShell
 
-BOOT_TIMEOUT_S = 240.0
+BOOT_TIMEOUT_S = 600.0
 """Many times what it takes, for machines that have much else to do."""
 ASK_AGAIN_S = 1.0
 MIB = 1 << 20
@@ -92,7 +92,7 @@ class Guest:
         """Call an async function in the guest's own loop."""
         return trio.from_thread.run(act, *words, trio_token=self._token)
 
-    def ended(self, timeout_s: float = 60) -> Ended:
+    def ended(self, timeout_s: float = 240) -> Ended:
         """How it ended; fails where it does not end in time."""
 
         async def wait() -> Ended:
@@ -124,7 +124,7 @@ class Guest:
         self._ask_qemu(compose_share_hot_plug(share.tag, str(socket), port))
         return port
 
-    def wait_for_share(self, timeout_s: float = 60) -> None:
+    def wait_for_share(self, timeout_s: float = 240) -> None:
         """Until coworkd says that it has mounted one."""
         deadline = time.monotonic() + timeout_s
         client = self.connect()
@@ -197,7 +197,7 @@ def running(guest: Guest, start: Start) -> Iterator[Guest]:
     finally:
         guest.forget_clients()
         trio.from_thread.run_sync(over[0].set, trio_token=guest._token)
-        living.join(30)
+        living.join(120)
         assert not living.is_alive(), "the guest did not end"
 
 

@@ -32,7 +32,7 @@ class RootShell:
         self._number = 0
         self._buffer = b""
 
-    def run(self, script: str, *, timeout_s: float = 60) -> Said:
+    def run(self, script: str, *, timeout_s: float = 240) -> Said:
         """Run it by sh as root, with its output and errors together. Raises TimeoutError."""
         self._number += 1
         packed = base64.b64encode(script.encode()).decode()
@@ -42,7 +42,7 @@ class RootShell:
         found = self._read_until(rb"@%d (\d+) ([A-Za-z0-9+/=]*)@" % self._number, time.monotonic() + timeout_s)
         return Said(status=int(found[1]), output=base64.b64decode(found[2]).decode("utf-8", "replace"))
 
-    def check(self, script: str, *, timeout_s: float = 60) -> str:
+    def check(self, script: str, *, timeout_s: float = 240) -> str:
         """The output of a script that has to succeed."""
         said = self.run(script, timeout_s=timeout_s)
         assert said.status == 0, f"{script!r} ended with {said.status}: {said.output}"

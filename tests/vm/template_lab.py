@@ -40,7 +40,7 @@ READY = "] ready"
 TEST_WORDS = "systemd.journald.forward_to_console=1 systemd.debug_shell=ttyS1"
 """The journal goes to the first serial port, and systemd itself opens a root shell on the second: whoever gives a guest its kernel and
 command line is root in it anyway."""
-_SAVE_TIMEOUT_S = 60.0
+_SAVE_TIMEOUT_S = 240.0
 _ROOM_BYTES = 4 << 30
 
 

@@ -13,6 +13,7 @@ from coworkd.model.errors import CoworkError
 from coworkd.wire.endpoint import HybridEndpoint
 from host_stub.guest_health import look
 from host_stub.words import HEALTH_PORT
+from tests.root.live import busyness
 from tests.vm.guest_lab import Guest
 
 BUDGET_S = 15.0
@@ -72,12 +73,12 @@ def test_the_health_port_is_the_hosts_alone(guest: Guest, client: Client) -> Non
 
 def test_a_coworkd_that_hangs_is_started_anew_and_the_command_lives_on(guest: Guest, client: Client) -> None:
     client.session_ensure(name="watched")
-    started = client.start("watched", ["sh", "-c", "sleep 300"], attach=False)
+    started = client.start("watched", ["sh", "-c", "sleep 3000"], attach=False)
     pid = guest.shell.check("systemctl show -P MainPID coworkd.service").strip()
     assert inside(guest).startswith("coworkd lives")
     guest.shell.check(f"kill -STOP {pid}")
     assert inside(guest, within_s=5.0).startswith("nothing is said")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while guest.shell.check("systemctl show -P MainPID coworkd.service").strip() in (pid, "0"):
         assert time.monotonic() < deadline, "the watchdog has not bitten"
         time.sleep(1)
@@ -119,10 +120,10 @@ def test_a_shutdown_ends_the_machine_within_its_budget_and_the_disk_is_clean(gue
     client.start("last", ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], attach=False)
     began = time.monotonic()
     client.shutdown(power_off=True, budget_s=BUDGET_S, reason="the test is over")
-    ended = guest.ended(BUDGET_S * 4)
+    ended = guest.ended()
     took_s = time.monotonic() - began
     assert ended.how == "powered_off"
     print(f"off after {took_s:.1f} s")
-    assert took_s < BUDGET_S + 10.0
+    assert took_s < (BUDGET_S + 10.0) * busyness()
     with pytest.raises(CoworkError):
         client.ping()

@@ -22,8 +22,8 @@ import zstandard
 from tests.vm.image_lab import Image
 
 REPO = Path(__file__).resolve().parents[2]
-BOOT_S = 180
-SOON_S = 30
+BOOT_S = 600
+SOON_S = 120
 
 
 class Command:

@@ -31,7 +31,7 @@ def test_sessions_outlive_their_guest_and_move_from_virtio_to_nvme(guest: Guest,
 def test_project_quota_holds_for_a_session(guest: Guest) -> None:
     client = guest.connect()
     client.session_ensure(name="big", limits=LimitsRequest(disk_max=16 * MIB))
-    ran = client.run("big", ["sh", "-c", "dd if=/dev/zero of=file bs=1M count=64 2>&1; stat -c %s file"], timeout_s=60)
+    ran = client.run("big", ["sh", "-c", "dd if=/dev/zero of=file bs=1M count=64 2>&1; stat -c %s file"], timeout_s=240)
     assert b"quota" in ran.stdout.lower()
     assert int(ran.stdout.split()[-1]) <= 16 * MIB
 
@@ -50,7 +50,7 @@ def test_a_launcher_that_dies_takes_the_disk_away_for_a_moment(guest: Guest) -> 
     client.session_ensure(name="kept")
     assert client.run("kept", ["sh", "-c", "echo mine >file"]).exit.code == 0
     guest.shell.check("kill -9 $(systemctl show -P MainPID coworkd-launcher)")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while "the session disk was unmounted" not in guest.serial():
         assert time.monotonic() < deadline, guest.serial()[-4000:]
         time.sleep(0.2)

@@ -30,7 +30,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ran(results: Path) -> Ran:
     command = ["env", "COWORKD_REQUIRE_CAPABILITIES=root,vm", sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     command += ["-m", "inside", "--junit-xml", "/run/results/junit.xml", "tests/root"]
-    return run_inside(command, results, memory_mib=1536, timeout_s=420)
+    return run_inside(command, results, memory_mib=1536, timeout_s=1500)
 
 
 def test_what_needs_another_kernel_passes_inside(ran: Ran, results: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_needs_another_kernel_passes_inside(ran: Ran, results: Path) -> Non
 
 def test_nothing_written_inside_stays(tmp_path: Path) -> None:
     left = Path("/var/tmp") / f"left-{tmp_path.parent.name}-{tmp_path.name}"
-    ran = run_inside(["sh", "-c", f"echo x >{left} && cat {left}"], tmp_path / "results", timeout_s=60)
+    ran = run_inside(["sh", "-c", f"echo x >{left} && cat {left}"], tmp_path / "results", timeout_s=300)
     assert (ran.status, ran.output) == (0, "x\n"), ran.console
     assert not left.exists()
 
@@ -53,11 +53,11 @@ def test_a_checkout_below_tmp_is_there(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as checkout:
         Path(checkout, "there").write_text("x\n")
         command = ["sh", "-c", "cat there && ! touch planted"]
-        ran = run_inside(command, tmp_path / "results", timeout_s=60, checkout=Path(checkout))
+        ran = run_inside(command, tmp_path / "results", timeout_s=300, checkout=Path(checkout))
         assert (ran.status, ran.output.splitlines()[0]) == (0, "x"), ran.console
 
 
 def test_a_kernel_that_ends_before_its_command_is_told(tmp_path: Path) -> None:
-    ran = run_inside(["sh", "-c", "echo c >/proc/sysrq-trigger"], tmp_path / "results", timeout_s=60)
+    ran = run_inside(["sh", "-c", "echo c >/proc/sysrq-trigger"], tmp_path / "results", timeout_s=300)
     assert ran.status is None
     assert "panic" in ran.console

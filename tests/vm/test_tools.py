@@ -29,7 +29,7 @@ def install(client: Client, file: Path, version: str) -> None:
         version=version,
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         source=OsBytes(b"tools/" + file.name.encode()),
-        timeout_s=60,
+        timeout_s=240,
     )
 
 

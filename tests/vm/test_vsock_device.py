@@ -57,7 +57,7 @@ def shell(guest: Guest) -> Iterator[RootShell]:
     made = RootShell(guest.spec.state_dir / "shell.sock")
     made.check(f"cat > /tmp/dial.py <<'END'\n{DIAL}\nEND")
     made.check(f"cat > /tmp/serve.py <<'END'\n{SERVER}\nEND")
-    made.check("python3 /tmp/serve.py > /tmp/up 2>&1 & while ! grep -q up /tmp/up; do sleep 0.1; done", timeout_s=30)
+    made.check("python3 /tmp/serve.py > /tmp/up 2>&1 & while ! grep -q up /tmp/up; do sleep 0.1; done", timeout_s=240)
     yield made
     made.close()
 
