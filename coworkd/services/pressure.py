@@ -17,7 +17,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 from msgspec import Struct
@@ -26,6 +26,7 @@ from coworkd.model.errors import CoworkError
 from coworkd.model.limits import PRESSURE_KINDS, PressureKind
 from coworkd.model.ports import EventPort, GroupsPort
 from coworkd.model.process import ExitRecord
+from coworkd.services.pressure_news import PressureNews
 from coworkd.system import pressure
 
 SESSIONS_LIMIT = 128
@@ -57,6 +58,18 @@ class _Place(Struct):
     fired_at: float = float("-inf")
 
 
+class News(Protocol):
+    """See `pressure_news.PressureNews`."""
+
+    def add(self, fd: int, /) -> None: ...
+
+    def remove(self, fd: int, /) -> None: ...
+
+    async def serve(self, take: Callable[[int], None], /) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class PressureWatch:
     """`serve` owns its tasks; `session_turned` and `exited` may be called at any time."""
 
@@ -68,6 +81,7 @@ class PressureWatch:
         runs_in: Callable[[str], int],
         on_state: Callable[[str | None], None],
         open_guest: Callable[[str], int] = pressure.open_guest,
+        make_news: Callable[[], News] = PressureNews,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`runs_in` counts a session's commands; `on_state` is told why there is no pressure to be told of, or None."""
@@ -76,8 +90,9 @@ class PressureWatch:
         self._runs_in = runs_in
         self._on_state = on_state
         self._open_guest = open_guest
+        self._make_news = make_news
         self._clock = clock
-        self._news: pressure.News | None = None
+        self._news: News | None = None
         self._nursery: trio.Nursery | None = None
         self._places: dict[int, _Place] = {}
         self._sessions: dict[str, None] = {}
@@ -85,7 +100,7 @@ class PressureWatch:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Never returns."""
-        self._news = pressure.News()
+        self._news = self._make_news()
         try:
             self._watch_guest()
             async with trio.open_nursery() as self._nursery:
@@ -93,9 +108,7 @@ class PressureWatch:
                 for session in self._sessions:
                     self._nursery.start_soon(self._watch, session)
                 self._nursery.start_soon(self._look)
-                while True:
-                    await trio.lowlevel.wait_readable(self._news.fileno())
-                    self._take()
+                await self._news.serve(self._take)
         finally:
             self._nursery = None
             for place in list(self._places.values()):
@@ -172,21 +185,17 @@ class PressureWatch:
             else:
                 self._places[fd] = _Place(session=session, kind=kind, fd=fd)
 
-    def _take(self) -> None:
-        for fd, is_last in self._watched().take():
-            place = self._places.get(fd)
-            if place is None:
-                continue
-            if is_last:
-                self._drop(place)
-            else:
-                place.fired_at = self._clock()
-                self._judge(place)
+    def _take(self, fd: int) -> None:
+        place = self._places.get(fd)
+        if place is not None:
+            place.fired_at = self._clock()
+            self._judge(place)
 
     def _judge(self, place: _Place) -> None:
         try:
             averages = pressure.read_averages(place.fd)
-        except OSError:  # its cgroup goes, and it will be told to go too
+        except OSError:  # its cgroup has gone
+            self._drop(place)
             return
         now = self._clock()
         level = _level_of(place, averages, now)
@@ -197,24 +206,12 @@ class PressureWatch:
         told.update(kind=place.kind, level=level, avg10=averages.get("full" if level == "full" else "some", 0.0))
         self._events.publish("guest.pressure" if place.session is None else "session.pressure", told)
 
-    def _stalls(self, place: _Place) -> bool:
-        """Whether it is as bad as a trigger says, whether or not a trigger has fired."""
-        try:
-            some = pressure.read_averages(place.fd).get("some", 0.0)
-        except OSError:
-            return False
-        if some < 100 * STALLS_US[place.kind] / pressure.WINDOW_US:
-            return False
-        place.fired_at = self._clock()
-        return True
-
     def _drop(self, place: _Place) -> None:
         del self._places[place.fd]
-        with contextlib.suppress(OSError):
-            self._watched().remove(place.fd)
+        self._watched().remove(place.fd)
         os.close(place.fd)
 
-    def _watched(self) -> pressure.News:
+    def _watched(self) -> News:
         assert self._news is not None  # only while `serve` runs are there places
         return self._news
 
@@ -224,7 +221,7 @@ class PressureWatch:
         while True:
             await trio.sleep(LOOK_S)
             for place in list(self._places.values()):
-                if self._stalls(place) or place.level != "none":
+                if place.level != "none":
                     self._judge(place)
             for session in [name for name in self._sessions if self._runs_in(name)]:
                 await self._look_at_limits(session)

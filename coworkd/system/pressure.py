@@ -10,7 +10,6 @@ Source: Documentation/accounting/psi.rst.
 from __future__ import annotations
 
 import os
-import select
 
 GUEST = "/proc/pressure"
 WINDOW_US = 2_000_000
@@ -42,27 +41,3 @@ def parse_averages(data: bytes) -> dict[str, float]:
             if name == "avg10" and value.replace(".", "", 1).isdecimal():
                 found[level] = float(value)
     return found
-
-
-class News:
-    """Many such files as one descriptor, which can be read from while one of them has news: an epoll can be waited for as anything else."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-
-    def fileno(self) -> int:
-        return self._epoll.fileno()
-
-    def add(self, fd: int) -> None:
-        """From here on, each piece of news once; `fd` stays the caller's, who removes it before it is closed."""
-        self._epoll.register(fd, select.EPOLLPRI | select.EPOLLET)
-
-    def remove(self, fd: int) -> None:
-        self._epoll.unregister(fd)
-
-    def take(self) -> list[tuple[int, bool]]:
-        """Each descriptor with news, and whether there will be no more of it: its cgroup is gone."""
-        return [(fd, bool(event & select.EPOLLERR)) for fd, event in self._epoll.poll(0)]
-
-    def close(self) -> None:
-        self._epoll.close()

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,33 +19,47 @@ from tests.unit.services.process_house import FakeEvents, in_trio, jump, settle
 
 
 class Place:
-    """One pressure file: what the service reads of it is `averages`, and `fire` is the kernel's news (urgent data of a socket)."""
+    """One pressure file: what the service reads of it is `averages`, None once its cgroup has gone."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self._kernel = socket.create_connection(server.getsockname())
-            self._file, _ = server.accept()
-        self._file.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self.averages: dict[str, float] = {}
+        self._fd = os.memfd_create("pressure")
+        self.averages: dict[str, float] | None = {}
 
     def open(self) -> int:
-        return os.dup(self._file.fileno())
+        return os.dup(self._fd)
 
     @property
     def inode(self) -> int:
-        return os.fstat(self._file.fileno()).st_ino
-
-    def fire(self, some: float, full: float = 0.0) -> None:
-        self.averages = {"some": some, "full": full}
-        self._kernel.send(b"!", socket.MSG_OOB)
-
-    def calm(self) -> None:
-        """The kernel has told; what it told is taken."""
-        self._file.recv(100)
+        return os.fstat(self._fd).st_ino
 
     def close(self) -> None:
-        self._kernel.close()
-        self._file.close()
+        os.close(self._fd)
+
+
+class FakeNews:
+    """What a test has the kernel tell (`fire`); as `PressureNews`."""
+
+    def __init__(self) -> None:
+        self._watched: set[int] = set()
+        self._take: Callable[[int], None] | None = None
+
+    def add(self, fd: int) -> None:
+        self._watched.add(fd)
+
+    def remove(self, fd: int) -> None:
+        self._watched.remove(fd)
+
+    async def serve(self, take: Callable[[int], None]) -> None:
+        self._take = take
+        await trio.sleep_forever()
+
+    def close(self) -> None:
+        assert not self._watched
+
+    def fire(self, inode: int) -> None:
+        assert self._take is not None
+        for fd in [each for each in self._watched if os.fstat(each).st_ino == inode]:
+            self._take(fd)
 
 
 class Room:
@@ -53,7 +67,7 @@ class Room:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.guest, self.bob = Place(), Place()
-        self.groups, self.events = FakeGroups(), FakeEvents()
+        self.groups, self.events, self.news = FakeGroups(), FakeEvents(), FakeNews()
         self.running = {"bob": 1}
         self.states: list[str | None] = []
         self.has_psi = True
@@ -63,6 +77,7 @@ class Room:
             runs_in=lambda session: self.running.get(session, 0),
             on_state=self.states.append,
             open_guest=self.open_guest,
+            make_news=lambda: self.news,
             clock=trio.current_time,
         )
         monkeypatch.setattr(pressure, "arm", lambda fd, stall_us: None)
@@ -74,7 +89,14 @@ class Room:
         return self.guest.open() if kind == "memory" else os.memfd_create(kind)
 
     def read(self, fd: int) -> dict[str, float]:
-        return self.bob.averages if os.fstat(fd).st_ino == self.bob.inode else self.guest.averages
+        averages = (self.bob if os.fstat(fd).st_ino == self.bob.inode else self.guest).averages
+        if averages is None:
+            raise OSError(errno.ENODEV, "No such device")
+        return averages
+
+    def fire(self, place: Place, some: float, full: float = 0.0) -> None:
+        place.averages = {"some": some, "full": full}
+        self.news.fire(place.inode)
 
     def told(self, name: str) -> list[dict[str, Any]]:
         return [dict(event.params) for event in self.events.published if event.name == name]
@@ -102,9 +124,7 @@ async def open_room(monkeypatch: pytest.MonkeyPatch, *, has_psi: bool = True) ->
 @in_trio
 async def test_pressure_is_told_when_it_begins_and_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_room(monkeypatch) as room:
-        room.bob.fire(12.5)
-        await settle()
-        room.bob.calm()
+        room.fire(room.bob, 12.5)
         assert room.told("session.pressure") == [{"session": "bob", "kind": "memory", "level": "some", "avg10": 12.5}]
         room.bob.averages = {"some": 1.0}
         jump(service.LOOK_S + 1)
@@ -118,24 +138,18 @@ async def test_pressure_is_told_when_it_begins_and_when_it_is_over(monkeypatch: 
 async def test_it_is_not_told_again_and_again_but_when_it_gets_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_room(monkeypatch) as room:
         for some, full in ((12.0, 0.0), (13.0, 0.0), (80.0, 40.0), (90.0, 50.0)):
-            room.bob.fire(some, full)
-            await settle()
-            room.bob.calm()
+            room.fire(room.bob, some, full)
         assert [event["level"] for event in room.told("session.pressure")] == ["some", "full"]
         assert room.told("session.pressure")[1]["avg10"] == 40.0
         jump(service.AGAIN_S)
-        room.bob.fire(90.0, 60.0)
-        await settle()
-        room.bob.calm()
+        room.fire(room.bob, 90.0, 60.0)
         assert room.told("session.pressure")[2]["avg10"] == 60.0
 
 
 @in_trio
 async def test_the_guests_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_room(monkeypatch) as room:
-        room.guest.fire(30.0)
-        await settle()
-        room.guest.calm()
+        room.fire(room.guest, 30.0)
         assert room.told("guest.pressure") == [{"kind": "memory", "level": "some", "avg10": 30.0}]
         assert room.states == [None]
 
@@ -154,9 +168,27 @@ async def test_averages_are_the_guests_alone(monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_session_that_is_closed_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_room(monkeypatch) as room:
         room.watch.session_turned("bob", is_open=False)
-        room.bob.fire(50.0)
+        room.fire(room.bob, 50.0)
+        assert room.told("session.pressure") == []
+
+
+@in_trio
+async def test_a_file_whose_cgroup_has_gone_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_room(monkeypatch) as room:
+        room.bob.averages = None
+        room.news.fire(room.bob.inode)
+        room.fire(room.bob, 50.0)
+        assert room.told("session.pressure") == []
+        room.fire(room.guest, 50.0)
+        assert len(room.told("guest.pressure")) == 1
+
+
+@in_trio
+async def test_nothing_is_told_that_no_trigger_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_room(monkeypatch) as room:
+        room.bob.averages = {"some": 99.0, "full": 99.0}
+        jump(service.LOOK_S + 1)
         await settle()
-        room.bob.calm()
         assert room.told("session.pressure") == []
 
 
@@ -166,9 +198,7 @@ async def test_those_opened_last_are_watched(monkeypatch: pytest.MonkeyPatch) ->
     async with open_room(monkeypatch) as room:
         for name in ("eve", "fay"):
             room.watch.session_turned(name, is_open=True)
-        room.bob.fire(50.0)
-        await settle()
-        room.bob.calm()
+        room.fire(room.bob, 50.0)
         assert room.told("session.pressure") == []
 
 

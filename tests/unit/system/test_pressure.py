@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import select
-import socket
 from pathlib import Path
 
 from coworkd.system import pressure
@@ -35,19 +33,3 @@ def test_a_trigger_is_written_with_its_window(tmp_path: Path) -> None:
     finally:
         os.close(fd)
     assert (tmp_path / "memory").read_bytes() == b"some 200000 2000000\0"
-
-
-def test_news_can_be_waited_for_as_one_descriptor() -> None:
-    """Urgent data of a socket stands for what the kernel tells (EPOLLPRI)."""
-    news = pressure.News()
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sender:
-        receiver, _ = server.accept()
-        with receiver:
-            news.add(receiver.fileno())
-            assert select.select([news.fileno()], [], [], 0)[0] == []
-            sender.send(b"!", socket.MSG_OOB)
-            assert select.select([news.fileno()], [], [], 5)[0] == [news.fileno()]
-            assert news.take() == [(receiver.fileno(), False)]
-            news.remove(receiver.fileno())
-            assert news.take() == []
-    news.close()
