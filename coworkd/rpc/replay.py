@@ -49,15 +49,34 @@ _GIVEN = bytes(
 
 
 class _Kept:
-    """One call: running until `done` is set; then `encoded` is its answer, or None if it was cancelled."""
+    """One call: running until `done` has gone; then `encoded` is its answer, or None if it was cancelled. There are thousands of them."""
+
+    __slots__ = ("done", "encoded", "fingerprint", "given_at", "waiting")
 
     def __init__(self, fingerprint: bytes) -> None:
         self.fingerprint = fingerprint
-        self.done = trio.Event()
+        self.done: trio.Event | None = trio.Event()
         self.waiting = 0
         """How many repetitions wait for it."""
         self.encoded: bytes | None = None
         self.given_at = 0.0
+
+    async def wait(self) -> None:
+        """Return once it is over."""
+        if self.done is None:
+            await trio.lowlevel.checkpoint()
+            return
+        self.waiting += 1
+        try:
+            await self.done.wait()
+        finally:
+            self.waiting -= 1
+
+    def over(self) -> None:
+        """Wake who waits; the event is of no use to those who come later."""
+        if self.done is not None:
+            self.done.set()
+            self.done = None
 
     def answer(self) -> Any:
         """The kept answer, or raise the kept error."""
@@ -97,11 +116,7 @@ class Replay:
             raise InvalidParams(
                 "this request_id was used for other parameters; choose a new one for a new call", key="request_id"
             )
-        found.waiting += 1
-        try:
-            await found.done.wait()
-        finally:
-            found.waiting -= 1
+        await found.wait()
         return found.answer()
 
     def asked_again(self, method: str, request_id: str) -> bool:
@@ -123,7 +138,7 @@ class Replay:
             del self._running[key]
             if entry.encoded is not None:
                 self._keep(key, entry, entry.encoded)
-            entry.done.set()
+            entry.over()
 
     def _keep(self, key: Key, entry: _Kept, encoded: bytes) -> None:
         entry.given_at = trio.current_time()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -159,6 +160,25 @@ def test_what_is_kept_is_bounded_oldest_first() -> None:
         with pytest.raises(Unavailable, match="done and answered"):
             await replay.call("m", once("a"), call)
         assert call.done == 4
+
+    run(main)
+
+
+def test_an_answer_takes_no_more_memory_than_is_counted() -> None:
+    async def answer() -> dict[str, Any]:
+        return {}
+
+    async def main() -> None:
+        replay = Replay()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(2000):
+                await replay.call("m", once(f"{number:032}"), answer)
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert (after - before) / 2000 <= ENTRY_BYTES
 
     run(main)
 
