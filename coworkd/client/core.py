@@ -10,7 +10,7 @@ Rules
 - A core that is `lasting` is `lost` instead, until `renew` gives it another link: there every process that was attached goes on
   from its next byte, events from the next one, and every call that was not answered is made again, with the `request_id` it had,
   so that it happens once. What belongs to one link (streams, and calls nobody knows to be repeatable) fails with it.
-- Another coworkd does not know that id, and has ended what `process.run` ran: a run is never made again there, it fails.
+- Another coworkd does not know that id: there only what may happen twice is made again, all else fails (`repeating`).
 - What nobody attached or subscribed to is dropped, as is what this version does not know (docs/protocol.md N-1).
 - Not thread-safe.
 """
@@ -27,6 +27,7 @@ import msgspec
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, read_output
 from coworkd.client.methods import all_methods
+from coworkd.client.repeating import are_of_one_coworkd, compose_refusal, repeats
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import ProcessAttached, Subscribed
 from coworkd.model.errors import CoworkError, LimitExceeded, Unavailable
@@ -39,10 +40,6 @@ from coworkd.wire.limits import PROTOCOL_VERSION, LocalLimitError, RemoteProtoco
 S = TypeVar("S", bound=msgspec.Struct)
 LOST_REMEDY = "connect again; commands go on in the guest, and attach() continues from the offset you have"
 _METHODS = all_methods()
-_RAN_BEFORE = (
-    "coworkd was restarted before it had answered: what still ran was ended, and is not run a second time; look at"
-    " what it did, then call again"
-)
 _OF_ONE_LINK = ("hello", "shutdown", "stream.")
 """Calls that mean this link, or its end: never made again on another."""
 
@@ -356,7 +353,7 @@ class Core:
     def renew(self, greeted: Core) -> None:
         """Go on over the link of `greeted`, which has said hello and nothing else. What is to be said there is in `outgoing`."""
         self._connection = greeted._connection
-        same = _are_of_one_coworkd(self._greeting, greeted._greeting)
+        same = are_of_one_coworkd(self._greeting, greeted._greeting)
         self._greeting = greeted._greeting
         self._reason = None
         self.lost = None
@@ -370,8 +367,8 @@ class Core:
             pending.repeatable = False
             self.outgoing.append(frame)
         for pending in again:
-            if pending.method == "process.run" and pending.said and not same:
-                _refuse(pending, Unavailable(_RAN_BEFORE, method=pending.method, stage="restarted"))
+            if pending.said and not same and not repeats(_METHODS[pending.method], pending.params):
+                _refuse(pending, compose_refusal(pending.method))
                 continue
             pending.repeated = True
             try:
@@ -434,13 +431,6 @@ class Core:
             inbox = self._inboxes.get(params["process"])
             if inbox is not None:
                 inbox.feed_exit(read_answer(name, params, ExitRecord))
-
-
-def _are_of_one_coworkd(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """By the stages of its coming up, whose moments no other has. One that had been through none cannot be known again."""
-    stages = before.get("stages") or []
-    is_same = now.get("boot_id") == before.get("boot_id") and now.get("stages", [])[: len(stages)] == stages
-    return is_same and bool(stages)
 
 
 def _refuse(pending: Pending, error: CoworkError) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from coworkd.client.process import Process
 from coworkd.client.sync import Client, connect
-from coworkd.model.errors import NotFound, Unavailable
+from coworkd.model.errors import CoworkError, NotFound, Unavailable
 from coworkd.model.process import Exit
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.live import client_of, exited, fresh_mark, living, session_of, took_at_most, wait_until
@@ -195,6 +195,35 @@ def test_a_run_is_not_run_a_second_time_by_the_next_coworkd(place: Path) -> None
     with running_daemon(place):
         runner.join(60)
     assert said == ["once\n"]
+
+
+def test_a_call_that_may_have_been_done_is_not_done_again_by_the_next_coworkd(place: Path) -> None:
+    said: list[CoworkError | None] = []
+    with killed_daemon(place) as daemon, client_of(daemon) as client, connect(daemon.uri, reconnect_s=30) as other:
+        client.session_ensure(name="work")
+        process = client.start("work", ["sleep", fresh_mark()]).id
+
+        def call() -> None:
+            try:
+                other.process_signal(process=process, signal="HUP")
+            except CoworkError as error:
+                said.append(error)
+            other.process_kill(process=process, grace_s=0)
+            said.append(None)
+
+        caller = threading.Thread(target=call)
+        daemon.child.send_signal(signal.SIGSTOP)
+        caller.start()
+        wait_until(lambda: other._core._pending, "it is asked")
+        daemon.child.kill()
+        daemon.child.wait(5)
+        with running_daemon(place) as after, client_of(after) as client:
+            caller.join(60)
+            unknown, killed = said
+            assert isinstance(unknown, Unavailable)
+            assert unknown.details == {"method": "process.signal", "stage": "restarted"}
+            assert killed is None
+            assert client.process_wait(process=process, timeout_s=10).exit.reason == "killed"
 
 
 def test_restarts_again_and_again(place: Path) -> None:

@@ -206,17 +206,23 @@ def test_an_abandoned_start_makes_no_inbox() -> None:
         (up_since(), up_since(3.0), False),
     ],
 )
-def test_a_run_is_made_again_by_the_coworkd_that_was_asked_and_by_no_other(
+def test_what_may_not_happen_twice_is_made_again_by_the_coworkd_that_was_asked_and_by_no_other(
     before: dict[str, Any], now: dict[str, Any], is_same: bool
 ) -> None:
     core = greeted(**before)
     core.lasting = True
     run, _ = core.request("process.run", {"session": "s"})
+    signal, _ = core.request("process.signal", {"process": "p", "signal": 1})
+    kill, _ = core.request("process.kill", {"process": "p"})
     listing, _ = core.request("process.list", {})
     core.receive(b"")
     never_said, _ = core.request("process.run", {"session": "s"})
     core.renew(greeted(**now))
-    assert [pending.done for pending in (listing, never_said, run)] == [False, False, not is_same]
+    assert [pending.done for pending in (listing, kill, never_said)] == [False, False, False]
+    assert [pending.done for pending in (run, signal)] == [not is_same, not is_same]
     if not is_same:
+        with pytest.raises(Unavailable, match="whether it was done is not known") as caught:
+            signal.answer()
+        assert caught.value.details == {"method": "process.signal", "stage": "restarted"}
         with pytest.raises(Unavailable, match="not run a second time"):
             run.answer()
