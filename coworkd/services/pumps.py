@@ -6,7 +6,8 @@ Rules
 - A turn takes from a few pipes, and from each as much as a full one holds: between two turns everybody else has one, so however many
   commands flood theirs, an answer waits for some milliseconds at most. Pipes take turns too.
 - A flood that nobody reads rests between its turns: one such pipe has a turn every `REST_S`, whoever of them is next. So all of them
-  together move about 100 MiB/s and wait for more, and the loop and the processors are the others'.
+  together move about 100 MiB/s and wait for more, and the loop and the processors are the others'. Beside much output that is read it
+  passes `PASSES` of these turns: about 20 MiB/s, for every turn of it takes time, and what the caches hold, of those who are read.
 - What is there is taken at once where somebody asks for it (`take`): at the exit of a command nobody waits for a turn.
 
 It starts no task: whoever has a `PipeWatch` lets it `serve`. All calls are made from trio's thread. Sources: epoll(7), pipe(7).
@@ -27,6 +28,7 @@ _USUAL_PIPE_BYTES = 64 * 1024
 _READY_AT_ONCE = 4
 """So many pipes of a turn. The kernel tells of those that were told last once it has told of all others (epoll_wait(2))."""
 REST_S = 0.01
+PASSES = 4
 _FLOOD_BYTES = 256 * 1024
 
 
@@ -39,6 +41,9 @@ class PipeWatch:
         self._resting: dict[int, Callable[[], None]] = {}
         """Those whose turn comes one after the other; the first at `_wake_at`."""
         self._wake_at = 0.0
+        self._much_read = False
+        """Much came since then that somebody reads."""
+        self._passed = 0
 
     def open(self) -> None:
         """Raises `OSError`."""
@@ -93,12 +98,22 @@ class PipeWatch:
                 self._wake_at = trio.current_time() + REST_S
             self._resting[fd] = call
 
+    def read_on(self) -> None:
+        """Much came that somebody reads: those that rest do so somewhat longer."""
+        self._much_read = True
+
     def _wake_one(self) -> None:
         now = trio.current_time()
-        if self._resting and now >= self._wake_at:
-            self._wake_at = now + REST_S
-            fd = next(iter(self._resting))
-            self.add(fd, self._resting.pop(fd))
+        if not self._resting or now < self._wake_at:
+            return
+        self._wake_at = now + REST_S
+        if self._much_read and self._passed < PASSES:
+            self._much_read = False
+            self._passed += 1
+            return
+        self._much_read, self._passed = False, 0
+        fd = next(iter(self._resting))
+        self.add(fd, self._resting.pop(fd))
 
 
 class Pump:
@@ -146,8 +161,13 @@ class Pump:
     def _turn(self) -> None:
         before = self.spool.total
         self.take()
-        much = min(PIPE_BYTES, max(_FLOOD_BYTES, self.spool.limit_bytes))
-        if self._watch is not None and not self.spool.followed and self.spool.total - before >= much:
+        taken = self.spool.total - before
+        if self._watch is None:
+            return
+        if self.spool.followed:
+            if taken >= _USUAL_PIPE_BYTES:
+                self._watch.read_on()
+        elif taken >= min(PIPE_BYTES, max(_FLOOD_BYTES, self.spool.limit_bytes)):
             self._watch.rest(self._fd)
 
     def pipe_bytes(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import trio
 
-from coworkd.services.pumps import REST_S, PipeWatch, Pump
+from coworkd.services.pumps import PASSES, REST_S, PipeWatch, Pump
 from coworkd.services.spools import PIPE_BYTES, Spool
 from coworkd.system import spool_file
 from tests.unit.services.process_house import PAGE, in_trio, jump, settle
@@ -292,6 +292,37 @@ async def test_floods_nobody_reads_have_their_turns_one_after_the_other() -> Non
             read.write(b"read at once")
             await settle()
             assert read.spool.end == 12 * turns
+
+
+@in_trio
+async def test_a_flood_nobody_reads_passes_turns_beside_much_that_is_read() -> None:
+    flood = Rig(Spool(spool_file.create("flood"), on_full="drop_oldest"))
+    spool_file.set_pipe_bytes(flood.read_fd, PIPE_BYTES)
+    read = Rig(Spool(spool_file.create("read"), on_full="drop_oldest"))
+    read.spool.follow(Reader())
+    much = b"x" * spool_file.pipe_bytes(read.read_fd)
+
+    def fill() -> None:
+        while flood.write(b"x" * PIPE_BYTES):
+            pass
+
+    async def turns(read_of_it: bytes, rests: int) -> int:
+        before = flood.spool.end
+        for _ in range(rests):
+            read.write(read_of_it)
+            await settle()
+            jump(REST_S)
+            await settle()
+            fill()
+        return (flood.spool.end - before) // PIPE_BYTES
+
+    async with watched(flood, read):
+        fill()
+        await settle()
+        fill()
+        assert await turns(b"", 10) == 10
+        assert await turns(much, 2 * (PASSES + 1)) == 2
+        assert await turns(b"a word", 10) == 10
 
 
 @in_trio
