@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ def children_of(pid: int) -> list[int]:
         with contextlib.suppress(FileNotFoundError):
             found += map(int, (task / "children").read_text().split())
     return found
+
+
+@contextlib.contextmanager
+def program(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A program beside the test. Where it still runs at the end of the block it is killed: a test that failed must not wait for it."""
+    with subprocess.Popen(command, **options) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def busyness() -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from coworkd.client.sync import Client
 from tests.root.conftest import Daemon
-from tests.root.live import client_of, links_of, session_of, wait_until
+from tests.root.live import client_of, links_of, program, session_of, wait_until
 
 REPO = Path(__file__).resolve().parents[2]
 SESSION = "copies"
@@ -48,7 +48,7 @@ def test_a_cp_of_a_hostile_tree_writes_nothing_outside(daemon: Daemon, client: C
 def test_a_killed_cp_leaves_no_rest_on_either_side(daemon: Daemon, client: Client, tmp_path: Path) -> None:
     sh(client, "rm -rf k; mkdir k")
     command = [sys.executable, "-m", "coworkd.cli.control", "--to", daemon.uri, "cp", "-", f"{SESSION}:k/a"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=REPO) as child:
+    with program(command, stdin=subprocess.PIPE, cwd=REPO) as child:
         assert child.stdin is not None
         child.stdin.write(bytes(range(256)) * 4096)
         child.stdin.flush()
@@ -71,8 +71,9 @@ def test_a_killed_cp_of_one_file_leaves_no_rest_here(
         f"{SESSION}:big",
         str(tmp_path / "a"),
     ]
-    with subprocess.Popen(command, cwd=REPO) as child:
+    with program(command, cwd=REPO) as child:
         wait_until(lambda: any(f"{tmp_path}/" in link for link in links_of(child.pid)), "it writes")
         child.send_signal(end)
+        child.wait(60)
     sh(client, "rm big")
     assert os.listdir(tmp_path) == []

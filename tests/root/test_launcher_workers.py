@@ -17,7 +17,7 @@ from coworkd.launcher.worker import RIGHTS
 from coworkd.launcher.workers import MOUNT_LIMIT, WORKER_LIMIT
 from coworkd.model import launch
 from tests.root.launcher_talk import UID, Started, Talk, open_launcher, session_request, spawn_request
-from tests.root.live import children_of, wait_until
+from tests.root.live import children_of, program, wait_until
 
 pytestmark = pytest.mark.needs("root", "userns", "netns", "bubblewrap")
 PRIVATE = ("unshare", "--mount", "--propagation", "private", "--")
@@ -174,7 +174,7 @@ def test_a_mount_that_is_the_launchers_goes_with_it(launcher: Started, talk: Tal
         subprocess.run(enter(launcher, "mount", "-t", "tmpfs", "none", str(tmp_path / name)), check=True)
         assert isinstance(talk.ask(launch.OwnMount(id=0, path=bytes(tmp_path / name), owned=True)), launch.Done)
     assert isinstance(talk.ask(launch.OwnMount(id=0, path=bytes(tmp_path / "another"), owned=False)), launch.Done)
-    with subprocess.Popen(enter(launcher, "sleep", "60")) as witness:
+    with program(enter(launcher, "sleep", "1000")) as witness:
         wait_until(lambda: str(tmp_path / "mine") in mounts_of(witness.pid), "the witness is inside")
         assert isinstance(talk.ask(launch.Quit(id=0)), launch.Done)
         launcher.child.wait(60)
@@ -185,7 +185,6 @@ def test_a_mount_that_is_the_launchers_goes_with_it(launcher: Started, talk: Tal
             False,
             True,
         )
-        witness.kill()
 
 
 def test_owned_mounts_are_bounded_and_absolute(talk: Talk) -> None:

@@ -31,7 +31,7 @@ from coworkd.model.errors import (
 from coworkd.model.limits import CgroupLimits
 from coworkd.system import packet
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import client_of, exited, fresh_mark, living, session_of, wait_until
+from tests.root.live import client_of, exited, fresh_mark, living, program, session_of, wait_until
 
 pytestmark = pytest.mark.needs("bubblewrap")
 
@@ -306,7 +306,7 @@ def asked(tmp_path: Path) -> Iterator[Asked]:
     assert bubblewrap is not None
     path = tmp_path / "launcher.sock"
     arguments = ["--socket", str(path), "--base", str(tmp_path / "base"), "--bubblewrap", bubblewrap, "--linger", "1"]
-    with subprocess.Popen(launcher_command(arguments), stdin=subprocess.DEVNULL) as child:
+    with program(launcher_command(arguments), stdin=subprocess.DEVNULL) as child:
         wait_until(path.exists, "the launcher listens")
         made = Asked(path)
         yield made

@@ -16,7 +16,7 @@ from coworkd.client.sync import Client
 from coworkd.model.errors import Unavailable
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.disk_lab import MIB, make_file, overwrite
-from tests.root.live import client_of, wait_until
+from tests.root.live import client_of, program, wait_until
 
 pytestmark = pytest.mark.needs("loop", "bubblewrap")
 _REPO = Path(__file__).resolve().parents[2]
@@ -236,7 +236,7 @@ def test_a_second_coworkd_on_one_disk_is_refused_with_who_has_it(on_disk: Daemon
     for state, said in ((on_disk.state, f"pid {on_disk.child.pid}"), (tmp_path / "other", "is in use as /dev/loop")):
         command = [sys.executable, "-m", "coworkd", "local", "--state", str(state)]
         command += ["--socket", str(tmp_path / "second.sock"), "--disk", f"{tmp_path / 'disk'}:64M"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=_REPO) as second:
+        with program(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=_REPO) as second:
             assert second.stdout is not None
             lines = []
             for line in second.stdout:

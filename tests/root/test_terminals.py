@@ -18,7 +18,7 @@ import pytest
 from coworkd.client.sync import Client
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.cutting import Cut, cutting_way
-from tests.root.live import client_of, fresh_mark, living, session_of, wait_until
+from tests.root.live import client_of, fresh_mark, living, program, session_of, wait_until
 from tests.root.terminal_lab import REPO, LocalTerminal, ctl_argv, ctl_on_terminal, on_terminal
 
 pytestmark = pytest.mark.needs("bubblewrap")
@@ -102,8 +102,7 @@ def test_the_end_of_what_is_piped_is_the_end_for_a_command_with_a_terminal(
     daemon: Daemon, session: str, typed: bytes
 ) -> None:
     command = ["run", "--session", session, "-t", "-i", "--", "sh", "-c", "stty -echo; echo ready; exec cat"]
-    child = subprocess.Popen(ctl_argv(daemon, *command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPO)
-    with child:
+    with program(ctl_argv(daemon, *command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPO) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\r\n"
@@ -385,10 +384,8 @@ def test_what_follows_and_nothing_else_is_shown_where_that_is_asked(
     script = "echo before; while read go; do echo after; done"
     process = client.start(session, ["sh", "-c", script], stdin=True, attach=False)
     wait_until(lambda: client.process_get(process=process.id).streams["stdout"][1], "it has spoken")
-    child = subprocess.Popen(
-        ctl_argv(daemon, "attach", "--replay", "none", process.id), stdout=subprocess.PIPE, cwd=REPO
-    )
-    with child:
+    command = ctl_argv(daemon, "attach", "--replay", "none", process.id)
+    with program(command, stdout=subprocess.PIPE, cwd=REPO) as child:
         assert child.stdout is not None
         stdout = child.stdout.fileno()
 
