@@ -331,7 +331,7 @@ def test_a_file_system_that_stands_still_keeps_nobody(client: Client, asking: Da
             client.approval_answer(approval=asked.approval, answer="deny")
             assert client.folder_list(session=session).folders[0].name == "f"
             client.process_kill(process=process.id, grace_s=0)
-            assert process.wait(timeout_s=30).exit.code is None
+            assert process.wait(timeout_s=60).exit.code is None
         finally:
             os.kill(served, signal.SIGCONT)
         assert (source / "a").exists()

@@ -120,6 +120,6 @@ def test_unusable_arguments_are_told(arguments: list[str]) -> None:
 
 def test_it_does_not_serve_as_root(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "coworkd.egressd", "--socket", str(tmp_path / "s"), "--uid", "0", "--gid", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "does not serve" in done.stderr

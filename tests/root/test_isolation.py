@@ -254,7 +254,7 @@ def test_neighbour_and_daemon_are_unharmed(
 
 
 def said_by(bench: Bench, *argv: str, session: str = MINE) -> str:
-    ran = bench.client.run(session, list(argv), timeout_s=20)
+    ran = bench.client.run(session, list(argv), timeout_s=60)
     assert ran.exit == exited(0), ran.stderr
     return ran.stdout.decode()
 

@@ -70,7 +70,7 @@ HEAVY = ("pyroute2", "asyncio", "multiprocessing")
 
 def loaded(argv: list[str]) -> set[str]:
     """Top-level names of the modules that a program has after its imports; `argv` ends with the code's own arguments."""
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True, cwd=REPO)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True, cwd=REPO)
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 

@@ -34,7 +34,7 @@ def client(daemon: Daemon) -> Iterator[Client]:
 def holding(client: Client, session: str, mib: int) -> Process:
     """A command that holds so much memory, and has said so."""
     process = client.start(session, ["python3", "-c", HOLD.format(mib=mib)])
-    assert process.read(timeout_s=30) is not None
+    assert process.read(timeout_s=60) is not None
     return process
 
 
@@ -44,7 +44,7 @@ def group_of(process: Process) -> Path:
 
 
 def ended(process: Process) -> Exit:
-    return process.wait(timeout_s=30).exit
+    return process.wait(timeout_s=60).exit
 
 
 def test_a_command_dies_of_its_sessions_limit_and_says_so(client: Client) -> None:

@@ -37,7 +37,7 @@ def group_of(process: Process) -> Path:
 
 
 def ended(process: Process) -> Exit:
-    return process.wait(timeout_s=30).exit
+    return process.wait(timeout_s=60).exit
 
 
 def ticking(client: Client, session: str) -> Process:

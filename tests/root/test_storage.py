@@ -252,7 +252,7 @@ def test_a_second_coworkd_on_one_directory_is_refused_with_who_has_it(tmp_path: 
     with running_daemon(tmp_path) as daemon:
         command = [sys.executable, "-m", "coworkd", "local", "--state", str(daemon.state)]
         command += ["--socket", str(tmp_path / "second.sock")]
-        second = subprocess.run(command, capture_output=True, text=True, cwd=_REPO, timeout=30, check=False)
+        second = subprocess.run(command, capture_output=True, text=True, cwd=_REPO, timeout=120, check=False)
         assert second.returncode == 1
         assert f"in use by another coworkd (pid {daemon.child.pid})" in second.stderr
 

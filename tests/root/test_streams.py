@@ -248,7 +248,7 @@ def test_no_exit_is_lost_to_a_link_that_does_not_read(daemon: Daemon, client: Cl
         for process in running:
             client.process_write_stdin(process=process.id, data=b"\n")
         for process in running:
-            assert client.process_wait(process=process.id, timeout_s=30).exit == exited(0)
+            assert client.process_wait(process=process.id, timeout_s=60).exit == exited(0)
             client.process_forget(process=process.id)
         whole = 0
         for process in running:

@@ -46,7 +46,7 @@ def url(client: Client) -> Iterator[str]:
     }.items():
         client.run("s", ["sh", "-c", 'cat > "$1"', "sh", name], input=data)
     with client.start("s", ["python3", "tls_server.py", "server.pem"], stdin=True) as server:
-        said = server.read(timeout_s=30)
+        said = server.read(timeout_s=60)
         assert said is not None
         yield f"https://localhost:{int(said.data)}/"
     client.session_delete(session="s", force=True)
@@ -87,7 +87,7 @@ def test_tools_trust_what_is_installed_and_nothing_before(client: Client, url: s
 def test_a_command_that_runs_already_sees_it(client: Client, url: str) -> None:
     script = 'echo ready; read -r _; curl -sS -m 60 --cacert /etc/ssl/certs/ca-certificates.crt "$0"'
     with client.start("s", [*BARE, "sh", "-c", script, url], stdin=True) as running:
-        said = running.read(timeout_s=30)
+        said = running.read(timeout_s=60)
         assert said is not None
         client.ca_install(name="live", pem=ROOT.pem)
         try:

@@ -75,7 +75,7 @@ def answer(args):
 control._handler = lambda _: answer
 control.main(["ps"])
 """
-    assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=120, check=False).returncode == 0
 
 
 def test_no_standard_output_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,9 @@ control._handler = lambda _: answer
 sys.exit(control.main(["ps"]))
 """
     shell = f'exec "$0" -c "$1" {fd}>&-'
-    done = subprocess.run(["sh", "-c", shell, sys.executable, program], stdout=subprocess.PIPE, timeout=20, check=False)
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable, program], stdout=subprocess.PIPE, timeout=120, check=False
+    )
     assert (done.returncode, done.stdout) == (status, told)
 
 

@@ -17,7 +17,7 @@ from coworkd.model.errors import Unavailable
 def test_the_launcher_starts_without_site_packages() -> None:
     command = launcher_command([])
     assert command[1:3] == ["-I", "-S"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "coworkd-launcher --socket PATH" in done.stderr
     assert "Traceback" not in done.stderr

@@ -46,7 +46,7 @@ def test_ssh_reads_its_configuration(tmp_path: Path, host: str, command: str) ->
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=120,
     )
     said = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
     assert said.get("proxycommand", "none") == command
