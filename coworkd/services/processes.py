@@ -121,8 +121,7 @@ class Processes:
             add=self._add,
             vanished=self._caller_vanished,
         )
-        self.adoption = self._adopter.adoption
-        """What was taken over; it grows."""
+        self.adoption = self._adopter.adoption  # what was taken over; it grows
         losses = Losses(table=self._table, add=self._add, vanished=self._caller_vanished, adoption=self.adoption)
         self.take_lost = losses.take
         self._inputs = Inputs(table=self._table, launcher=launcher, audit=audit)
