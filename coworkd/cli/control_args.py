@@ -20,7 +20,7 @@ from coworkd.cli.control_args_limits import add_session_limits
 from coworkd.cli.control_args_machine import add_machine
 from coworkd.cli.control_args_session_disk import add_session_disk
 from coworkd.cli.control_args_staged import add_staged
-from coworkd.cli.control_args_storage import add_storage
+from coworkd.cli.control_args_storage import add_storage, parse_size
 from coworkd.cli.control_args_tools import add_tools
 from coworkd.cli.control_args_update import add_update
 from coworkd.cli.control_parser import RUN_FAILURE_STATUS, Parser
@@ -123,12 +123,27 @@ def _add_run(commands: Subparsers) -> None:
     run.add_argument("--timeout", type=float, metavar="S", help="end the command and all it started after S seconds")
     run.add_argument("--tty", "-t", action="store_true", help="give the command a terminal")
     run.add_argument("--stdin", "-i", action="store_true", help="pass standard input on (default: /dev/null)")
+    _add_spool(run)
     _add_detach_keys(run)
     run.add_argument("argv", nargs="*", metavar="ARGV", help="the command and its arguments, after --")
     shell = _add_like_run(commands, "shell", "control_run:shell", "open a shell in a session")
     _add_session_options(shell)
+    shell.set_defaults(spool_limit=None, spool_where=None, spool_full=None)
     _add_detach_keys(shell)
     shell.add_argument("session", nargs="?", metavar="SESSION", help="default: a new one, thrown away afterwards")
+
+
+def _add_spool(parser: Any) -> None:
+    parser.add_argument(
+        "--spool-limit", type=parse_size, metavar="SIZE", help="so much of each stream is kept: 512K, 20M (default 1M)"
+    )
+    parser.add_argument("--spool-where", choices=("memory", "disk"), help="and kept there (default: memory)")
+    parser.add_argument(
+        "--spool-full",
+        choices=("block", "drop-oldest"),
+        help="when that is full the command waits to be read, or the oldest output goes (default: block; a terminal in a "
+        "session that stays waits only while it is read)",
+    )
 
 
 def _add_detach_keys(parser: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from coworkd.cli.control_asking import Asker, DivertedKeys, TypedKeys
@@ -50,13 +51,20 @@ class OutputClosed(Exception):
 
 
 class KeySink:
-    """A terminal's input: behind what others type."""
+    """A terminal's input: behind what others type. What was on its way over a restart of coworkd is not typed twice; `say` tells of it."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, say: Callable[[str], None]) -> None:
         self._process = process
+        self._say = say
 
     def write_some(self, data: bytes, /) -> int:
-        return self._process.append_some(data)
+        try:
+            return self._process.append_some(data)
+        except Unavailable as error:
+            if error.details.get("stage") != "restarted":
+                raise
+            self._say("coworkd was restarted: what was typed last may not have arrived")
+            return len(data)
 
     def close_stdin(self) -> None:
         """A terminal's input has no end."""
@@ -132,7 +140,7 @@ class Follower:
         if self._manner.tty:
             at_end = AtEnd.NOTHING if self._raw or self._manner.leaves else AtEnd.END_OF_FILE_CHARACTER
             return StdinPump(
-                KeySink(self._process),
+                KeySink(self._process, self._say),
                 STDIN,
                 at_end=at_end,
                 keys=self._manner.keys if self._raw else b"",

@@ -32,7 +32,7 @@ from coworkd.cli.control_terminal import terminal_size, terminal_variables
 from coworkd.client import Client, Process
 from coworkd.client.inbox import without_refused
 from coworkd.model.errors import CoworkError, InvalidParams, NotFound, OutOfRange
-from coworkd.model.process import ExitRecord
+from coworkd.model.process import ExitRecord, OnFull, SpoolRequest
 
 SHELL_ARGV = [
     "/bin/sh",
@@ -76,7 +76,8 @@ def _run(
                 tty=terminal_size(STDIN, STDOUT, STDERR) if tty else None,
                 profile=args.profile,
                 timeout_s=timeout_s,
-                on_full=None if tty and stays else "block",
+                on_full=_on_full(args.spool_full, terminal_stays=tty and stays),
+                spool=_spool(args),
             )
             _say_narrowed(process)
             asks = not args.no_ask and os.isatty(STDIN) and os.isatty(STDERR)
@@ -85,6 +86,18 @@ def _run(
     except CoworkError as error:
         report(error, as_json=args.json)
         return failure_status(error)
+
+
+def _on_full(said: str | None, *, terminal_stays: bool) -> OnFull | None:
+    if said is None:
+        return None if terminal_stays else "block"
+    return "drop_oldest" if said == "drop-oldest" else "block"
+
+
+def _spool(args: argparse.Namespace) -> SpoolRequest | None:
+    if args.spool_limit is None and args.spool_where is None:
+        return None
+    return SpoolRequest(limit_bytes=args.spool_limit, where=args.spool_where or "memory")
 
 
 def attach(args: argparse.Namespace) -> int:

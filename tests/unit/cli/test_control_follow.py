@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 
 from coworkd.cli import control_follow
-from coworkd.cli.control_follow import Follower, Manner, OutputClosed
+from coworkd.cli.control_follow import Follower, KeySink, Manner, OutputClosed
 from coworkd.cli.control_signals import Signals
 from coworkd.client import Client, Output, Process
+from coworkd.client.repeating import compose_refusal
 from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.model.process import Exit, ExitRecord
 
@@ -189,6 +190,22 @@ def test_a_link_that_is_lost_and_found_is_told_and_the_screen_drawn_anew(screen:
         b"coworkctl: the link is there again\r\n"
     )
     assert [command.sizes.get(timeout=5) for _ in range(2)] == [(23, 80), (24, 80)]
+
+
+def test_keys_that_were_on_their_way_over_a_restart_are_not_typed_twice_and_told() -> None:
+    class Restarted(Command):
+        def append_some(self, data: bytes) -> int:
+            raise compose_refusal("process.write_stdin")
+
+    class Lost(Command):
+        def append_some(self, data: bytes) -> int:
+            raise Unavailable("the link broke")
+
+    said: list[str] = []
+    assert KeySink(cast(Process, Restarted()), said.append).write_some(b"ls") == 2
+    assert said == ["coworkd was restarted: what was typed last may not have arrived"]
+    with pytest.raises(Unavailable):
+        KeySink(cast(Process, Lost()), said.append).write_some(b"ls")
 
 
 def test_ctrl_c_gives_a_lost_link_up_and_is_a_key_like_others_before(screen: int) -> None:

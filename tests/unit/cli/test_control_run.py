@@ -81,6 +81,26 @@ def test_everything_asked_for_reaches_the_guest(ctl: Ctl, guest: FakeGuest) -> N
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "spool", "on_full"),
+    [
+        ([], None, "block"),
+        (["--spool-limit", "20M"], {"limit_bytes": 20 * 1024 * 1024}, "block"),
+        (["--spool-where", "disk"], {"where": "disk"}, "block"),
+        (["--spool-limit", "65536", "--spool-where", "memory"], {"limit_bytes": 65536}, "block"),
+        (["--spool-full", "drop-oldest"], None, "drop_oldest"),
+        (["--spool-full", "block"], None, "block"),
+    ],
+)
+def test_what_is_kept_of_the_output_is_asked_for(
+    words: list[str], spool: dict[str, Any] | None, on_full: str, ctl: Ctl, guest: FakeGuest
+) -> None:
+    plays(guest, guest.exited)
+    assert ctl("run", "--session", "w", *words, "--", "a") == 0
+    (started,) = asked(guest, "process.start")
+    assert (started.get("spool"), started["on_full"]) == (spool, on_full)
+
+
 @pytest.mark.parametrize(("stage", "status"), [("not_found", 127), ("not_executable", 126), ("bad_cwd", 125)])
 def test_a_command_that_cannot_be_started_has_its_status_and_its_message(
     stage: str, status: int, ctl: Ctl, guest: FakeGuest, capsys: pytest.CaptureFixture[str]
