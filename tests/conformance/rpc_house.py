@@ -147,12 +147,12 @@ def serve(directory: Path, *, token: str | None = None) -> Iterator[Path]:
 
     thread = threading.Thread(target=main)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         assert scope, ended
         yield path
     finally:
         for trio_token, cancel in scope:
             trio_token.run_sync_soon(cancel.cancel)
-        thread.join(10)
+        thread.join(60)
     assert not ended

@@ -45,14 +45,14 @@ def running(path: Path, **options: Any) -> Iterator[int]:
 
     thread = threading.Thread(target=trio.run, args=(main,))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield port
     finally:
         assert token is not None
         assert scope is not None
         token.run_sync_soon(scope.cancel)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 

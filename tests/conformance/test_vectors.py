@@ -170,7 +170,7 @@ class Peer:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(10)
+        self._socket.settimeout(60)
         self._socket.connect(str(path))
         self._unpacker = msgpack.Unpacker(max_buffer_size=8 * 2**20)
 

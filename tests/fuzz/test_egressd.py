@@ -161,7 +161,7 @@ def test_any_supervisor_leaves_the_sessions_served(messages: list[bytes]) -> Non
 
 def read_to_end(connection: socket.socket) -> bytes:
     """All that is still to come: the kernel takes its time to deliver to small buffers what the relay has handed over."""
-    connection.settimeout(10)
+    connection.settimeout(60)
     pieces = []
     while piece := connection.recv(65536):
         pieces.append(piece)

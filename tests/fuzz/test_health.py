@@ -59,7 +59,7 @@ def test_whoever_asks_the_next_one_is_answered() -> None:
 
         def one_round(chance: random.Random) -> None:
             with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                client.settimeout(10)
+                client.settimeout(60)
                 client.connect(path)
                 for piece in cut(chance, what_is_asked(chance))[:200]:
                     client.sendall(piece)
@@ -68,7 +68,7 @@ def test_whoever_asks_the_next_one_is_answered() -> None:
                     answer = client.recv(65536)
                     assert answer.startswith(b"HTTP/1.1 ") or not answer
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(10)
+                client.settimeout(60)
                 client.connect(path)
                 client.sendall(_RIGHT[0])
                 assert client.recv(65536).endswith(b"\r\n\r\nwell\n")

@@ -28,7 +28,7 @@ def config(place: Path, storage: StorageConfig | None = None) -> Config:
 async def come_up(ground: Ground, program: Program) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(program.serve)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await ground.come_up(nursery)
         nursery.cancel_scope.cancel()
     program._ours.close()

@@ -23,7 +23,7 @@ GET = b"GET /live HTTP/1.0\r\n\r\n"
 
 def ask(path: Path) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect(str(path))
         client.sendall(GET)
         return client.recv(65536)
@@ -32,7 +32,7 @@ def ask(path: Path) -> bytes:
 async def until(nursery: trio.Nursery, port: HealthPort, true: object) -> None:
     nursery.start_soon(port.serve)
     assert callable(true)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not true():
             await trio.lowlevel.checkpoint()
 

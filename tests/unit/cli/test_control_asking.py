@@ -74,7 +74,7 @@ class _Terminal:
     def run(self) -> None:
         thread = threading.Thread(target=self.asker.run)
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert self.keys.taken == 0
 

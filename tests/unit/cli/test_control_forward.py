@@ -42,7 +42,7 @@ def run(streams: StreamGuest, body: Callable[[Connect], Awaitable[None]]) -> Non
     """`body` gets a way to connect to a forwarder that serves."""
 
     async def start() -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with await client_of(streams.guest) as client, trio.open_nursery() as nursery:
                 with open_listener(0) as listener:
                     port = listener.getsockname()[1]

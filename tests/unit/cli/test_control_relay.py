@@ -139,7 +139,7 @@ def test_the_beginning_of_the_keys_is_passed_on_where_nothing_follows() -> None:
     pump = StdinPump(sink, reading, keys=b"\x10\x11", patience_s=0.01)
     pump.start()
     os.write(writing, b"\x10")
-    assert passed.wait(5)
+    assert passed.wait(60)
     pump.stop()
     assert sink.taken == b"\x10"
     os.close(reading)
@@ -159,7 +159,7 @@ def test_the_keys_are_seen_while_a_command_reads_nothing() -> None:
     pump.start()
     os.write(writing, b"unread")
     os.write(writing, b"\x10\x11")
-    assert detached.wait(5)
+    assert detached.wait(60)
     pump.stop()
     os.close(reading)
     os.close(writing)

@@ -164,7 +164,7 @@ def test_a_guest_that_does_not_end_it_is_given_up(monkeypatch: pytest.MonkeyPatc
     with signals(given_up) as held:
         held.follow(Command())
         os.kill(os.getpid(), signal.SIGTERM)
-        held._watcher.join(5)
+        held._watcher.join(60)
     assert given_up == [True]
 
 
@@ -175,13 +175,13 @@ def test_a_guest_that_does_not_even_answer_is_given_up(monkeypatch: pytest.Monke
 
     class Silent(Command):
         def _note(self, *what: object) -> None:
-            gone.wait(10)
+            gone.wait(60)
 
     with Signals(size=lambda: (24, 80), give_up=gone.set) as held:
         held.follow(Silent())
         for number in numbers:
             os.kill(os.getpid(), number)
-        held._watcher.join(5)
+        held._watcher.join(60)
     assert gone.is_set()
 
 

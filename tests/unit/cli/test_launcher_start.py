@@ -64,7 +64,7 @@ def test_a_launcher_is_started_over_a_socket_that_is_dead(tmp_path: Path, monkey
 
     monkeypatch.setattr(subprocess, "Popen", start)
     assert ensure(tmp_path) == str(path)
-    assert started[0].wait(10) == 0
+    assert started[0].wait(60) == 0
     assert given == [
         ["--socket", str(path), "--base", str(tmp_path / "base"), "--bubblewrap", "/usr/bin/bwrap", "--cgroup", "/cg"]
     ]

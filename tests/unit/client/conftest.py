@@ -65,7 +65,7 @@ class FakeGuest:
             except OSError:
                 continue
         if self._thread.ident is not None:
-            self._thread.join(5)
+            self._thread.join(60)
         self.end.close()
         self.host.close()
 

@@ -28,7 +28,7 @@ async def linked(guest: FakeGuest) -> AsyncIterator[AsyncClient]:
 
 def run(guest: FakeGuest, body: Body) -> None:
     async def main() -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with linked(guest) as client:
                 await body(client)
 

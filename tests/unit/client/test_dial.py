@@ -31,7 +31,7 @@ def talk_blocking(endpoint: Endpoint) -> tuple[bytes, bytes]:
 
 def talk_trio(endpoint: Endpoint) -> tuple[bytes, bytes]:
     async def main() -> tuple[bytes, bytes]:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             stream, first = await aio_dial.dial(endpoint)
             async with stream:
                 await stream.send_all(b"hello!")
@@ -63,7 +63,7 @@ class Listener:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join(5)
+        self._thread.join(60)
         self._socket.close()
 
 
@@ -136,7 +136,7 @@ def test_a_port_is_opened_raw_and_resynced(talk: Talk) -> None:
     try:
         assert talk(VirtioEndpoint(path=os.ttyname(slave))) == (b"", b"hi")
     finally:
-        thread.join(5)
+        thread.join(60)
         os.close(slave)
         os.close(master)
 

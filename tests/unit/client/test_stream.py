@@ -131,7 +131,7 @@ def test_a_close_wakes_a_thread_that_receives(client: Client, streams: StreamGue
     thread = threading.Thread(target=receive)
     thread.start()
     stream.close()
-    thread.join(5)
+    thread.join(60)
     assert len(raised) == 1
 
 

@@ -66,7 +66,7 @@ class Names:
 
     def __call__(self, host: str) -> list[str]:
         if host in self.hanging:
-            assert self.hanging[host].wait(30)
+            assert self.hanging[host].wait(60)
         if host not in self.known:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return self.known[host]

@@ -150,7 +150,7 @@ def test_a_parent_on_loopback_is_the_admins_business(house: House) -> None:
         port = parent.getsockname()[1]
         client = ask(house, session_egress("index.example", upstream=f"http://127.0.0.1:{port}"), "index.example:443")
         house.until(lambda: house.events)
-        parent.settimeout(5)
+        parent.settimeout(60)
         far, _ = parent.accept()
         with far:
             house.turn(3)

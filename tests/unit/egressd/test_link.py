@@ -21,7 +21,7 @@ def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link = SupervisorLink(ours)
     with theirs:
-        theirs.settimeout(10)
+        theirs.settimeout(60)
         yield link, theirs
     link.close()
     assert open_fds() == before

@@ -25,7 +25,7 @@ class Names:
     def __call__(self, host: str) -> list[str]:
         self.asked.append(host)
         if host in self.hanging or "hang" in host:
-            assert self.release.wait(30)
+            assert self.release.wait(60)
         if host.startswith("nothing"):
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         if host.startswith("silent"):
@@ -60,7 +60,7 @@ def resolver(loop: Loop, names: Names) -> Iterator[Resolver]:
     made.close()
     for thread in threading.enumerate():
         if thread.name == "resolver":
-            thread.join(10)
+            thread.join(60)
     made.close()
     assert open_fds() == before
 

@@ -208,7 +208,7 @@ class Served:
         self.kernel, fuse = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.supervisor, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for each in (self.kernel, self.supervisor):
-            each.settimeout(10)
+            each.settimeout(60)
         source_fd = os.open(source, os.O_PATH | os.O_DIRECTORY)
         self._owned = (fuse, control)
         self._umask = os.umask(0o022)
@@ -261,7 +261,7 @@ class Served:
     def close(self) -> None:
         """End it as a launcher does that goes away."""
         self.supervisor.close()
-        self.thread.join(10)
+        self.thread.join(60)
         os.umask(self._umask)
         resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
         gc.unfreeze()

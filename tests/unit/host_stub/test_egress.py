@@ -65,7 +65,7 @@ def play(directory: Path, body: Body, *, timing: EgressTiming = TIMING, **option
     options = {"allow_addresses": ("127.0.0.1",), **options}
 
     async def main() -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 listeners = await nursery.start(room.listen)
                 room.port = listeners[0].socket.getsockname()[1]

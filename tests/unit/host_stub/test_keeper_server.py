@@ -64,7 +64,7 @@ async def serving(path: Path) -> AsyncIterator[None]:
 
 def play(path: Path, script: Callable[[AsyncClient], Awaitable[None]]) -> None:
     async def main() -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with serving(path), await aio.connect(f"unix://{path}") as client:
                 await script(client)
 

@@ -12,7 +12,7 @@ import pytest
 from coworkd.launcher import guard
 from coworkd.launcher.guard import end_orphans, stand_guard
 
-_WAIT_S = 10.0
+_WAIT_S = 60.0
 
 
 def in_a_child(call: Callable[[], int]) -> int:

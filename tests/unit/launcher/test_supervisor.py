@@ -48,7 +48,7 @@ class House:
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(self.path)
         self.clients.append(client)
         self.turn()

@@ -27,7 +27,7 @@ class FakePort:
     def open(self, path: str) -> int:
         assert path == PORT.path
         ours, theirs = socket.socketpair()
-        theirs.settimeout(5)
+        theirs.settimeout(60)
         self.hosts.append(theirs)
         return ours.detach()
 

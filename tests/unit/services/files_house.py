@@ -77,7 +77,7 @@ class FakeWorkers:
         for peer in self.peers.values():
             peer.close()
         for thread in self.threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 

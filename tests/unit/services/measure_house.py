@@ -48,7 +48,7 @@ class WorkerLauncher:
     def close(self) -> None:
         """Wait for the workers, whose links are closed by now."""
         for thread in self.threads:
-            thread.join(10)
+            thread.join(60)
 
     async def kill_worker(self, worker: int, /) -> None:
         raise NotImplementedError

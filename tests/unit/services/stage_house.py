@@ -60,7 +60,7 @@ class StageLauncher:
 
     def close(self) -> None:
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
     async def mount_folder(self, request: MountFolder, /) -> MountedFolder:

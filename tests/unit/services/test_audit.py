@@ -30,7 +30,7 @@ class CountingDisk(DiskCalls):
 
     def fdatasync(self, fd: int) -> None:
         self.syncs += 1
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if self.refuse or self.syncs == self.refuse_at:
             self.refuse = max(0, self.refuse - 1)
             raise OSError(5, "Input/output error")
@@ -41,7 +41,7 @@ def open_log(directory: Path, disk: DiskCalls | None = None, **more: Any) -> Aud
 
 
 async def wait_until(condition: Any) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not condition():
             await trio.sleep(0)
 

@@ -28,7 +28,7 @@ class GatedDisk(DiskCalls):
 
     def fdatasync(self, fd: int) -> None:
         self.syncs += 1
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if self.error is not None:
             raise self.error
 
@@ -46,7 +46,7 @@ def waiting(session: str = "demo") -> Waiting:
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not condition():
             await trio.sleep(0)
 

@@ -197,7 +197,7 @@ def test_the_thread_answers_while_this_one_hangs(tmp_path: Path) -> None:
 _CLIENT = """
 import socket, sys
 client = socket.socket(socket.AF_UNIX)
-client.settimeout(20)
+client.settimeout(60)
 client.connect(sys.argv[1])
 client.sendall(b"GET /x HTTP/1.0\\r\\n\\r\\n")
 sys.exit(0 if client.recv(65536).startswith(b"HTTP/1.1 200") else 1)

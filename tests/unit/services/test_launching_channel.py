@@ -26,7 +26,7 @@ async def open_channel() -> AsyncIterator[tuple[Channel, socket.socket]]:
     """A channel and the launcher's end of it; no descriptor may be left."""
     before = open_fds()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    theirs.settimeout(10)
+    theirs.settimeout(60)
     channel = Channel(trio.socket.from_stdlib_socket(ours))
     yield channel, theirs
     channel.close()

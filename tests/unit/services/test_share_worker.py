@@ -50,7 +50,7 @@ class FakeLauncher:
     def end(self) -> None:
         for end in self._ends:
             if isinstance(end, threading.Thread):
-                end.join(5)
+                end.join(60)
                 assert not end.is_alive()
             else:
                 end.close()

@@ -49,7 +49,7 @@ class Rig:
 
 async def until(done: Callable[[], bool]) -> None:
     """Threads do the work, on their own time."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not done():
             await trio.lowlevel.checkpoint()
 

@@ -41,7 +41,7 @@ class FakeLauncher:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
 
     def _serve(self, theirs: socket.socket) -> None:

@@ -49,7 +49,7 @@ class FakeLauncher:
 
     def end(self) -> None:
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
         for theirs in self._silent:
             theirs.close()

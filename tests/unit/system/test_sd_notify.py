@@ -14,7 +14,7 @@ def test_a_manager_is_told(tmp_path: Path, abstract: bool) -> None:
     name = f"coworkd-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}" if abstract else name)
-        manager.settimeout(10)
+        manager.settimeout(60)
         assert sd_notify.notify("READY=1", {"NOTIFY_SOCKET": f"@{name}" if abstract else name})
         assert manager.recv(64) == b"READY=1"
 

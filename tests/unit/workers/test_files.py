@@ -97,7 +97,7 @@ def test_without_a_thread_calls_are_done_and_transfers_refused(tmp_path: Path, m
             assert transfer.stream.recv(1) == b""
             transfer.close()
         ours.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
     assert os.listdir(tmp_path) == ["a"]
 
 

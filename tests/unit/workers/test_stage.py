@@ -51,7 +51,7 @@ class Talk:
 
     def close(self) -> None:
         self.socket.close()
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 
@@ -88,7 +88,7 @@ def test_it_tells_now_and_then_that_it_is_not_stuck(
 
 def test_what_cannot_be_meant_ends_it(talk: Talk) -> None:
     talk.socket.send(b"\xc1")
-    talk.thread.join(10)
+    talk.thread.join(60)
     assert not talk.thread.is_alive()
 
 

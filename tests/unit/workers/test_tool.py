@@ -28,7 +28,7 @@ def test_it_answers_and_ends_with_its_socket(monkeypatch: pytest.MonkeyPatch) ->
         limit_bytes=1,
         limit_entries=1,
     )
-    ours.settimeout(10)
+    ours.settimeout(60)
     ours.send(msgspec.msgpack.encode(request))
     data, ancillary, flags, _ = ours.recvmsg(*packet.RECEIVE_ARGUMENTS)
     message, _ = packet.unpack(data, ancillary, flags)
@@ -36,6 +36,6 @@ def test_it_answers_and_ends_with_its_socket(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(answer, ToolRefused)
     assert (answer.id, answer.why) == (3, "disk")
     ours.close()
-    thread.join(10)
+    thread.join(60)
     theirs.close()
     assert not thread.is_alive()

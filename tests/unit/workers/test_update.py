@@ -110,7 +110,7 @@ def test_it_serves_until_the_end_of_file(tmp_path: Path) -> None:
     with ours:
         WorkerSocket(ours, _decoder).send(ask(tmp_path))
         made = msgspec.msgpack.decode(ours.recv(65536), type=update.Answer)
-    thread.join(5)
+    thread.join(60)
     theirs.close()
     assert not thread.is_alive()
     assert isinstance(made, update.SlotVerified)

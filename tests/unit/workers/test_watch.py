@@ -25,7 +25,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.end, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.end.settimeout(10)
+        self.end.settimeout(60)
         self._far = far
         self._thread = threading.Thread(target=serve, args=(far,))
         self._thread.start()
@@ -39,7 +39,7 @@ class _Worker:
 
     def close(self) -> None:
         self.end.close()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         self._far.close()
 
@@ -92,5 +92,5 @@ def test_what_is_not_there_is_not_watched(worker: _Worker, tmp_path: Path) -> No
 
 def test_words_that_are_none_end_it(worker: _Worker) -> None:
     worker.end.send(b"\xc1")
-    worker._thread.join(10)
+    worker._thread.join(60)
     assert not worker._thread.is_alive()

@@ -75,7 +75,7 @@ def test_the_console_is_joined_both_ways_until_it_is_left_or_ends(typed: bytes) 
             guest.sendall(b"bye")  # the end of what is typed is not the end of the console
             assert os.read(screen, 3) == b"bye"
             guest.close()
-        joined.join(10)
+        joined.join(60)
         assert not joined.is_alive()
     for fd in (keyboard, screen, drawn):
         os.close(fd)

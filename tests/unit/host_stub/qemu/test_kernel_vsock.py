@@ -38,7 +38,7 @@ def with_relay(place: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch, cid: int 
         return await trio.open_unix_socket(place / "echo")
 
     async def main() -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.serve_listeners, echo, [listener_at(place / "echo")])
                 relay = KernelVsock(place / "v", 3, dial, [(5006, listener_at(place / "guest"))])

@@ -35,7 +35,7 @@ def with_child(argv: list[str], leash: bool, ask: Callable[[Child], Awaitable[No
     made: list[Child] = []
 
     async def main() -> None:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 child = start_child("child", argv, leash=leash)
                 made.append(child)

@@ -54,7 +54,7 @@ def life_of(tmp_path: Path, script: str) -> Ended:
         return await start_qemu(spec_of(serial_log=tmp_path / "serial.log"), compose, nursery)
 
     async def main() -> None:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 machine: QemuMachine = await nursery.start(own_machine, bring_up)
                 ended.append(await machine.wait())

@@ -256,7 +256,7 @@ class Guest:
             down = threading.Thread(target=_carry, args=(far, end), daemon=True)
             down.start()
             _carry(end, far)
-            down.join(10)
+            down.join(60)
 
 
 def _carry(source: socket.socket, sink: socket.socket) -> None:

@@ -49,7 +49,7 @@ async def running(path: Path, limit: int = 1 << 20) -> AsyncIterator[Line]:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path / "c"))
     listener.listen()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(line.console.run, listener)
             yield line

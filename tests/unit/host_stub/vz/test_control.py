@@ -53,7 +53,7 @@ def test_sending_to_a_peer_that_has_gone_is_no_error(pair: tuple[ControlSocket, 
 
 def test_a_long_message_is_sent_whole(pair: tuple[ControlSocket, socket.socket]) -> None:
     control, peer = pair
-    peer.settimeout(5)
+    peer.settimeout(60)
     control.send(words.Stopped(error="x" * 100_000))
     frames, found = words.Frames(words.FromProcess), None
     while found is None:

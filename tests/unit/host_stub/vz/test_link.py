@@ -36,7 +36,7 @@ async def linked(news: list[words.Message] | None = None) -> AsyncIterator[tuple
     seen = [] if news is None else news
     link = ProcessLink(ours, lambda message, _fds: seen.append(message))
     peer = Peer(theirs)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.serve)
             yield link, peer
@@ -64,7 +64,7 @@ def test_answers_find_who_asked() -> None:
             for request in reversed(asked):
                 assert isinstance(request, words.Connect)
                 peer.control.send(words.Done(id=request.id, notes=(str(request.port),)))
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while len(answers) < 3:
                     await trio.lowlevel.checkpoint()
             assert answers == {port: (str(port),) for port in (1, 2, 3)}
@@ -172,7 +172,7 @@ def test_frames_with_descriptors_survive_being_sent_in_pieces() -> None:
             peer.connection.sendmsg([data[:3]], rights((writing,)))
             await trio.testing.wait_all_tasks_blocked()
             peer.connection.sendall(data[3:])
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while not answers:
                     await trio.lowlevel.checkpoint()
             for fd in (reading, writing, *answers[0]):
@@ -192,7 +192,7 @@ def test_last_news_are_heard_of_a_process_that_takes_nothing_any_more() -> None:
         last = words.Woke()
         peer.control.send(last)
         peer.control.close()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             with pytest.raises(Trouble, match="takes nothing"):
                 await link.tell(words.Release(connection=1))
             await link.serve()

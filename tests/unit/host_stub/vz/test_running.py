@@ -18,7 +18,7 @@ def live(script: str, act: Callable[[VzMachine, socket.socket], None]) -> tuple[
 
     async def main() -> Ended:
         ours, theirs = socket.socketpair()
-        with trio.fail_after(20), theirs:
+        with trio.fail_after(60), theirs:
             process = await spawn([sys.executable, "-c", script], theirs.fileno())
             machine = VzMachine(process, ours, None)
             machines.append(machine)

@@ -79,7 +79,7 @@ class Desk:
     def order(self, line: str) -> socket.socket:
         connection = self.connect(ORDER_PORT)[1]
         connection.sendall(f"{line}\n".encode())
-        connection.settimeout(5)
+        connection.settimeout(60)
         return connection
 
 
@@ -157,7 +157,7 @@ def test_connection_to_the_guest(desk: Callable[..., Desk]) -> None:
     answer, connection = one.connect(ECHO_PORT)
     assert answer.local_port == 1024 + ECHO_PORT
     with connection:
-        connection.settimeout(5)
+        connection.settimeout(60)
         connection.sendall(b"there")
         gc.collect()
         assert connection.recv(10) == b"there"
@@ -189,7 +189,7 @@ def test_connections_are_bounded_both_ways(desk: Callable[..., Desk], monkeypatc
         listener.listen()
         assert one.ask(words.Connect(id=2, port=ECHO_PORT), words.Failed)[0].code == "too_many_connections"
         order.sendall(b"dial %d\n" % HOST_PORT)
-        order.settimeout(5)
+        order.settimeout(60)
         one.mac.run_main(5.0)
         assert order.recv(100) == b""
 
@@ -208,7 +208,7 @@ def test_guest_reaches_who_listens_on_the_host(desk: Callable[..., Desk]) -> Non
         with order, far, guest, host:
             assert order.recv(100) == b"accepted\n"
             order.sendall(b"up")
-            guest.settimeout(5)
+            guest.settimeout(60)
             assert guest.recv(10) == b"up"
             host.sendall(b"to the listener")
             assert far.recv(100) == b"to the listener"
