@@ -2,6 +2,7 @@
 
 Rules
 - What is asked is checked again here: a uid below 1001, a name that is a path, another uid for an open session are refused.
+- One that is open already is answered as it is, and what waits in it stays: a coworkd that comes up asks for all of them.
 - A session is answered once it stands. A builder that does not answer in time (a hung share) is killed and the session refused.
 - One that closes loses its workers and folders first, its folders in a child: to unmount can take its time.
 - A builder whose supervisor goes is abandoned: whoever comes next asks anew, and counts its requests anew.
@@ -115,7 +116,8 @@ class Sessions:
             )
             return
         if known is not None:
-            self._pool.turn(known, paused=request.paused)
+            if known.paused != request.paused:
+                self._pool.turn(known, paused=request.paused)
             self._pause(request)
             self._tell_opened(request.id, known)
             return

@@ -463,6 +463,17 @@ def test_a_folder_that_comes_and_goes_is_seen_by_the_next_command(house: House, 
     assert house.warm(*look)[1] == before
 
 
+def test_what_waits_stays_when_a_coworkd_that_comes_up_asks_for_all_sessions(house: House, tmp_path: Path) -> None:
+    """The pool keeps something for the sessions used last: to be asked for is no use."""
+    others = [session_request(tmp_path / f"home{number}", name=f"s{number}") for number in range(9)]
+    for each in others:
+        assert isinstance(house.talk.ask(each), launch.Opened)
+    house.make_wait()
+    for each in others:
+        assert isinstance(house.talk.ask(each), launch.Opened)
+    assert house.counts.waiting == 1
+
+
 def test_a_session_that_closes_takes_what_waits_with_it(house: House) -> None:
     pids = house.waiting_pids()
     assert isinstance(house.talk.ask(launch.CloseSession(id=0, session="bob")), launch.Done)
