@@ -57,6 +57,8 @@ from coworkd.services.session_recovering import Recovering, Reowner
 from coworkd.services.session_table import SessionTable, in_thread
 from coworkd.services.session_uses import Uses
 
+_TAKEN_AT_ONCE = 8
+"""Sessions that are taken over at the same time: one whose share hangs does not hold up the others, and the launcher is not flooded."""
 _log = logging.getLogger("coworkd.session")
 
 
@@ -279,21 +281,27 @@ class Sessions:
 
     async def reopen(self) -> tuple[str, ...]:
         """Take over the sessions in which commands run since before this coworkd; returns those that cannot be."""
-        lost = []
-        for name in [name for name in self._table.records if self._table.count(name)]:
+        lost: set[str] = set()
+        taking = trio.CapacityLimiter(_TAKEN_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for name in [name for name in self._table.records if self._table.count(name)]:
+                nursery.start_soon(self._take_over, name, lost, taking)
+        return tuple(sorted(lost))
+
+    async def _take_over(self, name: str, lost: set[str], taking: trio.CapacityLimiter) -> None:
+        async with taking:
             try:
                 await self.open(name)
                 await self._settle_limits(name)
             except CoworkError as error:
                 record = self._table.records.get(name)
                 if record is None:
-                    continue  # an ephemeral one whose link has not come back: it was deleted meanwhile
+                    return  # an ephemeral one whose link has not come back: it was deleted meanwhile
                 if record.state != "deleting":  # that is gone on with, and ends what runs in it
                     _log.error("session %s cannot be taken over: %s", name, error.message)
-                    lost.append(name)
+                    lost.add(name)
                 if not self._openings.is_open(name):
                     await self._withdraw_folders(record)
-        return tuple(lost)
 
     async def _settle_limits(self, name: str) -> None:
         try:

@@ -19,7 +19,7 @@ from coworkd.model.errors import (
     NotFound,
     Unavailable,
 )
-from tests.unit.services.process_house import in_trio
+from tests.unit.services.process_house import in_trio, settle
 from tests.unit.services.session_house import SessionHouse, open_house
 
 
@@ -209,6 +209,33 @@ async def test_a_session_that_goes_while_others_are_taken_over_is_not_lost(
 
         monkeypatch.setattr(house.sessions, "open", open_and_delete)
         assert await house.sessions.reopen() == ()
+
+
+@in_trio
+async def test_a_session_that_hangs_holds_no_other_up_when_they_are_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_house(tmp_path) as house:
+        await house.ensure()
+        await house.ensure("eve")
+        await house.restart()
+        house.processes.running.update(bob=1, eve=1)
+        opening, goes_on, opened = house.sessions.open, trio.Event(), list[str]()
+
+        async def open_late(name: str) -> Any:
+            if name == "bob":
+                await goes_on.wait()
+            view = await opening(name)
+            opened.append(name)
+            return view
+
+        monkeypatch.setattr(house.sessions, "open", open_late)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.sessions.reopen)
+            await settle()
+            assert opened == ["eve"]
+            goes_on.set()
+        assert opened == ["eve", "bob"]
 
 
 @in_trio
