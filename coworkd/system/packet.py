@@ -2,13 +2,14 @@
 
 Rules: a message over `INLINE_LIMIT_BYTES` travels in a memfd, as one zero byte with that memfd as first descriptor
 (a packet over about 208,000 bytes is EMSGSIZE); at most 253 descriptors go with a message (unix(7), SCM_MAX_FD); a truncated
-message is a broken peer, its descriptors are closed; one whose descriptors found no room here is told apart from it. Whoever
-receives owns every descriptor.
+message, and one in a file that is no memory, is a broken peer, its descriptors are closed; one whose descriptors found no room here is told
+apart from it. Whoever receives owns every descriptor.
 """
 
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import socket
 from collections.abc import Iterable
@@ -91,6 +92,11 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def _read_memfd(fd: int) -> bytes:
+    try:
+        # Only files in memory have seals; any other might be one that its peer, or a share that hangs, makes us wait for.
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError as error:
+        raise BrokenPacket("a long message came in a file that is no memory") from error
     size = os.fstat(fd).st_size
     if size > MESSAGE_LIMIT_BYTES:
         raise BrokenPacket(f"a message of {size} bytes is over the bound of {MESSAGE_LIMIT_BYTES}")
