@@ -13,6 +13,8 @@ import pytest
 
 _REPO = Path(__file__).resolve().parents[2]
 _STOP_S = 60
+_filters: dict[str, bytes] = {}
+"""What the first coworkd of this run has compiled, by the names of its cache: it takes longer than all else of a start."""
 
 
 class Daemon:
@@ -35,6 +37,9 @@ class Daemon:
 def running_daemon(directory: Path, *options: str, through: Sequence[str] = ()) -> Iterator[Daemon]:
     """Start coworkd on `directory`, and see to it that it ends by itself on TERM. `through` is an argv that becomes it."""
     directory.mkdir(parents=True, exist_ok=True)
+    cache = directory / "state" / ".coworkd" / "cache"
+    if _filters and not (directory / "state").exists():
+        _bring_filters(cache)
     log = (directory / "coworkd.log").open("ab")
     command = [*through, sys.executable, "-m", "coworkd", "local", "--state", str(directory / "state")]
     command += ["--socket", str(directory / "coworkd.sock"), *options]
@@ -46,6 +51,7 @@ def running_daemon(directory: Path, *options: str, through: Sequence[str] = ()) 
             assert child.stdout is not None
             line = child.stdout.readline()
             assert line.startswith(b"ready "), (directory / "coworkd.log").read_text()
+            _keep_filters(cache)
             yield Daemon(child, directory)
         finally:
             if child.poll() is None:
@@ -55,6 +61,17 @@ def running_daemon(directory: Path, *options: str, through: Sequence[str] = ()) 
             except subprocess.TimeoutExpired:
                 child.kill()
                 raise
+
+
+def _bring_filters(cache: Path) -> None:
+    cache.mkdir(parents=True)
+    for name, data in _filters.items():
+        (cache / name).write_bytes(data)
+
+
+def _keep_filters(cache: Path) -> None:
+    if not _filters:
+        _filters.update({path.name: path.read_bytes() for path in cache.glob("*.seccomp")})
 
 
 @pytest.fixture(scope="session")

@@ -28,19 +28,9 @@ REPO = Path(__file__).resolve().parents[2]
 LOST = Exit(code=None, signal=None, reason="lost")
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a coworkd that has run once: its filters are compiled."""
-    made = tmp_path_factory.mktemp("template") / "coworkd"
-    with running_daemon(made):
-        pass
-    return made
-
-
 @pytest.fixture
-def place(template: Path, tmp_path: Path) -> Path:
-    """A copy of the template."""
-    subprocess.run(["cp", "-a", str(template), str(tmp_path / "d")], check=True)
+def place(tmp_path: Path) -> Path:
+    """Where the coworkds of one test run, one after the other."""
     return tmp_path / "d"
 
 

@@ -431,20 +431,10 @@ def test_keys_are_typed_once_over_a_link_that_is_cut_again_and_again(
         assert way.connections > 2
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a coworkd that has run once: its filters are compiled."""
-    made = tmp_path_factory.mktemp("template") / "coworkd"
-    with running_daemon(made):
-        pass
-    return made
-
-
 @pytest.fixture
-def place(template: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the template; what the launcher of a coworkd that was killed still keeps is ended by a last one."""
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Where a coworkd runs; what the launcher of one that was killed still keeps is ended by a last one."""
     made = tmp_path / "d"
-    subprocess.run(["cp", "-a", str(template), str(made)], check=True)
     yield made
     with running_daemon(made):
         pass
