@@ -162,4 +162,4 @@ class Share:
         for stream in (self._server.stdin, self._server.stdout):
             assert stream is not None
             stream.close()
-        self._server.wait(10)
+        self._server.wait(60)

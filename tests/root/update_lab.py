@@ -37,7 +37,7 @@ from tests.root.disk_lab import loop_device
 
 _REPO = Path(coworkd.__file__).resolve().parents[1]
 _PACKAGE = Path(coworkd.__file__).resolve().parent
-_COME_UP_S = 30.0
+_COME_UP_S = 90.0
 _LINGER_S = 20.0
 
 
@@ -140,7 +140,7 @@ class UpdateLab:
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.child is not None:
             self.child.send_signal(number)
-            self.child.wait(20)
+            self.child.wait(60)
             self.child = None
 
     @property
