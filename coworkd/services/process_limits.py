@@ -14,8 +14,8 @@ class ProcessLimits(Struct, frozen=True, kw_only=True):
     """Bounds of the service."""
 
     running: int = 512
-    start_s: float = 10.0
-    """A `start` whose exec is not known by then is killed, and fails."""
+    start_s: float = 30.0
+    """A `start` whose exec is not known by then is killed, and fails. Long enough for one of 200 at once where no core is to spare."""
     grace_s: float = 5.0
     spool: SpoolConfig = SpoolConfig()
     finished: FinishedConfig = FinishedConfig()

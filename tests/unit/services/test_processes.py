@@ -24,6 +24,7 @@ from coworkd.model.errors import (
 from coworkd.model.names import OsBytes
 from coworkd.model.process import Exit
 from coworkd.services import processes
+from coworkd.services.process_limits import ProcessLimits
 from tests.unit.services.fake_launcher import EXITED_AT, RUSAGE, STARTED_AT, FakeCommand
 from tests.unit.services.process_house import FakeLink, House, Output, in_trio, jump, open_house, settle
 
@@ -55,7 +56,7 @@ async def test_run_that_never_execs_is_killed() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
             await settle()
-            jump(11)
+            jump(ProcessLimits().start_s + 1)
         await settle()
         assert house.launcher.commands == {}
 
@@ -325,7 +326,7 @@ async def test_start_that_never_execs_is_killed() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
             await settle()
-            jump(11)
+            jump(ProcessLimits().start_s + 1)
         await settle()
         assert house.launcher.commands == {}
 
