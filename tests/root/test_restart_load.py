@@ -28,7 +28,7 @@ from tests.root.update_lab import UpdateLab, make_release, update_lab
 STREAMS = int(os.environ.get("COWORKD_STREAMS", "40"))
 LINES = int(os.environ.get("COWORKD_STREAM_LINES", "120000"))
 SPOOL = SpoolRequest(limit_bytes=256 * 1024)
-AWAY_S = 60.0
+AWAY_S = 60.0 + STREAMS
 PACE_S = 0.4
 """Between two pieces of a stream until somebody has gone: it lasts long enough for that."""
 
@@ -55,6 +55,7 @@ class Stream(threading.Thread):
             self._run()
         except BaseException as error:
             self.error = error
+            self._all_here.abort()
 
     def _run(self) -> None:
         with connect(self._uri, reconnect_s=AWAY_S) as client:
@@ -107,7 +108,9 @@ def go_through(lab: UpdateLab, leave: Callable[[], None]) -> None:
         stream.start()
     deadline = time.monotonic() + AWAY_S
     while not all(stream.received for stream in streams):
-        assert time.monotonic() < deadline, f"they do not stream: {[stream.error for stream in streams]}"
+        errors = [stream.error for stream in streams if stream.error is not None]
+        assert not errors, f"they do not start: {errors}"
+        assert time.monotonic() < deadline, "they do not stream"
         time.sleep(0.005)
     under_way = sum(stream.end is None for stream in streams)
     leave()
