@@ -17,5 +17,5 @@ def test_a_mixed_load_with_faults_leaves_nothing_and_loses_nothing(tmp_path: Pat
     statement = soak(tmp_path, minutes=MINUTES)
     print("\n".join(statement.lines()))
     assert statement.problems() == []
-    assert statement.outcomes["as expected"] > 50
+    assert statement.outcomes["as expected"] > 10
     assert sum(statement.faults.values()) > 0

@@ -30,7 +30,7 @@ from coworkd.model.process import Exit, ExitRecord
 from tests.root.live import exited
 from tests.root.servers import dns
 
-RECONNECT_S, STAND_S = 60.0, 30.0
+RECONNECT_S, STAND_S = 60.0, 120.0
 GIVE_UP_TRIES = 5
 KILLED = Exit(code=None, signal="KILL", reason="signaled")
 ENDED = Exit(code=None, signal="KILL", reason="killed")
