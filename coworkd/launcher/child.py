@@ -10,7 +10,7 @@ A child that waits holds nothing but its two ends: a socket for the order and a 
 own end, and so is the launcher's. A step that fails is told through the pipe as `stage errno`; the pipe closes by itself at a
 good exec.
 
-While nobody waits for it, it goes once through all that an order will ask for: its memory is still the launcher's, and hardly a page of
+While nobody waits for it, it goes once through all that an order will ask for: its memory is still the forker's, and hardly a page of
 the libraries' code is mapped, so the first time costs a page fault at every other step.
 
 Descriptors of an order arrive as 3, 4, 5 … in the order sent, because nothing else below `_FD_ORDER` is open; the last three
@@ -47,6 +47,7 @@ IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 OWN_PRIORITY = -5
 """The launcher's nice value: whoever starts and ends commands is not outrun by them. A command has 0."""
 _FD_ORDER, _FD_ERROR = 60, 61
+_NAME = "coworkd-standby"
 _MEMLOCK_BYTES = 8 * 1024 * 1024
 _OOM_SCORE_ADJ = b"100"
 _ANCILLARY_BYTES = socket.CMSG_SPACE(16 * 4)
@@ -60,7 +61,6 @@ class Station(Struct, frozen=True, kw_only=True):
     gid: int
     mount_namespace: int
     network_namespace: int
-    formats: Formats
     order_fd: int
     error_fd: int
     ahead: bool
@@ -97,7 +97,7 @@ _REHEARSED = msgspec.msgpack.encode(
 """An order that can be carried out and changes nothing: its limits are above or the same as any other's, its executable has no name."""
 
 
-def run(station: Station) -> None:
+def run(station: Station, formats: Formats) -> None:
     """Take the station, wait for the order, become the sandbox. Never returns."""
     error_fd = station.error_fd
     stage = ["start"]
@@ -106,14 +106,14 @@ def run(station: Station) -> None:
         error_fd = _FD_ERROR
         if station.ahead:
             stage[0] = "rehearsal"
-            _rehearse(station.formats)
+            _rehearse(formats)
         stage[0] = "order"
         order = _wait_order()
         if order is not None:
             stage[0] = "rlimits"
             _set_limits(order)
             stage[0] = "not_executable"
-            if order.command and station.formats.refuses(order.command, search_path=order.search_path, cwd=order.cwd):
+            if order.command and formats.refuses(order.command, search_path=order.search_path, cwd=order.cwd):
                 raise OSError(errno.ENOEXEC, "no format of this kernel")
             stage[0] = "exec"
             os.execve(order.executable, order.argv, {})
@@ -129,6 +129,7 @@ def _take_station(station: Station, stage: list[str]) -> None:
     """Every step that needs root, then the loss of it. `stage[0]` says how far it came."""
     if station.uid < MIN_UID or station.gid < MIN_UID:
         raise PermissionError(1, "a uid or gid below 1001")
+    prctl.set_name(_NAME)
     _set_oom_score()
     os.setpriority(os.PRIO_PROCESS, 0, 0)  # the launcher's own is higher
     stage[0] = "mount_namespace"

@@ -6,8 +6,8 @@ Rules
 - At most `_LIMIT` sessions have any: those used last, and not those unused for `_UNUSED_S`.
 - Nothing is made while a command starts or while the answer of one that ended is on its way; a warm sandbox not before the guest has
   been quiet for a moment, since it costs more than it saves one that comes in the middle of it.
-- Nothing is born in a session that is paused: a child that froze at its birth would keep a copy of every descriptor of ours, and with
-  them the output of other sessions' commands from ending.
+- Nothing is born in a session that is paused: a child that froze at its birth would keep a copy of the forker's socket, whose end we
+  would not see then.
 - A warm sandbox is what the session's last command could have had. One that would be something else is dropped, and so are all where
   the session's tree changes or memory gets short (`pressure`).
 - Nothing waiting is no error: the next command makes its own, and tells why if it cannot. After one that did not come up there is a pause,
@@ -48,7 +48,6 @@ class _Plan:
 
     def __init__(self, template: Spawn) -> None:
         self.template = template
-        self.rehearsed = structs.replace(template, argv=(b"true",))
         self.walls = walls_of(template)
         self.retry_at = 0.0
         """Not before (monotonic) is another one made."""
@@ -186,8 +185,6 @@ class Pool:
 
     def _make_standby(self, session: Session) -> None:
         session.standby = self._spawner.make_standby(session)
-        if session.name in self._plans:
-            self._spawner.rehearse(self._plans[session.name].rehearsed)
         self._spawner.make_ready()
 
     def _wanted(self, session: Session) -> int:

@@ -10,11 +10,11 @@ import errno
 import os
 import re
 from collections.abc import Sequence
-from typing import cast
 
 from coworkd.launcher import child
 from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.filters import Filters
+from coworkd.launcher.forker import Forker
 from coworkd.launcher.formats import Formats
 from coworkd.launcher.handover import Handover
 from coworkd.launcher.oom import OomLevels
@@ -62,6 +62,7 @@ class Spawner:
         self._ooms = OomLevels(cgroup_root)
         self._pid = os.getpid()
         self._formats = Formats(bubblewrap)
+        self._forker = Forker(self._formats)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._shim = ShimProgram()
         self._ready_outfit: Outfit | None = None
@@ -91,16 +92,22 @@ class Spawner:
 
     def make_standby(self, session: Session, *, ahead: bool = True) -> Standby:
         """A child waiting in `session`, `ahead` of its order if nobody waits for that. Raises `OSError`."""
+        try:
+            return self._make_standby(session, ahead=ahead)
+        except ConnectionError:  # the forker was killed: this has another one
+            return self._make_standby(session, ahead=ahead)
+
+    def _make_standby(self, session: Session, *, ahead: bool) -> Standby:
         self._made += 1
         above = self.commands_cgroup(session.name)
         path = None if above is None else f"{above}/p-{self._made}"
         return Standby(
+            self._forker,
             uid=session.uid,
             gid=session.gid,
             mount_namespace=session.mount_namespace,
             network_namespace=session.network_namespace,
             launcher_pid=self._pid,
-            formats=self._formats,
             cgroup_path=path,
             ahead=ahead,
         )
@@ -230,31 +237,6 @@ class Spawner:
         """Lay out the descriptors of the next command ahead. Raises `OSError`."""
         if self._ready_outfit is None:
             self._ready_outfit = Outfit(self._null)
-
-    def rehearse(self, request: Spawn) -> None:
-        """Go once through all that a command like `request` will want of us: after a fork, the first write to each page copies it, and
-        nobody waits for that now. Raises `OSError`.
-        """
-        self.spawn(request, cast("Session", _Stage()), None).close()
-
-
-class _Understudy(Standby):
-    """Takes an order, and becomes nothing."""
-
-    def __init__(self) -> None:
-        self.pid = -1
-        self.cgroup_path = None
-        self.error_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-
-    def send(self, order: child.Order, fds: Sequence[int]) -> None:
-        child.encode_order(order)
-
-
-class _Stage:
-    """A session in which nothing happens."""
-
-    def take_standby(self) -> Standby:
-        return _Understudy()
 
 
 def _search_path(environment: Sequence[bytes]) -> bytes:

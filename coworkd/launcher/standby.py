@@ -14,9 +14,11 @@ import socket
 from collections.abc import Sequence
 
 from coworkd.launcher import child
-from coworkd.launcher.formats import Formats
-from coworkd.system import cgroup, clone
+from coworkd.launcher.forker import Forker
+from coworkd.system import cgroup
 from coworkd.system.memfd import make_sealed
+
+_GONE_S = 0.1
 
 
 class Standby:
@@ -24,13 +26,13 @@ class Standby:
 
     def __init__(
         self,
+        forker: Forker,
         *,
         uid: int,
         gid: int,
         mount_namespace: int,
         network_namespace: int,
         launcher_pid: int,
-        formats: Formats,
         cgroup_path: str | None,
         ahead: bool,
     ) -> None:
@@ -47,25 +49,22 @@ class Standby:
             gid=gid,
             mount_namespace=mount_namespace,
             network_namespace=network_namespace,
-            formats=formats,
             order_fd=theirs.fileno(),
             error_fd=error_write,
             ahead=ahead,
         )
         try:
-            self.pid = _fork(cgroup_path)
+            self.pid = _fork(forker, station, cgroup_path)
         except OSError:
             self._link.close()
             os.close(self.error_fd)
             if cgroup_path is not None:
-                cgroup.remove(cgroup_path)
+                cgroup.kill(cgroup_path)  # a forker that died in the middle of it may have left someone there
+                cgroup.remove(cgroup_path, wait_s=_GONE_S)
             raise
         finally:
-            if getattr(self, "pid", -1) != 0:
-                theirs.close()
-                os.close(error_write)
-        if self.pid == 0:
-            child.run(station)
+            theirs.close()
+            os.close(error_write)
         os.set_blocking(self.error_fd, False)
 
     def send(self, order: child.Order, fds: Sequence[int]) -> None:
@@ -95,13 +94,13 @@ class Standby:
             cgroup.remove(self.cgroup_path)
 
 
-def _fork(cgroup_path: str | None) -> int:
+def _fork(forker: Forker, station: child.Station, cgroup_path: str | None) -> int:
     if cgroup_path is None:
-        return clone.fork_into(None)
+        return forker.fork(station, None)
     cgroup.create(cgroup_path)
     cgroup.kill_as_one(cgroup_path)
     directory = os.open(cgroup_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return clone.fork_into(directory)
+        return forker.fork(station, directory)
     finally:
         os.close(directory)

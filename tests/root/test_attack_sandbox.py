@@ -34,13 +34,16 @@ def cold(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def standbys(client: Client) -> list[int]:
-    """The launcher's children that wait: they are still the launcher's own program."""
-    launcher = client.info().launcher_pid
-    own = Path(f"/proc/{launcher}/cmdline").read_bytes()
+    """The launcher's children that wait."""
+    return named(client, "coworkd-standby")
+
+
+def named(client: Client, name: str) -> list[int]:
+    """The launcher's children that call themselves so."""
     found = []
-    for pid in children_of(launcher):
+    for pid in children_of(client.info().launcher_pid or 0):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{pid}/cmdline").read_bytes() == own:
+            if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
                 found.append(pid)
     return found
 
@@ -92,6 +95,18 @@ def test_a_killed_standby_costs_no_command(daemon: Daemon) -> None:
                 wait_until(lambda pid=pid: is_dead(pid), "the kill is done")  # type: ignore[misc]
         assert client.run(session, ["true"]).exit == exited(0)
     assert killed >= 15
+
+
+def test_a_killed_forker_costs_no_command(daemon: Daemon) -> None:
+    with client_of(daemon) as client, session_of(client, "forker") as session:
+        client.run(session, ["true"])
+        for _ in range(5):
+            (forker,) = named(client, "coworkd-forker")
+            os.kill(forker, signal.SIGKILL)
+            wait_until(lambda pid=forker: is_dead(pid), "the kill is done")  # type: ignore[misc]
+            for _ in range(2):  # the first one may have a sandbox that is there already
+                assert client.run(session, ["true"]).exit == exited(0)
+            wait_until(lambda: named(client, "coworkd-forker"), "there is no other forker")
 
 
 @pytest.mark.parametrize("which", ["daemon", "cold"])

@@ -16,7 +16,8 @@ from coworkd.model.names import OsBytes
 from tests.root.accounting import IDLE_THREADS, Books, cgroup_root
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.failing_forks import Forks
-from tests.root.live import client_of, exited, session_of
+from tests.root.folder_room import name_of
+from tests.root.live import children_of, client_of, exited, session_of
 
 pytestmark = pytest.mark.needs("bubblewrap")
 ROUNDS = 12
@@ -65,7 +66,9 @@ def test_a_command_for_which_the_launcher_cannot_fork_is_refused(
     started: tuple[Daemon, Forks], client: Client, session: str, number: int
 ) -> None:
     _, forks = started
-    with client.start(session, ["cat"], stdin=True) as other, forks.failing(client.info().launcher_pid, number):
+    launcher = client.info().launcher_pid or 0
+    (forker,) = (pid for pid in children_of(launcher) if name_of(pid) == "coworkd-forker")
+    with client.start(session, ["cat"], stdin=True) as other, forks.failing(forker, number):
         for _ in range(ROUNDS):
             with contextlib.suppress(StartFailed):
                 assert client.run(session, ["true"]).exit == exited(0)

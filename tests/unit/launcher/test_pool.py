@@ -118,9 +118,6 @@ class House:
         self.made.append(FakeStandby(pid=len(self.made) + 1))
         return self.made[-1]
 
-    def rehearse(self, request: Spawn) -> None:
-        assert request.argv
-
     def make_ready(self) -> None:
         self.outfits += 1
 

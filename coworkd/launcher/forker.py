@@ -1,0 +1,152 @@
+"""A child of the launcher's that forks its standbys for it.
+
+A fork makes every page of who forks shared, and the first write to each costs a copy, in both: a launcher that forks for every command
+pays for that in the middle of the next. So it has this child, made once, which does nothing else; what it forks is the launcher's own
+child (CLONE_PARENT), which waits for it and whose death it dies of.
+
+    launcher ═SEQPACKET═ forker: station, descriptors ─▶ ┬ clone3(CLONE_PARENT | CLONE_INTO_CGROUP) ─▶ child.run(station)
+                                                          └ the child's pid, or an errno below zero
+
+Rules
+- One question at a time, and it is answered at once: one that hangs for `_PATIENCE_S` is killed.
+- One that is gone is made again with the next question. The question itself is not asked twice: it may have been heard, and two
+  children must never wait at one socket.
+- It keeps no descriptor of the launcher's but its end of the socket, and ends with that, or with the launcher.
+
+Sources: clone(2), prctl(2) (PR_SET_PDEATHSIG), unix(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import signal
+import socket
+
+import msgspec
+from msgspec import Struct, structs
+
+from coworkd.launcher import child
+from coworkd.launcher.formats import Formats
+from coworkd.system import clone, descriptors, prctl
+
+_PATIENCE_S = 5.0
+_QUESTION_BYTES, _ANSWER_BYTES = 4096, 16
+_DESCRIPTORS = ("mount_namespace", "network_namespace", "order_fd", "error_fd")
+"""Of a station, in the order in which they are sent; the cgroup's follows where there is one."""
+_NAME = "coworkd-forker"
+
+
+class _Question(Struct, frozen=True, kw_only=True):
+    station: child.Station
+    in_cgroup: bool
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_questions = msgspec.msgpack.Decoder(_Question)
+_answers = msgspec.msgpack.Decoder(int)
+
+
+class Forker:
+    """The launcher's side. Owns its end of the socket; the process is reaped by whoever reaps the launcher's children."""
+
+    def __init__(self, formats: Formats) -> None:
+        self._formats = formats
+        self._link: socket.socket | None = None
+        self._pidfd = -1
+
+    def fork(self, station: child.Station, cgroup_fd: int | None) -> int:
+        """The pid of a child that takes `station`, born in the cgroup `cgroup_fd`. Descriptors stay the caller's.
+
+        Raises `OSError`; a `ConnectionError` where the forker has gone: there may be a child, which ends with the sockets of `station`.
+        """
+        link = self._link or self._begin()
+        fds = [getattr(station, name) for name in _DESCRIPTORS]
+        if cgroup_fd is not None:
+            fds.append(cgroup_fd)
+        try:
+            socket.send_fds(link, [_encode(_Question(station=station, in_cgroup=cgroup_fd is not None))], fds)
+            said = link.recv(_ANSWER_BYTES)
+        except ConnectionError:
+            self.close()
+            raise
+        except TimeoutError as error:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self.close()
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
+        if not said:
+            self.close()
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        answer = _answers.decode(said)
+        if answer < 0:
+            raise OSError(-answer, os.strerror(-answer))
+        return answer
+
+    def close(self) -> None:
+        """It ends with the socket, if it has not. Idempotent."""
+        if self._link is not None:
+            self._link.close()
+            os.close(self._pidfd)
+            self._link = None
+
+    def _begin(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        launcher_pid = os.getpid()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _serve(theirs, launcher_pid, self._formats)
+            self._pidfd = os.pidfd_open(pid)
+        except OSError:
+            ours.close()  # which ends it, too
+            raise
+        finally:
+            theirs.close()
+        ours.settimeout(_PATIENCE_S)
+        self._link = ours
+        return ours
+
+
+# -- inside the child ---------------------------------------------------------------------------------------------
+
+
+def _serve(link: socket.socket, launcher_pid: int, formats: Formats) -> None:
+    """Its whole life. Never returns."""
+    try:
+        gc.freeze()  # what is the launcher's is never collected here: its numbers of descriptors are others' by then
+        signal.set_wakeup_fd(-1)
+        for number in child.CAUGHT_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        descriptors.close_all_but((0, 1, 2, link.fileno()))
+        prctl.set_pdeathsig(signal.SIGKILL)
+        prctl.set_name(_NAME)
+        while os.getppid() == launcher_pid and _answer(link, formats):
+            pass
+    finally:
+        os._exit(0)
+
+
+def _answer(link: socket.socket, formats: Formats) -> bool:
+    """One question; False where nobody asks any more."""
+    data, fds, _, _ = socket.recv_fds(link, _QUESTION_BYTES, len(_DESCRIPTORS) + 1, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        return False
+    try:
+        answer = _fork(_questions.decode(data), fds, formats)
+    except OSError as error:
+        answer = -(error.errno or errno.EIO)
+    for fd in fds:
+        os.close(fd)
+    link.send(_encode(answer))
+    return True
+
+
+def _fork(question: _Question, fds: list[int], formats: Formats) -> int:
+    if len(fds) != len(_DESCRIPTORS) + question.in_cgroup:
+        raise OSError(errno.EMFILE, "there was no room here for what came along")
+    pid = clone.fork_for_parent(fds[-1] if question.in_cgroup else None)
+    if pid == 0:
+        own = dict(zip(_DESCRIPTORS, fds, strict=False))
+        child.run(structs.replace(question.station, **own), formats)
+    return pid
