@@ -14,6 +14,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from coworkd.system import without_openssl  # noqa: F401 - before trio
+
+# isort: split
+
 import trio
 from msgspec import structs
 

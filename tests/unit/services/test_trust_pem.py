@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from coworkd.model.errors import InvalidParams, LimitExceeded
 from coworkd.services import trust_pem
-from coworkd.services.trust_pem import MAX_CERTIFICATES, MAX_PEM_BYTES, parse_authorities, read_authorities
+from coworkd.services.trust_pem import (
+    MAX_CERTIFICATES,
+    MAX_PEM_BYTES,
+    Certificate,
+    parse_authorities,
+    read_authorities,
+)
 from tests.unit.certificates import DAY, FAR, NOW, NOW_S, Made, make, make_authority
 
 ROOT = make_authority()
@@ -112,3 +118,9 @@ def test_any_text_is_taken_or_refused(text: str) -> None:
 def test_a_certificate_with_a_wrong_letter_is_taken_or_refused(at: int, letter: str) -> None:
     with contextlib.suppress(InvalidParams):
         assert len(parse_authorities(ROOT.pem[:at] + letter + ROOT.pem[at + 1 :], now=NOW_S)) == 1
+
+
+@pytest.mark.parametrize("size", [1, 47, 48, 49, 1000])
+def test_a_certificate_is_written_as_openssl_writes_it(size: int) -> None:
+    certificate = Certificate(der=(bytes(range(256)) * 4)[:size], subject="", sha256="", not_after=0.0)
+    assert certificate.pem == ssl.DER_cert_to_PEM_cert(certificate.der)
