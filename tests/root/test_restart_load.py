@@ -31,6 +31,8 @@ SPOOL = SpoolRequest(limit_bytes=256 * 1024)
 AWAY_S = 60.0 + STREAMS
 PACE_S = 0.4
 """Between two pieces of a stream until somebody has gone: it lasts long enough for that."""
+_starting = threading.BoundedSemaphore(8)
+"""How many begin at once: this is about their bytes, and a crowd of starts takes as long for the first as for the last."""
 
 pytestmark = pytest.mark.needs("bubblewrap")
 
@@ -61,7 +63,8 @@ class Stream(threading.Thread):
         with connect(self._uri, reconnect_s=AWAY_S) as client:
             argv = ["seq", "-f", f"{self.number} %.0f", str(LINES)]
             # Half of them wait for whoever reads, the others for this host alone: its place is held.
-            process = client.start("load", argv, on_full="block" if self.number % 2 else None, spool=SPOOL)
+            with _starting:
+                process = client.start("load", argv, on_full="block" if self.number % 2 else None, spool=SPOOL)
             self._all_here.wait(AWAY_S)
             for piece in (piece for piece in process if piece.stream == "stdout"):
                 assert piece.offset == self.received, f"stream {self.number}: {piece.offset}, not {self.received}"
