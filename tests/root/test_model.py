@@ -9,13 +9,14 @@ A failing run prints its steps as a program. They are not made shorter: each cos
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -32,13 +33,15 @@ from msgspec import structs
 
 from coworkd.model.errors import DeadlineExceeded, InvalidState, NotFound, OutOfRange, StartFailed
 from coworkd.model.process import Exit
-from tests.fuzz.budget import SECONDS
+from tests.fuzz.budget import play
 from tests.root.conftest import running_daemon
 from tests.root.live import client_of, exited
 from tests.soak.keeper import Keeper
 
 pytestmark = pytest.mark.needs("bubblewrap")
-EXAMPLES = max(1, round(SECONDS / 12))
+SHARE = 0.2
+TURN = 2
+"""Examples in a round: the first of each run of hypothesis is the shortest there is."""
 STEPS = 40
 SIGNALS = {"TERM": 15, "KILL": 9, "USR1": 10}
 KILLED = Exit(code=None, signal="KILL", reason="killed")
@@ -322,18 +325,21 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[type[Machine]]
 
 
 def test_any_order_of_calls_agrees_with_the_model(machine: type[Machine]) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-            print_blob=True,
-            database=None,
-        ),
-    )
+    def one_round(chance: random.Random) -> None:
+        run_state_machine_as_test(
+            seed(chance.getrandbits(64))(machine),
+            settings=settings(
+                max_examples=TURN,
+                stateful_step_count=STEPS,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+                print_blob=True,
+                database=None,
+            ),
+        )
+
+    play(SHARE, one_round)
     with client_of(machine.keeper.daemon) as client:
         assert client.audit_verify().ok
         assert client.process_list().processes == ()
