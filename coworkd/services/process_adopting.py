@@ -51,8 +51,9 @@ class Adopter:
         attacher: Attacher,
         add: Add,
         vanished: Callable[[LiveProcess], None],
+        unsettled: Callable[[LiveProcess], None],
     ) -> None:
-        """`vanished` ends one that nobody waits for."""
+        """`vanished` ends one that nobody waits for; `unsettled` is told of one whose exec is not known yet."""
         self._launcher = launcher
         self._table = table
         self._builder = builder
@@ -60,6 +61,7 @@ class Adopter:
         self._attacher = attacher
         self._add = add
         self._vanished = vanished
+        self._unsettled = unsettled
         self.adoption = Adoption()
 
     async def adopt_all(self) -> None:
@@ -81,6 +83,8 @@ class Adopter:
         for process in taken:
             if process.one_shot or process.start_error is not None:
                 self._vanished(process)
+            elif not process.settled.is_set():
+                self._unsettled(process)
 
     async def _record(self, process: LiveProcess) -> None:
         """With what tells who ran, should the next coworkd find no launcher that knows it (`process_lost`)."""

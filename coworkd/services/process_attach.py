@@ -58,8 +58,6 @@ class Attacher:
         """
         if process.one_shot:
             raise InvalidState(f"process {process.id} is a process.run, which answers its caller", process=process.id)
-        if not process.streams and not process.over.is_set():
-            raise InvalidState(f"process {process.id} is still being started; try again", process=process.id)
         named: dict[StreamName, int | None] = {"stdout": params.stdout, "stderr": params.stderr, "tty": params.tty}
         # Of one that was lost unseen no stream is known: whoever comes for it, from wherever he has it, has its exit.
         offsets = {name: at for name, at in named.items() if at is not None and process.streams}

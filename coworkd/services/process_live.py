@@ -110,6 +110,11 @@ class LiveProcess:
         return not self.over.is_set() and not self._ending
 
     @property
+    def never_ran(self) -> bool:
+        """Nothing will come of it, and there is no exit to tell."""
+        return self.over.is_set() and self.record is None
+
+    @property
     def state(self) -> ProcessState:
         if self._ending:
             return "exited"

@@ -28,6 +28,7 @@ from coworkd.model.errors import (
     CoworkError,
     InvalidState,
     LimitExceeded,
+    NotFound,
     Unavailable,
 )
 from coworkd.model.ports import (
@@ -95,8 +96,7 @@ class Processes:
     ) -> None:
         self._launcher, self._events = launcher, events
         self._limits = limits or ProcessLimits()
-        self._clock = clock
-        self._listeners = tuple(listeners)
+        self._clock, self._listeners = clock, tuple(listeners)
         self._starter = Starter(
             launcher=launcher,
             sessions=sessions,
@@ -120,6 +120,7 @@ class Processes:
             attacher=self._attacher,
             add=self._add,
             vanished=self._caller_vanished,
+            unsettled=lambda process: self._later(self._await_start, process),
         )
         self.adoption = self._adopter.adoption  # what was taken over; it grows
         losses = Losses(table=self._table, add=self._add, vanished=self._caller_vanished, adoption=self.adoption)
@@ -291,18 +292,35 @@ class Processes:
         await self._clean_up(process, error)
         raise error
 
+    async def _await_start(self, process: LiveProcess) -> None:
+        """Let go of an adopted one that turns out never to have run."""
+        await process.settled.wait()
+        if process.never_ran:
+            await self._clean_up(process, process.start_failure())
+
     async def _clean_up(self, process: LiveProcess, error: CoworkError) -> None:
         if process.id in self._table:
             self.start_errors_total += 1
             await self._starter.record_failure(process, error)
             process.abandon()
-            self._forget(process)
+            if process.never_ran:
+                self._forget(process)
+            else:  # somebody may have come to it, and has its exit still to hear
+                self._forget_all([process])
 
     # -- links --------------------------------------------------------------------------------------------------
 
     async def attach(self, params: calls.ProcessAttach, link: LinkPort) -> calls.ProcessAttached:
-        """Send output from the offsets given, elsewhere from the oldest byte kept, then the exit. Moves what was attached."""
-        return self._attacher.attach(self._table.find(params.process), params, link)
+        """Send output from the offsets given, elsewhere from the oldest byte kept, then the exit. Moves what was attached.
+
+        One that is being started is waited for, since one that never runs has no exit: `NotFound`.
+        """
+        process = self._table.find(params.process)
+        if not process.one_shot:
+            await process.settled.wait()
+            if process.never_ran:
+                raise NotFound(f"process {process.id} could not be started", process=process.id)
+        return self._attacher.attach(process, params, link)
 
     async def detach(self, params: calls.ProcessName, link: LinkPort) -> calls.Empty:
         """Send no more of it to this link; one that is not attached is passed over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
 from coworkd.model import calls
 from coworkd.model.errors import InvalidState, OutOfRange
@@ -113,6 +114,22 @@ async def test_end_that_was_recorded_is_not_recorded_or_published_again() -> Non
         assert await wait(house) == Exit(code=3, signal=None, reason="exited")
         assert house.audit.kinds.count("process.exit") == 1
         assert [event.name for event in house.events.published].count("process.exit") == 1
+
+
+@in_trio
+async def test_one_that_turns_out_never_to_have_run_is_let_go() -> None:
+    async with open_house() as house, trio.open_nursery() as nursery:
+        house.launcher.script = lambda command: None
+        nursery.start_soon(house.start)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await house.restart()
+            assert house.processes.state_counts()["starting"] == 1
+            house.command.fail()
+            await settle()
+            assert house.processes.state_counts() == {"starting": 0, "running": 0, "exited": 0}
+            assert "process.start_failed" in house.audit.kinds
 
 
 # -- what is noted -------------------------------------------------------------------------------------------------

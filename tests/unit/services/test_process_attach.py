@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 
 from coworkd.model import calls
-from coworkd.model.errors import InvalidParams, InvalidState, NotFound, OutOfRange
+from coworkd.model.errors import InvalidParams, InvalidState, NotFound, OutOfRange, StartFailed
 from coworkd.model.names import OsBytes
 from coworkd.services.process_attach import HELD_LIMIT, HOLD_S
 from coworkd.services.process_note import decode_note
@@ -49,6 +51,35 @@ async def test_attach_outside_what_is_kept_names_the_range_and_keeps_what_was_at
         details = caught.value.details
         assert (details["stream"], details["first"], details["end"]) == ("stdout", 65536 - PAGE, 65536)
         assert house.link.sources == before
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@in_trio
+async def test_one_that_is_being_started_is_waited_for(runs: bool) -> None:
+    link = FakeLink()
+    attached: list[calls.ProcessAttached] = []
+
+    async def come(house: House) -> None:
+        if runs:
+            attached.append(await attach(house, link))
+            return
+        with pytest.raises(NotFound, match="could not be started"):
+            await attach(house, link)
+
+    async def start(house: House) -> None:
+        with contextlib.nullcontext() if runs else pytest.raises(StartFailed):
+            await house.start(attach=False)
+
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start, house)
+            await settle()
+            nursery.start_soon(come, house)
+            await settle()
+            assert (attached, link.sources) == ([], [])
+            house.command.start() if runs else house.command.fail()
+        assert (len(attached), len(link.sources)) == ((1, 1) if runs else (0, 0))
 
 
 @in_trio
