@@ -247,11 +247,9 @@ class Stdin:
         while view:
             try:
                 taken = await self._sink.write_some(view)
-            except BrokenPipeError:
+            except (BrokenPipeError, trio.ClosedResourceError):
+                # Closed here it is known by whom; else a terminal has come to its end, and closed itself.
                 self.close(by="the command")
-                self._refuse_closed()
-                raise
-            except trio.ClosedResourceError:
                 self._refuse_closed()
                 raise
             self._taken += taken

@@ -198,6 +198,16 @@ async def test_write_waiting_while_stdin_closes_is_told() -> None:
 
 
 @in_trio
+async def test_write_to_what_closed_itself_is_told() -> None:
+    """As a terminal does at its end."""
+    rig = Rig()
+    rig.stdin._sink.close()
+    with pytest.raises(InvalidState, match="by the command after 0 bytes"):
+        await rig.stdin.write(0, b"too late")
+    rig.close()
+
+
+@in_trio
 async def test_feed_ends_where_the_command_closes() -> None:
     rig = Rig()
     async with trio.open_nursery() as nursery:
