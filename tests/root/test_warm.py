@@ -106,7 +106,7 @@ class House:
     def waiting_pids(self) -> tuple[int, int, int]:
         """Monitor, init and shim of the one that waits."""
         self.make_wait()
-        monitor = next(pid for pid in children(launcher_pid(self.launcher)) if b"python3" in command_line(pid))
+        monitor = next(pid for pid in children(launcher_pid(self.launcher)) if b"/proc/self/fd/8" in command_line(pid))
         (init,) = children(monitor)
         (shim,) = children(init)
         return monitor, init, shim
