@@ -27,7 +27,7 @@ class Daemon:
         self.log = directory / "coworkd.log"
         self.uri = f"unix://{self.socket_path}"
 
-    def ctl(self, *words: str, timeout_s: float = 60, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def ctl(self, *words: str, timeout_s: float = 300, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """`coworkctl --to` this daemon, output captured."""
         command = [sys.executable, "-m", "coworkd.cli.control", "--to", self.uri, *words]
         return subprocess.run(command, input=stdin, capture_output=True, timeout=timeout_s, check=False, cwd=_REPO)

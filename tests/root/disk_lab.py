@@ -15,6 +15,7 @@ import msgspec
 
 from coworkd.model import disk
 from coworkd.system import packet
+from tests.root.live import wait_until
 
 _REPO = Path(__file__).resolve().parents[2]
 _PROGRAM = "import socket, sys; from coworkd.workers import disk; disk.serve(socket.socket(fileno=int(sys.argv[1])))"
@@ -79,10 +80,14 @@ def disk_lab(directory: Path, *, first: Sequence[str] = ("true",)) -> Iterator[D
     with ours, subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=_REPO) as child:
         theirs.close()
         try:
+            # Until unshare(1) has become the shell its namespace is ours, and what a test mounts there would stay.
+            wait_until(
+                lambda: not Path(f"/proc/{child.pid}/cmdline").read_bytes().startswith(b"unshare\0"), "a namespace"
+            )
             yield DiskLab(child, ours, mount_point)
         finally:
             ours.close()
-            child.wait(30)
+            child.wait(60)
 
 
 @contextmanager

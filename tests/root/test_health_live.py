@@ -65,9 +65,16 @@ def test_a_coworkd_that_is_well_says_so(own_daemon: Daemon) -> None:
     assert get(own_daemon, "/nothing")[0] == 404
 
 
+def threads_of(pid: int) -> set[str]:
+    """The states its threads are in (proc(5))."""
+    told = (Path(f"/proc/{pid}/task/{task}/stat").read_text() for task in os.listdir(f"/proc/{pid}/task"))
+    return {line.rpartition(")")[2].split()[0] for line in told}
+
+
 def test_a_process_that_stands_still_answers_nothing_and_goes_on_where_it_stood(own_daemon: Daemon) -> None:
     """What a guest looks like that stands still as a whole; a loop that hangs alone is tried in the unit tests."""
     own_daemon.child.send_signal(signal.SIGSTOP)
+    wait_until(lambda: threads_of(own_daemon.child.pid) == {"T"}, "all its threads stand still")
     try:
         with pytest.raises(TimeoutError):
             get(own_daemon, "/live", timeout_s=0.2)
@@ -94,6 +101,7 @@ def test_who_only_looks_does_not_keep_a_guest_awake(own_daemon: Daemon) -> None:
 def test_the_counts_are_the_same_in_every_form(own_daemon: Daemon) -> None:
     with client_of(own_daemon) as client, session_of(client, "counted") as session:
         client.call("process.run", {"session": session, "argv": ["/bin/true"]})
+        wait_until(lambda: "egress" in client.stats().fds, "coworkd-egress has come up")
         stats = client.stats()
     assert stats.started_total >= 1
     assert stats.audit_syncs_total >= 1
