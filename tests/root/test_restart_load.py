@@ -93,12 +93,13 @@ def lab(tmp_path: Path) -> Iterator[UpdateLab]:
 
 @contextlib.contextmanager
 def session(lab: UpdateLab) -> Iterator[None]:
-    """For the block; its account goes with it, whatever happens."""
-    with connect(f"unix://{lab.socket}", reconnect_s=AWAY_S) as client:
+    """For the block; its account goes with it, whatever happens: a client that was idle over the restart need not know that."""
+    with connect(f"unix://{lab.socket}") as client:
         client.session_ensure(name="load")
-        try:
-            yield
-        finally:
+    try:
+        yield
+    finally:
+        with connect(f"unix://{lab.socket}") as client:
             client.session_delete(session="load", force=True)
 
 
