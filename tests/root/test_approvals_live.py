@@ -260,26 +260,24 @@ def test_thousands_of_deletes_at_once_are_bounded_questions(client: Client, aski
     source = tmp_path / "many"
     for directory in range(50):
         tree(source, *(f"{directory}/{number}" for number in range(40)))
-    listener = Listener(asking)
-    script = "find . -type f -print0 | xargs -0 -n 10 -P 64 rm -f 2>/dev/null; find . -type f | wc -l"
-    with session_with(client, "storm", (source, "rw")) as session, _sh(client, session, script) as process:
-        asked = wait_for_approval(client, session, lambda each: each.waiting >= 10)
-        client.ping()
-        while client.process_get(process=process.id).exit is None:
-            for each in open_approvals(client, session):
-                with contextlib.suppress(CoworkError):
-                    client.approval_answer(approval=each.approval, answer="deny")
-            time.sleep(0.02)
-        assert _end(process) == (0, b"2000\n")
-        assert asked.waiting <= 64
-        assert len(listener.of("approval.requested")) < 500
-    listener.close()
+    with contextlib.closing(Listener(asking)) as listener:
+        script = "find . -type f -print0 | xargs -0 -n 10 -P 64 rm -f 2>/dev/null; find . -type f | wc -l"
+        with session_with(client, "storm", (source, "rw")) as session, _sh(client, session, script) as process:
+            asked = wait_for_approval(client, session, lambda each: each.waiting >= 10)
+            client.ping()
+            while client.process_get(process=process.id).exit is None:
+                for each in open_approvals(client, session):
+                    with contextlib.suppress(CoworkError):
+                        client.approval_answer(approval=each.approval, answer="deny")
+                time.sleep(0.02)
+            assert _end(process) == (0, b"2000\n")
+            assert asked.waiting <= 64
+            assert len(listener.of("approval.requested")) < 500
 
 
 def test_a_session_that_asks_in_a_loop_is_refused_and_that_is_said(
     client: Client, asking: Daemon, source: Path
 ) -> None:
-    listener = Listener(asking)
     loop = "i=0; while [ $i -lt 400 ]; do rm -f a 2>/dev/null; i=$((i+1)); done; echo done"
     done = threading.Event()
 
@@ -294,7 +292,11 @@ def test_a_session_that_asks_in_a_loop_is_refused_and_that_is_said(
     refuser = threading.Thread(target=refuse)
     refuser.start()
     try:
-        with session_with(client, "loop", (source, "rw")) as session, _sh(client, session, loop) as process:
+        with (
+            contextlib.closing(Listener(asking)) as listener,
+            session_with(client, "loop", (source, "rw")) as session,
+            _sh(client, session, loop) as process,
+        ):
             assert _end(process) == (0, b"done\n")
             listener.wait(lambda: listener.of("approval.refused", session=session), "it is told")
             assert "too often" in listener.of("approval.refused")[0]["reason"]
@@ -302,12 +304,14 @@ def test_a_session_that_asks_in_a_loop_is_refused_and_that_is_said(
     finally:
         done.set()
         refuser.join()
-        listener.close()
 
 
 def test_a_file_system_that_is_killed_refuses_and_is_told(client: Client, asking: Daemon, source: Path) -> None:
-    listener = Listener(asking)
-    with session_with(client, "deaths", (source, "rw")) as session, _sh(client, session, "rm a 2>&1") as process:
+    with (
+        contextlib.closing(Listener(asking)) as listener,
+        session_with(client, "deaths", (source, "rw")) as session,
+        _sh(client, session, "rm a 2>&1") as process,
+    ):
         wait_for_approval(client, session)
         (served,) = _file_systems_of(asking)
         os.kill(served, signal.SIGKILL)
@@ -319,7 +323,6 @@ def test_a_file_system_that_is_killed_refuses_and_is_told(client: Client, asking
         assert client.folder_list(session=session).folders[0].state == "failed"
         # The next command has the folder again: it is required.
         assert client.run(session, ["cat", "mnt/f/a"]).stdout == b"a\n"
-    listener.close()
 
 
 def test_a_file_system_that_stands_still_keeps_nobody(client: Client, asking: Daemon, source: Path) -> None:

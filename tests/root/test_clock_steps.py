@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -44,34 +45,36 @@ def read_all(process: Process, into: list[bytes]) -> None:
 def test_a_clock_that_is_set_under_load_changes_no_command_and_no_link(fresh_daemon: Daemon, client: Client) -> None:
     async def keep_speaking(ended: threading.Event) -> str:
         """A host that promised to: its link is to last."""
-        async with await aio.connect(fresh_daemon.uri, keepalive_s=1) as speaking:
+        async with await aio.connect(fresh_daemon.uri, keepalive_s=10) as speaking:
             while not ended.is_set():
                 await speaking.ping()
                 await trio.sleep(0.2)
             return speaking.hello.boot_id
 
-    with session_of(client, "clock") as session:
+    with session_of(client, "clock") as session, contextlib.ExitStack() as stack:
         old = client.start(session, ["echo", "kept"], attach=False)
         old.wait()
         ended, spoken = threading.Event(), list[str]()
         speaker = threading.Thread(target=lambda: spoken.append(trio.run(keep_speaking, ended)))
         speaker.start()
+        stack.callback(speaker.join)
+        stack.callback(ended.set)
         script = "for i in $(seq 1 15); do echo line $i; sleep 0.2; done"
-        links = [client_of(fresh_daemon) for _ in range(2)]
+        links = [stack.enter_context(client_of(fresh_daemon)) for _ in range(2)]
         said: list[bytes] = []
         streams = [link.start(session, ["sh", "-c", script], on_full="block") for link in links]
         readers = [threading.Thread(target=read_all, args=(stream, said)) for stream in streams]
         for reader in readers:
             reader.start()
         began = time.monotonic()
-        short = client.start(session, ["sleep", "1000"], timeout_s=4)
+        short = client.start(session, ["sleep", "1000"], timeout_s=8)
         for step_s in STEPS:
             time.sleep(0.3)
             time.clock_settime(time.CLOCK_REALTIME, time.time() + step_s)
             with pytest.raises(DeadlineExceeded):
                 short.wait(0.2)
         assert short.wait().exit.reason == "timeout"
-        assert 3.5 <= time.monotonic() - began <= 120
+        assert 7.5 <= time.monotonic() - began <= 120
         for reader in readers:
             reader.join()
         assert said == [b"".join(b"line %d\n" % number for number in range(1, 16))] * len(streams)
@@ -84,5 +87,3 @@ def test_a_clock_that_is_set_under_load_changes_no_command_and_no_link(fresh_dae
         with client.start(session, ["echo", "after"]) as process:
             read_all(process, said)
         assert said[-1] == b"after\n"
-        for link in links:
-            link.close()
