@@ -35,6 +35,22 @@ GIVE_UP_TRIES = 5
 KILLED = Exit(code=None, signal="KILL", reason="signaled")
 ENDED = Exit(code=None, signal="KILL", reason="killed")
 LINES = 30_000
+OUT = [
+    *(
+        "curl",
+        "-sS",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--retry",
+        "8",
+        "--retry-all-errors",
+        "--retry-delay",
+        "1",
+    ),
+    f"http://index.{dns.DOMAIN}/",
+]
 _WANTED = hashlib.sha256(b"".join(b"%d\n" % number for number in range(1, LINES + 1))).hexdigest()
 _numbers = itertools.count(1)
 
@@ -258,22 +274,7 @@ async def files(worker: Worker) -> None:
 
 async def goes_out(worker: Worker) -> None:
     """Through the proxy to a server of the lab's; coworkd-egress may be away for a moment."""
-    url = f"http://index.{dns.DOMAIN}/"
-    argv = [
-        "curl",
-        "-sS",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code}",
-        "--retry",
-        "8",
-        "--retry-all-errors",
-        "--retry-delay",
-        "1",
-        url,
-    ]
-    ran = await worker.client.run(worker.session, argv)
+    ran = await worker.client.run(worker.session, OUT)
     if ran.exit != exited(0) or ran.stdout[-3:] != b"200":
         worker.load.blame(f"curl ended as {ran.exit} with {ran.stdout!r} {ran.stderr[-300:]!r}")
     worker.load.outcomes["as expected"] += 1

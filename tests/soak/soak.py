@@ -20,7 +20,7 @@ from tests.root.egress_room import PROFILE, write_policies
 from tests.root.lab import open_lab
 from tests.soak.faults import Faults
 from tests.soak.keeper import Keeper, Running
-from tests.soak.load import Load
+from tests.soak.load import OUT, Load
 from tests.soak.statement import Look, Statement
 
 SESSIONS = ("soak-0", "soak-1", "soak-2")
@@ -108,6 +108,8 @@ async def _bring_alike(uri: str, *, way_out: bool) -> None:
             await client.run(name, ["true"])
         while way_out and not (await client.egress_status()).pid:
             await trio.sleep(0.1)
+        if way_out:  # so that it has the thread that looks names up
+            await client.run(SESSIONS[0], OUT)
     await trio.sleep(SETTLE_S)
 
 
