@@ -96,8 +96,7 @@ class App:
                 with self._ending.coming_up() as coming_up:
                     await self._come_up(nursery)
                 if not coming_up.cancelled_caught:
-                    # What is here now stays: the collector need not look at it again and again.
-                    gc.collect()
+                    # What is here now stays: the collector need not look at it again and again, nor now, when hosts wait.
                     gc.freeze()
                     self._tell_ready()
                     ready()
