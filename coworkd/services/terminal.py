@@ -33,7 +33,7 @@ from coworkd.model.process import TtySize
 from coworkd.services.spools import Spool
 from coworkd.system import spool_file
 
-ARRIVAL_S = 5.0
+ARRIVAL_S = 30.0
 _READ_BYTES = 64 * 1024
 _STUCK_S = 5.0
 _PTMX = os.makedev(5, 2)
