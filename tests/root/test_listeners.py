@@ -222,7 +222,9 @@ def test_no_command_and_no_sandbox_holds_one(launcher: Started, tmp_path: Path) 
         assert ours <= sockets_of(launcher_pid(talk))
         for pid in (spawned.monitor_pid, started.init_pid, started.payload_pid):
             assert not ours & sockets_of(pid)
-        wait_until(lambda: len(children_of(launcher_pid(talk))) >= 3, "there is no standby beside the monitor and the forker")
+        wait_until(
+            lambda: len(children_of(launcher_pid(talk))) >= 3, "there is no standby beside the monitor and the forker"
+        )
         # One that was forked this very moment is about to close them.
         wait_until(
             lambda: not [pid for pid in children_of(launcher_pid(talk)) if ours & sockets_of(pid)], "a child holds one"
