@@ -169,17 +169,12 @@ class Groups:
         path = self._find(request.id, request.session, None)
         if path is None:
             return
-        fds: list[int] = []
-        kinds: list[Any] = []
-        try:
-            for kind in PRESSURE_KINDS:
+        held = self._sessions[request.session].pressure
+        for kind in PRESSURE_KINDS:
+            if kind not in held:
                 with contextlib.suppress(OSError):  # a kernel without PSI, or with it switched off
-                    fds.append(os.open(f"{path}/{kind}.pressure", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK))
-                    kinds.append(kind)
-            self._supervisor.send(launch.PressureOpened(id=request.id, kinds=tuple(kinds)), fds)
-        finally:
-            for fd in fds:
-                os.close(fd)
+                    held[kind] = os.open(f"{path}/{kind}.pressure", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._supervisor.send(launch.PressureOpened(id=request.id, kinds=tuple(held)), tuple(held.values()))
 
     def _find(self, request_id: int, session: str, process: str | None) -> str | None:
         """The cgroup; None where that was refused."""

@@ -20,6 +20,7 @@ from coworkd.launcher.standby import Standby
 from coworkd.launcher.warm import WarmSandbox
 from coworkd.model.errors import UNDECODABLE
 from coworkd.model.launch import OpenSession
+from coworkd.model.limits import PressureKind
 from coworkd.system import descriptors, namespaces
 
 BUILD_TIMEOUT_S = 10.0
@@ -61,6 +62,10 @@ class Session:
         self.standby: Standby | None = None
         self.warm: list[WarmSandbox] = []
         """Those that wait for a command or are being built for one, the oldest first."""
+        self.pressure: dict[PressureKind, int] = {}
+        """Files of its cgroup, once asked for. Kept: the end of a trigger takes the kernel 10 ms, and a coworkd that is killed would end
+        with those of all sessions, one after the other, before the next one can begin.
+        """
         self.missing = tuple(os.fsdecode(path) for path in report.missing)
         self.degraded = tuple(
             f"{os.fsdecode(path)} keeps its owner: no idmapped mounts there" for path in report.unmapped
@@ -82,9 +87,10 @@ class Session:
             standby.dismiss()
         for sandbox in self.take_warm():
             sandbox.dismiss()
-        for fd in (*self.listeners, self.mount_namespace, self.network_namespace):
+        for fd in (*self.listeners, *self.pressure.values(), self.mount_namespace, self.network_namespace):
             os.close(fd)
         self.listeners = ()
+        self.pressure = {}
 
 
 class Builder:

@@ -9,6 +9,7 @@ Source: Documentation/accounting/psi.rst.
 
 from __future__ import annotations
 
+import errno
 import os
 
 GUEST = "/proc/pressure"
@@ -22,8 +23,12 @@ def open_guest(kind: str) -> int:
 
 
 def arm(fd: int, stall_us: int) -> None:
-    """Have the kernel tell when some task waited for so long within `WINDOW_US`. Raises `OSError`."""
-    os.write(fd, b"some %d %d\0" % (stall_us, WINDOW_US))
+    """Have the kernel tell when some task waited for so long within `WINDOW_US`; a file that has a trigger keeps it. Raises `OSError`."""
+    try:
+        os.write(fd, b"some %d %d\0" % (stall_us, WINDOW_US))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
 
 
 def read_averages(fd: int) -> dict[str, float]:

@@ -30,6 +30,26 @@ def test_pressure_in_a_session_is_told_and_its_end(daemon: Daemon) -> None:
         assert level_of(events, session, "none") == "none"
 
 
+def test_the_launcher_keeps_the_triggers_of_a_session(daemon: Daemon) -> None:
+    """So that the end of a killed coworkd does not wait for the kernel to end each."""
+    with client_of(daemon) as client, session_of(client, "kept") as session:
+        client.run(session, ["true"])
+        pid = client.info().launcher_pid
+        end = time.monotonic() + PATIENCE_S
+        while pressure_files(pid) != {"memory.pressure", "cpu.pressure", "io.pressure"}:
+            assert time.monotonic() < end, pressure_files(pid)
+            time.sleep(0.05)
+
+
+def pressure_files(pid: int | None) -> set[str]:
+    """Those a process has open."""
+    found = set()
+    for link in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.path.basename(os.readlink(link.path)))
+    return {name for name in found if name.endswith(".pressure")}
+
+
 def level_of(events: Subscription, session: str, *wanted: str) -> str:
     """The first of these levels that is told of the session's processors."""
     deadline = time.monotonic() + PATIENCE_S

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+import pytest
 
 from coworkd.system import pressure
 
@@ -33,3 +36,15 @@ def test_a_trigger_is_written_with_its_window(tmp_path: Path) -> None:
     finally:
         os.close(fd)
     assert (tmp_path / "memory").read_bytes() == b"some 200000 2000000\0"
+
+
+def test_a_file_that_has_a_trigger_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter((errno.EBUSY, errno.EOPNOTSUPP))
+
+    def write(fd: int, data: bytes) -> int:
+        raise OSError(next(answers), "no")
+
+    monkeypatch.setattr(os, "write", write)
+    pressure.arm(0, 200_000)
+    with pytest.raises(OSError, match="no"):
+        pressure.arm(0, 200_000)
