@@ -84,6 +84,7 @@ def _open_wakeup() -> int:
     signals.reset_all()
     for number in child.CAUGHT_SIGNALS:
         signal.signal(number, lambda *_: None)
+        signal.siginterrupt(number, False)  # no call fails of it: a fork can, where a filter asks somebody first
     for number in child.IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     return read

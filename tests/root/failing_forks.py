@@ -14,10 +14,12 @@ import fcntl
 import os
 import platform
 import select
+import signal
 import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +31,7 @@ _FORKS = {"x86_64": (56, 57, 58, 435), "aarch64": (220, 435)}[platform.machine()
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 _ALLOW, _USER_NOTIF = 0x7FFF0000, 0x7FC00000
 _NOTIF, _RESPONSE = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
-_RECV, _SEND = 0xC0502100, 0xC0182101
+_RECV, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
 _CONTINUE = 1
 _WAIT_S = 30.0
 
@@ -45,14 +47,15 @@ class Forks:
         self.through = (sys.executable, "-m", "tests.root.failing_forks", os.fspath(path))
         self.failed = 0
         """How many were told to have failed."""
-        self._pid, self._errno = 0, 0
+        self._pid, self._errno, self._disturbed = 0, 0, False
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     @contextlib.contextmanager
-    def failing(self, pid: int, number: int) -> Iterator[None]:
-        """For the block, `pid` cannot fork, for `number`."""
-        self._pid, self._errno = pid, number
+    def failing(self, pid: int, number: int, *, disturbed: bool = False) -> Iterator[None]:
+        """For the block, `pid` cannot fork, for `number`; `disturbed`: in the middle of the first try a child of its has ended."""
+        self._errno, self._disturbed = number, disturbed
+        self._pid = pid
         try:
             yield
         finally:
@@ -79,12 +82,24 @@ class Forks:
             fcntl.ioctl(listener, _RECV, notice)
             id, pid, *_ = _NOTIF.unpack(notice)
             fails = pid == self._pid
+            if fails and self._disturbed:
+                self._disturbed = False
+                _disturb(listener, id, pid)
             self.failed += fails
             answer = _RESPONSE.pack(id, 0, -self._errno, 0) if fails else _RESPONSE.pack(id, 0, 0, _CONTINUE)
             fcntl.ioctl(listener, _SEND, answer)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EINTR):  # who asked was killed meanwhile
                 raise
+
+
+def _disturb(listener: int, id: int, pid: int) -> None:
+    """Have a signal take `pid` out of its wait for our answer to `id`. Raises `OSError` (ENOENT) once it has."""
+    os.kill(pid, signal.SIGCHLD)
+    deadline = time.monotonic() + _WAIT_S
+    while time.monotonic() < deadline:
+        fcntl.ioctl(listener, _ID_VALID, struct.pack("=Q", id))
+        time.sleep(0.001)
 
 
 def _install() -> int:

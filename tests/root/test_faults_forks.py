@@ -86,7 +86,7 @@ def test_a_session_for_which_the_launcher_cannot_fork_is_refused(
     started: tuple[Daemon, Forks], client: Client, number: int
 ) -> None:
     _, forks = started
-    with forks.failing(client.info().launcher_pid, number), pytest.raises(CoworkError) as caught:
+    with forks.failing(client.info().launcher_pid, number, disturbed=True), pytest.raises(CoworkError) as caught:
         client.session_ensure(name="refused")
     assert caught.value.details.get("errno") == number, caught.value
     with session_of(client, "refused") as name:
@@ -100,7 +100,7 @@ def test_folders_and_files_for_which_the_launcher_cannot_fork_are_refused(
     _, forks = started
     (tmp_path / "seen").write_text("seen")
     with session_of(client, f"folders{number}") as name:
-        with forks.failing(client.info().launcher_pid, number):
+        with forks.failing(client.info().launcher_pid, number, disturbed=True):
             with pytest.raises(CoworkError) as caught:
                 client.folder_mount(session=name, name="data", source=str(tmp_path), mode="rwd")
             assert caught.value.details.get("errno") == number, caught.value
