@@ -8,7 +8,8 @@ child (CLONE_PARENT), which waits for it and whose death it dies of.
                                                           └ the child's pid, or an errno below zero
 
 Rules
-- One question at a time, and it is answered at once: one that hangs for `_PATIENCE_S` is killed.
+- One question at a time, and it is answered at once: one that hangs for `_PATIENCE_S` is killed, and so is one with which the talk has
+  failed in any other way. No answer is ever taken for that of a later question.
 - One that is gone is made again with the next question. The question itself is not asked twice: it may have been heard, and two
   children must never wait at one socket.
 - It keeps no descriptor of the launcher's but its end of the socket, and ends with that, or with the launcher.
@@ -18,6 +19,7 @@ Sources: clone(2), prctl(2) (PR_SET_PDEATHSIG), unix(7).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -68,25 +70,24 @@ class Forker:
         try:
             socket.send_fds(link, [_encode(_Question(station=station, in_cgroup=cgroup_fd is not None))], fds)
             said = link.recv(_ANSWER_BYTES)
-        except ConnectionError:
+            if not said:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        except OSError as error:
             self.close()
+            if isinstance(error, TimeoutError):  # of the socket's, which has no number
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
             raise
-        except TimeoutError as error:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            self.close()
-            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
-        if not said:
-            self.close()
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         answer = _answers.decode(said)
         if answer < 0:
             raise OSError(-answer, os.strerror(-answer))
         return answer
 
     def close(self) -> None:
-        """It ends with the socket, if it has not. Idempotent."""
+        """End it, if it has not ended. Idempotent."""
         if self._link is not None:
             self._link.close()
+            with contextlib.suppress(ProcessLookupError):  # it may be reaped already
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             os.close(self._pidfd)
             self._link = None
 

@@ -149,6 +149,26 @@ def test_one_that_hangs_is_ended(asked: Forker, place: Place, monkeypatch: pytes
     assert os.WTERMSIG(os.waitpid(hanging, 0)[1]) == signal.SIGKILL
 
 
+def test_one_that_was_killed_while_a_child_of_its_stands_still_is_missed_once(
+    asked: Forker, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that was frozen at its birth has the forker's end of the socket: its end cannot be seen."""
+    monkeypatch.setattr(child, "run", lambda station, formats: signal.pause())
+    link = asked._begin()
+    still = asked.fork(place.station, None)
+    link.settimeout(0.01)
+    dead = pid_of(asked)
+    os.kill(dead, signal.SIGKILL)
+    os.waitpid(dead, 0)
+    with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)):
+        asked.fork(place.station, None)
+    children = [still, asked.fork(place.station, None)]
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    reap_forker(asked)
+
+
 def test_a_station_travels_without_its_descriptors_numbers(asked: Forker, place: Place) -> None:
     """What the asker calls 9 is another number there."""
     os.waitpid(asked.fork(structs.replace(place.station, uid=77), None), 0)
