@@ -140,8 +140,9 @@ class App:
         with self._health.stage("processes"):
             await nursery.start(self._parts.processes.serve)
             before = self._parts.launcher.taken_over
-            first = before is None or not before.supervisors_before
-            await self._parts.processes.take_lost(self._parts.audit, first=first)
+            had = before is not None and before.supervisors_before > 0
+            launcher = self._parts.launcher.pid if had else None
+            await self._parts.processes.take_lost(self._parts.audit, launcher=launcher)
             # After the processes: a deletion that goes on has to know the commands the launcher kept.
             await nursery.start(self._parts.sessions.serve)
             await nursery.start(self._parts.pressure.serve)

@@ -4,8 +4,11 @@ What survives both is the audit log. Rules
 - A command that began, or was adopted, since the last coworkd that came up began itself, and has no end in the log, ran to the last.
   What of those the launcher does not hold now was lost with the launcher before.
 - One boot is looked at: what a machine that stopped took along nobody expects to find.
+- What began with the very launcher there is now, and is not held by it, was not lost: it was never let in, since coworkd was killed before
+  that. It may be asked for again.
 - At most `LOOK_BACK_BYTES` of the log are read; where that does not reach, it is said. Where a coworkd before us had the same launcher,
   it has looked itself, unless it never came up: then there is little to read, and no more than `GLANCE_BYTES` are.
+- A line that was changed is passed over, whatever it says: it keeps nobody from coming up (`audit.verify` tells of it).
 - They are told as every process that is lost (`lost`, once, in the log too), and kept as any that has ended, but without output.
   Arguments are as long as the log keeps them.
 
@@ -22,7 +25,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from coworkd.auditlog.chain import Broken, parse_record
+from coworkd.auditlog.chain import Broken, check_line, parse_record
 from coworkd.model.errors import CoworkError
 from coworkd.model.restart import Adoption
 from coworkd.services.process_adopting import Add
@@ -57,13 +60,11 @@ class Found(Struct, frozen=True, kw_only=True):
     whole: bool
 
 
-def find_unended(lines: Iterable[bytes], *, first: bool = True) -> Found:
-    """`lines` of the log, newest first; a line that cannot be read is passed over, `audit.verify` tells of it. `first`: no coworkd before
-    us had this launcher.
-    """
+def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Found:
+    """`lines` of the log, newest first. `launcher` is the pid of one that another coworkd had before us, None for one nobody had."""
     seen: dict[str, Unended | None] = {}
-    boot, came_up, begun, oldest = None, False, 0, 0
-    size, reach, whole = 0, LOOK_BACK_BYTES if first else GLANCE_BYTES, True
+    boot, came_up, had, begun, oldest = None, False, None, 0, 0
+    size, reach, whole = 0, LOOK_BACK_BYTES if launcher is None else GLANCE_BYTES, True
     for line in lines:
         size += len(line)
         if size > reach:
@@ -72,6 +73,7 @@ def find_unended(lines: Iterable[bytes], *, first: bool = True) -> Found:
         if not any(kind in line for kind in _KINDS):
             continue
         try:
+            check_line(line)
             record = parse_record(line)
         except Broken:
             continue
@@ -80,7 +82,7 @@ def find_unended(lines: Iterable[bytes], *, first: bool = True) -> Found:
             break
         oldest = record.get("seq", 0)
         if record["kind"] == "daemon.start":
-            came_up = True
+            came_up, had = True, record.get("launcher_pid")
         elif record["kind"] == "audit.opened":
             if came_up:
                 break
@@ -90,6 +92,8 @@ def find_unended(lines: Iterable[bytes], *, first: bool = True) -> Found:
             _note(record, seen)
     else:
         whole = oldest <= 1
+    if launcher is not None and (had == launcher if came_up else begun <= 1):
+        return Found(unended=(), whole=whole)
     unended = [command for command in reversed(seen.values()) if command is not None]
     return Found(unended=tuple(unended), whole=whole)
 
@@ -132,10 +136,10 @@ class Losses:
         self._vanished = vanished
         self._adoption = adoption
 
-    async def take(self, log: LookBack, *, first: bool) -> None:
-        """Tell of those that were lost; `first` as in `find_unended`. A log that cannot be read keeps nobody from coming up."""
+    async def take(self, log: LookBack, *, launcher: int | None) -> None:
+        """Tell of those that were lost; `launcher` as in `find_unended`. A log that cannot be read keeps nobody from coming up."""
         try:
-            found = await log.look_back(partial(find_unended, first=first))
+            found = await log.look_back(partial(find_unended, launcher=launcher))
         except CoworkError as error:
             _log.error("which commands were lost with the launcher before is not known: %s", error.message)
             self._adoption.unsearched = True

@@ -216,6 +216,43 @@ def test_a_call_that_may_have_been_done_is_not_done_again_by_the_next_coworkd(pl
             assert client.process_wait(process=process, timeout_s=60).exit.reason == "killed"
 
 
+def test_starts_that_never_reached_the_launcher_are_not_lost_but_made_again(place: Path) -> None:
+    """The log has them, and coworkd was killed before any was let in: nothing ran."""
+    said: list[Exit] = []
+    with killed_daemon(place) as daemon, client_of(daemon) as client:
+        client.session_ensure(name="work")
+        with stopped(client.info().launcher_pid):
+            starters = [threading.Thread(target=start_over_a_restart, args=(daemon, said)) for _ in range(3)]
+            for starter in starters:
+                starter.start()
+            wait_until(lambda: kinds_of(client).count("process.start") == 3, "the log has them")
+            daemon.child.kill()
+            daemon.child.wait(60)
+    with running_daemon(place) as daemon, client_of(daemon) as client:
+        for starter in starters:
+            starter.join(60)
+        restarted = client.hello.restarted
+        assert restarted is not None
+        assert restarted.lost == ()
+        assert said == [exited(3)] * 3
+        assert client.run("work", ["cat", "runs"]).stdout == b"once\n" * 3
+
+
+@contextmanager
+def stopped(pid: int | None) -> Iterator[None]:
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def start_over_a_restart(daemon: Daemon, said: list[Exit]) -> None:
+    with connect(daemon.uri, reconnect_s=30) as client:
+        said.append(client.start("work", ["sh", "-c", "echo once >> runs; exit 3"]).wait(60).exit)
+
+
 def test_restarts_again_and_again(place: Path) -> None:
     with killed_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")

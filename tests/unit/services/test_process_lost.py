@@ -35,9 +35,9 @@ class Log:
         self.lines.append(line)
         return self
 
-    def come_up(self, boot: str = "now") -> Log:
+    def come_up(self, boot: str = "now", launcher: int = 7) -> Log:
         self.opened(boot)
-        return self.put("daemon.start", boot, version="1", pid=1)
+        return self.put("daemon.start", boot, version="1", pid=1, launcher_pid=launcher)
 
     def opened(self, boot: str = "now") -> Log:
         return self.put("audit.opened", boot, format=1, version="1")
@@ -50,8 +50,8 @@ class Log:
     def exit(self, process: str) -> Log:
         return self.put("process.exit", session="work", process=process, **RAN)
 
-    def find(self, *, first: bool = True) -> Found:
-        return find_unended(reversed(self.lines), first=first)
+    def find(self, *, launcher: int | None = None) -> Found:
+        return find_unended(reversed(self.lines), launcher=launcher)
 
     @property
     def unended(self) -> list[str]:
@@ -113,6 +113,26 @@ def test_a_line_that_is_no_record_is_passed_over() -> None:
     assert log.opened().unended == ["one"]
 
 
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (b'"at":', b'"bt":'),
+        (b'"/w=="', b'"/w="'),
+        (b'"argv":["', b'"argv":[7,"'),
+        (b'"boot":"now"', b'"boot":"nox"'),
+        (b'"seq":3', b'"seq":"3"'),
+    ],
+)
+def test_a_line_that_was_changed_keeps_nobody_from_what_the_others_say(was: bytes, now: bytes) -> None:
+    log = Log().come_up().start("one", "two").opened()
+    changed = log.lines[2].replace(was, now)
+    assert log.lines[2] != changed
+    log.lines[2] = changed
+    assert log.unended == ["two"]
+    log.lines.append(log.lines.pop(2))
+    assert log.unended == ["two"]
+
+
 def test_what_a_log_does_not_reach_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log().come_up().start("one", "two").opened()
     monkeypatch.setattr(process_lost, "LOOK_BACK_BYTES", len(log.lines[-1]) + len(log.lines[-2]))
@@ -129,11 +149,19 @@ def test_a_log_whose_beginning_was_dropped_does_not_reach() -> None:
 
 def test_a_glance_is_enough_where_another_had_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log().come_up().start("one").opened()
-    monkeypatch.setattr(process_lost, "GLANCE_BYTES", len(log.lines[-1]))
-    assert log.find(first=False) == Found(unended=(), whole=False)
+    monkeypatch.setattr(process_lost, "GLANCE_BYTES", len(log.lines[-1]) + len(log.lines[-2]))
+    assert log.find(launcher=8) == Found(unended=(), whole=False)
     log.opened()
-    monkeypatch.setattr(process_lost, "GLANCE_BYTES", 2 * len(log.lines[-1]))
-    assert [command.process for command in log.find(first=False).unended] == ["one"]
+    assert [command.process for command in log.find(launcher=8).unended] == ["one"]
+
+
+def test_what_began_with_the_launcher_there_is_and_is_not_held_by_it_was_never_let_in() -> None:
+    log = Log().come_up(launcher=7).start("one").opened()
+    assert log.find(launcher=7) == Found(unended=(), whole=True)
+    assert [command.process for command in log.find(launcher=8).unended] == ["one"]
+    assert log.unended == ["one"], "a launcher nobody had before us has the number of another"
+    log.opened()
+    assert log.find(launcher=7) == Found(unended=(), whole=True), "though the one before us did not come up"
 
 
 # -- what is told of them ------------------------------------------------------------------------------------------
@@ -147,7 +175,7 @@ async def come_for(house: House, process: str = "one") -> tuple[FakeLink, calls.
 @in_trio
 async def test_one_that_was_lost_is_there_until_it_is_forgotten() -> None:
     async with open_house() as house:
-        await house.processes.take_lost(Log().come_up().start("one").opened(), first=True)
+        await house.processes.take_lost(Log().come_up().start("one").opened(), launcher=None)
         assert house.processes.adoption.lost == ["one"]
         (info,) = (await house.processes.list(calls.ProcessListParams())).processes
         assert (info.state, info.argv, info.session, info.started_at) == ("exited", (b"sleep", b"\xff"), "work", 103.0)
@@ -169,7 +197,7 @@ async def test_one_that_was_lost_is_there_until_it_is_forgotten() -> None:
 async def test_what_the_launcher_holds_was_not_lost() -> None:
     async with open_house() as house:
         await house.start()
-        await house.processes.take_lost(Log().come_up().start("one").opened(), first=False)
+        await house.processes.take_lost(Log().come_up().start("one").opened(), launcher=8)
         assert house.processes.adoption.lost == []
         assert (await house.processes.get(calls.ProcessName(process="one"))).state == "running"
         house.command.exit(0)
@@ -178,7 +206,7 @@ async def test_what_the_launcher_holds_was_not_lost() -> None:
 @in_trio
 async def test_a_one_shot_that_was_lost_is_recorded_and_forgotten() -> None:
     async with open_house() as house:
-        await house.processes.take_lost(Log().come_up().start("run.one").opened(), first=True)
+        await house.processes.take_lost(Log().come_up().start("run.one").opened(), launcher=None)
         await settle()
         assert house.processes.adoption.lost == ["run.one"]
         assert house.audit.kinds == ["process.exit"]
@@ -190,5 +218,5 @@ async def test_a_log_that_cannot_be_read_is_told_and_keeps_nobody() -> None:
     log = Log()
     log.refuses = True
     async with open_house() as house:
-        await house.processes.take_lost(log, first=True)
+        await house.processes.take_lost(log, launcher=None)
         assert house.processes.adoption.unsearched
