@@ -19,7 +19,7 @@ from typing import Any
 import trio
 from msgspec import Struct, structs
 
-from coworkd.model.errors import CoworkError, InvalidState, PolicyDenied, StartFailed
+from coworkd.model.errors import CoworkError, InvalidState, PolicyDenied, StartFailed, Unavailable
 from coworkd.model.launch import Spawn
 from coworkd.model.policy import EffectivePolicy
 from coworkd.model.ports import EarlyAudit, LauncherPort, PolicyPort, Recording, SessionDirectory, SpawnedFds
@@ -140,11 +140,11 @@ class Starter:
             await self._record_end(process, launched.record, error)
 
     async def _record_end(self, process: LiveProcess, record: Recording, error: BaseException) -> None:
-        """Record why nothing came of a start, which the log may have refused itself."""
+        """Record why nothing came of a start, which the log may have refused itself; without that it would be taken for one that ran."""
         with contextlib.suppress(CoworkError):
             await record.durable()
-        if isinstance(error, CoworkError):
-            await self.record_failure(process, error)
+        cut_off = Unavailable("the start was cut off before the command was let in: coworkd stops; start it again")
+        await self.record_failure(process, error if isinstance(error, CoworkError) else cut_off)
 
     async def record_failure(self, process: LiveProcess, error: CoworkError) -> None:
         """Record that `process` did not start. A log that refuses is itself logged: there is no effect left to hold back."""

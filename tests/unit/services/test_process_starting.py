@@ -194,3 +194,19 @@ async def test_a_timeout_the_policy_cuts_is_told() -> None:
         started = await house.start(timeout_s=9.0)
         assert house.audit.fields("process.start")["timeout_s"] == 5.0
         assert any("limits.timeout_s" in sentence and "5 s" in sentence for sentence in started.narrowed)
+
+
+@in_trio
+async def test_a_start_that_is_cut_off_has_its_end_in_the_log() -> None:
+    """Without that the next coworkd would tell it as lost."""
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+        gate = house.audit.gates["process.start"] = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.start)
+            await settle()
+            nursery.cancel_scope.cancel()
+            gate.set()
+        assert house.launcher.abandoned == ["one"]
+        assert house.audit.kinds == ["process.start", "process.start_failed"]
+        assert "cut off" in house.audit.fields("process.start_failed")["message"]
