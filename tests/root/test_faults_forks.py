@@ -67,7 +67,8 @@ def test_a_command_for_which_the_launcher_cannot_fork_is_refused(
 ) -> None:
     _, forks = started
     launcher = client.info().launcher_pid or 0
-    (forker,) = (pid for pid in children_of(launcher) if name_of(pid) == "coworkd-forker")
+    # The first of the name: what it forks is called so for a moment.
+    forker = next(pid for pid in children_of(launcher) if name_of(pid) == "coworkd-forker")
     with client.start(session, ["cat"], stdin=True) as other, forks.failing(forker, number):
         for _ in range(ROUNDS):
             with contextlib.suppress(StartFailed):
