@@ -259,7 +259,7 @@ class AsyncClient(AsyncVerbs):
 
     async def _finish_whole(self, pending: Pending, frame: bytes) -> dict[str, Any]:
         with trio.CancelScope(shield=True):
-            await self._send(frame, pending.link)
+            await self._send(frame, pending.link, pending)
         try:
             await self._read_until(lambda: pending.done)
         finally:
@@ -286,7 +286,7 @@ class AsyncClient(AsyncVerbs):
     async def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None = None) -> dict[str, Any]:
         try:
             with trio.fail_after(float("inf") if timeout_s is None else timeout_s):
-                await self._send(frame, pending.link)
+                await self._send(frame, pending.link, pending)
                 await self._read_until(lambda: pending.done)
         except trio.TooSlowError:
             raise DeadlineExceeded(
@@ -297,12 +297,14 @@ class AsyncClient(AsyncVerbs):
                 self._core.abandon(pending)
         return pending.answer()
 
-    async def _send(self, frame: bytes, link: int) -> None:
-        """Send what was composed for `link`; on another one it was said again already, or will be."""
+    async def _send(self, frame: bytes, link: int, pending: Pending | None = None) -> None:
+        """Send what was composed for `link`, perhaps a call; on another one it was said again already, or will be."""
         try:
             async with self._sending:
                 if link == self._core.link and self._core.lost is None:
                     await self._send_whole(frame, link)
+                    if pending is not None:
+                        pending.sent = True
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lose(error, link)
 

@@ -60,7 +60,7 @@ class Pending:
 
     __slots__ = (
         "done", "error", "hook", "link", "method", "params", "refused", "repeatable", "repeated", "request_id", "result",
-        "unwanted",
+        "sent", "unwanted",
     )  # fmt: skip
 
     def __init__(
@@ -79,14 +79,11 @@ class Pending:
         """What is done with the answer instead, once nobody waits for it."""
         self.refused: Callable[[CoworkError], object] | None = None
         """What is done with an error."""
+        self.sent = False
+        """Whether a guest may have heard it: who sends it says so, once all of its bytes were taken. Of less no guest makes a call."""
         self.done = False
         self.result: dict[str, Any] = {}
         self.error: CoworkError | None = None
-
-    @property
-    def said(self) -> bool:
-        """Whether a guest may have heard it."""
-        return self.request_id >= 0
 
     def answer(self) -> dict[str, Any]:
         """The result, or raise the error it was answered with."""
@@ -367,10 +364,10 @@ class Core:
             pending.repeatable = False
             self.outgoing.append(frame)
         for pending in again:
-            if pending.said and not same and not repeats(_METHODS[pending.method], pending.params):
+            if pending.sent and not same and not repeats(_METHODS[pending.method], pending.params):
                 _refuse(pending, compose_refusal(pending.method))
                 continue
-            pending.repeated = True
+            pending.repeated = pending.sent = True
             try:
                 self.outgoing.append(self._say(pending))
             except LimitExceeded as error:

@@ -275,7 +275,7 @@ class Client(Verbs):
                 offsets = without_refused(offsets, error)
 
     def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None) -> dict[str, Any]:
-        self._send(frame, pending.link)
+        self._send(frame, pending.link, pending)
         with self._changed:
             if not self._read_until(lambda: pending.done, _deadline(timeout_s)):
                 self._core.abandon(pending)
@@ -284,12 +284,14 @@ class Client(Verbs):
                 )
         return pending.answer()
 
-    def _send(self, frame: bytes, link: int) -> None:
-        """Send what was composed for `link`; on another one it was said again already, or will be."""
+    def _send(self, frame: bytes, link: int, pending: Pending | None = None) -> None:
+        """Send what was composed for `link`, perhaps a call; on another one it was said again already, or will be."""
         try:
             with self._sending:
                 if link == self._core.link and self._core.lost is None:
                     self._stream.sendall(frame)
+                    if pending is not None:
+                        pending.sent = True
         except OSError as error:
             with self._changed:
                 self._lose(error, link)

@@ -216,6 +216,16 @@ def test_a_call_that_may_have_been_done_is_not_done_again_by_the_next_coworkd(pl
             assert client.process_wait(process=process, timeout_s=60).exit.reason == "killed"
 
 
+def test_a_client_that_was_idle_over_a_restart_calls_as_ever(place: Path) -> None:
+    """What it says first is not heard by anybody, and so is said again, even what must not happen twice."""
+    with killed_daemon(place) as daemon:
+        client = connect(daemon.uri, reconnect_s=30)
+        client.session_ensure(name="work")
+    with client, running_daemon(place):
+        assert client.run("work", ["echo", "there"]).stdout == b"there\n"
+        assert client.renewals == 1
+
+
 def test_starts_that_never_reached_the_launcher_are_not_lost_but_made_again(place: Path) -> None:
     """The log has them, and coworkd was killed before any was let in: nothing ran."""
     said: list[Exit] = []

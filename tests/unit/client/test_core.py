@@ -215,10 +215,13 @@ def test_what_may_not_happen_twice_is_made_again_by_the_coworkd_that_was_asked_a
     signal, _ = core.request("process.signal", {"process": "p", "signal": 1})
     kill, _ = core.request("process.kill", {"process": "p"})
     listing, _ = core.request("process.list", {})
+    not_taken_whole, _ = core.request("session.delete", {"session": "s"})
+    for pending in (run, signal, kill, listing):
+        pending.sent = True
     core.receive(b"")
     never_said, _ = core.request("process.run", {"session": "s"})
     core.renew(greeted(**now))
-    assert [pending.done for pending in (listing, kill, never_said)] == [False, False, False]
+    assert [pending.done for pending in (listing, kill, not_taken_whole, never_said)] == [False] * 4
     assert [pending.done for pending in (run, signal)] == [not is_same, not is_same]
     if not is_same:
         with pytest.raises(Unavailable, match="whether it was done is not known") as caught:
