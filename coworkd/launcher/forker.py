@@ -14,7 +14,7 @@ Rules
   children must never wait at one socket.
 - It keeps no descriptor of the launcher's but its end of the socket, and ends with that, or with the launcher.
 
-Sources: clone(2), prctl(2) (PR_SET_PDEATHSIG), unix(7).
+Sources: clone(2), pidfd_open(2), prctl(2) (PR_SET_PDEATHSIG), unix(7).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import contextlib
 import errno
 import gc
 import os
+import select
 import signal
 import socket
 
@@ -69,18 +70,27 @@ class Forker:
             fds.append(cgroup_fd)
         try:
             socket.send_fds(link, [_encode(_Question(station=station, in_cgroup=cgroup_fd is not None))], fds)
-            said = link.recv(_ANSWER_BYTES)
-            if not said:
-                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-        except OSError as error:
+            said = self._hear(link)
+        except OSError:
             self.close()
-            if isinstance(error, TimeoutError):  # of the socket's, which has no number
-                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
             raise
         answer = _answers.decode(said)
         if answer < 0:
             raise OSError(-answer, os.strerror(-answer))
         return answer
+
+    def _hear(self, link: socket.socket) -> bytes:
+        """Its answer. Its end is that of its process: a child that was frozen at its birth has a copy of its socket."""
+        coming = select.poll()
+        for each in (link.fileno(), self._pidfd):
+            coming.register(each, select.POLLIN)
+        come = dict(coming.poll(_PATIENCE_S * 1000))
+        if not come:
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        said = link.recv(_ANSWER_BYTES) if link.fileno() in come else b""
+        if not said:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        return said
 
     def close(self) -> None:
         """End it, if it has not ended. Idempotent."""
@@ -104,7 +114,6 @@ class Forker:
             raise
         finally:
             theirs.close()
-        ours.settimeout(_PATIENCE_S)
         self._link = ours
         return ours
 

@@ -8,7 +8,7 @@
 Rules
 - A memory limit below what is used makes its writer take memory back, for seconds where there is nothing to take: a child writes it, the
   launcher goes on, and answers when the limit stands.
-- A session is told of before it is frozen: whoever is about to be born in it is not frozen with what the launcher has open.
+- A session is told of before it is frozen: whoever is about to be born in it is not frozen with what the forker has open.
 - Nothing here is decided: what a limit may be is coworkd's to say.
 """
 

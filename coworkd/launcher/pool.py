@@ -6,8 +6,7 @@ Rules
 - At most `_LIMIT` sessions have any: those used last, and not those unused for `_UNUSED_S`.
 - Nothing is made while a command starts or while the answer of one that ended is on its way; a warm sandbox not before the guest has
   been quiet for a moment, since it costs more than it saves one that comes in the middle of it.
-- Nothing is born in a session that is paused: a child that froze at its birth would keep a copy of the forker's socket, whose end we
-  would not see then.
+- Nothing is born in a session that is paused: a child that froze at its birth would keep a copy of the forker's socket.
 - A warm sandbox is what the session's last command could have had. One that would be something else is dropped, and so are all where
   the session's tree changes or memory gets short (`pressure`).
 - Nothing waiting is no error: the next command makes its own, and tells why if it cannot. After one that did not come up there is a pause,

@@ -149,20 +149,21 @@ def test_one_that_hangs_is_ended(asked: Forker, place: Place, monkeypatch: pytes
     assert os.WTERMSIG(os.waitpid(hanging, 0)[1]) == signal.SIGKILL
 
 
-def test_one_that_was_killed_while_a_child_of_its_stands_still_is_missed_once(
+def test_one_that_was_killed_while_a_child_of_its_stands_still_is_told_at_once(
     asked: Forker, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A child that was frozen at its birth has the forker's end of the socket: its end cannot be seen."""
+    """A child that was frozen at its birth has the forker's end of the socket, which has no end therefore."""
     monkeypatch.setattr(child, "run", lambda station, formats: signal.pause())
-    link = asked._begin()
-    still = asked.fork(place.station, None)
-    link.settimeout(0.01)
-    dead = pid_of(asked)
-    os.kill(dead, signal.SIGKILL)
-    os.waitpid(dead, 0)
-    with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)):
-        asked.fork(place.station, None)
-    children = [still, asked.fork(place.station, None)]
+    children = [asked.fork(place.station, None)]
+    for reaped in (True, False):
+        dead = pid_of(asked)
+        os.kill(dead, signal.SIGKILL)
+        os.waitid(os.P_PID, dead, os.WEXITED | (0 if reaped else os.WNOWAIT))
+        with pytest.raises(ConnectionError):
+            asked.fork(place.station, None)
+        children.append(asked.fork(place.station, None))
+        if not reaped:
+            os.waitpid(dead, 0)
     for pid in children:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
