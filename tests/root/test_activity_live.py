@@ -17,7 +17,7 @@ from coworkd.workers.watch_fanotify import FanotifyTrees
 from coworkd.workers.watch_trees import Tree
 from tests.root.approval_lab import Listener, session_with, tree
 from tests.root.conftest import Daemon
-from tests.root.live import client_of
+from tests.root.live import client_of, wait_until
 
 pytestmark = [
     pytest.mark.needs("bubblewrap"),
@@ -131,14 +131,13 @@ def test_every_kind_of_folder_tells_what_a_command_changes(client: Client, liste
             listener.wait(partial(_is_told, listener, folder, session, wanted), f"{folder} is told")
         # Nothing but that command ran: whatever is told is told of it.
         assert {each["process"] for each in listener.of("activity", session=session)} == {process.id}
-        records = [
-            each for each in client.audit_tail(session=session, limit=200).records if each["kind"] == "folder.change"
-        ]
-        assert {(each["name"], each["change"]) for each in records} >= {
-            ("f", "mkdir"),
-            ("g", "delete"),
-            ("h", "rename"),
-        }
+
+        def is_recorded() -> bool:
+            records = client.audit_tail(session=session, limit=200).records
+            changes = {(each["name"], each["change"]) for each in records if each["kind"] == "folder.change"}
+            return changes >= {("f", "mkdir"), ("g", "delete"), ("h", "rename")}
+
+        wait_until(is_recorded, "it is in the audit log")
 
 
 def test_what_the_host_does_in_its_own_directory_is_not_told(
