@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -86,6 +87,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): needs these capabilities of the machine (capabilities.toml)")
     config.addinivalue_line("markers", "inside: is run in User Mode Linux too, which has what this machine may lack")
     required_tiers(os.environ)
+    ignore_nothing()
+
+
+def ignore_nothing() -> None:
+    """What an ancestor ignores (nohup, a script's background job) the programs of tests would ignore with it."""
+    for number, handler in (
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
