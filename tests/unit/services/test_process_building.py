@@ -13,6 +13,7 @@ from coworkd.model import calls
 from coworkd.model.errors import InvalidState, SandboxSetupFailed, StartFailed
 from coworkd.model.names import OsBytes
 from coworkd.model.process import TtySize
+from coworkd.services.terminal import ARRIVAL_S
 from tests.unit.services.fake_launcher import FakeCommand
 from tests.unit.services.process_house import FakeLink, House, Output, in_trio, jump, open_house, settle
 
@@ -114,7 +115,7 @@ async def test_terminal_that_never_comes_fails_the_start_and_kills() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
             await settle()
-            jump(5.1)
+            jump(ARRIVAL_S + 0.1)
         await settle()
         assert house.launcher.killed == ["one"]
         assert house.launcher.commands == {}
