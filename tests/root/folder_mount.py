@@ -225,10 +225,16 @@ def host_write(path: Path, text: str) -> None:
     os.chown(path, OWNER_UID, OWNER_UID)
 
 
-def start(folder: Guarded, *argv: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def start(folder: Guarded, *argv: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that may wait for an answer. Where it still does at the end of the block it is killed."""
+    with subprocess.Popen(
         folder.command(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def main() -> None:
