@@ -33,7 +33,8 @@ from coworkd.model.process import TtySize
 from coworkd.services.spools import Spool
 from coworkd.system import spool_file
 
-ARRIVAL_S = 30.0
+ARRIVAL_S = 28.0
+"""Nearly as long as its command has to begin (`ProcessLimits.start_s`), and over before that: so it is said what did not come."""
 _READ_BYTES = 64 * 1024
 _STUCK_S = 5.0
 _PTMX = os.makedev(5, 2)
