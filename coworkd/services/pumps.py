@@ -8,6 +8,7 @@ Rules
 - A flood that nobody reads rests between its turns: one such pipe has a turn every `REST_S`, whoever of them is next. So all of them
   together move about 100 MiB/s and wait for more, and the loop and the processors are the others'. Beside much output that is read it
   passes `PASSES` of these turns: about 20 MiB/s, for every turn of it takes time, and what the caches hold, of those who are read.
+  It rests no longer once somebody reads it, or its command has ended: many that rest make a long turn.
 - What is there is taken at once where somebody asks for it (`take`): at the exit of a command nobody waits for a turn.
 
 It starts no task: whoever has a `PipeWatch` lets it `serve`. All calls are made from trio's thread. Sources: epoll(7), pipe(7).
@@ -78,7 +79,8 @@ class PipeWatch:
             return
 
     def add(self, fd: int, call: Callable[[], None]) -> None:
-        """Call from now on, again and again while there is something. Nothing to do after `close`."""
+        """Call from now on, again and again while there is something; one that rests does so no longer. Nothing to do after `close`."""
+        self._resting.pop(fd, None)
         if self._epoll is not None and fd not in self._calls:
             self._epoll.register(fd, select.EPOLLIN)
             self._calls[fd] = call
@@ -119,7 +121,7 @@ class PipeWatch:
 class Pump:
     """Moves a pipe into a spool until the pipe ends. Owns the pipe's read end."""
 
-    __slots__ = ("_ended", "_failed", "_fd", "_large", "_watch", "spool")
+    __slots__ = ("_ended", "_failed", "_fd", "_large", "_rests", "_watch", "spool")
 
     def __init__(
         self, pipe_fd: int, spool: Spool, *, ended: Callable[[], None], failed: Callable[[OSError], None]
@@ -133,6 +135,7 @@ class Pump:
         self._ended = ended
         self._failed = failed
         self._large = False
+        self._rests = True
         self._watch: PipeWatch | None = None
 
     def begin(self, watch: PipeWatch) -> None:
@@ -141,7 +144,12 @@ class Pump:
         self._go_on()
 
     def take(self) -> None:
-        """Take what is there now, without waiting."""
+        """Take what is there now, without waiting, and what comes after it without a rest."""
+        self._rests = False
+        self._take()
+        self._go_on()
+
+    def _take(self) -> None:
         if self._fd < 0 or self.spool.eof:
             return
         try:
@@ -160,15 +168,16 @@ class Pump:
 
     def _turn(self) -> None:
         before = self.spool.total
-        self.take()
+        self._take()
         taken = self.spool.total - before
         if self._watch is None:
             return
         if self.spool.followed:
             if taken >= _USUAL_PIPE_BYTES:
                 self._watch.read_on()
-        elif taken >= min(PIPE_BYTES, max(_FLOOD_BYTES, self.spool.limit_bytes)):
+        elif self._rests and taken >= min(PIPE_BYTES, max(_FLOOD_BYTES, self.spool.limit_bytes)):
             self._watch.rest(self._fd)
+            self.spool.when_room(self._go_on)  # for whoever begins to read it
 
     def pipe_bytes(self) -> int:
         """How much may still lie in the pipe."""
@@ -184,7 +193,7 @@ class Pump:
             self.spool.finish()
 
     def _go_on(self) -> None:
-        if self._fd < 0 or self._watch is None:
+        if self._fd < 0 or self._watch is None or self.spool.eof:
             return
         if not self.spool.room():
             self.spool.when_room(self._go_on)

@@ -325,6 +325,26 @@ async def test_a_flood_nobody_reads_passes_turns_beside_much_that_is_read() -> N
         assert await turns(b"a word", 10) == 10
 
 
+@pytest.mark.parametrize("end", [False, True])
+@in_trio
+async def test_a_flood_that_is_read_or_ends_waits_for_no_turn_of_those_that_rest(end: bool) -> None:
+    """Its spool is small, so that one turn does not take all that is in its pipe."""
+    rigs = [Rig(Spool(spool_file.create("flood"), limit_bytes=32 * 1024, on_full="drop_oldest")) for _ in range(9)]
+    for rig in rigs:
+        spool_file.set_pipe_bytes(rig.read_fd, PIPE_BYTES)
+        rig.write(b"x" * PIPE_BYTES)
+    flood = rigs[-1]
+    async with watched(*rigs):
+        await settle()
+        assert all(0 < rig.spool.end < PIPE_BYTES for rig in rigs), "they do not rest"
+        if end:
+            flood.pump.take()
+        else:
+            flood.spool.follow(Reader())
+        await settle()
+        assert [rig.spool.end == PIPE_BYTES for rig in rigs] == [*(8 * [False]), True]
+
+
 @in_trio
 async def test_pipes_take_turns_however_many_flood_theirs() -> None:
     rigs = [Rig(Spool(spool_file.create("flood"), on_full="drop_oldest")) for _ in range(12)]
