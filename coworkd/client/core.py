@@ -75,6 +75,7 @@ class Pending:
         self.repeatable = method in _METHODS and not method.startswith(_OF_ONE_LINK)
         """It may be made again on the next link, when this one ends before the answer."""
         self.repeated = False
+        """A guest may have heard it before."""
         self.unwanted: Callable[[dict[str, Any]], None] | None = None
         """What is done with the answer instead, once nobody waits for it."""
         self.refused: Callable[[CoworkError], object] | None = None
@@ -367,7 +368,7 @@ class Core:
             if pending.sent and not same and not repeats(_METHODS[pending.method], pending.params):
                 _refuse(pending, compose_refusal(pending.method))
                 continue
-            pending.repeated = pending.sent = True
+            pending.repeated, pending.sent = pending.sent, True
             try:
                 self.outgoing.append(self._say(pending))
             except LimitExceeded as error:

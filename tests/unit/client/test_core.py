@@ -229,3 +229,16 @@ def test_what_may_not_happen_twice_is_made_again_by_the_coworkd_that_was_asked_a
         assert caught.value.details == {"method": "process.signal", "stage": "restarted"}
         with pytest.raises(Unavailable, match="not run a second time"):
             run.answer()
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_start_that_no_guest_can_have_heard_is_not_taken_for_the_one_that_has_its_id(sent: bool) -> None:
+    core = greeted(**up_since(1.0))
+    core.lasting = True
+    if not sent:
+        core.receive(b"")
+    pending, _, _ = core.start({"session": "s", "argv": ["x"], "id": "somebody's"})
+    pending.sent = sent
+    core.receive(b"")
+    core.renew(greeted(**up_since(3.0)))
+    assert pending.repeated is sent
