@@ -14,6 +14,7 @@ import pytest
 
 from coworkd.client.sync import Client
 from coworkd.model.errors import CoworkError, NotFound, StartFailed
+from coworkd.model.policy import LimitsRequest
 from coworkd.system import cgroup
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.live import children_of, client_of, exited, fresh_mark, living, session_of, wait_until
@@ -99,14 +100,18 @@ def test_a_killed_standby_costs_no_command(daemon: Daemon) -> None:
 
 def test_a_killed_forker_costs_no_command(daemon: Daemon) -> None:
     with client_of(daemon) as client, session_of(client, "forker") as session:
-        client.run(session, ["true"])
-        for _ in range(5):
+
+        def run(nofile: int) -> None:
+            """One for which nothing fits that waits for another `nofile`."""
+            assert client.run(session, ["true"], limits=LimitsRequest(nofile=nofile)).exit == exited(0)
+
+        for nofile in range(200, 205):
+            run(nofile)
+            wait_until(lambda: waiting(client) and not standbys(client), "a sandbox waits, and no standby beside it")
             forker, *_ = named(client, "coworkd-forker")  # behind it what it has just forked, for a moment
             os.kill(forker, signal.SIGKILL)
             wait_until(lambda pid=forker: is_dead(pid), "the kill is done")  # type: ignore[misc]
-            for _ in range(2):  # the first one may have a sandbox that is there already
-                assert client.run(session, ["true"]).exit == exited(0)
-            wait_until(lambda: named(client, "coworkd-forker"), "there is no other forker")
+            run(nofile + 100)
 
 
 @pytest.mark.parametrize("which", ["daemon", "cold"])
