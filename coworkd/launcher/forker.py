@@ -62,7 +62,8 @@ class Forker:
     def fork(self, station: child.Station, cgroup_fd: int | None) -> int:
         """The pid of a child that takes `station`, born in the cgroup `cgroup_fd`. Descriptors stay the caller's.
 
-        Raises `OSError`; a `ConnectionError` where the forker has gone: there may be a child, which ends with the sockets of `station`.
+        Raises `OSError`; a `ConnectionError` where the forker has gone, a `TimeoutError` where it hung and is killed now: there may be a
+        child, which ends with the sockets of `station`.
         """
         link = self._link or self._begin()
         fds = [getattr(station, name) for name in _DESCRIPTORS]
@@ -86,7 +87,7 @@ class Forker:
             coming.register(each, select.POLLIN)
         come = dict(coming.poll(_PATIENCE_S * 1000))
         if not come:
-            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         said = link.recv(_ANSWER_BYTES) if link.fileno() in come else b""
         if not said:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

@@ -94,7 +94,7 @@ class Spawner:
         """A child waiting in `session`, `ahead` of its order if nobody waits for that. Raises `OSError`."""
         try:
             return self._make_standby(session, ahead=ahead)
-        except ConnectionError:  # the forker was killed: this has another one
+        except (ConnectionError, TimeoutError):  # the forker was killed, by us where it hung: this has another one
             return self._make_standby(session, ahead=ahead)
 
     def _make_standby(self, session: Session, *, ahead: bool) -> Standby:

@@ -60,10 +60,10 @@ def waiting(client: Client) -> list[int]:
     return found
 
 
-def is_dead(pid: int) -> bool:
+def is_dead(pid: int, *, or_stopped: bool = False) -> bool:
     """Whether it is gone, or waits to be reaped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("ZT" if or_stopped else "Z")
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -98,19 +98,19 @@ def test_a_killed_standby_costs_no_command(daemon: Daemon) -> None:
     assert killed >= 15
 
 
-def test_a_killed_forker_costs_no_command(daemon: Daemon) -> None:
+def test_a_killed_forker_and_one_that_hangs_cost_no_command(daemon: Daemon) -> None:
     with client_of(daemon) as client, session_of(client, "forker") as session:
 
         def run(nofile: int) -> None:
             """One for which nothing fits that waits for another `nofile`."""
             assert client.run(session, ["true"], limits=LimitsRequest(nofile=nofile)).exit == exited(0)
 
-        for nofile in range(200, 205):
+        for nofile, number in enumerate((*[signal.SIGKILL] * 4, signal.SIGSTOP), 200):
             run(nofile)
             wait_until(lambda: waiting(client) and not standbys(client), "a sandbox waits, and no standby beside it")
             forker, *_ = named(client, "coworkd-forker")  # behind it what it has just forked, for a moment
-            os.kill(forker, signal.SIGKILL)
-            wait_until(lambda pid=forker: is_dead(pid), "the kill is done")  # type: ignore[misc]
+            os.kill(forker, number)
+            wait_until(lambda pid=forker: is_dead(pid, or_stopped=True), "the signal is there")  # type: ignore[misc]
             run(nofile + 100)
 
 

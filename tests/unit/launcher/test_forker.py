@@ -144,7 +144,7 @@ def test_one_that_hangs_is_ended(asked: Forker, place: Place, monkeypatch: pytes
     monkeypatch.setattr(clone, "fork_for_parent", lambda cgroup_fd: signal.pause())
     asked._begin()
     hanging = pid_of(asked)
-    with pytest.raises(OSError, match=os.strerror(errno.ETIMEDOUT)):
+    with pytest.raises(TimeoutError, match=os.strerror(errno.ETIMEDOUT)):
         asked.fork(place.station, None)
     assert os.WTERMSIG(os.waitpid(hanging, 0)[1]) == signal.SIGKILL
 
