@@ -51,15 +51,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """
     parser = build_parser(words)
     head, tail = _split(words)
-    args, unknown = parser.parse_known_args(head)
+    args = parser.parse_args(head)
     args.failure_status = getattr(args, "failure_status", 1)
-    if unknown or (args.command == "run" and not args.argv + tail):
-        if args.failure_status == RUN_FAILURE_STATUS:
-            parser.failure_status = RUN_FAILURE_STATUS
-        hint = "; what belongs to the command stands behind --" if args.command == "run" else ""
-        parser.error(
-            f"unrecognized arguments: {' '.join(unknown)}{hint}" if unknown else "run what? Write -- ARGV at the end"
-        )
+    if args.command == "run" and not args.argv + tail:
+        parser.failure_status = RUN_FAILURE_STATUS
+        parser.error("run what? Write -- ARGV at the end")
     if args.command == "run":
         args.argv = [*args.argv, *tail]
     return args
@@ -118,6 +114,7 @@ def _add_like_run(commands: Subparsers, name: str, handler: str, what: str) -> A
 
 def _add_run(commands: Subparsers) -> None:
     run = _add_like_run(commands, "run", "control_run:run", "run one command in a session's sandbox")
+    run.unknown_hint = "; what belongs to the command stands behind --"
     _add_session_options(run)
     run.add_argument("--session", metavar="NAME", help="default: a new one, thrown away afterwards")
     run.add_argument("--timeout", type=float, metavar="S", help="end the command and all it started after S seconds")

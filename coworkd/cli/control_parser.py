@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]
 
 USAGE_STATUS = 2
+BEFORE_COMMANDS = ("--to", "--token-file")
+"""Options of coworkctl itself."""
 RUN_FAILURE_STATUS = 125
 _CHOICE = re.compile(r"invalid choice: '(?P<word>.*?)' \(choose from (?P<known>.*)\)")
 
@@ -21,10 +23,20 @@ class Parser(argparse.ArgumentParser):
     """argparse, with the nearest right spelling of a wrong word, and a status of its own for `run` and its like."""
 
     failure_status = USAGE_STATUS
+    unknown_hint = ""
+    """What is said behind words that it does not know."""
 
     def __init__(self, **options: Any) -> None:
         # No abbreviations: an option that is added later must not change what a script means.
         super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, *args: Any, **options: Any) -> Any:
+        """As argparse's, but nothing unknown is handed on: each command knows all of its own words, and says so with its own usage."""
+        found, unknown = super().parse_known_args(*args, **options)
+        if unknown:
+            self.failure_status = getattr(found, "failure_status", self.failure_status)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self.unknown_hint}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -33,6 +45,8 @@ class Parser(argparse.ArgumentParser):
     def _with_spelling(self, message: str) -> str:
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         choice = _CHOICE.search(message)
+        if unknown and unknown[1].partition("=")[0] in BEFORE_COMMANDS:
+            return f"{message}; {unknown[1]} stands before the command"
         if unknown:
             near = spelled_like(unknown[1], self.options())
         elif choice:
@@ -42,19 +56,13 @@ class Parser(argparse.ArgumentParser):
         return f"{message}; did you mean {near!r}?" if near else message
 
     def options(self) -> list[str]:
-        """Every option this parser knows, and those of its commands."""
-        known: list[str] = []
-        for action in self._actions:
-            known.extend(action.option_strings)
-            if isinstance(action, argparse._SubParsersAction):
-                for parser in action.choices.values():
-                    known.extend(parser.options())
-        return known
+        """Every option this parser knows."""
+        return [option for action in self._actions for option in action.option_strings]
 
 
 def spelled_like(word: str, known: Sequence[str]) -> str | None:
     """The known word that `word` was probably meant to be."""
-    near = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.6)
     return near[0] if near else None
 
 
