@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(*args, **options)
         if unknown:
             self.failure_status = getattr(found, "failure_status", self.failure_status)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self.unknown_hint}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -48,6 +48,7 @@ class Parser(argparse.ArgumentParser):
         if unknown and unknown[1].partition("=")[0] in BEFORE_COMMANDS:
             return f"{message}; {unknown[1]} stands before the command"
         if unknown:
+            message += self.unknown_hint
             near = spelled_like(unknown[1], self.options())
         elif choice:
             near = spelled_like(choice["word"], re.findall(r"[\w.-]+", choice["known"]))
