@@ -91,7 +91,6 @@ TESTED_AS_ROOT = {
     "coworkd/launcher/folder_place.py": "mounts inside a session; tests/root/test_launcher_folders.py looks from there",
     "coworkd/launcher/folder_server.py": "gives up root for good; tests/root/test_launcher_folders.py looks what is left",
     "coworkd/launcher/folders.py": "forks into namespaces; tests/root/test_launcher_folders.py asks it over its socket",
-    "coworkd/launcher/groups.py": "changes real cgroups; tests/root/test_limits_live.py asks for it through coworkd",
     "coworkd/launcher/processes.py": "reaps every child there is; tests/root/test_launcher.py asks it over its socket",
     "coworkd/launcher/server.py": "is the program itself; tests/root/test_launcher.py talks to it over its socket",
     "coworkd/launcher/sessions.py": "builds and holds namespaces; tests/root/test_launcher.py opens sessions",

@@ -9,6 +9,7 @@ Rules
 - A memory limit below what is used makes its writer take memory back, for seconds where there is nothing to take: a child writes it, the
   launcher goes on, and answers when the limit stands.
 - A session is told of before it is frozen: whoever is about to be born in it is not frozen with what the forker has open.
+- Files of pressure are kept for the sessions asked for last: where coworkd listens no more, the kernel is to look no longer.
 - Nothing here is decided: what a limit may be is coworkd's to say.
 """
 
@@ -32,6 +33,8 @@ from coworkd.system import cgroup
 _WRITE_DEADLINE_S = 10.0
 CHANGES_LIMIT = 32
 """How many changes of limits are under way at most."""
+PRESSURE_LIMIT = 128
+"""Of how many sessions the files of pressure are kept: as many as coworkd listens to."""
 
 
 class _Change:
@@ -70,6 +73,8 @@ class Groups:
         self._process_group = process_group
         self._turn = turn
         self._changes: dict[int, _Change] = {}
+        self._pressed: dict[str, None] = {}
+        """Those whose pressure was asked for, the last one last."""
 
     def handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:
         """Request → who answers it."""
@@ -175,6 +180,13 @@ class Groups:
                 with contextlib.suppress(OSError):  # a kernel without PSI, or with it switched off
                     held[kind] = os.open(f"{path}/{kind}.pressure", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         self._supervisor.send(launch.PressureOpened(id=request.id, kinds=tuple(held)), tuple(held.values()))
+        self._pressed.pop(request.session, None)
+        self._pressed[request.session] = None
+        if len(self._pressed) > PRESSURE_LIMIT:
+            oldest = next(iter(self._pressed))
+            del self._pressed[oldest]
+            if oldest in self._sessions:
+                self._sessions[oldest].close_pressure()
 
     def _find(self, request_id: int, session: str, process: str | None) -> str | None:
         """The cgroup; None where that was refused."""

@@ -87,10 +87,15 @@ class Session:
             standby.dismiss()
         for sandbox in self.take_warm():
             sandbox.dismiss()
-        for fd in (*self.listeners, *self.pressure.values(), self.mount_namespace, self.network_namespace):
+        self.close_pressure()
+        for fd in (*self.listeners, self.mount_namespace, self.network_namespace):
             os.close(fd)
         self.listeners = ()
-        self.pressure = {}
+
+    def close_pressure(self) -> None:
+        """Keep the files of its pressure no longer. Idempotent."""
+        while self.pressure:
+            os.close(self.pressure.popitem()[1])
 
 
 class Builder:
