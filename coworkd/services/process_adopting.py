@@ -27,6 +27,8 @@ from coworkd.services.process_note import ProcessNote, decode_note
 from coworkd.services.process_request import ONE_SHOT_PREFIX
 from coworkd.services.process_table import ProcessTable
 
+_RECORDED_AT_ONCE = 256
+"""The disk is waited for once for so many, not for each; more than a thousand and the log, whose queue has an end, would refuse them."""
 _log = logging.getLogger("coworkd.process")
 
 
@@ -77,9 +79,10 @@ class Adopter:
                 taken.append(self._take(adopted, fds))
         for process in lost:
             await self._ender.kill_lost(process)
-        async with trio.open_nursery() as nursery:  # so that the disk is waited for once, not for each
-            for process in taken:
-                nursery.start_soon(self._record, process)
+        for at in range(0, len(taken), _RECORDED_AT_ONCE):
+            async with trio.open_nursery() as nursery:
+                for process in taken[at : at + _RECORDED_AT_ONCE]:
+                    nursery.start_soon(self._record, process)
         for process in taken:
             if process.one_shot or process.start_error is not None:
                 self._vanished(process)

@@ -11,6 +11,7 @@ from coworkd.model import calls
 from coworkd.model.errors import InvalidState, OutOfRange
 from coworkd.model.process import Exit
 from coworkd.model.restart import Adoption
+from coworkd.services import process_adopting
 from coworkd.services.process_attach import HOLD_S
 from coworkd.services.process_note import decode_note
 from tests.unit.services.process_house import PAGE, FakeLink, House, in_trio, jump, open_house, settle
@@ -37,6 +38,21 @@ async def test_process_told_as_lost_is_killed_where_it_lives() -> None:
         await settle()
         assert house.launcher.killed == ["one"]
         assert (await wait(house)).reason == "lost"
+
+
+@in_trio
+async def test_many_are_recorded_a_part_at_a_time_so_that_the_log_refuses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_adopting, "_RECORDED_AT_ONCE", 2)
+    async with open_house() as house:
+        for number in range(5):
+            await house.start(id=f"p{number}")
+        gate = house.audit.gates["process.adopt"] = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.restart)
+            await settle()
+            assert house.audit.begun.count("process.adopt") == 2
+            gate.set()
+        assert house.audit.kinds.count("process.adopt") == 5
 
 
 # -- the end of a command goes on ----------------------------------------------------------------------------------
