@@ -302,9 +302,8 @@ class AsyncClient(AsyncVerbs):
         try:
             async with self._sending:
                 if link == self._core.link and self._core.lost is None:
-                    await self._send_whole(frame, link)
-                    if pending is not None:
-                        pending.sent = True
+                    with self._core.sending(pending):
+                        await self._send_whole(frame, link)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lose(error, link)
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -81,7 +82,7 @@ class Pending:
         self.refused: Callable[[CoworkError], object] | None = None
         """What is done with an error."""
         self.sent = False
-        """Whether a guest may have heard it: who sends it says so, once all of its bytes were taken. Of less no guest makes a call."""
+        """Whether a guest may have heard it, see `Core.sending`."""
         self.done = False
         self.result: dict[str, Any] = {}
         self.error: CoworkError | None = None
@@ -150,6 +151,22 @@ class Core:
             ) from error
         self._pending[pending.request_id] = pending
         return frame
+
+    @contextmanager
+    def sending(self, pending: Pending | None) -> Iterator[None]:
+        """The bytes of a call are handed to the link, and a guest may hear it; but not where the kernel says that nobody is there any more,
+        which it says of bytes that it has not taken.
+        """
+        link = self.link
+        if pending is not None:
+            pending.sent = True
+        try:
+            yield
+        except Exception as error:
+            refused = isinstance(error, ConnectionError) or isinstance(error.__cause__, ConnectionError)
+            if pending is not None and refused and self.link == link:  # else it was said again on another one meanwhile
+                pending.sent = False
+            raise
 
     def _say_alone(
         self, method: str, params: Mapping[str, Any], hook: Callable[[dict[str, Any]], None] | None = None

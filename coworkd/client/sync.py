@@ -289,9 +289,8 @@ class Client(Verbs):
         try:
             with self._sending:
                 if link == self._core.link and self._core.lost is None:
-                    self._stream.sendall(frame)
-                    if pending is not None:
-                        pending.sent = True
+                    with self._core.sending(pending):
+                        self._stream.sendall(frame)
         except OSError as error:
             with self._changed:
                 self._lose(error, link)

@@ -217,7 +217,10 @@ def test_what_may_not_happen_twice_is_made_again_by_the_coworkd_that_was_asked_a
     listing, _ = core.request("process.list", {})
     not_taken_whole, _ = core.request("session.delete", {"session": "s"})
     for pending in (run, signal, kill, listing):
-        pending.sent = True
+        with core.sending(pending):
+            pass
+    with pytest.raises(BrokenPipeError), core.sending(not_taken_whole):
+        raise BrokenPipeError
     core.receive(b"")
     never_said, _ = core.request("process.run", {"session": "s"})
     core.renew(greeted(**now))
