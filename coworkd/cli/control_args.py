@@ -53,11 +53,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     head, tail = _split(words)
     args = parser.parse_args(head)
     args.failure_status = getattr(args, "failure_status", 1)
-    if args.command == "run" and not args.argv + tail:
-        parser.failure_status = RUN_FAILURE_STATUS
-        parser.error("run what? Write -- ARGV at the end")
     if args.command == "run":
         args.argv = [*args.argv, *tail]
+        if not args.argv:
+            parser.failure_status = RUN_FAILURE_STATUS
+            parser.error("run what? Write -- ARGV at the end")
     return args
 
 

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from coworkd.client.sync import Client
 from coworkd.system import cgroup
 from tests.root.conftest import Daemon
 from tests.root.live import children_of, wait_until
@@ -149,6 +150,18 @@ def leaving_nothing(
     before = books.look_when_steady()
     yield books
     books.assert_settles(before, timeout_s, passing_over=passing_over)
+
+
+@contextlib.contextmanager
+def all_well_again(daemon: Daemon, client: Client, session: str) -> Iterator[None]:
+    """Behind the block the next command of the session runs, and nothing is left of those that could not."""
+    for tty in (None, (24, 80)):
+        with client.start(session, ["true"], tty=tty) as process:
+            process.wait(60)
+    with leaving_nothing(daemon, client.info().launcher_pid, passing_over=IDLE_THREADS):
+        yield
+        assert client.run(session, ["echo", "again"]).stdout == b"again\n"
+        assert client.audit_verify().ok
 
 
 def wait_gone(pids: list[int], what: str) -> None:

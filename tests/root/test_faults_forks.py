@@ -13,7 +13,7 @@ import pytest
 from coworkd.client.sync import Client
 from coworkd.model.errors import CoworkError, StartFailed
 from coworkd.model.names import OsBytes
-from tests.root.accounting import IDLE_THREADS, Books, cgroup_root
+from tests.root.accounting import all_well_again
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.failing_forks import Forks
 from tests.root.folder_room import name_of
@@ -50,15 +50,8 @@ def session(client: Client) -> Iterator[str]:
 def all_is_well_again(started: tuple[Daemon, Forks], client: Client, session: str) -> Iterator[None]:
     """Behind each test the next command runs, and nothing is left of those that could not."""
     daemon, _ = started
-    for tty in (None, (24, 80)):
-        with client.start(session, ["true"], tty=tty) as process:
-            process.wait(60)
-    books = Books(daemon.child.pid, client.info().launcher_pid, cgroup_root(daemon))
-    before = books.look_when_steady()
-    yield
-    assert client.run(session, ["echo", "again"]).stdout == b"again\n"
-    assert client.audit_verify().ok
-    books.assert_settles(before, passing_over=IDLE_THREADS)
+    with all_well_again(daemon, client, session):
+        yield
 
 
 @NO_FORK

@@ -17,7 +17,7 @@ import pytest
 
 from coworkd.client.sync import Client
 from coworkd.model.errors import CoworkError, StartFailed
-from tests.root.accounting import IDLE_THREADS, Books, cgroup_root
+from tests.root.accounting import all_well_again, cgroup_root
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.live import client_of, exited, fresh_mark, living, session_of
 
@@ -49,15 +49,8 @@ def session(client: Client) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def all_is_well_again(daemon: Daemon, client: Client, session: str) -> Iterator[None]:
     """Behind each test the next command runs, and nothing is left of those that could not."""
-    client.run(session, ["true"])
-    with client.start(session, ["true"], tty=(24, 80)) as process:
-        process.wait(60)
-    books = Books(daemon.child.pid, client.info().launcher_pid, cgroup_root(daemon))
-    before = books.look_when_steady()
-    yield
-    assert client.run(session, ["echo", "again"]).stdout == b"again\n"
-    assert client.audit_verify().ok
-    books.assert_settles(before, passing_over=IDLE_THREADS)
+    with all_well_again(daemon, client, session):
+        yield
 
 
 @contextlib.contextmanager
