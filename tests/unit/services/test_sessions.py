@@ -191,15 +191,20 @@ async def test_delete_converges_whenever_it_was_killed(tmp_path: Path) -> None:
             assert (await house.ensure()).created, at
 
 
+async def restart_with_two(house: SessionHouse) -> None:
+    """Commands run in both since before."""
+    await house.ensure()
+    await house.ensure("eve")
+    await house.restart()
+    house.processes.running.update(bob=1, eve=1)
+
+
 @in_trio
 async def test_a_session_that_goes_while_others_are_taken_over_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_house(tmp_path) as house:
-        await house.ensure()
-        await house.ensure("eve")
-        await house.restart()
-        house.processes.running.update(bob=1, eve=1)
+        await restart_with_two(house)
         opening = house.sessions.open
 
         async def open_and_delete(name: str) -> Any:
@@ -216,10 +221,7 @@ async def test_a_session_that_hangs_holds_no_other_up_when_they_are_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_house(tmp_path) as house:
-        await house.ensure()
-        await house.ensure("eve")
-        await house.restart()
-        house.processes.running.update(bob=1, eve=1)
+        await restart_with_two(house)
         opening, goes_on, opened = house.sessions.open, trio.Event(), list[str]()
 
         async def open_late(name: str) -> Any:
