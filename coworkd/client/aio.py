@@ -86,7 +86,7 @@ class AsyncClient(AsyncVerbs):
         try:
             started = read_answer("process.start", await self._finish(pending, frame), ProcessStarted)
         except AlreadyExists:
-            if not pending.repeated:
+            if not pending.elsewhere:
                 raise
             return await self.attach(pending.params["id"])  # see `sync.Client.start_process`
         return AsyncProcess(self, started, made[0] if made else None)

@@ -28,7 +28,7 @@ import msgspec
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, read_output
 from coworkd.client.methods import all_methods
-from coworkd.client.repeating import are_of_one_coworkd, compose_refusal, repeats
+from coworkd.client.repeating import are_of_one_coworkd, compose_refusal, repeats, says_done
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import ProcessAttached, Subscribed
 from coworkd.model.errors import CoworkError, LimitExceeded, Unavailable
@@ -60,8 +60,8 @@ class Pending:
     """One call that was sent. `done` is set once, then `result` or `error` is."""
 
     __slots__ = (
-        "done", "error", "hook", "link", "method", "params", "refused", "repeatable", "repeated", "request_id", "result",
-        "sent", "unwanted",
+        "done", "elsewhere", "error", "hook", "link", "method", "params", "refused", "repeatable", "repeated", "request_id",
+        "result", "sent", "unwanted",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,8 @@ class Pending:
         """It may be made again on the next link, when this one ends before the answer."""
         self.repeated = False
         """A guest may have heard it before."""
+        self.elsewhere = False
+        """That was another coworkd, so that what is answered may be of what the call itself has done there."""
         self.unwanted: Callable[[dict[str, Any]], None] | None = None
         """What is done with the answer instead, once nobody waits for it."""
         self.refused: Callable[[CoworkError], object] | None = None
@@ -207,7 +209,7 @@ class Core:
         """`process.start`; the list has the inbox once the call was answered, unless `attach` is false.
 
         A lasting link names the process itself, so that a start repeated to a coworkd that was restarted finds the first one there
-        (`AlreadyExists` of a `repeated` call).
+        (`AlreadyExists` of a call that was made `elsewhere` before).
         """
         streams = ("stdout", "stderr") if params.get("tty") is None else ("tty",)
         made: list[Inbox] = []
@@ -386,6 +388,7 @@ class Core:
                 _refuse(pending, compose_refusal(pending.method))
                 continue
             pending.repeated, pending.sent = pending.sent, True
+            pending.elsewhere = pending.elsewhere or (pending.repeated and not same)
             try:
                 self.outgoing.append(self._say(pending))
             except LimitExceeded as error:
@@ -411,9 +414,11 @@ class Core:
     def _settle(self, response: Response) -> None:
         pending = self._pending.pop(response.id)
         if response.error is not None:
-            pending.error = parse_fault(response.error)
+            error = parse_fault(response.error)
+            if not (pending.elsewhere and says_done(pending.method, error)):
+                pending.error = error
             if pending.refused is not None:
-                pending.refused(pending.error)
+                pending.refused(error)
         elif isinstance(response.result, dict):
             pending.result = response.result
             if pending.hook is not None:

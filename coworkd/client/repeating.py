@@ -4,7 +4,8 @@ One coworkd does a call once, however often it is made with its `request_id`; an
 - What only asks is asked again.
 - What says how a thing shall be, and leaves it so when it is said twice, is said again: `process.kill`, limits, input at its offset, a
   start with an id of its own, which the other answers with `ALREADY_EXISTS`.
-- Everything else may have been done or not. It is not done a second time: it fails, and says so.
+- Everything else may have been done or not. It is not done a second time: it fails, and says so (`was_cut_off`).
+- What is to be gone and is not there was done (`says_done`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from coworkd.client.methods import Method
-from coworkd.model.errors import Unavailable
+from coworkd.model.errors import CoworkError, NotFound, Unavailable
 
+_STAGE = "restarted"
 _SAID_AGAIN = frozenset(
     {
         "set_log_level",
@@ -55,8 +57,18 @@ def compose_refusal(method: str) -> Unavailable:
     return Unavailable(
         f"coworkd was restarted before it had answered {method}: {done}; look at what it did, then call again",
         method=method,
-        stage="restarted",
+        stage=_STAGE,
     )
+
+
+def was_cut_off(error: CoworkError) -> bool:
+    """Whether it is such a refusal: the call may have been done by a coworkd that is no more."""
+    return isinstance(error, Unavailable) and error.details.get("stage") == _STAGE
+
+
+def says_done(method: str, error: CoworkError) -> bool:
+    """Whether another coworkd, asked the same, says by `error` that the first has done it."""
+    return method == "process.forget" and isinstance(error, NotFound)
 
 
 def are_of_one_coworkd(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

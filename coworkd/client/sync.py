@@ -101,7 +101,7 @@ class Client(Verbs):
         try:
             started = read_answer("process.start", self._finish(pending, frame, None), ProcessStarted)
         except AlreadyExists:
-            if not pending.repeated:
+            if not pending.elsewhere:
                 raise
             return self.attach(pending.params["id"])  # a coworkd that was restarted knows the command, but not the call
         return Process(self, started, made[0] if made else None)

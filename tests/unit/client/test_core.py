@@ -244,4 +244,28 @@ def test_a_start_that_no_guest_can_have_heard_is_not_taken_for_the_one_that_has_
     pending.sent = sent
     core.receive(b"")
     core.renew(greeted(**up_since(3.0)))
-    assert pending.repeated is sent
+    assert pending.elsewhere is sent
+
+
+@pytest.mark.parametrize(
+    ("now", "answered"), [((up_since(3.0),), True), ((up_since(3.0), up_since(3.0)), True), ((up_since(1.0),), False)]
+)
+def test_a_repeated_forget_that_another_coworkd_does_not_find_was_done(
+    now: tuple[dict[str, Any], ...], answered: bool
+) -> None:
+    core = greeted(**up_since(1.0))
+    core.lasting = True
+    forget, _ = core.request("process.forget", {"process": "p"})
+    with core.sending(forget):
+        pass
+    for told in now:
+        core.receive(b"")
+        core.renew(greeted(**told))
+    fault = {"code": "NOT_FOUND", "message": "there is no process 'p'", "details": {}}
+    core.receive(packed(1, forget.request_id, fault, None))
+    assert forget.done
+    if answered:
+        assert forget.answer() == {}
+    else:
+        with pytest.raises(NotFound):
+            forget.answer()
