@@ -21,6 +21,7 @@ from coworkd.cli.control_signals import Signals
 from coworkd.cli.control_tables import shown
 from coworkd.cli.control_terminal import Terminal
 from coworkd.client import Client, Output, Process
+from coworkd.client.repeating import was_cut_off
 from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.model.process import ExitRecord
 
@@ -61,7 +62,7 @@ class KeySink:
         try:
             return self._process.append_some(data)
         except Unavailable as error:
-            if error.details.get("stage") != "restarted":
+            if not was_cut_off(error):
                 raise
             self._say("coworkd was restarted: what was typed last may not have arrived")
             return len(data)

@@ -5,7 +5,8 @@ Rules
 - While one is started the first of them waits for it, a second ends us all the same.
 - Then a handler only notes the signal; a thread acts on it, so that nothing is interrupted half-way. Another one watches
   over it: a guest that does not even answer is given up as well.
-- INT and QUIT go to the command's group. TERM and HUP end it with grace, a second of any of them at once; a shell, which
+- INT and QUIT go to the command's group; where coworkd ended before it said that one has arrived, the next one is given it again, since
+  two ask for the same and none for nothing. TERM and HUP end it with grace, a second of any of them at once; a shell, which
   ignores TERM, hears the HUP first. Where the guest does not say within `GIVE_UP_S` that it ended, the link is given up.
 - Once TERM, HUP or a second signal has asked for the end, no write waits for a terminal or pipe that takes nothing (`writing`): an alarm
   ends it, by `TimeoutError`.
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
+from coworkd.client.repeating import was_cut_off
 from coworkd.model.errors import CoworkError
 
 GIVE_UP_S = 15.0
@@ -178,10 +180,10 @@ class Signals:
         elif not first:
             self._quietly(lambda: command.kill(0.0))
         elif number in _PASSED_ON:
-            self._quietly(lambda: command.signal(_PASSED_ON[number]))
+            self._quietly(lambda: _pass_on(command, _PASSED_ON[number]))
         else:
             if number == signal.SIGHUP:
-                self._quietly(lambda: command.signal("HUP"))
+                self._quietly(lambda: _pass_on(command, "HUP"))
             self._quietly(lambda: command.kill(None))
 
     def _resize(self, command: Command) -> None:
@@ -198,4 +200,15 @@ class Signals:
             act()
         except CoworkError:
             # It ended a moment ago, or the link is gone: whoever reads its output is told that.
+            return
+
+
+def _pass_on(command: Command, name: str) -> None:
+    while True:
+        try:
+            command.signal(name)
+        except CoworkError as error:
+            if not was_cut_off(error):
+                raise
+        else:
             return

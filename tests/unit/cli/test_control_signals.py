@@ -11,18 +11,21 @@ import pytest
 
 from coworkd.cli import control_signals
 from coworkd.cli.control_signals import Signals
-from coworkd.model.errors import InvalidState
+from coworkd.client.repeating import compose_refusal
+from coworkd.model.errors import CoworkError, InvalidState, Unavailable
 
 
 class Command:
-    def __init__(self, fails: bool = False) -> None:
+    """`errors` are what its first calls fail with."""
+
+    def __init__(self, *errors: CoworkError) -> None:
         self.asked: queue.SimpleQueue[tuple[object, ...]] = queue.SimpleQueue()
-        self._fails = fails
+        self._errors = list(errors)
 
     def _note(self, *what: object) -> None:
         self.asked.put(what)
-        if self._fails:
-            raise InvalidState("it has ended")
+        if self._errors:
+            raise self._errors.pop(0)
 
     def signal(self, signal: int | str, /) -> None:
         self._note("signal", signal)
@@ -187,9 +190,26 @@ def test_a_guest_that_does_not_even_answer_is_given_up(monkeypatch: pytest.Monke
 
 def test_a_command_that_ended_a_moment_ago_is_no_error() -> None:
     held = signals()
-    held._command = Command(fails=True)
+    held._command = Command(InvalidState("it has ended"))
     held.act_on(signal.SIGTERM)
     assert held.received == signal.SIGTERM
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "INT"), (signal.SIGHUP, "HUP")])
+def test_a_signal_that_may_have_gone_with_a_coworkd_is_passed_on_again(number: int, name: str) -> None:
+    held = signals()
+    held._command = command = Command(compose_refusal("process.signal"), compose_refusal("process.signal"))
+    held.act_on(number)
+    assert [command.asked.get_nowait() for _ in range(3)] == [("signal", name)] * 3
+    assert held.received == number
+
+
+def test_a_signal_whose_link_is_lost_for_good_is_not_passed_on_again() -> None:
+    held = signals()
+    held._command = command = Command(Unavailable("the link broke"))
+    held.act_on(signal.SIGINT)
+    assert command.asked.get_nowait() == ("signal", "INT")
+    assert command.asked.empty()
 
 
 def test_handlers_are_put_back() -> None:
