@@ -6,6 +6,8 @@ NUL). A value of the wrong type raises `Refused`; a long one never does, since a
 nothing starts.
 
 Bytes that are UTF-8 become text, others `{"b64": …}`. Pure.
+
+A record stands before every command, so what is usual is told by its exact type, without a call; all else goes the longer way behind it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import msgspec
 TEXT_LIMIT_BYTES = 4096
 LIST_LIMIT_BYTES = 16 * 1024
 LIST_LIMIT_ITEMS = 256
+_INTEGER_LEAST, _INTEGER_END = -(2**63), 2**64
+_NUMBERS = frozenset([int, float, bool])
 
 Cut = dict[str, Any]
 Admitted = tuple[Any, Cut | None]
@@ -32,10 +36,10 @@ class Refused(Exception):
 
 
 def text(value: Any) -> Admitted:
+    if type(value) is str and value.isascii() and len(value) <= TEXT_LIMIT_BYTES:
+        return value, None
     if not isinstance(value, (str, bytes)):
         raise Refused("text or bytes")
-    if isinstance(value, str) and value.isascii() and len(value) <= TEXT_LIMIT_BYTES:
-        return value, None
     data = _bytes(value)
     if len(data) <= TEXT_LIMIT_BYTES:
         return _plain(data), None
@@ -44,13 +48,13 @@ def text(value: Any) -> Admitted:
 
 
 def texts(value: Any) -> Admitted:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    if not _is_list(value):
         raise Refused("a list of texts")
     items: list[bytes] = []
     for item in value:
-        if not isinstance(item, (str, bytes)):
+        if type(item) is not bytes and not isinstance(item, (str, bytes)):
             raise Refused("a list of texts")
-        items.append(_bytes(item))
+        items.append(item if type(item) is bytes else _bytes(item))
     total = sum(map(len, items))
     if total <= LIST_LIMIT_BYTES and len(items) <= LIST_LIMIT_ITEMS:
         return [_plain(data) for data in items], None
@@ -69,8 +73,15 @@ def _first(items: Sequence[bytes]) -> list[Any]:
     return kept
 
 
+def _is_list(value: Any) -> bool:
+    if type(value) is tuple or type(value) is list:
+        return True
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+
+
 def integer(value: Any) -> Admitted:
-    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**64:
+    whole = type(value) is int or (isinstance(value, int) and not isinstance(value, bool))
+    if not whole or not _INTEGER_LEAST <= value < _INTEGER_END:
         raise Refused("an integer of 64 bits")
     return value, None
 
@@ -82,7 +93,7 @@ def number(value: Any) -> Admitted:
 
 
 def flag(value: Any) -> Admitted:
-    if not isinstance(value, bool):
+    if value is not True and value is not False:
         raise Refused("true or false")
     return value, None
 
@@ -93,16 +104,18 @@ def signal(value: Any) -> Admitted:
 
 def map_of(*keys: str) -> Rule:
     """A map of numbers, flags and short texts with these keys; a Struct counts as its fields."""
+    known = frozenset(keys)
 
     def rule(value: Any) -> Admitted:
-        fields = value if isinstance(value, Mapping) else _of_struct(value)
+        fields = value if type(value) is dict else _fields_of(value)
         kept: dict[str, Any] = {}
         for key, item in fields.items():
-            if key not in keys:
+            if key not in known:
                 raise Refused(f"a map of {', '.join(keys)}; {key!r} is none of them")
-            if item is None:
-                continue
-            kept[key] = item if isinstance(item, bool) else text(item)[0] if isinstance(item, str) else number(item)[0]
+            if type(item) in _NUMBERS and _INTEGER_LEAST <= item < _INTEGER_END:
+                kept[key] = item
+            elif item is not None:
+                kept[key] = text(item)[0] if isinstance(item, str) else number(item)[0]
         return kept, None
 
     return rule
@@ -113,7 +126,7 @@ def maps_of(*keys: str) -> Rule:
     one = map_of(*keys)
 
     def rule(value: Any) -> Admitted:
-        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        if not _is_list(value):
             raise Refused("a list of maps")
         items = [one(item)[0] for item in value]
         data = msgspec.json.encode(items)
@@ -129,10 +142,12 @@ def maps_of(*keys: str) -> Rule:
     return rule
 
 
-def _of_struct(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, msgspec.Struct):
-        raise Refused("a map")
-    return msgspec.structs.asdict(value)
+def _fields_of(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    if isinstance(value, Mapping):
+        return value
+    raise Refused("a map")
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -176,8 +176,7 @@ def admit(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
             raise InternalError(f"audit field {name!r} is not listed for {kind!r}{_nearest(name, rules)}", key=name)
     admitted: dict[str, Any] = {}
     for name, rule in rules.items():
-        value = fields.get(name)
-        if value is None:
+        if name not in fields or (value := fields[name]) is None:
             continue
         try:
             admitted[name], cut = rule(value)

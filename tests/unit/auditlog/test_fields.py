@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 
 import pytest
 
@@ -83,6 +84,17 @@ def test_map_takes_a_struct_and_leaves_none_out() -> None:
 def test_map_refuses_a_key_that_is_not_listed() -> None:
     with pytest.raises(fields.Refused, match="TOKEN"):
         fields.map_of("code")({"TOKEN": "s3cret"})
+
+
+def test_map_keeps_every_number_that_json_can_say() -> None:
+    said = {"least": -(2**63), "most": 2**64 - 1, "huge": 1e300, "flag": True, "signal": signal.SIGKILL}
+    assert fields.map_of(*said)(said) == (said, None)
+
+
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, float("nan"), float("-inf")])
+def test_map_refuses_numbers_that_json_cannot_say(value: float) -> None:
+    with pytest.raises(fields.Refused):
+        fields.map_of("code")({"code": value})
 
 
 @pytest.mark.parametrize("value", [b"secret", [1], {"a": 1}])
