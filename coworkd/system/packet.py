@@ -22,6 +22,8 @@ FD_LIMIT = 64
 _ANCILLARY_BYTES = socket.CMSG_SPACE(FD_LIMIT * 4)
 RECEIVE_ARGUMENTS = (INLINE_LIMIT_BYTES + 1, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
 """Arguments for `recvmsg`, sync or trio."""
+_CUT, _ANCILLARY_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC), int(socket.MSG_CTRUNC)
+"""As plain integers: each operation on the socket module's is ten calls of the enum module."""
 
 
 Ancillary = list[tuple[int, int, "array.array[int]"]]
@@ -63,13 +65,10 @@ def unpack(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
     fds = _descriptors(ancillary)
     try:
         # The kernel cuts off what does not fit into our buffer, and what this program has no number for (EMFILE): unix(7).
-        if (
-            flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) == socket.MSG_CTRUNC
-            and len(fds) < FD_LIMIT
-            and data != b"\x00"
-        ):
+        cut = flags & _CUT
+        if cut == _ANCILLARY_CUT and len(fds) < FD_LIMIT and data != b"\x00":
             raise OutOfDescriptors(data)
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if cut:
             raise BrokenPacket("a message was longer than any of ours, or carried more descriptors")
         if data == b"\x00":
             if not fds:
