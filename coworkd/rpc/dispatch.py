@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from coworkd.model.calls import Mutating, Params
-from coworkd.model.errors import CoworkError
 from coworkd.model.ports import LinkPort
 from coworkd.rpc.faults import as_fault
 from coworkd.rpc.methods import Method
@@ -42,16 +41,15 @@ class Dispatcher:
         self.work_total += method.name not in LOOKING
         try:
             parsed = parse_params(params, method.params)
-            if isinstance(parsed, Mutating):
+            if isinstance(parsed, Mutating) and parsed.request_id is not None:
                 return await self._replay.call(method.name, parsed, lambda: _handle(method, parsed, link))
-            return await _handle(method, parsed, link)
-        except CoworkError:
-            raise
+            return compose_answer(await method.handler(parsed, link))
         except Exception as error:
             raise as_fault(error, method=method.name, link=link.name) from error
 
 
 async def _handle(method: Method, params: Params, link: LinkPort) -> Any:
+    """For who keeps the answer, and the fault as it travels."""
     try:
         return compose_answer(await method.handler(params, link))
     except Exception as error:

@@ -8,7 +8,7 @@ Rules
   a repetition is told so then, and is not done again. Only where nothing but that is left do the oldest of those go too.
 - A call that was cancelled (coworkd stops) leaves nothing; who waited for it gets `Unavailable`.
 
-The clock is trio's, monotonic. Not here: whether a method takes part (`methods.Method.mutating`).
+The clock is trio's, monotonic. Not here: whether a method takes part (`methods.Method.mutating`), and calls without an id.
 """
 
 from __future__ import annotations
@@ -102,11 +102,10 @@ class Replay:
 
     async def call(self, method: str, params: Mutating, run: Callable[[], Awaitable[Any]]) -> Any:
         """Return what `run` composes (maps and scalars), or what it did the first time. Raises `run`'s `CoworkError`s."""
-        if params.request_id is None:
-            return await run()
-        if not 0 < len(params.request_id) <= REQUEST_ID_CHARACTERS:
+        request_id = params.request_id or ""
+        if not 0 < len(request_id) <= REQUEST_ID_CHARACTERS:
             raise InvalidParams(f"request_id has 1 to {REQUEST_ID_CHARACTERS} characters", key="request_id")
-        key = (method, params.request_id)
+        key = (method, request_id)
         self._expire()
         found = self._running.get(key) or self._kept.get(key)
         fingerprint = _fingerprint(params)

@@ -14,10 +14,7 @@ def approval_methods(approvals: ApprovalsApi) -> tuple[Method, ...]:
     async def list_(params: calls.ApprovalList, link: LinkPort) -> calls.Approvals:
         return await approvals.list(params)
 
-    async def answer(params: calls.ApprovalAnswer, link: LinkPort) -> calls.ApprovalAnswered:
-        return await approvals.answer(params, link)
-
     return (
         Method(name="approval.list", params=calls.ApprovalList, handler=list_),
-        Method(name="approval.answer", params=calls.ApprovalAnswer, handler=answer),
+        Method(name="approval.answer", params=calls.ApprovalAnswer, handler=approvals.answer),
     )

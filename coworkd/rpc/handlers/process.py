@@ -12,12 +12,6 @@ from coworkd.rpc.methods import Method
 def process_methods(processes: ProcessesApi) -> tuple[Method, ...]:
     """The methods of processes."""
 
-    async def run(params: calls.ProcessRun, link: LinkPort) -> calls.ProcessRan:
-        return await processes.run(params, link)
-
-    async def start(params: calls.ProcessStart, link: LinkPort) -> calls.ProcessStarted:
-        return await processes.start(params, link)
-
     async def signal(params: calls.SignalProcess, link: LinkPort) -> calls.Empty:
         return await processes.signal(params)
 
@@ -33,32 +27,20 @@ def process_methods(processes: ProcessesApi) -> tuple[Method, ...]:
     async def list_(params: calls.ProcessListParams, link: LinkPort) -> calls.ProcessList:
         return await processes.list(params)
 
-    async def forget(params: calls.ForgetProcess, link: LinkPort) -> calls.Empty:
-        return await processes.forget(params, link)
-
     return (
-        Method(name="process.run", params=calls.ProcessRun, handler=run),
-        Method(name="process.start", params=calls.ProcessStart, handler=start),
+        Method(name="process.run", params=calls.ProcessRun, handler=processes.run),
+        Method(name="process.start", params=calls.ProcessStart, handler=processes.start),
         Method(name="process.signal", params=calls.SignalProcess, handler=signal),
         Method(name="process.kill", params=calls.KillProcess, handler=kill),
         Method(name="process.wait", params=calls.WaitProcess, handler=wait),
         Method(name="process.get", params=calls.ProcessName, handler=get),
         Method(name="process.list", params=calls.ProcessListParams, handler=list_),
-        Method(name="process.forget", params=calls.ForgetProcess, handler=forget),
+        Method(name="process.forget", params=calls.ForgetProcess, handler=processes.forget),
         *_stream_methods(processes),
     )
 
 
 def _stream_methods(processes: ProcessesApi) -> tuple[Method, ...]:
-    async def attach(params: calls.ProcessAttach, link: LinkPort) -> calls.ProcessAttached:
-        return await processes.attach(params, link)
-
-    async def detach(params: calls.ProcessName, link: LinkPort) -> calls.Empty:
-        return await processes.detach(params, link)
-
-    async def ack(params: calls.ProcessAck, link: LinkPort) -> calls.Empty:
-        return await processes.ack(params, link)
-
     async def write_stdin(params: calls.WriteStdin, link: LinkPort) -> calls.StdinOffset:
         return await processes.write_stdin(params)
 
@@ -69,9 +51,9 @@ def _stream_methods(processes: ProcessesApi) -> tuple[Method, ...]:
         return await processes.resize(params)
 
     return (
-        Method(name="process.attach", params=calls.ProcessAttach, handler=attach),
-        Method(name="process.detach", params=calls.ProcessName, handler=detach),
-        Method(name="process.ack", params=calls.ProcessAck, handler=ack),
+        Method(name="process.attach", params=calls.ProcessAttach, handler=processes.attach),
+        Method(name="process.detach", params=calls.ProcessName, handler=processes.detach),
+        Method(name="process.ack", params=calls.ProcessAck, handler=processes.ack),
         Method(name="process.write_stdin", params=calls.WriteStdin, handler=write_stdin),
         Method(name="process.close_stdin", params=calls.CloseStdin, handler=close_stdin),
         Method(name="process.resize", params=calls.Resize, handler=resize),

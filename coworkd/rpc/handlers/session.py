@@ -12,9 +12,6 @@ from coworkd.rpc.methods import Method
 def session_methods(sessions: SessionsApi) -> tuple[Method, ...]:
     """The methods of sessions."""
 
-    async def ensure(params: calls.SessionEnsure, link: LinkPort) -> calls.SessionEnsured:
-        return await sessions.ensure(params, link)
-
     async def get(params: calls.SessionName, link: LinkPort) -> calls.SessionAnswer:
         return await sessions.get(params)
 
@@ -40,7 +37,7 @@ def session_methods(sessions: SessionsApi) -> tuple[Method, ...]:
         return await sessions.resume(params)
 
     return (
-        Method(name="session.ensure", params=calls.SessionEnsure, handler=ensure),
+        Method(name="session.ensure", params=calls.SessionEnsure, handler=sessions.ensure),
         Method(name="session.get", params=calls.SessionName, handler=get),
         Method(name="session.list", params=calls.NoParams, handler=list_),
         Method(name="session.delete", params=calls.SessionDelete, handler=delete),

@@ -58,6 +58,22 @@ def test_mutating_methods_are_replayed() -> None:
     run(main)
 
 
+def test_without_an_id_every_call_is_done() -> None:
+    done: list[str] = []
+
+    async def handler(params: ForgetProcess, link: LinkPort) -> Empty:
+        done.append(params.process)
+        return Empty()
+
+    async def main() -> None:
+        method, dispatcher = Method(name="m", params=ForgetProcess, handler=handler), Dispatcher(Replay())
+        for _ in range(2):
+            await call(method, dispatcher, process="p")
+        assert done == ["p", "p"]
+
+    run(main)
+
+
 @pytest.mark.parametrize(("raised", "expected"), [(NotFound("x"), NotFound), (KeyError("x"), InternalError)])
 def test_errors_of_handlers_become_faults(raised: Exception, expected: type[Exception]) -> None:
     async def handler(params: NoParams, link: LinkPort) -> Empty:

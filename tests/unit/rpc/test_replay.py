@@ -27,7 +27,7 @@ class Counter:
         return {"done": self.done, "data": b"x" * self._size}
 
 
-def once(request_id: str | None) -> CloseStdin:
+def once(request_id: str) -> CloseStdin:
     return CloseStdin(process="p", request_id=request_id)
 
 
@@ -37,16 +37,6 @@ def test_the_same_id_gets_the_first_answer_and_is_done_once() -> None:
         answers = [await replay.call("m", once("a"), call) for _ in range(3)]
         assert answers == [{"done": 1, "data": b""}] * 3
         assert call.done == 1
-
-    run(main)
-
-
-def test_without_an_id_every_call_is_done() -> None:
-    async def main() -> None:
-        replay, call = Replay(), Counter()
-        for _ in range(2):
-            await replay.call("m", once(None), call)
-        assert call.done == 2
 
     run(main)
 
