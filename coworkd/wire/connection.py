@@ -114,7 +114,8 @@ class Connection:
 
         At most one message's cap and `len(data)` bytes are kept. Raises the earlier error once the connection failed.
         """
-        self._raise_if_failed()
+        if self._failure is not None:
+            raise self._failure
         if self._start == len(self._buffer):
             self._buffer = data
         else:
@@ -129,13 +130,15 @@ class Connection:
 
     def receive_eof(self) -> None:
         """The peer will send no more. Raises `RemoteProtocolError` (`truncated`) if that is inside a message."""
-        self._raise_if_failed()
+        if self._failure is not None:
+            raise self._failure
         if self._start != len(self._buffer):
             self._fail(RemoteProtocolError("the stream ended inside a message", rule="truncated"))
 
     def next_event(self) -> Event | None:
         """Return the next event, or None if more bytes are needed. Raises `RemoteProtocolError`, for good."""
-        self._raise_if_failed()
+        if self._failure is not None:
+            raise self._failure
         if self._start == len(self._buffer):
             return None
         try:
@@ -159,12 +162,10 @@ class Connection:
 
     def _pass_to(self, end: int) -> None:
         """The message that ends there was taken. What is behind one that was joined lies where it came."""
-        behind = self._joined - (len(self._buffer) - end)
-        if self._next and behind >= 0:
+        self._start = end
+        if self._next and (behind := self._joined - (len(self._buffer) - end)) >= 0:
             self._buffer, self._start = self._next, behind
             self._next, self._joined = b"", 0
-        else:
-            self._start = end
 
     def _event(self, message: list[Any]) -> Event:
         kind = message[0]
@@ -204,10 +205,6 @@ class Connection:
         self._buffer = self._next = b""
         self._start = 0
         raise error
-
-    def _raise_if_failed(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
     # -- sending
 
@@ -249,14 +246,14 @@ class Connection:
         except (TypeError, ValueError, OverflowError) as error:
             self._packer = msgpack.Packer()
             raise LocalProtocolError(f"a message cannot be encoded: {error}", rule="format") from error
-        limit = self._send_frame_bytes
-        if len(encoded) > limit:
+        size, limit = len(encoded), self._send_frame_bytes
+        if size > limit:
             raise LocalLimitError(
-                f"a message of {len(encoded)} bytes is larger than the {limit} the other side accepts",
+                f"a message of {size} bytes is larger than the {limit} the other side accepts",
                 rule="frame-bytes",
                 limit=limit,
             )
-        if len(encoded) > _SMALL_BYTES:
+        if size > _SMALL_BYTES:
             _check_composed(encoded, self._peer_limits)
         return encoded
 

@@ -26,6 +26,8 @@ from coworkd.model.names import OsBytes
 T = TypeVar("T", bound=msgspec.Struct)
 
 _NATIVE = (bytes,)
+_FLAWLESS = frozenset([bytes, int, bool, type(None)])
+"""Any value of these may stand in a call."""
 _WITH_PATH = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?\Z", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`\Z", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`\Z", re.DOTALL)
@@ -66,7 +68,7 @@ def _from_wire(kind: type, value: object) -> object:
     if kind is not OsBytes:
         raise NotImplementedError(f"no wire form is known for {kind!r}")
     parsed = OsBytes.from_wire(value)
-    if parsed.find(0) >= 0:
+    if 0 in parsed:
         raise ValueError("a NUL byte cannot be part of an argument or a path")
     return parsed
 
@@ -79,22 +81,25 @@ def _to_wire(value: object) -> object:
 
 def _find_flaw(value: Any) -> tuple[str, str] | None:
     """Path and reason of the first value no call may hold."""
-    if isinstance(value, str):
-        return ("", "text cannot hold a NUL character") if "\0" in value else None
-    if isinstance(value, float):
-        return None if math.isfinite(value) else ("", "a number must be finite")
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            if "\0" in key:
-                return f".{key.partition(chr(0))[0]}", "a name cannot hold a NUL character"
-            found = _find_flaw(each)
-            if found is not None:
-                return f".{key}{found[0]}", found[1]
+    steps: Any
+    if type(value) is dict or isinstance(value, Mapping):
+        steps = value.items()
     elif isinstance(value, list):
-        for index, each in enumerate(value):
-            found = _find_flaw(each)
-            if found is not None:
-                return f"[{index}]{found[0]}", found[1]
+        steps = enumerate(value)
+    elif isinstance(value, str):
+        return ("", "text cannot hold a NUL character") if "\0" in value else None
+    elif isinstance(value, float):
+        return None if math.isfinite(value) else ("", "a number must be finite")
+    else:
+        return None
+    for step, each in steps:
+        if type(step) is not int and "\0" in step:
+            return f".{step.partition(chr(0))[0]}", "a name cannot hold a NUL character"
+        if type(each) in _FLAWLESS or (type(each) is str and "\0" not in each):
+            continue
+        found = _find_flaw(each)
+        if found is not None:
+            return (f"[{step}]" if type(step) is int else f".{step}") + found[0], found[1]
     return None
 
 

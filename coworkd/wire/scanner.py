@@ -8,15 +8,20 @@ Rules
 - A breach is told at the first byte that proves it: the first byte of a message must begin an array of 3 or 4.
 - Extension types (0xc7-0xc9, 0xd4-0xd8, timestamps with them) and the never-used byte 0xc1 are refused.
 
+A usual value is looked at without calling anything: every byte of control in both directions comes through here.
+
 Not here: what the values mean, UTF-8, the keys of maps. Source: MessagePack specification, section Formats.
 """
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from coworkd.wire.limits import Limits, RemoteLimitError, RemoteProtocolError
 
-_FIXARRAYS = frozenset([0x93, 0x94])
-_WIDE_ARRAYS = frozenset([0xDC, 0xDD])
+_FIRST = frozenset([0x93, 0x94, 0xDC, 0xDD])
+_ARRAYS = 0xDC
+"""Of the tags that a length follows, those from here on are arrays and maps."""
 
 
 def _fixed_sizes() -> tuple[int, ...]:
@@ -45,15 +50,16 @@ class FrameScanner:
         self.frame_bytes = limits.fresh_frame_bytes
         self.missing_bytes = 1
         """After a scan that found no end: at least so many bytes of the message are still to come."""
-        self._scanned = 0
-        self._values = 0
-        self._pending = [1]
+        self._wanted = [0] * (limits.depth + 1)
+        """How many values each open container still wants; the first is the one message."""
+        self.reset()
 
     def reset(self) -> None:
         """Be ready for the next message."""
         self._scanned = 0
         self._values = 0
-        self._pending = [1]
+        self._depth = 0
+        self._wanted[0] = 1
 
     def scan(self, buffer: bytes | bytearray, start: int) -> int | None:
         """Return the offset just past the message that begins at `start`, or None if more bytes are needed.
@@ -63,22 +69,23 @@ class FrameScanner:
         """
         position = start + self._scanned
         available = len(buffer)
-        pending = self._pending
+        wanted, depth, deepest = self._wanted, self._depth, self._limits.depth
         values = self._values
         last_byte = start + self.frame_bytes
         missing = 1
-        while pending and position < available:
+        while depth >= 0 and position < available:
             tag = buffer[position]
-            if position == start:
-                self._check_first(tag)
+            if position == start and tag not in _FIRST:
+                raise _not_a_message(tag)
             size = _FIXED_SIZE[tag]
             children = _CHILDREN[tag]
             if not size:
-                header = 1 + self._length_bytes(tag)
+                header = 1 + (_LENGTH_BYTES[tag] if tag in _LENGTH_BYTES else _refuse(tag))
                 if position + header > available:
                     missing = position + header - available
                     break
-                size, children = self._sized(tag, int.from_bytes(buffer[position + 1 : position + header], "big"))
+                length = int.from_bytes(buffer[position + 1 : position + header], "big")
+                size, children = (header + length, 0) if tag < _ARRAYS else (header, self._children(tag, length))
                 if position == start and children not in (3, 4):
                     raise _not_a_message(tag)
             if position + size > last_byte:
@@ -92,48 +99,41 @@ class FrameScanner:
                 break
             position += size
             values += 1
+            wanted[depth] -= 1
             if children:
-                self._check_container(len(pending), values + children)
-            pending[-1] -= 1
-            if children:
-                pending.append(children)
-            while pending and not pending[-1]:
-                pending.pop()
+                if depth >= deepest or values + children > self._limits.values:
+                    raise self._too_much(depth)
+                depth += 1
+                wanted[depth] = children
+            while depth >= 0 and not wanted[depth]:
+                depth -= 1
         self._scanned = position - start
-        self._values = values
+        self._values, self._depth = values, depth
         self.missing_bytes = missing
-        return position if not pending else None
+        return position if depth < 0 else None
 
-    def _check_first(self, tag: int) -> None:
-        if tag not in _FIXARRAYS and tag not in _WIDE_ARRAYS:
-            raise _not_a_message(tag)
-
-    def _length_bytes(self, tag: int) -> int:
-        length_bytes = _LENGTH_BYTES.get(tag)
-        if length_bytes is None:
-            if tag == 0xC1:
-                raise RemoteProtocolError("byte 0xc1 is never used in MessagePack", rule="format")
-            raise RemoteProtocolError(
-                f"extension type 0x{tag:02x} is not used on this wire (timestamps are floats)", rule="extension"
-            )
-        return length_bytes
-
-    def _sized(self, tag: int, length: int) -> tuple[int, int]:
-        """Bytes of the value (containers: of their header) and its children, for a tag that is followed by a length."""
-        header = 1 + _LENGTH_BYTES[tag]
-        if tag < 0xDC:
-            return header + length, 0
+    def _children(self, tag: int, length: int) -> int:
+        """How many values stand in an array or map of `length` entries."""
         if length > self._limits.items:
             raise RemoteLimitError(
                 f"an array or map of {length} entries has more than the {self._limits.items} allowed", rule="items"
             )
-        return header, length if tag < 0xDE else 2 * length
+        return length if tag < 0xDE else 2 * length
 
-    def _check_container(self, depth: int, values: int) -> None:
-        if depth > self._limits.depth:
-            raise RemoteLimitError(f"containers nest deeper than the {self._limits.depth} levels allowed", rule="depth")
-        if values > self._limits.values:
-            raise RemoteLimitError(f"a message has more than the {self._limits.values} values allowed", rule="values")
+    def _too_much(self, depth: int) -> RemoteLimitError:
+        if depth >= self._limits.depth:
+            return RemoteLimitError(
+                f"containers nest deeper than the {self._limits.depth} levels allowed", rule="depth"
+            )
+        return RemoteLimitError(f"a message has more than the {self._limits.values} values allowed", rule="values")
+
+
+def _refuse(tag: int) -> NoReturn:
+    if tag == 0xC1:
+        raise RemoteProtocolError("byte 0xc1 is never used in MessagePack", rule="format")
+    raise RemoteProtocolError(
+        f"extension type 0x{tag:02x} is not used on this wire (timestamps are floats)", rule="extension"
+    )
 
 
 def _not_a_message(tag: int) -> RemoteProtocolError:
