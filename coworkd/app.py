@@ -79,6 +79,7 @@ class App:
         self._ending = ground.ending
         self._health = ground.health
         self._parts = Composition(config, mode=mode, connect=connect, ground=ground)
+        ground.launcher.on_lost = self._record_lost_launcher
         self._ending.on_hangup = self._reload
         self._early = early
         self._updates = updates
@@ -172,6 +173,13 @@ class App:
         )
 
         await self._tell_restarted(not_reopened)
+
+    def _record_lost_launcher(self, pid: int | None) -> None:
+        """Before anything that begins with the next one: by that the coworkd after us knows what ran with which (`process_lost`)."""
+        try:
+            self._parts.audit.record_nowait("launcher.lost", {"pid": pid})
+        except CoworkError as error:
+            _log.error("that launcher %s was lost is not in the audit log: %s", pid, error.message)
 
     async def _tell_restarted(self, not_reopened: tuple[str, ...]) -> None:
         recovery = self._parts.recovery

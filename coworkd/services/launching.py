@@ -88,6 +88,8 @@ class LauncherClient:
         self._tell_started: Callable[[], None] = _nothing
         self.generation = 0
         self.pid: int | None = None
+        self.on_lost: Callable[[int | None], None] = lambda pid: None
+        """Told of a launcher that is lost, by its pid, before anybody else is."""
         self.folders = LauncherFolders(self._ask_for_fds, generation=lambda: self.generation)
         """The launcher, for those who mount folders and need workers."""
         self.groups = LauncherGroups(self._ask_for_fds)
@@ -162,6 +164,8 @@ class LauncherClient:
     def _lose(self, channel: Channel) -> None:
         if self._channel is not channel:
             return
+        if not self._quitting:
+            self.on_lost(self.pid)
         watchers = self._let_go(channel)
         self._untaken.lose()
         self._on_state("the launcher is gone")

@@ -5,7 +5,7 @@ What survives both is the audit log. Rules
   What of those the launcher does not hold now was lost with the launcher before.
 - One boot is looked at: what a machine that stopped took along nobody expects to find.
 - What began with the very launcher there is now, and is not held by it, was not lost: it was never let in, since coworkd was killed before
-  that. It may be asked for again.
+  that. It may be asked for again. Where a coworkd had several, one after the other, it recorded the loss of each (`launcher.lost`).
 - At most `LOOK_BACK_BYTES` of the log are read; where that does not reach, it is said. Where a coworkd before us had the same launcher,
   it has looked itself, unless it never came up: then there is little to read, and no more than `GLANCE_BYTES` are.
 - A line that was changed is passed over, whatever it says: it keeps nobody from coming up (`audit.verify` tells of it).
@@ -36,7 +36,7 @@ from coworkd.services.process_table import ProcessTable
 LOOK_BACK_BYTES = 64 * 1024 * 1024
 GLANCE_BYTES = 4 * 1024 * 1024
 
-_KINDS = (b'"kind":"process.', b'"kind":"audit.opened"', b'"kind":"daemon.start"')
+_KINDS = (b'"kind":"process.', b'"kind":"audit.opened"', b'"kind":"daemon.start"', b'"kind":"launcher.lost"')
 """What a line is read for."""
 _log = logging.getLogger("coworkd.process")
 _ENDS = ("process.exit", "process.start_failed", "process.denied")
@@ -63,7 +63,7 @@ class Found(Struct, frozen=True, kw_only=True):
 def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Found:
     """`lines` of the log, newest first. `launcher` is the pid of one that another coworkd had before us, None for one nobody had."""
     seen: dict[str, Unended | None] = {}
-    boot, came_up, had, begun, oldest = None, False, None, 0, 0
+    boot, came_up, had, replaced, begun, oldest = None, False, None, False, 0, 0
     size, reach, whole = 0, LOOK_BACK_BYTES if launcher is None else GLANCE_BYTES, True
     for line in lines:
         size += len(line)
@@ -83,6 +83,9 @@ def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Foun
         oldest = record.get("seq", 0)
         if record["kind"] == "daemon.start":
             came_up, had = True, record.get("launcher_pid")
+        elif record["kind"] == "launcher.lost":
+            if launcher is not None and record.get("pid") != launcher and not replaced:
+                seen, replaced = dict.fromkeys(seen), True  # what came behind it began with the launcher there is
         elif record["kind"] == "audit.opened":
             if came_up:
                 break
@@ -92,7 +95,7 @@ def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Foun
             _note(record, seen)
     else:
         whole = oldest <= 1
-    if launcher is not None and (had == launcher if came_up else begun <= 1):
+    if launcher is not None and not replaced and (had == launcher if came_up else begun <= 1):
         return Found(unended=(), whole=whole)
     unended = [command for command in reversed(seen.values()) if command is not None]
     return Found(unended=tuple(unended), whole=whole)

@@ -226,16 +226,21 @@ def test_a_client_that_was_idle_over_a_restart_calls_as_ever(place: Path) -> Non
         assert client.renewals == 1
 
 
-def test_starts_that_never_reached_the_launcher_are_not_lost_but_made_again(place: Path) -> None:
-    """The log has them, and coworkd was killed before any was let in: nothing ran."""
+@pytest.mark.parametrize("replaced", [False, True])
+def test_starts_that_never_reached_the_launcher_are_not_lost_but_made_again(place: Path, replaced: bool) -> None:
+    """The log has them, and coworkd was killed before any was let in: nothing ran. Its launcher may not have been its first."""
     said: list[Exit] = []
     with killed_daemon(place) as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
+        if replaced:
+            os.kill(client.info().launcher_pid, signal.SIGKILL)
+            wait_until(lambda: runs_again(client), "the next launcher runs commands")
+        before = kinds_of(client).count("process.start")
         with stopped(client.info().launcher_pid):
             starters = [threading.Thread(target=start_over_a_restart, args=(daemon, said)) for _ in range(3)]
             for starter in starters:
                 starter.start()
-            wait_until(lambda: kinds_of(client).count("process.start") == 3, "the log has them")
+            wait_until(lambda: kinds_of(client).count("process.start") == before + 3, "the log has them")
             daemon.child.kill()
             daemon.child.wait(60)
     with running_daemon(place) as daemon, client_of(daemon) as client:

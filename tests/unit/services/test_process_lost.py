@@ -164,6 +164,21 @@ def test_what_began_with_the_launcher_there_is_and_is_not_held_by_it_was_never_l
     assert log.find(launcher=7) == Found(unended=(), whole=True), "though the one before us did not come up"
 
 
+def test_of_several_launchers_of_one_coworkd_only_the_last_is_the_one_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`one` ran with the launcher before, and coworkd was killed before it had recorded its end; `two` never reached the one there is."""
+    log = Log().come_up(launcher=6).start("none").put("launcher.lost", pid=6).exit("none").start("one")
+    log.put("launcher.lost", pid=7).start("two").opened()
+    assert [command.process for command in log.find(launcher=8).unended] == ["one"]
+    assert log.unended == ["one", "two"], "nobody had the launcher there is before us"
+    monkeypatch.setattr(process_lost, "GLANCE_BYTES", sum(map(len, log.lines[-5:])))
+    assert [command.process for command in log.find(launcher=8).unended] == ["one"]
+
+
+def test_a_launcher_that_was_cut_off_and_came_back_is_the_one_there_is() -> None:
+    log = Log().come_up(launcher=7).start("one").put("launcher.lost", pid=8).start("two").opened()
+    assert [command.process for command in log.find(launcher=8).unended] == ["one", "two"]
+
+
 # -- what is told of them ------------------------------------------------------------------------------------------
 
 
