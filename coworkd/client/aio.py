@@ -302,10 +302,18 @@ class AsyncClient(AsyncVerbs):
         try:
             async with self._sending:
                 if link == self._core.link and self._core.lost is None:
-                    with self._core.sending(pending):
-                        await self._send_whole(frame, link)
+                    await self._hand_over(frame, link, pending)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lose(error, link)
+
+    async def _hand_over(self, frame: bytes, link: int, pending: Pending | None) -> None:
+        if pending is not None:
+            pending.sent = True
+        try:
+            await self._send_whole(frame, link)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._core.unheard(pending, error)
+            raise
 
     async def _send_whole(self, frame: bytes, link: int) -> None:
         try:

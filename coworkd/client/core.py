@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -43,6 +42,7 @@ LOST_REMEDY = "connect again; commands go on in the guest, and attach() continue
 _METHODS = all_methods()
 _OF_ONE_LINK = ("hello", "shutdown", "stream.")
 """Calls that mean this link, or its end: never made again on another."""
+_REPEATABLE = frozenset(name for name in _METHODS if not name.startswith(_OF_ONE_LINK))
 
 
 def read_answer(method: str, answer: Mapping[str, Any], kind: type[S]) -> S:
@@ -73,7 +73,7 @@ class Pending:
         """The link it was made for, by `Core.link`: its bytes go there or nowhere."""
         self.request_id = -1
         self.hook = hook
-        self.repeatable = method in _METHODS and not method.startswith(_OF_ONE_LINK)
+        self.repeatable = method in _REPEATABLE
         """It may be made again on the next link, when this one ends before the answer."""
         self.repeated = False
         """A guest may have heard it before."""
@@ -84,7 +84,7 @@ class Pending:
         self.refused: Callable[[CoworkError], object] | None = None
         """What is done with an error."""
         self.sent = False
-        """Whether a guest may have heard it, see `Core.sending`."""
+        """Whether a guest may have heard it, see `Core.unheard`."""
         self.done = False
         self.result: dict[str, Any] = {}
         self.error: CoworkError | None = None
@@ -154,21 +154,15 @@ class Core:
         self._pending[pending.request_id] = pending
         return frame
 
-    @contextmanager
-    def sending(self, pending: Pending | None) -> Iterator[None]:
-        """The bytes of a call are handed to the link, and a guest may hear it; but not where the kernel says that nobody is there any more,
-        which it says of bytes that it has not taken.
+    def unheard(self, pending: Pending | None, error: Exception) -> None:
+        """The bytes of a call could not be handed to its link. No guest has heard it where the kernel says that nobody is there any
+        more, which it says of bytes that it has not taken.
         """
-        link = self.link
-        if pending is not None:
-            pending.sent = True
-        try:
-            yield
-        except Exception as error:
-            refused = isinstance(error, ConnectionError) or isinstance(error.__cause__, ConnectionError)
-            if pending is not None and refused and self.link == link:  # else it was said again on another one meanwhile
-                pending.sent = False
-            raise
+        refused = isinstance(error, ConnectionError) or isinstance(error.__cause__, ConnectionError)
+        if (
+            pending is not None and refused and self.link == pending.link
+        ):  # else it was said again on another one meanwhile
+            pending.sent = False
 
     def _say_alone(
         self, method: str, params: Mapping[str, Any], hook: Callable[[dict[str, Any]], None] | None = None

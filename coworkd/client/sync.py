@@ -61,7 +61,8 @@ class Client(Verbs):
         self._core = Core()
         if first:
             self._core.receive(first)
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._sending = threading.Lock()
         self._reading = False
         """Some thread reads the link, or makes it again."""
@@ -73,7 +74,7 @@ class Client(Verbs):
 
     def greet(self, client_name: str, token: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> HelloAnswer:
         """Say hello, once. Raises `Unauthenticated`, `InvalidState` (no common version), `DeadlineExceeded`, `Unavailable`."""
-        with self._changed:
+        with self._lock:
             pending, frame = self._core.hello(client_name, token)
         self.hello = read_answer("hello", self._finish(pending, frame, timeout_s), HelloAnswer)
         return self.hello
@@ -88,7 +89,7 @@ class Client(Verbs):
         Raises the error it was answered with; `LimitExceeded` (nothing was sent) for a call over 1 MiB; `DeadlineExceeded`
         where `timeout_s` ran out here, and then the call may still happen; `Unavailable` where the link is gone.
         """
-        with self._changed:
+        with self._lock:
             pending, frame = self._core.request(method, params or {})
         return self._finish(pending, frame, timeout_s)
 
@@ -96,7 +97,7 @@ class Client(Verbs):
 
     def start_process(self, request: Struct) -> Process:
         """What `start` does, from a ready `ProcessStart`."""
-        with self._changed:
+        with self._lock:
             pending, frame, made = self._core.start(compose_answer(request))
         try:
             started = read_answer("process.start", self._finish(pending, frame, None), ProcessStarted)
@@ -116,14 +117,14 @@ class Client(Verbs):
         given = {"stdout": stdout, "stderr": stderr, "tty": tty}
         offsets = {name: offset for name, offset in given.items() if offset is not None}
         info = self.process_get(process=process)
-        with self._changed:
+        with self._lock:
             pending, frame, made = self._core.attach(process, offsets)
         self._finish(pending, frame, None)
         return Process(self, ProcessStarted(process=process, pid=info.pid or 0, started_at=info.started_at), made[0])
 
     def events(self, *, after: int | None = None) -> Subscription:
         """Subscribe to the published events after `after`, or to what comes next. One subscription a link."""
-        with self._changed:
+        with self._lock:
             feed = Feed(after)
             pending, frame = self._core.subscribe(feed)
         self._finish(pending, frame, None)
@@ -163,7 +164,7 @@ class Client(Verbs):
         return Download(stream, read_answer("file.download", answer, FileDownloadOpened))
 
     def _open_stream(self, method: str, params: Mapping[str, Any]) -> tuple[Stream, dict[str, Any]]:
-        with self._changed:
+        with self._lock:
             pending, frame, made = self._core.open_stream(method, params)
         try:
             answer = self._finish(pending, frame, None)
@@ -193,7 +194,7 @@ class Client(Verbs):
 
     def close(self) -> None:
         """End the link; calls that wait in other threads raise `Unavailable`. Idempotent."""
-        with self._changed:
+        with self._lock:
             self._core.fail(Unavailable("this client was closed"))
             self._changed.notify_all()
         _hang_up(self._stream)
@@ -213,7 +214,7 @@ class Client(Verbs):
         """The next piece of an inbox; None when it is finished or `timeout_s` ran out. For `Process`."""
         deadline = _deadline(timeout_s)
         while True:
-            with self._changed:
+            with self._lock:
                 if (piece := inbox.take()) is not None:
                     return piece
                 if not inbox.parked:
@@ -227,7 +228,7 @@ class Client(Verbs):
         """The next event of a feed; None when `timeout_s` ran out. For `Subscription`."""
         deadline = _deadline(timeout_s)
         while True:
-            with self._changed:
+            with self._lock:
                 if (event := feed.take()) is not None:
                     return event
                 if not feed.parked:
@@ -239,17 +240,17 @@ class Client(Verbs):
 
     def drop(self, inbox: Inbox) -> None:
         """Throw away what still comes for it. For `Process`."""
-        with self._changed:
+        with self._lock:
             self._core.drop(inbox)
 
     def drop_feed(self) -> None:
         """No link that comes is to be asked for events. For `Subscription`."""
-        with self._changed:
+        with self._lock:
             self._core.unsubscribe()
 
     def next_chunk(self, inbox: StreamInbox, limit_bytes: int | None, timeout_s: float | None) -> bytes | None:
         """The next bytes of a stream, empty at its end; None when `timeout_s` ran out. For `Stream`."""
-        with self._changed:
+        with self._lock:
             if not self._read_until(lambda: inbox.waiting, _deadline(timeout_s)):
                 return None
             data = inbox.take(limit_bytes)
@@ -259,7 +260,7 @@ class Client(Verbs):
 
     def close_stream(self, inbox: StreamInbox) -> None:
         """Close a stream of this link; nothing is waited for. For `Stream`."""
-        with self._changed:
+        with self._lock:
             self._core.close_stream(inbox)
             self._send_outgoing()
 
@@ -267,7 +268,7 @@ class Client(Verbs):
         """Go on where a parked inbox stopped; what the guest no longer has shows as a gap."""
         offsets = inbox.positions()
         while inbox.parked:
-            with self._changed:
+            with self._lock:
                 pending, frame, _ = self._core.attach(inbox.process, offsets, inbox)
             try:
                 self._finish(pending, frame, None)
@@ -276,7 +277,7 @@ class Client(Verbs):
 
     def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None) -> dict[str, Any]:
         self._send(frame, pending.link, pending)
-        with self._changed:
+        with self._lock:
             if not self._read_until(lambda: pending.done, _deadline(timeout_s)):
                 self._core.abandon(pending)
                 raise DeadlineExceeded(
@@ -289,14 +290,22 @@ class Client(Verbs):
         try:
             with self._sending:
                 if link == self._core.link and self._core.lost is None:
-                    with self._core.sending(pending):
-                        self._stream.sendall(frame)
+                    self._hand_over(frame, pending)
         except OSError as error:
-            with self._changed:
+            with self._lock:
                 self._lose(error, link)
         except BaseException:
-            with self._changed:
+            with self._lock:
                 self._lose(InterruptedError("interrupted while sending"), link)
+            raise
+
+    def _hand_over(self, frame: bytes, pending: Pending | None) -> None:
+        if pending is not None:
+            pending.sent = True
+        try:
+            self._stream.sendall(frame)
+        except OSError as error:
+            self._core.unheard(pending, error)
             raise
 
     def _lose(self, error: OSError, link: int) -> None:
@@ -331,7 +340,7 @@ class Client(Verbs):
         link = self._core.link
         data: bytes | None = None
         lost: OSError | None = None
-        self._changed.release()
+        self._lock.release()
         try:
             data = self._receive(min(SILENCE_S, timeout_s or SILENCE_S) if self._core.lasting else timeout_s)
         except OSError as error:
@@ -341,7 +350,7 @@ class Client(Verbs):
             lost = InterruptedError("interrupted while reading")
             raise
         finally:
-            self._changed.acquire()
+            self._lock.acquire()
             self._reading = False
             self._changed.notify_all()
             if lost is not None:
@@ -370,7 +379,7 @@ class Client(Verbs):
         if self._renewal.lost(time.monotonic()):
             self.link_changed(self._core.lost)
         left_s = DIAL_S if timeout_s is None else min(DIAL_S, timeout_s)
-        self._changed.release()
+        self._lock.release()
         fresh: Client | None = None
         refused: CoworkError | None = None
         try:
@@ -381,7 +390,7 @@ class Client(Verbs):
         finally:
             if fresh is not None:
                 self._sending.acquire()
-            self._changed.acquire()
+            self._lock.acquire()
             self._reading = False
             if fresh is not None:
                 self._take_over(fresh)
@@ -409,11 +418,11 @@ class Client(Verbs):
             return
         frames, link = b"".join(self._core.outgoing), self._core.link
         self._core.outgoing.clear()
-        self._changed.release()
+        self._lock.release()
         try:
             self._send(frames, link)
         finally:
-            self._changed.acquire()
+            self._lock.acquire()
 
     def _receive(self, timeout_s: float | None) -> bytes | None:
         """What came, b"" at the end, None when nothing came in time."""

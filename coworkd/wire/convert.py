@@ -74,7 +74,7 @@ def _from_wire(kind: type, value: object) -> object:
 
 
 def _to_wire(value: object) -> object:
-    if isinstance(value, OsBytes):
+    if type(value) is OsBytes:
         return value.to_wire()
     raise NotImplementedError(f"no wire form is known for {type(value)!r}")
 

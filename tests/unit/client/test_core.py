@@ -216,11 +216,10 @@ def test_what_may_not_happen_twice_is_made_again_by_the_coworkd_that_was_asked_a
     kill, _ = core.request("process.kill", {"process": "p"})
     listing, _ = core.request("process.list", {})
     not_taken_whole, _ = core.request("session.delete", {"session": "s"})
-    for pending in (run, signal, kill, listing):
-        with core.sending(pending):
-            pass
-    with pytest.raises(BrokenPipeError), core.sending(not_taken_whole):
-        raise BrokenPipeError
+    for pending in (run, signal, kill, listing, not_taken_whole):
+        pending.sent = True
+    core.unheard(run, TimeoutError())
+    core.unheard(not_taken_whole, BrokenPipeError())
     core.receive(b"")
     never_said, _ = core.request("process.run", {"session": "s"})
     core.renew(greeted(**now))
@@ -232,6 +231,16 @@ def test_what_may_not_happen_twice_is_made_again_by_the_coworkd_that_was_asked_a
         assert caught.value.details == {"method": "process.signal", "stage": "restarted"}
         with pytest.raises(Unavailable, match="not run a second time"):
             run.answer()
+
+
+def test_a_call_that_was_said_again_on_another_link_may_have_been_heard() -> None:
+    core = greeted()
+    core.lasting = True
+    pending, _ = core.request("process.run", {"session": "s"})
+    core.receive(b"")
+    core.renew(greeted())
+    core.unheard(pending, BrokenPipeError())
+    assert pending.sent
 
 
 @pytest.mark.parametrize("sent", [False, True])
@@ -256,8 +265,7 @@ def test_a_repeated_forget_that_another_coworkd_does_not_find_was_done(
     core = greeted(**up_since(1.0))
     core.lasting = True
     forget, _ = core.request("process.forget", {"process": "p"})
-    with core.sending(forget):
-        pass
+    forget.sent = True
     for told in now:
         core.receive(b"")
         core.renew(greeted(**told))
