@@ -43,7 +43,7 @@ class SocketTransport:
         self._socket = connected
 
     async def receive(self, limit_bytes: int, /) -> bytes:
-        return await self._socket.recv(limit_bytes)
+        return await _read(self._socket.fileno(), limit_bytes)
 
     async def send(self, buffers: Sequence[Buffer], /) -> None:
         rest = list(buffers)
@@ -69,12 +69,7 @@ class PortTransport:
         self._fd = fd
 
     async def receive(self, limit_bytes: int, /) -> bytes:
-        while True:
-            await trio.lowlevel.wait_readable(self._fd)
-            try:
-                return os.read(self._fd, limit_bytes)
-            except BlockingIOError:
-                continue
+        return await _read(self._fd, limit_bytes)
 
     async def send(self, buffers: Sequence[Buffer], /) -> None:
         rest = list(buffers)
@@ -94,6 +89,16 @@ class PortTransport:
             trio.lowlevel.notify_closing(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+async def _read(fd: int, limit_bytes: int) -> bytes:
+    """What has come on a non-blocking descriptor. To try before it is waited for would be in vain: a host waits for its answer."""
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        try:
+            return os.read(fd, limit_bytes)
+        except BlockingIOError:
+            continue
 
 
 def drop_sent(buffers: Sequence[Buffer], sent: int) -> list[Buffer]:
