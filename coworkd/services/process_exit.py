@@ -49,12 +49,14 @@ def _signal_reason(exited: Exited) -> ExitReason:
 
 def judge_output(streams: Iterable[Spool]) -> OutputState:
     """`still_open` where a stream has not ended, else `truncated` where one lost bytes, or all went, else `complete`."""
-    spools = list(streams)
-    if not spools:
-        return "truncated"
-    if not all(spool.eof for spool in spools):
-        return "still_open"
-    return "truncated" if any(spool.lost for spool in spools) else "complete"
+    output: OutputState | None = None
+    for spool in streams:
+        if not spool.eof:
+            return "still_open"
+        if spool.lost:
+            output = "truncated"
+        output = output or "complete"
+    return output or "truncated"
 
 
 def signal_name(number: int) -> str:

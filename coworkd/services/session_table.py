@@ -68,7 +68,9 @@ class SessionTable:
 
     def find(self, name: str) -> SessionRecord:
         """Raises `InvalidParams`, `NotFound`, `InvalidState` for one that is a later coworkd's."""
-        record = self.records.get(parse_session_name(name))
+        record = self.records.get(name)
+        if record is None:
+            parse_session_name(name)
         self.refuse_reserved(name)
         if record is None:
             raise NotFound(f"there is no session {name!r}; make it with session.ensure", session=name)
