@@ -52,9 +52,14 @@ def texts(value: Any) -> Admitted:
         raise Refused("a list of texts")
     items: list[bytes] = []
     for item in value:
-        if type(item) is not bytes and not isinstance(item, (str, bytes)):
+        if isinstance(item, bytes):
+            items.append(bytes(item))
+        elif isinstance(item, str):
+            items.append(item.encode("utf-8", "surrogateescape"))
+        else:
             raise Refused("a list of texts")
-        items.append(item if type(item) is bytes else _bytes(item))
+    if not items:
+        return [], None
     total = sum(map(len, items))
     if total <= LIST_LIMIT_BYTES and len(items) <= LIST_LIMIT_ITEMS:
         return [_plain(data) for data in items], None

@@ -103,7 +103,8 @@ class AuditLog:
         already wait, `Unavailable` after `close`, `InternalError` for a kind or field that is not listed. Cancellation:
         before it is queued nothing is written; after that the record is finished first.
         """
-        await self.record_all([(kind, fields)])
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._begin([(kind, fields)]).durable()
 
     def record_nowait(
         self, kind: str, fields: Mapping[str, Any], /, *, then: Callable[[], None] | None = None

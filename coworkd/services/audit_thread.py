@@ -112,8 +112,8 @@ class AuditThread:
         if self._asked:
             self._work(self._files.snapshot, self._asked.popleft())
         elif self._queue:
-            batch = self._take_batch()
-            self._work(partial(self._commit, batch), partial(self._committed, batch, time.monotonic()))
+            batch, records = self._take_batch()
+            self._work(partial(self._commit, batch), partial(self._committed, batch, records, time.monotonic()))
 
     def _commit(self, batch: Sequence[Waiting]) -> None:
         """In the thread."""
@@ -125,16 +125,16 @@ class AuditThread:
                 except Exception:  # noqa: BLE001 - the record is there, whatever they make of it
                     _log.exception("who waited for a record failed")
 
-    def _take_batch(self) -> list[Waiting]:
-        """What is committed next: as many as fit, at least one."""
-        taken, entries = 0, 0
+    def _take_batch(self) -> tuple[list[Waiting], int]:
+        """What is committed next, as many as fit and at least one; and how many records that is."""
+        taken, records = 0, 0
         for waiting in self._queue:
-            entries += len(waiting.entries)
-            if taken and entries > BATCH_LIMIT:
+            more = len(waiting.entries)
+            if taken and records + more > BATCH_LIMIT:
                 break
-            taken += 1
+            taken, records = taken + 1, records + more
         batch, self._queue = self._queue[:taken], self._queue[taken:]
-        return batch
+        return batch, records
 
     def _work(self, work: Callable[[], _T], done: _Done[_T]) -> None:
         token = trio.lowlevel.current_trio_token()
@@ -158,7 +158,7 @@ class AuditThread:
         done(answer)
         self._go_on()
 
-    def _committed(self, batch: Sequence[Waiting], began: float, answer: Callable[[], None]) -> None:
+    def _committed(self, batch: Sequence[Waiting], records: int, began: float, answer: Callable[[], None]) -> None:
         error: CoworkError | None = None
         try:
             answer()
@@ -168,7 +168,7 @@ class AuditThread:
             _log.exception("the audit log could not be written")
             error = DiskFailed("the record was not written, by a fault of coworkd's")
         else:
-            self.records += sum(len(waiting.entries) for waiting in batch)
+            self.records += records
         self.sync_times.add(time.monotonic() - began)
         for waiting in batch:
             waiting.settled.come(error)
