@@ -43,12 +43,14 @@ class Attacher:
         *,
         note: Note,
         later: Callable[..., None],
+        unread: Callable[[LiveProcess], None],
     ) -> None:
-        """`later` starts a task."""
+        """`later` starts a task; `unread` is told of a process that nobody is waited for any more."""
         self._encode_output = encode_output
         self._encode_notification = encode_notification
         self._note = note
         self._later = later
+        self._unread = unread
         self._held: dict[LiveProcess, dict[ProcessReader, trio.CancelScope]] = {}
         """Those whose link broke and whose place is kept for a while."""
 
@@ -96,8 +98,13 @@ class Attacher:
         self._settle(process)
         return reader
 
+    def awaited(self, process: LiveProcess) -> bool:
+        """Whether somebody reads it, or may come back for it."""
+        return bool(process.readers) or process in self._held or trio.current_time() < process.expected_until
+
     def await_readers(self, process: LiveProcess) -> None:
         """Hold the places of those that have read an adopted process, wherever they are; before anything more is taken from it."""
+        process.expected_until = trio.current_time() + HOLD_S
         for _ in range(min(process.note.readers, HELD_LIMIT)):
             reader = self._make(process, _Away(), {}, acknowledged=True)
             reader.presume_sent()
@@ -133,6 +140,8 @@ class Attacher:
             for earlier in tuple(held)[:-HELD_LIMIT]:
                 self._let_go(process, earlier)
         self._settle(process)
+        if not self.awaited(process):
+            self._unread(process)
 
     async def _hold(self, process: LiveProcess, reader: ProcessReader, scope: trio.CancelScope) -> None:
         with scope:
@@ -148,6 +157,8 @@ class Attacher:
             scope.cancel()
             reader.release()
             self._settle(process)
+            if not self.awaited(process):
+                self._unread(process)
 
     def _settle(self, process: LiveProcess) -> None:
         if self._is_noted_otherwise(process):

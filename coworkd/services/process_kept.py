@@ -2,6 +2,8 @@
 
 Rules
 - The newest is kept even where it alone is over the bound of bytes: somebody is about to ask for it.
+- Those that somebody reads stay over that bound, too, as long as all together are within another one (`awaited_bytes`): a coworkd that is
+  killed can leave to the next one only what is kept.
 - Bytes are those of the moment of the end.
 
 It decides who has to go; whoever asks lets them go.
@@ -10,6 +12,7 @@ It decides who has to go; whoever asks lets them go.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from coworkd.config import FinishedConfig
 
@@ -17,8 +20,9 @@ from coworkd.config import FinishedConfig
 class KeptProcesses:
     """Ended processes in the order of their ends."""
 
-    def __init__(self, bounds: FinishedConfig) -> None:
+    def __init__(self, bounds: FinishedConfig, *, awaited_bytes: int) -> None:
         self._bounds = bounds
+        self._awaited_bytes = awaited_bytes
         self._ended: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._bytes = 0
 
@@ -35,15 +39,17 @@ class KeptProcesses:
     def __len__(self) -> int:
         return len(self._ended)
 
-    def surplus(self, now_s: float) -> list[str]:
-        """Who has to go, oldest first."""
-        count, kept_bytes = len(self._ended), self._bytes
+    def surplus(self, now_s: float, awaited: Callable[[str], bool]) -> list[str]:
+        """Who has to go, oldest first; `awaited` is asked of those that are read."""
+        count, kept_bytes, all_bytes = len(self._ended), self._bytes, self._bytes
         gone = []
         for process, (ended_s, size) in self._ended.items():
-            crowded = count > 1 and (count > self._bounds.keep_count or kept_bytes > self._bounds.keep_bytes)
-            if not crowded and now_s - ended_s < self._bounds.keep_s:
+            old, many = now_s - ended_s >= self._bounds.keep_s, count > max(1, self._bounds.keep_count)
+            if not old and not many and (kept_bytes <= self._bounds.keep_bytes or count <= 1):
                 break
-            gone.append(process)
-            count -= 1
             kept_bytes -= size
+            if old or many or all_bytes > self._awaited_bytes or not awaited(process):
+                gone.append(process)
+                count -= 1
+                all_bytes -= size
         return gone

@@ -15,6 +15,7 @@ It asks nothing of the launcher and writes no audit record: `processes` does. Al
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -69,6 +70,8 @@ class LiveProcess:
         self.streams: dict[StreamName, Spool] = {}
         self.disk_files: dict[StreamName, int] = {}  # those its spools are yet to take over
         self.readers: list[ProcessReader] = []
+        self.expected_until = -math.inf
+        """Till then (trio's clock) those who read it over a restart may come back."""
         self.stdin: Stdin | None = None
         self.terminal: Terminal | None = None
         self.note = ProcessNote()

@@ -22,10 +22,21 @@ from coworkd.services.process_request import ONE_SHOT_PREFIX
 class ProcessTable:
     """All processes there are."""
 
-    def __init__(self, *, running_limit: int, finished: FinishedConfig) -> None:
+    def __init__(
+        self,
+        *,
+        running_limit: int,
+        finished: FinishedConfig,
+        awaited_bytes: int,
+        awaited: Callable[[LiveProcess], bool],
+    ) -> None:
+        """`awaited` says of one that has ended whether somebody reads it, or may come back for it: those stay while they all have no more
+        than `awaited_bytes`.
+        """
         self._running_limit = running_limit
         self._processes: dict[str, LiveProcess] = {}
-        self._kept = KeptProcesses(finished)
+        self._kept = KeptProcesses(finished, awaited_bytes=awaited_bytes)
+        self._awaited = awaited
         self.parting: list[LiveProcess] = []
         """Those that were taken out and may still be read; the first went first."""
 
@@ -63,13 +74,15 @@ class ProcessTable:
 
     def ended(self, process: LiveProcess) -> list[LiveProcess]:
         """`process` has ended; returns those that have to be forgotten for it."""
-        if not process.one_shot:
-            self._kept.add(process.id, now_s=trio.current_time(), kept_bytes=process.kept_bytes)
+        if process.one_shot:
+            return []
+        self._kept.add(process.id, now_s=trio.current_time(), kept_bytes=process.kept_bytes)
         return self.surplus()
 
     def surplus(self) -> list[LiveProcess]:
         """Those that are kept too long, or are too many."""
-        return [self._processes[id] for id in self._kept.surplus(trio.current_time())]
+        gone = self._kept.surplus(trio.current_time(), lambda id: self._awaited(self._processes[id]))
+        return [self._processes[id] for id in gone]
 
     def remove(self, process: LiveProcess) -> bool:
         """Take it out; False where it was out already."""

@@ -6,8 +6,9 @@ Rules
 - A started process belongs to its session, not to a link: links come and go. A one-shot (`run`) belongs to its caller: it is
   killed when the caller's link ends, and forgotten once answered.
 - Killing is done even where the audit log refuses the record; starting and signalling are not.
-- An ended process that has to go leaves those who read it the rest and the exit first, the last `_PARTING_LIMIT` of them; those before
-  them leave the exit alone, and say what is gone. No link that lives misses an exit.
+- An ended process that somebody reads, or may come back for, does not have to go for its bytes alone as long as those that are kept have
+  room in memory (`process_kept`). One that has to go leaves those who read it the rest and the exit first, the last `_PARTING_LIMIT` of
+  them; those before them leave the exit alone, and say what is gone. No link that lives misses an exit.
 - An exit is published and recorded once. The launcher forgets a process only after its exit is durable.
 
 Sans policy and sans sandbox: those are asked in `process_starting`. Encoding is the caller's. Input, the end of many, and what was
@@ -109,8 +110,15 @@ class Processes:
         )
         self._ender = Ender(launcher=launcher, audit=audit, later=self._later, monotonic=monotonic)
         self._builder = Builder(launcher=launcher, limits=self._limits.spool, later=self._later)
-        self._attacher = Attacher(encode_output, encode_notification, note=self._ender.note, later=self._later)
-        self._table = ProcessTable(running_limit=self._limits.running, finished=self._limits.finished)
+        self._attacher = Attacher(
+            encode_output, encode_notification, note=self._ender.note, later=self._later, unread=self._unread
+        )
+        self._table = ProcessTable(
+            running_limit=self._limits.running,
+            finished=self._limits.finished,
+            awaited_bytes=self._limits.spool.total_bytes,
+            awaited=self._attacher.awaited,
+        )
         self.callers = Callers(self._caller_vanished, self._later)
         self._adopter = Adopter(
             launcher=launcher,
@@ -332,6 +340,11 @@ class Processes:
         self._attacher.acknowledge(self._table.find(params.process), params, link)
         return calls.Empty()
 
+    def _unread(self, process: LiveProcess) -> None:
+        """Nobody waits for it any more: now it may have to go."""
+        if process.record is not None:
+            self._forget_all(self._table.surplus())
+
     def _caller_vanished(self, process: LiveProcess) -> None:
         self._later(self._end_orphan, process, "killed", "its caller has gone")
 
@@ -399,7 +412,8 @@ class Processes:
             self._events.publish("process.exit", process.exit_params())
         for listener in self._listeners:
             listener.exited(record)
-        self._forget_all(self._table.ended(process))
+        if too_many := self._table.ended(process):
+            self._forget_all(too_many)
 
     def _stream_failed(self, process: LiveProcess, error: OSError) -> None:
         _log.error("output of process %s cannot be kept any more, it is thrown away: %s", process.id, error)

@@ -37,6 +37,10 @@ PACE_S = 0.4
 _starting = threading.BoundedSemaphore(8)
 """How many begin at once: this is about their bytes, and a crowd of starts takes as long for the first as for the last."""
 
+_COUNT = 524288
+_LINES = b"".join(b"%07d\n" % line for line in range(1, _COUNT + 1))
+"""4 MiB, more than a link holds."""
+
 pytestmark = pytest.mark.needs("bubblewrap")
 
 
@@ -150,6 +154,29 @@ def test_a_restart_under_load_loses_no_byte(lab: UpdateLab, tmp_path: Path, how:
             assert (restarted.lost, restarted.sessions) == ((), 1), lab.log
             assert restarted.running > STREAMS / 2, "most had ended before anybody left"
             assert client.audit_verify().ok
+
+
+def test_ended_commands_that_are_still_read_leave_all_to_the_next_coworkd(lab: UpdateLab, tmp_path: Path) -> None:
+    """Nothing is kept for nobody, and their hosts have read next to nothing when coworkd is killed."""
+    lab.configure(str(tmp_path / "none"))
+    with (lab.directory / "coworkd.toml").open("a") as config:
+        config.write("[finished]\nkeep_bytes = 0\n")
+    lab.start()
+    lab.ready()
+    uri = f"unix://{lab.socket}"
+    with session(lab), contextlib.ExitStack() as links:
+        hosts = [links.enter_context(connect(uri, reconnect_s=AWAY_S)) for _ in range(3)]
+        large = SpoolRequest(limit_bytes=len(_LINES))
+        processes = [host.start(SESSION, ["seq", "-f", "%07.0f", str(_COUNT)], spool=large) for host in hosts]
+        with connect(uri) as client:
+            for process in processes:
+                assert client.process_wait(process=process.id, timeout_s=AWAY_S).exit == exited(0)
+        lab.stop(signal.SIGKILL)
+        lab.start()
+        for process in processes:
+            pieces = [piece.data for piece in process if piece.stream == "stdout"]
+            assert hashlib.sha256(b"".join(pieces)).digest() == hashlib.sha256(_LINES).digest()
+            assert process.wait().exit == exited(0)
 
 
 def test_an_update_under_load_loses_no_byte(lab: UpdateLab, tmp_path: Path) -> None:

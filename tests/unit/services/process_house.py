@@ -345,13 +345,19 @@ class House:
 
 @contextlib.asynccontextmanager
 async def open_house(
-    *, stream_bytes: int = 1024 * 1024, running: int = 512, finished: FinishedConfig | None = None
+    *,
+    stream_bytes: int = 1024 * 1024,
+    total_bytes: int = 256 * 1024 * 1024,
+    running: int = 512,
+    finished: FinishedConfig | None = None,
 ) -> AsyncIterator[House]:
     """A house whose service is being served; no descriptor may be left of it."""
     before = open_fds()
     house = House(
         ProcessLimits(
-            running=running, spool=SpoolConfig(stream_bytes=stream_bytes), finished=finished or FinishedConfig()
+            running=running,
+            spool=SpoolConfig(stream_bytes=stream_bytes, total_bytes=total_bytes),
+            finished=finished or FinishedConfig(),
         )
     )
     async with trio.open_nursery() as nursery:

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 import trio
 
+from coworkd.config import FinishedConfig
 from coworkd.model import calls
 from coworkd.model.errors import InvalidParams, InvalidState, NotFound, OutOfRange, StartFailed
 from coworkd.model.names import OsBytes
@@ -263,3 +264,46 @@ async def test_a_place_is_not_held_for_ever_nor_for_one_that_left() -> None:
         await settle()
         (info,) = (await house.processes.list(calls.ProcessListParams())).processes
         assert info.streams["stdout"][1] == 48 * PAGE
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@in_trio
+async def test_one_that_ended_and_may_be_come_back_for_is_not_surplus_before_that_is_over(restarted: bool) -> None:
+    async with open_house(finished=FinishedConfig(keep_bytes=0)) as house:
+        await house.start(acknowledge=True)
+        house.command.write(b"x" * PAGE)
+        house.command.exit(0)
+        await house.processes.wait(calls.WaitProcess(process="one"))
+        if restarted:
+            await house.restart()
+        else:
+            house.link.close()
+        await house.start(id="two", attach=False)
+        house.launcher.commands["two"].exit(0)
+        await house.processes.wait(calls.WaitProcess(process="two"))
+        await settle()
+        assert house.launcher.forgotten == []
+        link = FakeLink()
+        await house.processes.attach(calls.ProcessAttach(process="one", stdout=0, acknowledge=True), link)
+        jump(HOLD_S)
+        await settle()
+        assert house.launcher.forgotten == []
+        link.pull()
+        await settle()
+        assert house.launcher.forgotten == ["one"]
+
+
+@in_trio
+async def test_one_that_ended_and_was_not_come_back_for_is_surplus() -> None:
+    async with open_house(finished=FinishedConfig(keep_bytes=0)) as house:
+        await house.start(acknowledge=True)
+        house.command.write(b"x" * PAGE)
+        house.command.exit(0)
+        await house.processes.wait(calls.WaitProcess(process="one"))
+        house.link.close()
+        await house.start(id="two", attach=False)
+        house.launcher.commands["two"].exit(0)
+        await house.processes.wait(calls.WaitProcess(process="two"))
+        jump(HOLD_S)
+        await settle()
+        assert house.launcher.forgotten == ["one"]

@@ -12,7 +12,12 @@ from tests.unit.services.test_process_live import make_process
 
 
 def make_table(*, running_limit: int = 2, keep_count: int = 10) -> ProcessTable:
-    return ProcessTable(running_limit=running_limit, finished=FinishedConfig(keep_count=keep_count))
+    return ProcessTable(
+        running_limit=running_limit,
+        finished=FinishedConfig(keep_count=keep_count),
+        awaited_bytes=0,
+        awaited=lambda process: False,
+    )
 
 
 def test_reserve_makes_ids_up_that_tell_one_shots() -> None:

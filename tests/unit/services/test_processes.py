@@ -502,6 +502,30 @@ async def test_no_more_than_some_that_have_to_go_stay_for_those_who_read_nothing
 
 
 @in_trio
+async def test_what_is_read_is_kept_over_the_bound_of_bytes_until_it_is_read() -> None:
+    async with open_house(finished=FinishedConfig(keep_bytes=2500)) as house:
+        await end_many(house, 6)
+        assert house.launcher.forgotten == [], "the next coworkd has all that this one has"
+        assert await count_kept(house) == 6
+        house.link.pull()
+        await settle()
+        assert sorted(house.launcher.forgotten) == [f"p{number}" for number in range(4)]
+        assert await count_kept(house) == 2
+
+
+@in_trio
+async def test_what_is_read_is_kept_over_the_bound_of_bytes_while_there_is_room() -> None:
+    async with open_house(finished=FinishedConfig(keep_bytes=2500), total_bytes=4000) as house:
+        await end_many(house, 6)
+        assert house.launcher.forgotten == ["p0", "p1"]
+        assert await count_kept(house) == 4
+
+
+async def count_kept(house: House) -> int:
+    return len((await house.processes.list(calls.ProcessListParams())).processes)
+
+
+@in_trio
 async def test_a_link_that_does_not_even_take_how_commands_ended_is_told_so_and_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
