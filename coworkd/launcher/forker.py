@@ -9,12 +9,13 @@ child (CLONE_PARENT), which waits for it and whose death it dies of.
 
 Rules
 - One question at a time, and it is answered at once: one that hangs for `_PATIENCE_S` is killed, and so is one with which the talk has
-  failed in any other way. No answer is ever taken for that of a later question.
+  failed in any other way. No answer is ever taken for that of a later question. So long waits only who may be waited for, on a machine
+  without a core to spare: one that somebody has stopped is killed as soon as that is seen.
 - One that is gone is made again with the next question. The question itself is not asked twice: it may have been heard, and two
   children must never wait at one socket.
 - It keeps no descriptor of the launcher's but its end of the socket, and ends with that, or with the launcher.
 
-Sources: clone(2), pidfd_open(2), prctl(2) (PR_SET_PDEATHSIG), unix(7).
+Sources: clone(2), pidfd_open(2), waitid(2), prctl(2) (PR_SET_PDEATHSIG), unix(7).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import os
 import select
 import signal
 import socket
+import time
 
 import msgspec
 from msgspec import Struct, structs
@@ -35,6 +37,7 @@ from coworkd.launcher.formats import Formats
 from coworkd.system import clone, descriptors, prctl
 
 _PATIENCE_S = 5.0
+_LOOK_S = 0.05
 _QUESTION_BYTES, _ANSWER_BYTES = 4096, 16
 _DESCRIPTORS = ("mount_namespace", "network_namespace", "order_fd", "error_fd")
 """Of a station, in the order in which they are sent; the cgroup's follows where there is one."""
@@ -85,13 +88,21 @@ class Forker:
         coming = select.poll()
         for each in (link.fileno(), self._pidfd):
             coming.register(each, select.POLLIN)
-        come = dict(coming.poll(_PATIENCE_S * 1000))
-        if not come:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        given_up_at = time.monotonic() + _PATIENCE_S
+        while not (come := dict(coming.poll(_LOOK_S * 1000))):
+            if time.monotonic() >= given_up_at or self._is_stopped():
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         said = link.recv(_ANSWER_BYTES) if link.fileno() in come else b""
         if not said:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         return said
+
+    def _is_stopped(self) -> bool:
+        """By a signal; who stands still otherwise goes on by itself."""
+        try:
+            return os.waitid(os.P_PIDFD, self._pidfd, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return False
 
     def close(self) -> None:
         """End it, if it has not ended. Idempotent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import socket
@@ -147,6 +148,19 @@ def test_one_that_hangs_is_ended(asked: Forker, place: Place, monkeypatch: pytes
     with pytest.raises(TimeoutError, match=os.strerror(errno.ETIMEDOUT)):
         asked.fork(place.station, None)
     assert os.WTERMSIG(os.waitpid(hanging, 0)[1]) == signal.SIGKILL
+
+
+def test_one_that_was_stopped_is_not_waited_for(asked: Forker, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forker, "_PATIENCE_S", math.inf)
+    os.waitpid(asked.fork(place.station, None), 0)
+    stopped = pid_of(asked)
+    os.kill(stopped, signal.SIGSTOP)
+    os.waitid(os.P_PID, stopped, os.WSTOPPED | os.WNOWAIT)
+    with pytest.raises(TimeoutError):
+        asked.fork(place.station, None)
+    assert os.WTERMSIG(os.waitpid(stopped, 0)[1]) == signal.SIGKILL
+    os.waitpid(asked.fork(place.station, None), 0)
+    reap_forker(asked)
 
 
 def test_one_that_was_killed_while_a_child_of_its_stands_still_is_told_at_once(
