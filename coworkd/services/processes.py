@@ -55,6 +55,7 @@ from coworkd.services.process_list import compose_start
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_looking import Looker
 from coworkd.services.process_lost import Losses
+from coworkd.services.process_patience import Patience
 from coworkd.services.process_reader import EncodeNotification, EncodeOutput, ProcessReader
 from coworkd.services.process_request import (
     StartRequest,
@@ -120,6 +121,7 @@ class Processes:
             awaited=self._attacher.awaited,
         )
         self.callers = Callers(self._caller_vanished, self._later)
+        self._patience = Patience(self._limits.start_s, lambda process: self._later(self._give_up, process))
         self._adopter = Adopter(
             launcher=launcher,
             table=self._table,
@@ -154,6 +156,7 @@ class Processes:
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._builder.serve)
+                self._nursery.start_soon(self._patience.serve)
                 await self._adopter.adopt_all()
                 task_status.started()
                 while True:
@@ -181,18 +184,15 @@ class Processes:
         try:
             if process.stdin is not None:
                 self._later(self._inputs.feed, process, process.stdin, request.input)
-            with trio.move_on_after(self._limits.start_s):
-                await process.over.wait()
-            if not process.settled.is_set():
-                await self._give_up(process)
-            if not process.over.is_set():
-                await process.over.wait()
+            self._patience.hold(process)
+            await process.over.wait()
         except trio.Cancelled:
             self._caller_vanished(process)
             raise
         finally:
+            in_time = self._patience.let_go(process)
             self.callers.discard(link, process)
-        if process.record is None:
+        if process.record is None or not in_time:
             await self._refuse_start(process)
         self.started_total += 1
         answer = process.answer(process.record, self._limits.spool.stream_bytes)
@@ -278,21 +278,26 @@ class Processes:
 
     async def _wait_started(self, process: LiveProcess) -> None:
         """Return once the exec is known to have succeeded; raise why it has not. Cancelled, the process lives on."""
-        with trio.move_on_after(self._limits.start_s):
+        self._patience.hold(process)
+        try:
             await process.settled.wait()
             await process.terminal_known.wait()
-        if process.start_error is None and not process.lost:
-            if process.settled.is_set() and process.terminal_error is None:
+        finally:
+            in_time = self._patience.let_go(process)
+        if in_time and process.start_error is None and not process.lost:
+            if process.terminal_error is None:
                 return
             await self._give_up(process)
         await self._refuse_start(process)
 
-    async def _give_up(self, process: LiveProcess) -> NoReturn:
-        """End a command whose start has taken too long, and raise that."""
+    async def _give_up(self, process: LiveProcess) -> None:
+        """End a command whose start has taken too long; one that does not end then either is no more to us."""
         await self._ender.end_unwatched(process, "killed", "it did not start")
         with trio.move_on_after(self._limits.start_s):
             await process.over.wait()
-        await self._refuse_start(process)
+        if not process.over.is_set():
+            process.abandon()
+        process.terminal_known.set()  # it does not come any more
 
     async def _refuse_start(self, process: LiveProcess) -> NoReturn:
         """Clean up after a command that never ran, and raise why."""

@@ -61,6 +61,32 @@ async def test_run_that_never_execs_is_killed() -> None:
         assert house.launcher.commands == {}
 
 
+@in_trio
+async def test_run_that_does_not_even_end_is_let_go() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+
+        async def kill(process: str, /) -> None:
+            """Nothing comes of it."""
+
+        house.launcher.kill = kill  # type: ignore[method-assign]
+        refused: list[StartFailed] = []
+
+        async def call() -> None:
+            with pytest.raises(StartFailed) as caught:
+                await run(house)
+            refused.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            for _ in range(2):
+                await settle()
+                assert not refused
+                jump(ProcessLimits().start_s + 1)
+        assert refused[0].details["stage"] == "sandbox_setup"
+        assert (await house.processes.list(calls.ProcessListParams())).processes == ()
+
+
 @pytest.mark.parametrize("early", [False, True])
 @in_trio
 async def test_run_answers_with_output_exit_and_rusage(early: bool) -> None:

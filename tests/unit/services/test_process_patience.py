@@ -1,0 +1,70 @@
+"""`services.process_patience`: who has not begun in time is told of, once, and nobody else."""
+
+from __future__ import annotations
+
+import trio
+
+from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_patience import Patience
+from tests.unit.services.process_house import in_trio, jump, settle
+from tests.unit.services.test_process_live import make_process
+
+LIMIT_S = 30.0
+
+
+@in_trio
+async def test_each_that_has_not_begun_is_told_of_when_its_own_time_is_over() -> None:
+    late: list[LiveProcess] = []
+    patience = Patience(LIMIT_S, late.append)
+    first, begun, blind, gone, last = (make_process(name) for name in ("first", "begun", "blind", "gone", "last"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patience.serve)
+        for process in (first, begun, blind, gone):
+            patience.hold(process)
+        begun.settled.set()
+        blind.settled.set()
+        blind.expect_terminal()
+        assert patience.let_go(gone)
+        await settle()
+        jump(LIMIT_S / 2)
+        patience.hold(last)
+        await settle()
+        assert late == []
+        jump(LIMIT_S / 2)
+        await settle()
+        assert late == [first, blind]
+        jump(LIMIT_S / 2)
+        await settle()
+        assert late == [first, blind, last]
+        assert [patience.let_go(process) for process in (first, begun, last)] == [False, True, False]
+        assert patience.let_go(first)  # what it was is forgotten with it
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_time_runs_again_after_there_was_nobody() -> None:
+    late: list[LiveProcess] = []
+    patience = Patience(LIMIT_S, late.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patience.serve)
+        await settle()
+        jump(LIMIT_S * 2)
+        one = make_process("one")
+        patience.hold(one)
+        await settle()
+        assert late == []
+        jump(LIMIT_S)
+        await settle()
+        assert late == [one]
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_nothing_is_kept_of_those_that_were_let_go() -> None:
+    patience = Patience(LIMIT_S, lambda process: None)
+    for number in range(100):
+        process = make_process(str(number))
+        patience.hold(process)
+        patience.let_go(process)
+    assert not patience._held
+    assert not patience._late
