@@ -96,12 +96,8 @@ class LiveProcess:
         self.terminal_known.set()
         self._pumps: list[Pump | DiskPump] = []
         self._early: list[Notice | None] = []
-        self._clock = clock
-        self._drain_s = drain_s
-        self._later = later
-        self._ended = ended
-        self._failed = failed
-        self._began = began
+        self._clock, self._drain_s, self._later = clock, drain_s, later
+        self._began, self._failed, self._ended = began, failed, ended
         self._drained = trio.Event()
         self._ending = self._closing = False
 

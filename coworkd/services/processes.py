@@ -122,16 +122,7 @@ class Processes:
         )
         self.callers = Callers(self._caller_vanished, self._later)
         self._patience = Patience(self._limits.start_s, lambda process: self._later(self._give_up, process))
-        self._adopter = Adopter(
-            launcher=launcher,
-            table=self._table,
-            builder=self._builder,
-            ender=self._ender,
-            attacher=self._attacher,
-            add=self._add,
-            vanished=self._caller_vanished,
-            unsettled=lambda process: self._later(self._await_start, process),
-        )
+        self._adopter = self._make_adopter()
         self.adoption = self._adopter.adoption  # what was taken over; it grows
         losses = Losses(table=self._table, add=self._add, vanished=self._caller_vanished, adoption=self.adoption)
         self.take_lost = losses.take
@@ -146,6 +137,18 @@ class Processes:
         self.find_by_init, self.only_one_at = self._looker.find_by_init, self._looker.only_one_at
         self._nursery: trio.Nursery | None = None
         self.started_total = self.start_errors_total = 0
+
+    def _make_adopter(self) -> Adopter:
+        return Adopter(
+            launcher=self._launcher,
+            table=self._table,
+            builder=self._builder,
+            ender=self._ender,
+            attacher=self._attacher,
+            add=self._add,
+            vanished=self._caller_vanished,
+            unsettled=lambda process: self._later(self._await_start, process),
+        )
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Adopt what the launcher kept, then own every task of every process. Never returns; started when calls may come.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
+from coworkd.model import calls
+from coworkd.model.errors import StartFailed
+from coworkd.model.names import OsBytes
+from coworkd.services.process_limits import ProcessLimits
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_patience import Patience
-from tests.unit.services.process_house import in_trio, jump, settle
+from tests.unit.services.process_house import in_trio, jump, open_house, settle
 from tests.unit.services.test_process_live import make_process
 
 LIMIT_S = 30.0
@@ -68,3 +73,65 @@ async def test_nothing_is_kept_of_those_that_were_let_go() -> None:
         patience.let_go(process)
     assert not patience._held
     assert not patience._late
+
+
+@in_trio
+async def test_run_that_never_execs_is_killed() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+
+        async def call() -> None:
+            with pytest.raises(StartFailed) as caught:
+                await house.processes.run(calls.ProcessRun(session="work", argv=[OsBytes(b"true")]), house.link)
+            assert caught.value.details["stage"] == "sandbox_setup"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await settle()
+            jump(ProcessLimits().start_s + 1)
+        await settle()
+        assert house.launcher.commands == {}
+
+
+@in_trio
+async def test_run_that_does_not_even_end_is_let_go() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+
+        async def kill(process: str, /) -> None:
+            """Nothing comes of it."""
+
+        house.launcher.kill = kill  # type: ignore[method-assign]
+        refused: list[StartFailed] = []
+
+        async def call() -> None:
+            with pytest.raises(StartFailed) as caught:
+                await house.processes.run(calls.ProcessRun(session="work", argv=[OsBytes(b"true")]), house.link)
+            refused.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            for _ in range(2):
+                await settle()
+                assert not refused
+                jump(ProcessLimits().start_s + 1)
+        assert refused[0].details["stage"] == "sandbox_setup"
+        assert (await house.processes.list(calls.ProcessListParams())).processes == ()
+
+
+@in_trio
+async def test_start_that_never_execs_is_killed() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: None
+
+        async def call() -> None:
+            with pytest.raises(StartFailed) as caught:
+                await house.start()
+            assert caught.value.details["stage"] == "sandbox_setup"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await settle()
+            jump(ProcessLimits().start_s + 1)
+        await settle()
+        assert house.launcher.commands == {}

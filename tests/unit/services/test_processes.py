@@ -24,7 +24,6 @@ from coworkd.model.errors import (
 from coworkd.model.names import OsBytes
 from coworkd.model.process import Exit
 from coworkd.services import processes
-from coworkd.services.process_limits import ProcessLimits
 from tests.unit.services.fake_launcher import EXITED_AT, RUSAGE, STARTED_AT, FakeCommand
 from tests.unit.services.process_house import FakeLink, House, Output, in_trio, jump, open_house, settle
 
@@ -41,50 +40,6 @@ async def wait(house: House) -> Exit:
 
 
 # -- run
-
-
-@in_trio
-async def test_run_that_never_execs_is_killed() -> None:
-    async with open_house() as house:
-        house.launcher.script = lambda command: None
-
-        async def call() -> None:
-            with pytest.raises(StartFailed) as caught:
-                await run(house)
-            assert caught.value.details["stage"] == "sandbox_setup"
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-            await settle()
-            jump(ProcessLimits().start_s + 1)
-        await settle()
-        assert house.launcher.commands == {}
-
-
-@in_trio
-async def test_run_that_does_not_even_end_is_let_go() -> None:
-    async with open_house() as house:
-        house.launcher.script = lambda command: None
-
-        async def kill(process: str, /) -> None:
-            """Nothing comes of it."""
-
-        house.launcher.kill = kill  # type: ignore[method-assign]
-        refused: list[StartFailed] = []
-
-        async def call() -> None:
-            with pytest.raises(StartFailed) as caught:
-                await run(house)
-            refused.append(caught.value)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-            for _ in range(2):
-                await settle()
-                assert not refused
-                jump(ProcessLimits().start_s + 1)
-        assert refused[0].details["stage"] == "sandbox_setup"
-        assert (await house.processes.list(calls.ProcessListParams())).processes == ()
 
 
 @pytest.mark.parametrize("early", [False, True])
@@ -337,24 +292,6 @@ async def test_start_that_cannot_start_leaves_no_process_and_no_reader(early: bo
             await house.processes.get(NAME)
         await settle()
         assert house.launcher.forgotten == ["one"]
-
-
-@in_trio
-async def test_start_that_never_execs_is_killed() -> None:
-    async with open_house() as house:
-        house.launcher.script = lambda command: None
-
-        async def call() -> None:
-            with pytest.raises(StartFailed) as caught:
-                await house.start()
-            assert caught.value.details["stage"] == "sandbox_setup"
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-            await settle()
-            jump(ProcessLimits().start_s + 1)
-        await settle()
-        assert house.launcher.commands == {}
 
 
 @in_trio
