@@ -9,7 +9,6 @@ Rules
   thread's end: where the others go on after that, how the process ends is bubblewrap's to say.
 - rusage is the init's: bubblewrap's monitor leaves before it reaps its init and would report none. What the shim had used while it
   waited is not the command's, and is taken off.
-- The command is let in once: by a byte in the gate where bubblewrap executes it, by a message over `link` where a shim does.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Bwrap:
         "diagnostics_fd",
         "error_fd",
         "executed",
-        "gate_fd",
         "init_pid",
         "killed",
         "link",
@@ -62,16 +60,14 @@ class Bwrap:
         status: StatusReader,
         error_fd: int,
         diagnostics_fd: int,
-        gate_fd: int | None,
         link: socket.socket | None,
         cgroup_path: str | None,
     ) -> None:
-        """`link` is there where a shim waits for the command, `gate_fd` where bubblewrap does."""
+        """`link` is there where a shim waits for the command."""
         self.monitor_pid = monitor_pid
         self.status = status
         self.error_fd: int | None = error_fd
         self.diagnostics_fd = diagnostics_fd
-        self.gate_fd = gate_fd
         self.link = link
         self.shimmed = link is not None
         """Whether it is a shim that executes the command."""
@@ -214,14 +210,6 @@ class Bwrap:
 
     # -- verbs --------------------------------------------------------------------------------------------------
 
-    def open_gate(self) -> None:
-        """Let the command in that bubblewrap has on its argv; nothing to do for a sandbox that has gone."""
-        if self.gate_fd is not None:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self.gate_fd, b"g")
-            os.close(self.gate_fd)
-            self.gate_fd = None
-
     def signal(self, number: int) -> None:
         """kill(2) on the command's own process group; raises `ProcessLookupError` when the command has gone or not come yet.
 
@@ -254,10 +242,10 @@ class Bwrap:
     def close(self) -> None:
         """Let go of every descriptor. Idempotent."""
         self.status.close()
-        for fd in (self.error_fd, self.gate_fd, self.payload_pidfd):
+        for fd in (self.error_fd, self.payload_pidfd):
             if fd is not None:
                 os.close(fd)
-        self.error_fd = self.gate_fd = self.payload_pidfd = None
+        self.error_fd = self.payload_pidfd = None
         self._close_shims()
 
     def _close_shims(self) -> None:

@@ -1,7 +1,7 @@
 """A command on its way into a sandbox whose shim waits for it: one message, in the words of `sandbox.shim`, and its descriptors.
 
-Made before the command may run and kept here: not a byte of it is in the sandbox until `send`. Kept on until its exec is known: a shim
-that dies before it has said a word has not run it, and it can be sent to another.
+The shim gets as far as the command's gate with it. Kept until the exec is known: a shim that dies before it has said a word has not run it,
+and it can be sent to another.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Handover:
     def send(self, link: socket.socket) -> None:
         """Raises `OSError` where nobody waits any more. The shim has the only end of the pipe for words on its exec afterwards."""
         memfd = [] if self._memfd < 0 else [self._memfd]
-        socket.send_fds(link, [self._message], [*self.outfit.given, *memfd])
+        socket.send_fds(link, [self._message], [*self.outfit.handed, *memfd])
         self.outfit.give_exec()
         self.sent = True
 

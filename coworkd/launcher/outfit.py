@@ -1,16 +1,16 @@
 """The descriptors of one command, and those of the bubblewrap around it: what the launcher keeps, and what it gives away.
 
 Given are the command's own three, in their order; for a terminal the socket for its master. Kept are the other ends, by the names of
-`launch.Spawned`. Where a shim executes the command it also gets the pipe that says how that went.
-
-The gate is `--block-fd`: the command's exec waits for a byte in it. bubblewrap takes an end of file for a byte, so what it gets
-is a pipe opened for reading and writing, which has no end as long as the reader lives: neither our death nor a mistake opens it.
+`launch.Spawned`. Where a shim executes the command it also gets the pipe that says how that went. The gate before the command is of
+neither: it belongs to whoever the outfit is made for.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+
+from coworkd.launcher.gate import Gate
 
 
 class _Owned:
@@ -44,6 +44,7 @@ class Outfit(_Owned):
         self.exec_fd = -1
         self._exec_write = -1
         self._lent = {null_fd}
+        self.gate = Gate()
         try:
             if terminal:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -62,21 +63,29 @@ class Outfit(_Owned):
         self.kept["stdin_tally"] = os.memfd_create("stdin-tally", os.MFD_CLOEXEC)
 
     def add_exec(self) -> None:
-        """Give a shim the pipe on which it says how the exec went, before everything else. Raises `OSError`."""
+        """Make the pipe on which a shim says how the exec went. Raises `OSError`."""
         self.exec_fd = self.make_pipe()
         self._exec_write = self.given.pop()
-        self.given.insert(0, self._exec_write)
+
+    @property
+    def handed(self) -> list[int]:
+        """What a shim gets: that pipe, the gate, and what is the command's."""
+        return [self._exec_write, self.gate.read, *self.given]
 
     def give_exec(self) -> None:
-        """The shim has its copy of that: its end is the shim's alone. Idempotent."""
-        if self._exec_write in self.given:
-            self.given.remove(self._exec_write)
+        """The shim has its copy of the pipe: its end is the shim's alone. Idempotent."""
+        if self._exec_write >= 0:
             os.close(self._exec_write)
             self._exec_write = -1
+
+    def give_away(self) -> None:
+        super().give_away()
+        self.give_exec()
 
     def close(self) -> None:
         """Let go of everything, for a command that never was."""
         self.give_away()
+        self.gate.close()
         for fd in (*self.kept.values(), self.exec_fd):
             if fd >= 0:
                 os.close(fd)
@@ -94,7 +103,7 @@ class Outfit(_Owned):
 class Plumbing(_Owned):
     """Of a bubblewrap. Owns every descriptor of it until `give_away` or `close`. Raises `OSError` on making, leaving nothing.
 
-    Given are the status pipe, then the gate; for a shim instead its link and its source, and 0, 1 and 2.
+    Given are the status pipe and, for a shim, its link and its source, and 0, 1 and 2.
     """
 
     def __init__(self, null_fd: int, *, shim_fd: int | None = None) -> None:
@@ -102,13 +111,10 @@ class Plumbing(_Owned):
         super().__init__()
         self._lent = {null_fd, -1 if shim_fd is None else shim_fd}
         self.status = self.diagnostics = -1
-        self.gate: int | None = None
         self.link: socket.socket | None = None
         try:
             self.status = self.make_pipe()
-            if shim_fd is None:
-                self._make_gate()
-            else:
+            if shim_fd is not None:
                 self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 self.given += (theirs.detach(), shim_fd, null_fd, null_fd)
                 self.diagnostics = self.make_pipe()
@@ -121,13 +127,6 @@ class Plumbing(_Owned):
         self.give_away()
         if self.link is not None:
             self.link.close()
-        for fd in (self.status, self.diagnostics, self.gate):
-            if fd is not None and fd >= 0:
+        for fd in (self.status, self.diagnostics):
+            if fd >= 0:
                 os.close(fd)
-
-    def _make_gate(self) -> None:
-        read, self.gate = os.pipe2(os.O_CLOEXEC)
-        try:
-            self.given.append(os.open(f"/proc/self/fd/{read}", os.O_RDWR | os.O_CLOEXEC))
-        finally:
-            os.close(read)

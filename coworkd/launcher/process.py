@@ -5,8 +5,8 @@
 Rules
 - The command ran if its exec was seen (connector, the shim's pipe) or bubblewrap reported the exit code of a command of its own. Else
   what bubblewrap or the shim has said is the `StartError`.
-- Nothing of the command is in a sandbox with a shim before `proceed`. One whose shim dies without a word has not run it, and is changed
-  for another, once, by `move`: nobody hears of it.
+- The command's exec waits at its gate, which the supervisor opens. A shim that dies without a word has not run it: its sandbox is changed
+  for another, once, by `move`, and nobody hears of it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import os
 import time
 
 from coworkd.launcher.bwrap import Bwrap
+from coworkd.launcher.gate import Gate
 from coworkd.launcher.handover import Handover
 from coworkd.launcher.oom import Deaths, OomLevels
 from coworkd.model.launch import Adopted, Exited, Spawn, Spawned, Started, StartError
 from coworkd.sandbox.failure import explain_shim, parse_failure
 
+QUIET_S = 0.01
 _ONLY_THE_EXEC = b"+"
 _NEVER_OF_A_SHIM = ("not_found", "not_executable", "bad_cwd", "too_big")
 
@@ -37,9 +39,11 @@ class Process:
         "exec_fd",
         "exited",
         "fds",
+        "gate",
         "handover",
         "name",
         "note",
+        "quiet_until",
         "request",
         "session",
         "setup_error",
@@ -55,6 +59,7 @@ class Process:
         bwrap: Bwrap,
         *,
         fds: dict[str, int],
+        gate: Gate,
         exec_fd: int | None = None,
         handover: Handover | None = None,
         ooms: OomLevels | None = None,
@@ -66,8 +71,11 @@ class Process:
         self.session = request.session
         self.argv = request.argv
         self.note = request.note
+        self.quiet_until = time.monotonic() + QUIET_S if request.one_shot else 0.0
+        """Until then its `Started` waits for its end, so that it is told in one go."""
         self.bwrap = bwrap
         self.fds = fds
+        self.gate = gate
         self.exec_fd = exec_fd
         self.handover = handover
         self.abandoned = False
@@ -80,7 +88,7 @@ class Process:
         self._made_at = time.monotonic()
         self._moved = False
         self.spawned = Spawned(
-            id=request.id, process=request.process, monitor_pid=bwrap.monitor_pid, fds=tuple(fds), at=time.time()
+            id=request.id, process=request.process, monitor_pid=bwrap.monitor_pid, fds=(*fds, "gate"), at=time.time()
         )
 
     @property
@@ -90,9 +98,8 @@ class Process:
 
     @property
     def gated(self) -> bool:
-        """Whether its sandbox waits for `proceed`."""
-        waits = self.bwrap.gate_fd is not None or (self.handover is not None and not self.handover.sent)
-        return waits and self.living
+        """Whether its gate was not opened yet."""
+        return self.gate.read >= 0 and self.living and not self.gate.opened
 
     @property
     def can_move(self) -> bool:
@@ -127,7 +134,8 @@ class Process:
         """What has become true since the last call."""
         told: list[Started | StartError | Exited] = []
         bwrap = self.bwrap
-        if self.started is None and bwrap.executed and bwrap.init_pid and bwrap.payload_pid:
+        quiet = not bwrap.gone and time.monotonic() < self.quiet_until
+        if self.started is None and not quiet and bwrap.executed and bwrap.init_pid and bwrap.payload_pid:
             self.started = Started(
                 process=self.name, init_pid=bwrap.init_pid, payload_pid=bwrap.payload_pid, at=time.time()
             )
@@ -137,6 +145,7 @@ class Process:
             self._drop_handover()
         if told:
             self.request = None
+            self.gate.close()
         return told
 
     def _conclude(self) -> StartError | Exited:
@@ -178,24 +187,15 @@ class Process:
 
     # -- verbs --------------------------------------------------------------------------------------------------
 
-    def proceed(self) -> None:
-        """Let the command's exec happen, once. Raises `OSError` where the shim that waits for it has gone, and another can be had."""
-        if self.bwrap.killed:
-            return  # its kill has the first word, though it may take a moment to arrive
-        if self.handover is None:
-            self.bwrap.open_gate()
-        elif self.bwrap.link is None:
-            raise BrokenPipeError(32, "the sandbox has gone")
-        elif not self.handover.sent:
-            try:
-                self.handover.send(self.bwrap.link)
-            except OSError:
-                if not self._moved:
-                    raise
-                # The second has died as well: its end is told.
+    def hand_over(self) -> None:
+        """Where a shim waits for the command: give it that, as far as the gate. Raises `OSError`."""
+        if self.handover is not None:
+            if self.bwrap.link is None:
+                raise BrokenPipeError(32, "the sandbox has gone")
+            self.handover.send(self.bwrap.link)
 
     def move(self, bwrap: Bwrap) -> None:
-        """It gets another sandbox, and may be let in there. Where bubblewrap executes it, that one has all it needs."""
+        """It gets another sandbox, before the same gate. Where bubblewrap executes it, that one has all it needs."""
         self.bwrap = bwrap
         self._moved = True
         if not bwrap.shimmed:
@@ -254,4 +254,5 @@ class Process:
                 os.close(fd)
         self.fds = {}
         self.exec_fd = None
+        self.gate.close()
         self._drop_handover()

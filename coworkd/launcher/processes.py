@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -56,6 +57,8 @@ class Processes:
         self._filters = filters
         self._pool = pool
         self._processes: dict[str, Process] = {}
+        self._quiet: dict[str, Process] = {}
+        """Those nobody waits to hear of before they have ended, the oldest first."""
 
     def handlers(self) -> dict[type, Callable[[Any, list[int]], None]]:
         """Request → who answers it."""
@@ -63,7 +66,6 @@ class Processes:
             launch.PutFilter: self._put_filter,
             launch.Spawn: self._spawn,
             launch.Annotate: self._annotate,
-            launch.Proceed: self._proceed,
             launch.Abandon: self._abandon,
             launch.Signal: self._signal,
             launch.Kill: self._kill,
@@ -117,7 +119,7 @@ class Processes:
         """What has become of it."""
         self._hear_shim(process)
         bwrap = process.bwrap
-        if bwrap.gone and process.can_move and not process.gated:
+        if bwrap.gone and process.can_move:
             self._move(process)
             return
         # Its child's last words first, and before its init has gone: somebody waits for what is told then.
@@ -134,6 +136,7 @@ class Processes:
     def _settle(self, process: Process) -> None:
         """Tidy up after the last notice, which somebody waits for, was sent."""
         self._drop_exec(process)
+        self._quiet.pop(process.name, None)
         self._pool.want_after_end(process.session)
         if process.abandoned:
             del self._processes[process.name]
@@ -141,7 +144,7 @@ class Processes:
 
     def _hear_shim(self, process: Process) -> None:
         """Its pipe: `+` once only the exec is left, then its end (a good exec) or `stage errno`, and its end."""
-        while process.exec_fd is not None and not process.gated:
+        while process.exec_fd is not None:
             try:
                 said = os.read(process.exec_fd, _SHIM_SAYS_BYTES)
             except BlockingIOError:
@@ -186,9 +189,14 @@ class Processes:
                 request.id, "resources", error.errno, f"the sandbox could not be started: {error.strerror}"
             )
             return
-        self._supervisor.send(process.spawned, list(process.fds.values()))
+        self._supervisor.send(process.spawned, [*process.fds.values(), process.gate.write])
+        process.gate.give()
         self._processes[request.process] = process
         self._begin(process)
+        try:
+            process.hand_over()
+        except OSError:
+            self._move(process)
         self._pool.want_after_start(session.name)
 
     def _judge(self, request: launch.Spawn, session: Session | None) -> str | None:
@@ -226,18 +234,8 @@ class Processes:
         process.note = request.note
         self._supervisor.send(launch.Done(id=request.id))
 
-    def _proceed(self, request: launch.Proceed, _: list[int]) -> None:
-        process = self._find(request.id, request.process)
-        if process is None:
-            return
-        try:
-            process.proceed()
-        except OSError:
-            self._move(process)
-        self._supervisor.send(launch.Done(id=request.id))
-
     def _move(self, process: Process) -> None:
-        """The sandbox that waited for it has died: let it into another. A command that was ended meanwhile needs none."""
+        """The sandbox that waited for it has died: it gets another. A command that was ended meanwhile needs none."""
         session = self._sessions.get(process.session)
         if session is None or not process.can_move or not process.living:
             return
@@ -259,7 +257,7 @@ class Processes:
         process.move(bwrap)
         self._begin(process)
         try:
-            process.proceed()
+            process.hand_over()
         except OSError as error:  # that one has died too, or nothing can be handed over: its end is told by the reaper
             process.give_up("resources", error.errno, f"the sandbox could not be started: {error.strerror}")
             bwrap.kill()
@@ -268,8 +266,26 @@ class Processes:
         """It has a sandbox: from now on hear of that."""
         process.bwrap.on_news = partial(self._tell, process)
         self._reaper.add(process.bwrap)
+        if process.quiet_until > time.monotonic():
+            self._quiet[process.name] = process
+        else:
+            self._listen(process)
+
+    def _listen(self, process: Process) -> None:
+        """Hear of its exec where a shim does that."""
         if process.exec_fd is not None:
             self._readers.register_end(process.exec_fd, process.bwrap.on_news)
+
+    def next_due(self) -> float | None:
+        """When (monotonic) somebody has been quiet for long enough."""
+        return next((process.quiet_until for process in self._quiet.values()), None)
+
+    def end_quiet(self, now: float) -> None:
+        """Tell of those that run on."""
+        while self._quiet and (due := self.next_due()) is not None and due <= now:
+            process = self._quiet.pop(next(iter(self._quiet)))
+            self._listen(process)
+            self._tell(process)
 
     def _abandon(self, request: launch.Abandon, _: list[int]) -> None:
         process = self._find(request.id, request.process)

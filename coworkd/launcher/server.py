@@ -161,7 +161,9 @@ class Launcher:
 
     def _timeout_s(self) -> float | None:
         now = time.monotonic()
-        timed = (self._pool, self._sessions, self._folders, self._doubts, self._workers, self._groups)
+        timed = (
+            self._pool, self._processes, self._sessions, self._folders, self._doubts, self._workers, self._groups,
+        )  # fmt: skip
         due = [*(each.next_due() for each in timed), self._lonely_at()]
         waits = [self._reaper.next_poll_s(), *(moment - now for moment in due if moment is not None)]
         known = [max(0.0, wait) for wait in waits if wait is not None]
@@ -180,6 +182,7 @@ class Launcher:
         self._doubts.end_late()
         self._workers.end_late()
         self._groups.end_late(time.monotonic())
+        self._processes.end_quiet(time.monotonic())
         self._pool.make_due()
         lonely_at = self._lonely_at()
         if lonely_at is not None and time.monotonic() > lonely_at:

@@ -126,7 +126,7 @@ class Spawner:
             if warm is None and request.tty is None:
                 bwrap = self._build(request, session, outfit)
                 outfit.give_away()
-                return Process(request, bwrap, fds=outfit.kept, ooms=self._ooms)
+                return Process(request, bwrap, fds=outfit.kept, gate=outfit.gate, ooms=self._ooms)
             outfit.add_exec()
             handover = Handover(request, outfit, native=self._formats.native)
         except OSError:
@@ -140,7 +140,15 @@ class Spawner:
             handover.close()
             outfit.close()
             raise
-        return Process(request, bwrap, fds=outfit.kept, exec_fd=outfit.exec_fd, handover=handover, ooms=self._ooms)
+        return Process(
+            request,
+            bwrap,
+            fds=outfit.kept,
+            gate=outfit.gate,
+            exec_fd=outfit.exec_fd,
+            handover=handover,
+            ooms=self._ooms,
+        )
 
     def build_again(self, process: Process, session: Session) -> Bwrap:
         """Another sandbox for `process`, whose own has died without running it. Raises `OSError`."""
@@ -157,13 +165,13 @@ class Spawner:
         """A sandbox as `request` wants it, with nothing of its command in it: a shim that waits. Raises `OSError`."""
         plumbing = Plumbing(self._null, shim_fd=self._shim.open(request.shim[0]))
         argv = (*request.shim, b"/proc/self/fd/%d" % child.FD_SHIM)
-        return self._order(request, session, plumbing, argv, plan_command(b"/", ()), looked_at=b"", streams=())
+        return self._order(request, session, plumbing, argv, plan_command(b"/", ()), looked_at=b"", more=())
 
     def _build(self, request: Spawn, session: Session, outfit: Outfit) -> Bwrap:
         plumbing = Plumbing(self._null)
         own = (*plan_command(request.cwd, request.environment), b"--block-fd", b"%d" % child.FD_GATE)
-        streams = outfit.given[-3:]
-        bwrap = self._order(request, session, plumbing, request.argv, own, looked_at=request.argv[0], streams=streams)
+        given = (outfit.gate.read, *outfit.given)
+        bwrap = self._order(request, session, plumbing, request.argv, own, looked_at=request.argv[0], more=given)
         bwrap.diagnostics_fd = outfit.kept.get("stderr", -1)
         return bwrap
 
@@ -176,7 +184,7 @@ class Spawner:
         options: Sequence[bytes],
         *,
         looked_at: bytes,
-        streams: Sequence[int],
+        more: Sequence[int],
     ) -> Bwrap:
         """Have a standby become bubblewrap; `plumbing` is the bwrap's, or closed."""
         order = child.Order(
@@ -194,7 +202,7 @@ class Spawner:
             given.append(make_sealed("bwrap-args", b"\0".join(words) + b"\0"))
             for name in request.filters:
                 given.append(self._filters.open(name))
-            standby = self._send(order, session, request.limits, [*given, *plumbing.given, *streams])
+            standby = self._send(order, session, request.limits, [*given, *plumbing.given, *more])
         except OSError:
             plumbing.close()
             raise
@@ -207,7 +215,6 @@ class Spawner:
             status=StatusReader(plumbing.status),
             error_fd=standby.error_fd,
             diagnostics_fd=plumbing.diagnostics,
-            gate_fd=plumbing.gate,
             link=plumbing.link,
             cgroup_path=standby.cgroup_path,
         )

@@ -39,6 +39,8 @@ MESSAGE_LIMIT_BYTES = 8 * 1024 * 1024
 HTTP_PROXY_PORT, SOCKS_PROXY_PORT = 3128, 1080
 """Where the proxies listen on a session's own loopback."""
 NOTE_LIMIT_BYTES = 4096
+GO = b"gogo"
+"""Opens a gate: one byte for each sandbox that may come to wait there, and some that stay and say that it was opened."""
 FILTER_LIMIT = 256
 """How many seccomp programs the launcher keeps: the last ones put. The supervisor counts in the same way."""
 
@@ -190,7 +192,7 @@ class PutFilter(Struct, frozen=True, kw_only=True, tag="put_filter"):
 class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     """Start one command. Answered by `Spawned` once the child exists, then `Started` or `StartError`, then `Exited`.
 
-    The sandbox is built at once, or one that waits is taken; the command's own exec waits for `Proceed`, and fails with its
+    The sandbox is built at once, or one that waits is taken; the command's own exec waits at its gate, and fails with its
     supervisor. `bwrap_args` goes into `--args`, to which the launcher adds filters, status descriptors and what is the command's own.
     """
 
@@ -216,6 +218,8 @@ class Spawn(Struct, frozen=True, kw_only=True, tag="spawn"):
     rlimits: Rlimits
     limits: CgroupLimits = CgroupLimits()
     """Those of its own: where it has none, its session's hold."""
+    one_shot: bool = False
+    """Nobody waits for its `Started`: of a command that is over at once that is told with its end."""
     note: bytes = b""
     """What the supervisor wants to know of it after a restart, in its own words; kept and given back by `Adopted`, never read."""
 
@@ -234,15 +238,8 @@ class Annotate(Struct, frozen=True, kw_only=True, tag="annotate"):
     note: bytes
 
 
-class Proceed(Struct, frozen=True, kw_only=True, tag="proceed"):
-    """What had to be durable first is: the sandbox, which was built meanwhile, may become the command."""
-
-    id: int
-    process: str
-
-
 class Abandon(Struct, frozen=True, kw_only=True, tag="abandon"):
-    """The command may not run: end the sandbox that waits for `Proceed`, and forget it. No notice follows."""
+    """The command may not run: end the sandbox that waits at its gate, and forget it. No notice follows."""
 
     id: int
     process: str
@@ -322,7 +319,6 @@ Request = (
     | PutFilter
     | Spawn
     | Annotate
-    | Proceed
     | Abandon
     | Signal
     | Kill
@@ -453,7 +449,7 @@ class Spawned(Struct, frozen=True, kw_only=True, tag="spawned"):
     Meanings: `stdout`, `stderr` (pipe read ends), `stdout_spool`, `stderr_spool` (memfds whose file offset is the
     stream offset; the launcher holds the same descriptions), `stdin` (pipe write end) and `stdin_tally` (an empty memfd
     that counts what went into it), `tty` (socket over which the shim
-    sends the pty master), `tty_spool`.
+    sends the pty master), `tty_spool`; and of no `Adopted`: `gate` (pipe write end; the exec waits for `GO` in it).
     """
 
     id: int

@@ -134,6 +134,16 @@ class StreamsPort(Protocol):
         """A place for one more stream. Raises `LimitExceeded`, `InvalidParams` for a window that cannot be meant."""
 
 
+class CommandGate(Protocol):
+    """Before a command's exec."""
+
+    def open(self) -> None:
+        """Let the exec happen, from any thread, once; what comes of it is told as a notice. Nobody may wait there any more."""
+
+    def close(self) -> None:
+        """Let go of it: one that was not opened stays shut. Idempotent."""
+
+
 class SpawnedFds(Protocol):
     """A `Spawned` or `Adopted` with the descriptors that came with it; whoever `take`s one owns it, `close` closes the rest."""
 
@@ -141,6 +151,9 @@ class SpawnedFds(Protocol):
     def spawned(self) -> Spawned: ...
 
     def take(self, name: str, /) -> int | None: ...
+
+    def take_gate(self) -> CommandGate:
+        """Of a `Spawned`: the gate, the caller's from now on."""
 
     def close(self) -> None: ...
 
@@ -217,16 +230,10 @@ class LauncherPort(Protocol):
     async def close_session(self, session: str, /) -> None: ...
 
     async def spawn(self, request: Spawn, policy: EffectivePolicy, /) -> SpawnedFds:
-        """Make a sandbox, or take one that waits; the command itself starts with `proceed`, and never without.
+        """Make a sandbox, or take one that waits; the command itself starts when its gate is opened, and never without.
 
         Puts the filters if the launcher lacks them; fills in `request.id`.
         """
-
-    async def proceed(self, process: str, /) -> None:
-        """Let the command's exec happen; what comes of it is told as a notice. Raises `Unavailable`."""
-
-    def proceed_nowait(self, process: str, /) -> bool:
-        """`proceed` from any thread; whether it could be told at once, which it nearly always can."""
 
     async def abandon(self, process: str, /) -> None:
         """Let a sandbox go that is not let in."""

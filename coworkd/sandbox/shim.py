@@ -3,9 +3,9 @@
 Descriptors: 7 a SEQPACKET socket of the launcher's, 8 this source. It says `ready` with what it has used so far, once it has gone through
 all that a command will ask of it. One message then brings the command, NUL between words: how many words argv has, cwd, the
 terminal's `rows cols` or nothing, the head of a native ELF file in hexadecimal or nothing, argv, variables. With it come the pipe that
-says how it went, and stdin, stdout and stderr, or for a terminal the socket for its master. A message that is one zero byte has its
-words in a file, which comes last. On the pipe `+` says that only the exec is left, `stage errno` what failed; its end without that is
-a good exec.
+says how it went, the gate, and stdin, stdout and stderr, or for a terminal the socket for its master. A message that is one zero byte has
+its words in a file, which comes last. All is made ready for the exec, which waits for a byte in the gate. On the pipe `+` says that only
+the exec is left, `stage errno` what failed; its end without that is a good exec.
 
 The command is looked for as execvp(3) does it, so that it starts as it would from bubblewrap; a binary that is not the kernel's own is
 no script. Every import costs a waiting sandbox time and memory: `posix`, `_socket` and `_signal` are what `os`, `socket` and `signal` wrap.
@@ -36,9 +36,9 @@ def main() -> None:
     rehearse()
     link.send(b"ready %d %d %d %d %d %d %d" % usage())
     words, fds = receive(link)
-    status = fds[0]
+    status, gate, *streams = fds
     try:
-        become(words, status, fds[1:])
+        become(words, status, gate, streams)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told there, and never in the command's own output
         posix.write(status, b" %d" % (getattr(error, "errno", None) or 0))
     posix._exit(127)
@@ -57,13 +57,15 @@ def rehearse() -> None:
     Raises where a step fails, of which an admin's filter may be the reason: bubblewrap has done all that before its filters are on.
     """
     said, status = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+    gate, opener = posix.pipe2(posix.O_CLOEXEC)
+    posix.write(opener, b"g")
     copies = [posix.dup(fd) for fd in (0, 1, 2)]
     try:
-        become([b"1", b"/", b"", b"", b"/", b"A=b"], status, copies)
+        become([b"1", b"/", b"", b"", b"/", b"A=b"], status, gate, copies)
     except OSError:  # a directory is no command
         if posix.read(said, 64) != b"+exec":
             raise
-    for fd in (said, status, *copies):
+    for fd in (said, status, gate, opener, *copies):
         posix.close(fd)
 
 
@@ -81,8 +83,8 @@ def receive(link: "_socket.socket") -> tuple[list[bytes], list[int]]:
     return data.split(b"\0"), fds
 
 
-def become(words: list[bytes], status: int, fds: list[int]) -> None:
-    """Execute the command. Raises, and has written to `status` at which stage."""
+def become(words: list[bytes], status: int, gate: int, fds: list[int]) -> None:
+    """Execute the command, once the gate is open. Raises, and has written to `status` at which stage."""
     count, cwd, size, native, *rest = words
     argv, variables = rest[: int(count)], rest[int(count) :]
     stage = b"terminal" if size else b"streams"
@@ -97,8 +99,10 @@ def become(words: list[bytes], status: int, fds: list[int]) -> None:
         stage = b"exec"
         environment = dict(word.split(b"=", 1) for word in variables)
         environment[b"PWD"] = cwd
+        head = bytes.fromhex(native.decode())
+        posix.read(gate, 1)
         posix.write(status, b"+")
-        execute(argv, environment, bytes.fromhex(native.decode()))
+        execute(argv, environment, head)
     except BaseException:
         posix.write(status, stage)
         raise

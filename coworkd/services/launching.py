@@ -12,6 +12,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -56,11 +57,33 @@ class LaunchedFds:
         """The descriptor `name`, the caller's from now on."""
         return self._fds.pop(name, None)
 
+    def take_gate(self) -> LaunchedGate:
+        """The command's gate, the caller's from now on."""
+        return LaunchedGate(self._fds.pop("gate", -1))
+
     def close(self) -> None:
         """Close what was not taken."""
         for fd in self._fds.values():
             os.close(fd)
         self._fds = {}
+
+
+class LaunchedGate:
+    """Implements `ports.CommandGate`. Owns `fd`; below 0 there is none, for want of descriptors."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def open(self) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):  # nobody waits any more, which is told by a notice
+                os.write(self._fd, launch.GO)
+            self.close()
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 _Answered = tuple[launch.Answer, list[int]]
@@ -254,13 +277,6 @@ class LauncherClient:
         for program in (policy.base_filter, policy.admin_filter):
             await self._put(program)
         return LaunchedFds(*await self._ask_for_fds(request, launch.Spawned))
-
-    async def proceed(self, process: str, /) -> None:
-        await self._send(launch.Proceed(id=0, process=process))
-
-    def proceed_nowait(self, process: str, /) -> bool:
-        channel = self._channel
-        return channel is not None and channel.tell(launch.Proceed(id=0, process=process))
 
     async def abandon(self, process: str, /) -> None:
         await self._ask(launch.Abandon(id=0, process=process))

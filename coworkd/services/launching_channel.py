@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import threading
 from collections.abc import Callable
 
 import msgspec
@@ -38,8 +37,6 @@ class Channel:
         # The same connection without trio's turn for every call; its kind is said, which Python would else ask the kernel for.
         self._now = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=os.dup(connection.fileno()))
         self._sending = trio.Lock()
-        self._held = threading.Lock()
-        """While a thread sends, nobody may close what it sends on."""
 
     async def send(self, request: launch.Request, fds: tuple[int, ...] = ()) -> None:
         """`fds` stay the caller's. Raises `OSError`."""
@@ -51,15 +48,6 @@ class Channel:
         finally:
             if memfd >= 0:
                 os.close(memfd)
-
-    def tell(self, request: launch.Request) -> bool:
-        """Send a short one from any thread, with no descriptors; False where it cannot go at once, or nowhere."""
-        data, ancillary, _ = packet.pack(_encoder.encode(request))
-        with self._held:
-            try:
-                return not self._sending.locked() and self._send_nowait(data, ancillary)
-            except OSError:
-                return False
 
     async def _send_behind(self, data: list[bytes], ancillary: packet.Ancillary) -> None:
         async with self._sending:
@@ -117,6 +105,5 @@ class Channel:
         """Who sends or receives hears of it. Idempotent."""
         if self._now.fileno() >= 0:
             trio.lowlevel.notify_closing(self._now)
-            with self._held:
-                self._now.close()
+            self._now.close()
             self._connection.close()

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 
 from coworkd.config import SpoolConfig
 from coworkd.model.errors import CoworkError, SandboxSetupFailed, StartFailed
@@ -95,7 +96,11 @@ class Builder:
                 self._build_on_disk(process, name, _need(fds, name))
                 continue
             process.streams[name] = self._head(fd) if process.one_shot else self._spool(process, fd)
-            process.add_pump(_need(fds, name), process.streams[name]).begin(self._pipes)
+            pump = process.add_pump(_need(fds, name), process.streams[name])
+            if process.one_shot:
+                process.when_started(partial(pump.begin, self._pipes))
+            else:
+                pump.begin(self._pipes)
         self._give_stdin(process, fds)
 
     def _give_stdin(self, process: LiveProcess, fds: SpawnedFds) -> None:

@@ -1,4 +1,5 @@
-"""The gate before a command: it opens once, when the record of its start is durable and its sandbox has what it needs, whichever is last.
+"""The gate before a command, from coworkd's side: it opens once, when the record of the start is durable and the command's streams are
+there, whichever is last.
 
 The disk's own thread opens it where the disk was the last, so that a start waits for no turn of the loop behind it.
 """
@@ -6,26 +7,44 @@ The disk's own thread opens it where the disk was the last, so that a start wait
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+
+from coworkd.model.ports import CommandGate
 
 
 class Gate:
-    """Two come, each from a thread of its own; the second opens it."""
+    """Two have to come, each from a thread of its own, and each once; the second opens it. Owns what it holds."""
 
-    __slots__ = ("_awaited", "_lock", "_open", "opened")
+    __slots__ = ("_awaited", "_held", "_lock")
 
-    def __init__(self, open_it: Callable[[], bool]) -> None:
-        """`open_it` is called once, from either thread, must not block, and says whether it could."""
-        self._open = open_it
+    def __init__(self) -> None:
+        self._held: CommandGate | None = None
         self._lock = threading.Lock()
         self._awaited = 2
-        self.opened = False
-        """Final once both have come."""
 
-    def come(self) -> None:
-        """One of the two is there. Not to be called twice by one."""
+    def hold(self, gate: CommandGate) -> None:
+        """What is to be opened; before `ready`."""
+        self._held = gate
+
+    def recorded(self) -> None:
+        """The record is durable. From the disk's thread."""
+        self._come()
+
+    def ready(self) -> None:
+        """Whatever the command says will be kept."""
+        self._come()
+
+    def shut(self) -> None:
+        """It never opens, whoever comes; where both have come it has."""
+        with self._lock:
+            held, self._held = self._held, None
+        if held is not None:
+            held.close()
+
+    def _come(self) -> None:
         with self._lock:
             self._awaited -= 1
-            last = self._awaited == 0
-        if last:
-            self.opened = self._open()
+            if self._awaited:
+                return
+            held, self._held = self._held, None
+        if held is not None:
+            held.open()

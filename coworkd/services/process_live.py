@@ -95,6 +95,7 @@ class LiveProcess:
         self.terminal_known = trio.Event()
         self.terminal_known.set()
         self._pumps: list[Pump | DiskPump] = []
+        self._unwatched: list[Callable[[], None]] = []
         self._early: list[Notice | None] = []
         self._clock, self._drain_s, self._later = clock, drain_s, later
         self._began, self._failed, self._ended = began, failed, ended
@@ -166,6 +167,10 @@ class LiveProcess:
         self._pumps.append(pump)
         return pump
 
+    def when_started(self, begin: Callable[[], None]) -> None:
+        """Have its pipes watched from its exec on, or its end: for one that may be over before anybody can look."""
+        self._unwatched.append(begin)
+
     def add_disk_pump(self, pipe_fd: int, spool: DiskSpool) -> DiskPump:
         pump = DiskPump(pipe_fd, spool, ended=self.stream_ended, failed=lambda error: self._failed(self, error))
         self._pumps.append(pump)
@@ -220,6 +225,7 @@ class LiveProcess:
         if isinstance(notice, Started):
             self.started, self.pid, self.started_at = True, notice.payload_pid, notice.at
             self.init_pid = notice.init_pid
+            self._watch_pipes()
             self._began(self)
             self.settled.set()
         elif isinstance(notice, StartError):
@@ -260,6 +266,7 @@ class LiveProcess:
         self.exited = exited
         self.lost = exited is None
         self.settled.set()
+        self._watch_pipes()
         if self.stdin is not None and self.terminal is None:  # closing a terminal would drop what it still has to give
             self.stdin.close(by="its end")
         for pump in self._pumps:
@@ -270,6 +277,10 @@ class LiveProcess:
             self._conclude()
         else:
             self._later(self._drain)
+
+    def _watch_pipes(self) -> None:
+        while self._unwatched:
+            self._unwatched.pop()()
 
     async def _drain(self) -> None:
         with trio.move_on_after(self._drain_s):

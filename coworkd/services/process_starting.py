@@ -13,7 +13,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any
 
 import trio
@@ -97,15 +96,15 @@ class Starter:
             times_out_at=times_out_at,
             readers=int(request.awaited),
         )
-        spawn = structs.replace(spawn, note=encode_note(process.note))
+        spawn = structs.replace(spawn, note=encode_note(process.note), one_shot=request.one_shot)
         narrowed = (*policy.narrowed, *cut, *(said for said in (shortened, smaller) if said is not None))
         if request.spool.where == "disk":
             await self._open_files(process, session.uid, spool_bytes)
         fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
         if process.ended_by is not None:
             raise InvalidState(f"process {process.id} was ended before it was started", process=process.id)
-        gate = Gate(partial(self._launcher.proceed_nowait, process.id))
-        record = self._audit.record_nowait("process.start", fields, then=gate.come)
+        gate = Gate()
+        record = self._audit.record_nowait("process.start", fields, then=gate.recorded)
         process.asked_for = True
         self._launcher.watch(process.id, process.learn)
         try:
@@ -115,6 +114,7 @@ class Starter:
             with trio.CancelScope(shield=True):
                 await self._record_end(process, record, error)
             raise
+        gate.hold(fds.take_gate())
         return Launched(fds=fds, record=record, gate=gate, timeout_s=timeout_s, narrowed=narrowed)
 
     async def _open_files(self, process: LiveProcess, project: int, limit_bytes: int) -> None:
@@ -124,15 +124,14 @@ class Starter:
         made = await self._files(project, len(streams), limit_bytes)
         process.disk_files.update(zip(streams, made, strict=True))
 
-    async def let_in(self, process: LiveProcess, launched: Launched) -> None:
+    async def let_in(self, launched: Launched) -> None:
         """Let the command's exec happen as soon as its start is durable. Raises what the log says; `abandon` it then."""
-        launched.gate.come()
+        launched.gate.ready()
         await launched.record.durable()
-        if not launched.gate.opened:
-            await self._launcher.proceed(process.id)
 
     async def abandon(self, process: LiveProcess, launched: Launched, error: BaseException) -> None:
         """Let a sandbox go that may not become its command, because of `error`: nothing stays of it but the record of that."""
+        launched.gate.shut()
         self._launcher.unwatch(process.id)
         with trio.CancelScope(shield=True):
             with contextlib.suppress(CoworkError):  # a launcher that is gone abandons it by itself

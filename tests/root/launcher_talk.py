@@ -40,7 +40,9 @@ def sha256(program: bytes) -> str:
 
 
 class Talk:
-    """A supervisor's connection. Notices that come before an answer are kept in `heard`, descriptors in `fds`."""
+    """A supervisor's connection. Notices that come before an answer are kept in `heard`, descriptors in `fds`, but the gates of commands in
+    `gates`.
+    """
 
     def __init__(self, path: str) -> None:
         self.link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -48,6 +50,7 @@ class Talk:
         self.link.connect(path)
         self.heard: list[Any] = []
         self.fds: list[int] = []
+        self.gates: dict[str, int] = {}
         self._id = 0
 
     def tell(self, request: launch.Request, *fds: int) -> int:
@@ -64,8 +67,13 @@ class Talk:
         message, fds = packet.unpack(data, ancillary, flags)
         if not message:
             raise EOFError
+        reply = msgspec.msgpack.decode(message, type=launch.Reply)
+        if isinstance(reply, launch.Spawned):
+            assert reply.fds[-1] == "gate"
+            self.gates[reply.process] = fds.pop()
+            reply = structs.replace(reply, fds=reply.fds[:-1])
         self.fds += fds
-        return msgspec.msgpack.decode(message, type=launch.Reply)
+        return reply
 
     def ask(self, request: launch.Request, *fds: int) -> Any:
         """The answer of exactly this request; `Adopted`s before it are kept in `heard`, as notices are."""
@@ -108,8 +116,14 @@ class Talk:
     def start(self, spawn: launch.Spawn) -> launch.Spawned:
         spawned = self.ask(spawn)
         assert isinstance(spawned, launch.Spawned), spawned
-        assert isinstance(self.ask(launch.Proceed(id=0, process=spawn.process)), launch.Done)
+        self.let_in(spawn.process)
         return spawned
+
+    def let_in(self, process: str) -> None:
+        """Open its gate, behind which nobody may wait any more."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.gates[process], launch.GO)
+        os.close(self.gates.pop(process))
 
     def take(self, spawned: launch.Spawned, name: str) -> int:
         """The descriptor `name` of the answer that came last; the others are closed."""
@@ -129,9 +143,14 @@ class Talk:
             os.close(fd)
         self.fds = []
 
+    def drop_gates(self) -> None:
+        while self.gates:
+            os.close(self.gates.popitem()[1])
+
     def close(self) -> None:
         self.link.close()
         self.drop_fds()
+        self.drop_gates()
 
 
 def own_cgroup(directory: Path) -> str | None:

@@ -71,7 +71,7 @@ class Mad:
             session_request(home),
             spawn,
             spawn_request(["cat"], process="cat", stdin=True),
-            launch.Proceed(id=0, process="mad"),
+            launch.Abandon(id=0, process="mad"),
             launch.Kill(id=0, process="mad"),
             launch.Signal(id=0, process="mad", signal=9),
             launch.Forget(id=0, process="mad"),

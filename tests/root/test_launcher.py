@@ -124,7 +124,6 @@ def test_a_program_that_is_none_is_refused(launcher: Started, program: bytes) ->
         launch.Kill(id=0, process="no"),
         launch.Release(id=0, process="no", name="stdin"),
         launch.Keep(id=0, process="no", name="tty"),
-        launch.Proceed(id=0, process="no"),
         launch.Abandon(id=0, process="no"),
     ],
 )
@@ -291,7 +290,7 @@ def test_a_link_planted_in_a_home_reaches_nothing_outside(talk: Talk, tmp_path: 
 # -- lives and ends -----------------------------------------------------------------------------------------------
 
 
-def test_nothing_runs_before_proceed_and_an_abandoned_one_never(talk: Talk, tmp_path: Path) -> None:
+def test_nothing_runs_before_its_gate_is_open_and_an_abandoned_one_never(talk: Talk, tmp_path: Path) -> None:
     spawned = talk.ask(spawn_request(["touch", "/sessions/bob/ran"]))
     assert isinstance(spawned, launch.Spawned)
     assert isinstance(talk.ask(launch.Abandon(id=0, process="p1")), launch.Done)

@@ -94,9 +94,9 @@ class House:
         return self.let_in(request, spawned)
 
     def let_in(self, request: launch.Spawn, spawned: launch.Spawned) -> tuple[Any, bytes]:
-        """From `Proceed` to its end."""
+        """From its gate to its end."""
         output = self.talk.take(spawned, "stdout" if request.tty is None else "tty")
-        assert isinstance(self.talk.ask(launch.Proceed(id=0, process=request.process)), launch.Done)
+        self.talk.let_in(request.process)
         said = read_all(output) if request.tty is None else read_terminal(output)
         ended = self.talk.wait(launch.Exited, launch.StartError)
         self.talk.heard = [notice for notice in self.talk.heard if not isinstance(notice, launch.Started)]
@@ -320,7 +320,7 @@ def test_one_that_is_killed_in_the_very_moment_costs_no_command(house: House) ->
 
 
 @pytest.mark.parametrize("tty", [None, TTY])
-def test_one_that_dies_between_being_taken_and_getting_its_command_is_changed_for_another(
+def test_one_that_dies_between_being_taken_and_executing_its_command_is_changed_for_another(
     house: House, tty: TtySize | None
 ) -> None:
     pids = house.waiting_pids()
@@ -336,10 +336,10 @@ def test_one_that_dies_between_being_taken_and_getting_its_command_is_changed_fo
 def test_one_that_does_not_listen_any_more_is_ended_when_its_command_goes_elsewhere(house: House) -> None:
     pids = house.waiting_pids()
     request = house.request("echo", "still")
-    spawned = house.talk.ask(request)
     os.kill(pids[2], signal.SIGSTOP)
     with socket.socket(fileno=take_descriptor(pids[2], 7)) as link:
         link.shutdown(socket.SHUT_RDWR)
+    spawned = house.talk.ask(request)
     assert house.let_in(request, spawned)[1] == b"still\n"
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
 
@@ -359,8 +359,8 @@ def test_a_command_that_is_abandoned_before_it_was_let_in_leaves_nothing(house: 
     house.talk.ask(request)
     assert isinstance(house.talk.ask(launch.Abandon(id=0, process=request.process)), launch.Done)
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
+    house.talk.let_in(request.process)
     assert b"was-here" not in house.cold("ls", "/tmp")[1]
-    assert isinstance(house.talk.ask(launch.Proceed(id=0, process=request.process)), launch.Refused)
 
 
 def test_a_command_that_is_killed_before_it_was_let_in_never_runs(house: House) -> None:
@@ -498,7 +498,7 @@ def test_a_session_that_is_paused_holds_nothing_of_another(house: House, tmp_pat
     refused = talk.ask(structs.replace(other, process="e2"))
     assert (type(refused), refused.stage) == (launch.Refused, "session")
     time.sleep(0.2)  # now is when something would be made for its next command
-    talk.ask(launch.Proceed(id=0, process=request.process))
+    talk.let_in(request.process)
     assert os.read(output, 99) == b"still\n"
     assert select.select([output], [], [], 10)[0], "a child that froze has the other end"
     os.close(output)
@@ -539,7 +539,7 @@ def test_a_crowd_finds_what_waits_and_the_rest_their_own(house: House) -> None:
     requests: Sequence[launch.Spawn] = [house.request("sh", "-c", "exit 7") for _ in range(12)]
     for request in requests:
         assert isinstance(house.talk.ask(request), launch.Spawned)
-        house.talk.ask(launch.Proceed(id=0, process=request.process))
+        house.talk.let_in(request.process)
     ends = [house.talk.wait(launch.Exited, launch.StartError) for _ in requests]
     house.talk.drop_fds()
     assert {end.code for end in ends} == {7}

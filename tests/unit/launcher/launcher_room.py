@@ -7,11 +7,12 @@ import socket
 from resource import RUSAGE_SELF, getrusage, struct_rusage
 
 from coworkd.launcher.bwrap import Bwrap
+from coworkd.launcher.gate import Gate
 from coworkd.launcher.handover import Handover
 from coworkd.launcher.outfit import Outfit
 from coworkd.launcher.process import Process
 from coworkd.launcher.status import StatusReader
-from coworkd.model.launch import OpenSession, Spawn
+from coworkd.model.launch import GO, OpenSession, Spawn
 from coworkd.model.limits import CgroupLimits, Rlimits
 
 USAGE: struct_rusage = getrusage(RUSAGE_SELF)
@@ -41,41 +42,46 @@ def open_fds() -> set[str]:
 
 
 class Sandbox:
-    """A process of the launcher whose other ends are the test's: `status`, `error`, `stderr`, and with a shim `link` and `exec`."""
+    """A process of the launcher whose other ends are the test's: `status`, `error`, `stderr`, `gate`, and with a shim `link` and `exec`."""
 
-    def __init__(self, *, shim: bool = False, cgroup: str | None = None) -> None:
+    def __init__(self, *, shim: bool = False, cgroup: str | None = None, spawn: Spawn = SPAWN) -> None:
         status, self.status = os.pipe2(os.O_NONBLOCK)
         error, self.error = os.pipe2(os.O_NONBLOCK)
         stderr, self.stderr = os.pipe2(os.O_NONBLOCK)
         self.spool = os.memfd_create("stderr")
         fds = {"stderr_spool": self.spool} if shim else {"stderr": stderr, "stderr_spool": self.spool}
-        self.gate = self.exec = -1
+        self.exec = -1
         self.link: socket.socket | None = None
-        gate, link, exec_fd, handover = None, None, None, None
+        link, exec_fd, handover = None, None, None
         if shim:
             link, self.link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.link.settimeout(LIMIT_S)
             outfit = Outfit(self.spool, terminal=True)
             outfit.add_exec()
-            self.exec = os.dup(outfit.given[0])
+            self.exec = os.dup(outfit.handed[0])
+            gate = outfit.gate
             handover = Handover(SPAWN, outfit, native=b"")
             fds |= outfit.kept
             exec_fd = outfit.exec_fd
         else:
-            self.gate, gate = os.pipe2(os.O_NONBLOCK)
+            gate = Gate()
+        self.gate = os.dup(gate.write)
         self.bwrap = Bwrap(
             monitor_pid=MONITOR,
             status=StatusReader(status),
             error_fd=error,
             diagnostics_fd=stderr,
-            gate_fd=gate,
             link=link,
             cgroup_path=cgroup,
         )
-        self.process = Process(SPAWN, self.bwrap, fds=fds, exec_fd=exec_fd, handover=handover)
+        self.process = Process(spawn, self.bwrap, fds=fds, gate=gate, exec_fd=exec_fd, handover=handover)
+        gate.give()
 
     def say(self, line: str) -> None:
         os.write(self.status, line.encode() + b"\n")
+
+    def open_gate(self) -> None:
+        os.write(self.gate, GO)
 
     def run(self) -> None:
         """The command runs."""

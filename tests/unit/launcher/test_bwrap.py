@@ -166,13 +166,6 @@ def test_an_error_of_the_child_is_taken_once(make: Make) -> None:
     assert (sandbox.bwrap.take_error(), sandbox.bwrap.take_error()) == (b"uid 1", b"")
 
 
-def test_a_gate_is_opened_once(make: Make) -> None:
-    sandbox = make()
-    sandbox.bwrap.open_gate()
-    sandbox.bwrap.open_gate()
-    assert os.read(sandbox.gate, 9) == b"g"
-
-
 def test_one_that_is_let_go_of_leaves_no_cgroup(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[str] = []
     monkeypatch.setattr(cgroup, "remove", removed.append)

@@ -61,7 +61,7 @@ def test_a_long_one_travels_in_a_file(outfit: Outfit) -> None:
         handover.send(ours)
         handover.close()
         message, fds, _, _ = socket.recv_fds(theirs, 4096, 9)
-        assert (message, len(fds)) == (b"\0", 5)
+        assert (message, len(fds)) == (b"\0", 6)
         assert os.pread(fds[-1], 2 * MESSAGE_LIMIT_BYTES, 0) == compose_message(request, b"")
         for fd in fds:
             os.close(fd)
@@ -73,5 +73,5 @@ def test_where_nobody_waits_it_can_be_sent_to_another(outfit: Outfit) -> None:
     theirs.close()
     with ours, pytest.raises(BrokenPipeError):
         handover.send(ours)
-    assert len(outfit.given) == 4
+    assert len(outfit.handed) == 5
     handover.close()

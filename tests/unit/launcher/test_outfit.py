@@ -41,12 +41,11 @@ def test_stdin_can_be_added_later(null: int) -> None:
     os.close(null)
 
 
-def test_a_shims_pipe_comes_before_the_rest(null: int) -> None:
+def test_a_shim_gets_its_pipe_and_the_gate_before_the_rest(null: int) -> None:
     outfit = Outfit(null)
-    streams = list(outfit.given)
     outfit.add_exec()
-    assert outfit.given[1:] == streams
-    os.write(outfit.given[0], b"+")
+    assert outfit.handed[1:] == [outfit.gate.read, *outfit.given]
+    os.write(outfit.handed[0], b"+")
     assert outfit.exec_fd is not None
     assert os.read(outfit.exec_fd, 9) == b"+"
     outfit.close()
@@ -63,23 +62,11 @@ def test_a_terminals_outfit_gives_its_socket(null: int) -> None:
     os.close(null)
 
 
-def test_a_gate_has_no_end_while_its_reader_lives(null: int) -> None:
-    plumbing = Plumbing(null)
-    gate = os.dup(plumbing.given[1])
-    plumbing.close()
-    os.set_blocking(gate, False)
-    with pytest.raises(BlockingIOError):
-        os.read(gate, 1)
-    os.close(gate)
-    os.close(null)
-
-
-def test_a_shim_has_a_link_and_its_source_in_the_place_of_a_gate(null: int) -> None:
+def test_a_shim_has_a_link_and_its_source(null: int) -> None:
     shim = os.memfd_create("shim")
     plumbing = Plumbing(null, shim_fd=shim)
     status, link, source, stdin, stdout, stderr = plumbing.given
     assert (source, stdin, stdout) == (shim, null, null)
-    assert (plumbing.gate, plumbing.link is None) == (None, False)
     os.write(status, b"{}")
     os.write(link, b"ready")
     os.write(stderr, b"bwrap: x")
@@ -115,21 +102,20 @@ def test_a_lack_of_descriptors_leaves_nothing(null: int, monkeypatch: pytest.Mon
     os.close(null)
 
 
-@pytest.mark.parametrize("shim", [False, True])
+@pytest.mark.parametrize(("shim", "pipes"), [(False, 0), (True, 0), (True, 1)])
 def test_a_bubblewrap_that_cannot_have_its_pipes_leaves_nothing(
-    null: int, shim: bool, monkeypatch: pytest.MonkeyPatch
+    null: int, shim: bool, pipes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = open_fds()
-    pipes: list[tuple[int, int]] = []
-    make = os.pipe2
+    left, make = list(range(pipes)), os.pipe2
 
-    def second_fails(flags: int) -> tuple[int, int]:
-        if pipes:
+    def some(flags: int) -> tuple[int, int]:
+        if not left:
             raise OSError(24, "Too many open files")
-        pipes.append(make(flags))
-        return pipes[-1]
+        left.pop()
+        return make(flags)
 
-    monkeypatch.setattr(os, "pipe2", second_fails)
+    monkeypatch.setattr(os, "pipe2", some)
     with pytest.raises(OSError, match="Too many"):
         Plumbing(null, shim_fd=null if shim else None)
     assert open_fds() == before

@@ -4,13 +4,15 @@ import errno
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from coworkd.model.launch import Exited, Started, StartError
-from tests.unit.launcher.launcher_room import INIT, MONITOR, PAYLOAD, USAGE, Sandbox, open_fds
+from coworkd.model.launch import Exited, Spawn, Started, StartError
+from tests.unit.launcher.launcher_room import INIT, MONITOR, PAYLOAD, SPAWN, USAGE, Sandbox, open_fds
 
 Make = Callable[..., Sandbox]
 
@@ -20,8 +22,8 @@ def make() -> Iterator[Make]:
     before = open_fds()
     made: list[Sandbox] = []
 
-    def one(*, shim: bool = False, cgroup: str | None = None) -> Sandbox:
-        made.append(Sandbox(shim=shim, cgroup=cgroup))
+    def one(*, shim: bool = False, cgroup: str | None = None, spawn: Spawn = SPAWN) -> Sandbox:
+        made.append(Sandbox(shim=shim, cgroup=cgroup, spawn=spawn))
         return made[-1]
 
     yield one
@@ -151,7 +153,7 @@ def test_a_sandbox_that_a_signal_ended_is_no_start_error(make: Make) -> None:
 )
 def test_why_the_shim_did_not_execute_it_is_told(make: Make, said: bytes, stage: str, number: int | None) -> None:
     sandbox = make(shim=True)
-    sandbox.process.proceed()
+    sandbox.process.hand_over()
     sandbox.process.shim_said = said
     sandbox.process.learn_shim()
     sandbox.say('{"exit-code": 127}')
@@ -169,7 +171,8 @@ def test_the_shims_plus_alone_is_a_good_exec(make: Make) -> None:
 
 def test_a_shim_that_ended_without_a_word_has_not_run_it(make: Make) -> None:
     sandbox = make(shim=True)
-    sandbox.process.proceed()
+    sandbox.process.hand_over()
+    sandbox.open_gate()
     sandbox.process.learn_shim()
     sandbox.say('{"exit-code": 137}')
     sandbox.reap()
@@ -179,33 +182,13 @@ def test_a_shim_that_ended_without_a_word_has_not_run_it(make: Make) -> None:
     assert not sandbox.process.can_move
 
 
-@pytest.mark.parametrize("shim", [True, False])
-def test_a_command_whose_sandbox_was_killed_is_not_let_in(
-    make: Make, monkeypatch: pytest.MonkeyPatch, shim: bool
-) -> None:
-    monkeypatch.setattr(os, "kill", lambda pid, number: None)
-    sandbox = make(shim=shim)
-    sandbox.bwrap.kill()
-    sandbox.process.proceed()
-    if sandbox.link is None:
-        with pytest.raises(BlockingIOError):
-            os.read(sandbox.gate, 1)
-    else:
-        sandbox.link.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            sandbox.link.recv(1)
-    sandbox.reap(signal.SIGKILL)
-    assert exited(sandbox).killed
-
-
 def test_a_second_shim_that_has_died_as_well_is_told_by_its_end(make: Make) -> None:
     sandbox = make(shim=True)
     assert sandbox.link is not None
     sandbox.link.close()
     with pytest.raises(OSError):
-        sandbox.process.proceed()
+        sandbox.process.hand_over()
     sandbox.process.move(sandbox.bwrap)
-    sandbox.process.proceed()
     sandbox.reap()
     assert start_error(sandbox).stage == "sandbox_setup"
 
@@ -220,7 +203,7 @@ def test_a_command_for_which_no_other_sandbox_is_to_be_had_is_told(make: Make) -
 
 def test_a_shim_that_was_killed_while_it_executed_is_told_as_the_commands_end(make: Make) -> None:
     sandbox = make(shim=True)
-    sandbox.process.proceed()
+    sandbox.process.hand_over()
     sandbox.process.shim_said = b"+"
     sandbox.say('{"exit-code": 137}')
     sandbox.reap()
@@ -229,7 +212,7 @@ def test_a_shim_that_was_killed_while_it_executed_is_told_as_the_commands_end(ma
 
 def test_a_command_that_was_killed_with_its_shim_is_moved_nowhere(make: Make) -> None:
     sandbox = make(shim=True)
-    sandbox.process.proceed()
+    sandbox.process.hand_over()
     sandbox.bwrap.killed = True
     sandbox.reap(signal.SIGKILL)
     assert exited(sandbox).killed
@@ -242,19 +225,45 @@ def test_a_sandbox_that_died_before_its_command_was_inside_is_nobodys_end(make: 
     assert sandbox.process.gated
 
 
-def test_a_shim_gets_its_command_with_proceed_and_not_before(make: Make) -> None:
+def test_a_shim_gets_its_command_as_far_as_the_gate(make: Make) -> None:
     sandbox = make(shim=True)
-    link = sandbox.link
-    assert link is not None
-    link.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        link.recv(9)
-    sandbox.process.proceed()
-    message, fds, _, _ = socket.recv_fds(link, 4096, 9)
+    assert sandbox.link is not None
+    sandbox.process.hand_over()
+    message, fds, _, _ = socket.recv_fds(sandbox.link, 4096, 9)
     assert message == b"\0".join((b"2", b"/", b"", b"", b"cat", b"-"))
+    os.set_blocking(fds[1], False)
+    with pytest.raises(BlockingIOError):
+        os.read(fds[1], 1)
+    assert sandbox.process.gated
+    sandbox.open_gate()
+    assert os.read(fds[1], 1)
+    assert not sandbox.process.gated
     for fd in fds:
         os.close(fd)
-    assert not sandbox.process.gated
+
+
+def test_a_gate_is_let_go_of_when_the_exec_is_known(make: Make) -> None:
+    sandbox = make()
+    sandbox.open_gate()
+    sandbox.run()
+    assert len(sandbox.process.notices()) == 1
+    assert (sandbox.process.gate.read, sandbox.process.gated) == (-1, False)
+
+
+def test_what_nobody_waits_for_is_told_with_the_end(make: Make) -> None:
+    sandbox = make(spawn=structs.replace(SPAWN, one_shot=True))
+    sandbox.run()
+    assert sandbox.process.notices() == []
+    sandbox.say('{"exit-code": 0}')
+    sandbox.reap()
+    assert [type(notice) for notice in sandbox.process.notices()] == [Started, Exited]
+
+
+def test_what_nobody_waits_for_is_told_of_a_command_that_runs_on(make: Make) -> None:
+    sandbox = make(spawn=structs.replace(SPAWN, one_shot=True))
+    sandbox.run()
+    sandbox.process.quiet_until = time.monotonic()
+    assert [type(notice) for notice in sandbox.process.notices()] == [Started]
 
 
 def test_a_shim_that_has_gone_takes_no_command(make: Make) -> None:
@@ -262,7 +271,7 @@ def test_a_shim_that_has_gone_takes_no_command(make: Make) -> None:
     assert sandbox.link is not None
     sandbox.link.close()
     with pytest.raises(BrokenPipeError):
-        sandbox.process.proceed()
+        sandbox.process.hand_over()
     assert sandbox.process.gated
 
 

@@ -39,7 +39,6 @@ class House:
             status=StatusReader(read),
             error_fd=error,
             diagnostics_fd=stderr,
-            gate_fd=None,
             link=None,
             cgroup_path=None,
         )

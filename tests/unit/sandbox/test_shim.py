@@ -72,6 +72,14 @@ class Shim:
             os.close(fd)
 
 
+def open_gate() -> int:
+    """One that was opened before anybody came to it."""
+    gate, opener = os.pipe()
+    os.write(opener, b"g")
+    os.close(opener)
+    return gate
+
+
 def run(
     *argv: bytes, cwd: bytes = b"/", env: Sequence[bytes] = (PATH,), native: bytes = b"", in_file: bool = False
 ) -> Done:
@@ -80,7 +88,7 @@ def run(
     null = os.open("/dev/null", os.O_RDONLY)
     (said, status), (output, stdout), (errors, stderr) = pipes
     words = (b"%d" % len(argv), cwd, b"", native.hex().encode(), *argv, *env)
-    shim.send(words, (status, null, stdout, stderr), in_file=in_file)
+    shim.send(words, (status, open_gate(), null, stdout, stderr), in_file=in_file)
     found = [read_all(fd) for fd in (output, errors, said)]
     code = shim.close()
     return Done(found[2], code, found[0], found[1])
@@ -91,7 +99,7 @@ def run_on_terminal(*argv: bytes, rows: int = 5, cols: int = 70) -> Done:
     ours, theirs = socket.socketpair()
     said, status = os.pipe()
     words = (b"%d" % len(argv), b"/", b"%d %d" % (rows, cols), b"", *argv, PATH)
-    shim.send(words, (status, theirs.detach()))
+    shim.send(words, (status, open_gate(), theirs.detach()))
     ours.settimeout(LIMIT_S)
     with ours:
         message, ancillary, _, _ = ours.recvmsg(16, socket.CMSG_SPACE(4))
@@ -146,6 +154,35 @@ def test_shim_holds_nothing_while_it_waits_but_its_link() -> None:
 
 
 # -- the command --------------------------------------------------------------------------------------------------
+
+
+def test_shim_waits_at_the_gate_with_all_but_the_exec_behind_it() -> None:
+    shim = Shim()
+    shim.link.recv(256)
+    said, status = os.pipe()
+    gate, opener = os.pipe()
+    output, stdout = os.pipe()
+    null = os.open("/dev/null", os.O_RDONLY)
+    shim.send((b"2", b"/usr", b"", b"", b"echo", b"out", PATH), (status, gate, null, stdout, os.dup(stdout)))
+    while os.readlink(f"/proc/{shim.child.pid}/cwd") != "/usr":
+        assert shim.child.poll() is None
+    os.set_blocking(said, False)
+    with pytest.raises(BlockingIOError):
+        os.read(said, 1)
+    os.set_blocking(said, True)
+    os.write(opener, b"g")
+    assert (read_all(said), read_all(output), shim.close()) == (b"+", b"out\n", 0)
+    os.close(opener)
+
+
+def test_shim_tells_at_once_what_no_gate_could_mend() -> None:
+    shim = Shim()
+    said, status = os.pipe()
+    gate, opener = os.pipe()
+    null = os.open("/dev/null", os.O_RDWR)
+    shim.send((b"1", b"/no/such", b"", b"", b"true", PATH), (status, gate, null, os.dup(null), os.dup(null)))
+    assert (read_all(said), shim.close()) == (b"cwd 2", 127)
+    os.close(opener)
 
 
 def test_shim_becomes_the_command() -> None:

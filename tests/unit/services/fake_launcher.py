@@ -1,7 +1,7 @@
 """A fake of `ports.LauncherPort` with real pipes and memfds, whose commands are played by the test.
 
 It keeps to the launcher's contract: it holds copies of every descriptor it sent until `release` or `forget`; notices come in
-order and from trio's thread, and may overtake the return of `proceed` (`early`); living processes are not forgotten; a second
+order and from trio's thread, and may overtake who opens the gate (`early`); living processes are not forgotten; a second
 supervisor gets what was kept by `adopted`.
 """
 
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -35,12 +36,33 @@ RUSAGE = Rusage(
 SPAWNED_AT, STARTED_AT, EXITED_AT = 100.0, 100.5, 101.0
 
 
+class FakeGate:
+    """Implements `ports.CommandGate`."""
+
+    def __init__(self, opened: Callable[[], None]) -> None:
+        self._opened = opened
+        self._shut = False
+
+    def open(self) -> None:
+        assert not self._shut
+        self._shut = True
+        self._opened()
+
+    def close(self) -> None:
+        self._shut = True
+
+
 class FakeFds:
     """Implements `ports.SpawnedFds`."""
 
-    def __init__(self, spawned: Spawned, fds: dict[str, int]) -> None:
+    def __init__(self, spawned: Spawned, fds: dict[str, int], opened: Callable[[], None] = lambda: None) -> None:
+        """`opened` is called when the gate is."""
         self._spawned = spawned
         self._fds = fds
+        self._opened = opened
+
+    def take_gate(self) -> FakeGate:
+        return FakeGate(self._opened)
 
     @property
     def spawned(self) -> Spawned:
@@ -144,11 +166,11 @@ class FakeCommand:
         )
         self._tell(self.exited_notice)
 
-    def hand_out(self, request_id: int) -> FakeFds:
+    def hand_out(self, request_id: int, opened: Callable[[], None] = lambda: None) -> FakeFds:
         spawned = Spawned(
             id=request_id, process=self.request.process, monitor_pid=10, fds=tuple(self.held), at=SPAWNED_AT
         )
-        return FakeFds(spawned, {name: os.dup(fd) for name, fd in self.held.items()})
+        return FakeFds(spawned, {name: os.dup(fd) for name, fd in self.held.items()}, opened)
 
     def let_go(self, name: str) -> None:
         fd = self.held.pop(name, None)
@@ -168,10 +190,8 @@ class FakeLauncher:
         self.killed: list[str] = []
         self.refusal: Exception | None = None
         self.before_spawn: Callable[[Spawn], None] = lambda request: None
-        self.before_proceed: Callable[[str], None] = lambda process: None
+        self.before_exec: Callable[[str], None] = lambda process: None
         self.abandoned: list[str] = []
-        self.at_once = False
-        """Whether `proceed_nowait` can."""
         self._watchers: dict[str, Callable[[Notice | None], None]] = {}
         self._adopted: list[tuple[Adopted, SpawnedFds]] = []
         self.untaken = Untaken()
@@ -209,29 +229,20 @@ class FakeLauncher:
             raise self.refusal
         command = FakeCommand(request, lambda notice: self._tell(request.process, notice))
         self.commands[request.process] = command
-        fds = command.hand_out(len(self.commands))
+        fds = command.hand_out(len(self.commands), partial(self._let_in, request.process))
         for name in self.withheld:
             os.close(fds.take(name) or -1)
         return fds
 
-    async def proceed(self, process: str, /) -> None:
-        await self._turn()
-        self._let_in(process)
-
     def _let_in(self, process: str) -> None:
-        self.before_proceed(process)
+        self.before_exec(process)
         command = self.commands.get(process)
-        if command is None or not command.living:
+        if command is None or not command.living or self._lost:
             return
         if self.early:
             self.script(command)
         else:
             trio.lowlevel.current_trio_token().run_sync_soon(self.script, command)
-
-    def proceed_nowait(self, process: str, /) -> bool:
-        if self.at_once:
-            self._let_in(process)
-        return self.at_once
 
     async def abandon(self, process: str, /) -> None:
         await self._find(process)

@@ -522,7 +522,7 @@ async def test_quit_is_the_last_word() -> None:
         await both(script.client.quit(), end())
         await trio.testing.wait_all_tasks_blocked()
         assert script.client.generation == 1
-        for verb in (script.client.kill, script.client.proceed, script.client.forget):
+        for verb in (script.client.kill, script.client.forget):
             with pytest.raises(Unavailable):
                 await verb("p1")
 
@@ -570,9 +570,7 @@ async def test_a_sandbox_comes_with_its_descriptors_and_filters_are_put_once() -
 @in_trio
 async def test_what_is_only_told_waits_for_no_answer() -> None:
     async with open_script() as script:
-        await script.client.proceed("p1")
         await script.client.forget("p1")
-        assert await script.next() == launch.Proceed(id=0, process="p1")
         assert await script.next() == launch.Forget(id=0, process="p1")
 
 

@@ -123,19 +123,3 @@ async def test_descriptors_are_the_takers() -> None:
         await channel.receive(lambda reply, fds: taken.extend(fds))
         assert len(taken) == 1
         os.close(taken[0])
-
-
-@in_trio
-async def test_a_thread_tells_at_once_or_says_that_it_cannot() -> None:
-    async with open_channel() as (channel, theirs), trio.open_nursery() as nursery:
-        proceed = launch.Proceed(id=0, process="p")
-        assert await trio.to_thread.run_sync(channel.tell, proceed)
-        assert hear(theirs) == proceed
-        for number in range(1, 21):
-            nursery.start_soon(channel.send, launch.Annotate(id=number, process="p", note=_BIG))
-        await trio.testing.wait_all_tasks_blocked()
-        assert not channel.tell(proceed)
-        heard = {(await trio.to_thread.run_sync(hear, theirs)).id for _ in range(20)}
-        assert heard == set(range(1, 21))
-        channel.close()
-        assert not channel.tell(proceed)

@@ -4,39 +4,78 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-
 from coworkd.services.process_gate import Gate
 
 
-@pytest.mark.parametrize("could", [True, False])
-def test_the_second_opens_it_and_it_says_whether_it_could(could: bool) -> None:
-    opened: list[bool] = []
+class Held:
+    """Implements `ports.CommandGate`."""
 
-    def open_it() -> bool:
-        opened.append(True)
-        return could
+    def __init__(self) -> None:
+        self.calls: list[str] = []
 
-    gate = Gate(open_it)
-    gate.come()
-    assert (opened, gate.opened) == ([], False)
-    gate.come()
-    assert (opened, gate.opened) == ([True], could)
+    def open(self) -> None:
+        self.calls.append("open")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def held_by(gate: Gate) -> Held:
+    held = Held()
+    gate.hold(held)
+    return held
+
+
+def test_the_second_opens_it_whichever_it_is() -> None:
+    for first, second in ((Gate.recorded, Gate.ready), (Gate.ready, Gate.recorded)):
+        gate = Gate()
+        held = held_by(gate)
+        first(gate)
+        assert held.calls == []
+        second(gate)
+        assert held.calls == ["open"]
+
+
+def test_a_record_may_be_durable_before_there_is_a_gate() -> None:
+    gate = Gate()
+    gate.recorded()
+    held = held_by(gate)
+    gate.ready()
+    assert held.calls == ["open"]
+
+
+def test_one_that_is_shut_lets_go_of_what_it_holds_and_never_opens() -> None:
+    gate = Gate()
+    gate.shut()
+    held = held_by(gate)
+    gate.ready()
+    gate.shut()
+    gate.recorded()
+    assert held.calls == ["close"]
+
+
+def test_one_that_has_opened_cannot_be_shut() -> None:
+    gate = Gate()
+    held = held_by(gate)
+    gate.ready()
+    gate.recorded()
+    gate.shut()
+    assert held.calls == ["open"]
 
 
 def test_two_threads_at_once_open_it_once() -> None:
     for _ in range(200):
-        opened: list[bool] = []
-        gate = Gate(lambda opened=opened: not opened.append(True))  # type: ignore[misc]
+        gate = Gate()
+        held = held_by(gate)
         both = threading.Barrier(2)
 
-        def come(gate: Gate = gate, both: threading.Barrier = both) -> None:
+        def come(call: object, both: threading.Barrier = both) -> None:
             both.wait()
-            gate.come()
+            call()  # type: ignore[operator]
 
-        threads = [threading.Thread(target=come) for _ in range(2)]
+        threads = [threading.Thread(target=come, args=(call,)) for call in (gate.recorded, gate.ready)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert opened == [True]
+        assert held.calls == ["open"]

@@ -248,16 +248,14 @@ async def test_start_loses_nothing_of_what_comes_before_the_answer() -> None:
 @in_trio
 async def test_start_loses_nothing_of_what_comes_before_it_knows_that_the_command_runs() -> None:
     async with open_house(stream_bytes=8192) as house:
-        letting_in = house.launcher.proceed
-
-        async def proceed(process: str, /) -> None:
-            await letting_in(process)
+        house.launcher.script = lambda command: None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.start)
             for _ in range(4):
-                house.command.write(bytes(8192))
                 await settle()
-
-        house.launcher.proceed = proceed  # type: ignore[method-assign]
-        await house.start()
+                house.command.write(bytes(8192))
+            await settle()
+            house.command.start()
         assert house.link.pull()[0].offset == 0
 
 
