@@ -37,11 +37,13 @@ class ConnectorWatch:
     def fileno(self) -> int:
         return self._connector.fileno()
 
-    def expect(self) -> None:
-        """One is about to be ordered: its first fork must not be missed. Raises `OSError`."""
-        if not self._hears_all:
-            self._connector.hear_all()
-            self._hears_all = self.wakes = True
+    def expect(self) -> bool:
+        """One is about to be ordered: its first fork must not be missed. Whether that changes what is heard. Raises `OSError`."""
+        if self._hears_all:
+            return False
+        self._connector.hear_all()
+        self._hears_all = self.wakes = True
+        return True
 
     def add(self, bwrap: Bwrap) -> None:
         """What was handed a command while it waited is known already."""
@@ -73,15 +75,17 @@ class ConnectorWatch:
                 self._unborn.discard(bwrap)
         return touched
 
-    def rest(self) -> None:
-        """Nothing is waited for at this moment: hear no more than there is to hear. Raises `OSError`."""
-        if self._hears_all and not self._unborn:
-            self._connector.hear_exits(self._by_payload)
-            self._hears_all = False
-            self.wakes = len(self._by_payload) > EXITS_LIMIT
+    def rest(self) -> bool:
+        """Nothing is waited for at this moment: hear no more than there is to hear. As `expect`. Raises `OSError`."""
+        if not self._hears_all or self._unborn:
+            return False
+        self._connector.hear_exits(self._by_payload)
+        self._hears_all = False
+        self.wakes = len(self._by_payload) > EXITS_LIMIT
+        return True
 
-    def next_poll_s(self) -> float | None:
-        return self._unseen.next_poll_s()
+    def next_due(self) -> float | None:
+        return self._unseen.next_due()
 
     def _take(self, event: ProcEvent) -> Bwrap | None:
         if isinstance(event, Overflow):
@@ -130,11 +134,13 @@ class PollingWatch:
     def fileno(self) -> int:
         return -1
 
-    def expect(self) -> None:
+    def expect(self) -> bool:
         """It asks, and hears nothing."""
+        return False
 
-    def rest(self) -> None:
-        """It asks, and hears nothing."""
+    def rest(self) -> bool:
+        """As `expect`."""
+        return False
 
     def add(self, bwrap: Bwrap) -> None:
         self._waiting[bwrap.monitor_pid] = bwrap
@@ -158,10 +164,10 @@ class PollingWatch:
 
     def poll_due(self) -> set[Bwrap]:
         """`poll`, if its time has come."""
-        return self.poll() if self.next_poll_s() == 0 else set()
+        return self.poll() if self._waiting and time.monotonic() >= self._due else set()
 
-    def next_poll_s(self) -> float | None:
-        return max(0.0, self._due - time.monotonic()) if self._waiting else None
+    def next_due(self) -> float | None:
+        return self._due if self._waiting else None
 
 
 Watch = ConnectorWatch | PollingWatch

@@ -43,6 +43,8 @@ class Doubts:
 
     def next_due(self) -> float | None:
         """When (monotonic) `end_late` has something to do."""
+        if not self._due and not self._looking:
+            return None
         deadlines = [errand.deadline for errand, _ in self._looking.values() if not errand.gone]
         return min((*self._due.values(), *deadlines), default=None)
 

@@ -86,6 +86,8 @@ class Folders:
 
     def next_due(self) -> float | None:
         """When (monotonic) `end_late` has something to do."""
+        if not self._under_way and not self._closings:
+            return None
         steps = [folder.errand.deadline for folder in self._under_way.values() if folder.errand is not None]
         return min((*steps, *(closing.errand.deadline for closing in self._closings.values())), default=None)
 

@@ -87,7 +87,9 @@ class Groups:
 
     def next_due(self) -> float | None:
         """When (monotonic) `end_late` has something to do."""
-        return min((change.errand.deadline for change in self._changes.values()), default=None)
+        if not self._changes:
+            return None
+        return min(change.errand.deadline for change in self._changes.values())
 
     def end_late(self, now: float) -> None:
         """The kernel has taken the limit before it began to take memory back: it stands, whoever waits for the rest."""

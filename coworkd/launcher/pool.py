@@ -143,8 +143,10 @@ class Pool:
 
     def next_due(self) -> float | None:
         """When (monotonic) `make_due` has something to do."""
-        unused = [at + _UNUSED_S for at in self._used_at.values()]
-        return min((*self._wanting.values(), *unused), default=None)
+        if not self._used_at:
+            return None
+        unused = 0.0 if len(self._used_at) > _LIMIT else min(self._used_at.values()) + _UNUSED_S
+        return min([unused, *self._wanting.values()])
 
     def make_due(self) -> None:
         """Make what is wanted by now, and drop what nobody has used."""

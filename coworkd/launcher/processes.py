@@ -278,7 +278,9 @@ class Processes:
 
     def next_due(self) -> float | None:
         """When (monotonic) somebody has been quiet for long enough."""
-        return next((process.quiet_until for process in self._quiet.values()), None)
+        for process in self._quiet.values():
+            return process.quiet_until
+        return None
 
     def end_quiet(self, now: float) -> None:
         """Tell of those that run on."""

@@ -42,14 +42,14 @@ class Reaper:
 
     def expect(self) -> None:
         """A bubblewrap is about to be ordered. Raises `OSError`."""
-        self._watch.expect()
-        self._heed()
+        if self._watch.expect():
+            self._heed()
 
     def rest(self) -> None:
         """The answers are out: there is time."""
         with contextlib.suppress(OSError):  # it hears more than it has to, for a while
-            self._watch.rest()
-            self._heed()
+            if self._watch.rest():
+                self._heed()
 
     def _heed(self) -> None:
         """Of a command's end alone nobody is woken: bubblewrap's follows, and with that the facts are taken."""
@@ -63,9 +63,15 @@ class Reaper:
             self._young.add(bwrap)
         self._watch.add(bwrap)
 
-    def next_poll_s(self) -> float | None:
-        """In how many seconds facts are to be taken, whatever comes."""
-        return self._watch.next_poll_s()
+    def next_due(self) -> float | None:
+        """When (monotonic) facts are to be taken, whatever comes."""
+        return self._watch.next_due()
+
+    def take_due(self) -> None:
+        """`take_facts`, if that is now."""
+        due = self._watch.next_due()
+        if due is not None and time.monotonic() >= due:
+            self.take_facts()
 
     def take_facts(self) -> None:
         """Connector, status pipes, then the dead: in that order."""

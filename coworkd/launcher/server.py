@@ -97,6 +97,9 @@ class Launcher:
         lacking = f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold" if missing else None
         self._degraded = tuple(reason for reason in (lacking, self._reaper.degraded) if reason)
         self._handlers = self._collect_handlers()
+        self._timed = (
+            self._reaper, self._pool, self._processes, self._sessions, self._folders, self._doubts, self._workers, self._groups
+        )  # fmt: skip
 
     def _make_groups(self, spawner: Spawner) -> Groups:
         return Groups(
@@ -130,8 +133,10 @@ class Launcher:
         self._readers.register(wakeup_fd, lambda: self._take_signals(wakeup_fd))
         try:
             while True:
-                self._readers.call_ready(self._timeout_s())
-                self._take_time()
+                due = self._next_due()
+                self._readers.call_ready(None if due is None else max(0.0, due - time.monotonic()))
+                if due is not None and time.monotonic() >= due:
+                    self._take_time()
                 self._supervisor.settle()
                 self._reaper.rest()
         except Quitting:
@@ -159,15 +164,11 @@ class Launcher:
 
     # -- time and signals ---------------------------------------------------------------------------------------
 
-    def _timeout_s(self) -> float | None:
-        now = time.monotonic()
-        timed = (
-            self._pool, self._processes, self._sessions, self._folders, self._doubts, self._workers, self._groups,
-        )  # fmt: skip
-        due = [*(each.next_due() for each in timed), self._lonely_at()]
-        waits = [self._reaper.next_poll_s(), *(moment - now for moment in due if moment is not None)]
-        known = [max(0.0, wait) for wait in waits if wait is not None]
-        return min(known, default=None)
+    def _next_due(self) -> float | None:
+        """When (monotonic) somebody has something to do, whatever comes. Asked in every turn: who has nothing says so at once."""
+        due = [each.next_due() for each in self._timed]
+        due.append(self._lonely_at())
+        return min([moment for moment in due if moment is not None], default=None)
 
     def _lonely_at(self) -> float | None:
         """When nobody has come back for too long."""
@@ -175,8 +176,7 @@ class Launcher:
         return None if since is None or self._linger_s is None else since + self._linger_s
 
     def _take_time(self) -> None:
-        if self._reaper.next_poll_s() == 0:
-            self._reaper.take_facts()
+        self._reaper.take_due()
         self._sessions.end_late()
         self._folders.end_late()
         self._doubts.end_late()

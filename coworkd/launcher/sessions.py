@@ -73,7 +73,9 @@ class Sessions:
 
     def next_due(self) -> float | None:
         """When (monotonic) `end_late` has something to do."""
-        return min((deadline for _, deadline in self._builders.values()), default=None)
+        if not self._builders:
+            return None
+        return min(deadline for _, deadline in self._builders.values())
 
     def end_late(self) -> None:
         """Kill the builders that did not answer in time."""

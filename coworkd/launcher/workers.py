@@ -73,7 +73,8 @@ class Workers:
 
     def next_due(self) -> float | None:
         """When (monotonic) `end_late` has something to do."""
-        return min((worker.due for worker in self._workers.values() if worker.due is not None), default=None)
+        due = [worker.due for worker in self._workers.values() if worker.due is not None]
+        return min(due) if due else None
 
     def end_late(self) -> None:
         """Kill those whose time has come."""

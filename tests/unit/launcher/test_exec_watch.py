@@ -158,7 +158,7 @@ def test_discarded_pids_are_nobodys(sandbox: Sandbox) -> None:
 def test_dropped_events_are_made_up_for_from_proc(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     bwrap = sandbox.bwrap
     connector, watch = watched(bwrap)
-    assert watch.next_poll_s() is None
+    assert watch.next_due() is None
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr(exec_watch, "_children", lambda pid: [PAYLOAD] if pid == INIT else [])
@@ -166,11 +166,11 @@ def test_dropped_events_are_made_up_for_from_proc(sandbox: Sandbox, monkeypatch:
     connector.events = [Overflow()]
     watch.poll()
     sandbox.say(f'{{"child-pid": {INIT}}}')
-    assert watch.next_poll_s() is not None
+    assert watch.next_due() is not None
     now[0] += 1.0
     assert watch.poll() == {bwrap}
     assert bwrap.executed
-    assert watch.next_poll_s() is None
+    assert watch.next_due() is None
     connector.events = [ExitStatus(PAYLOAD, 9)]
     watch.poll()
     assert bwrap.payload_status == 9
@@ -183,7 +183,7 @@ def test_polling_sees_a_real_exec(sandbox: Sandbox) -> None:
     # Its shell stands for bubblewrap's init, its child for the command.
     with subprocess.Popen(["sh", "-c", "cat; :"], stdin=subprocess.PIPE) as shell:
         bwrap.learn_init(shell.pid)
-        while watch.next_poll_s() is not None:
+        while watch.next_due() is not None:
             watch.poll()
         assert bwrap.executed
         assert os.readlink(f"/proc/{bwrap.payload_pid}/exe").endswith("cat")
@@ -193,16 +193,16 @@ def test_polling_sees_a_real_exec(sandbox: Sandbox) -> None:
 def test_polling_slows_down_and_starts_over_for_a_new_one(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 5.0)
     watch = PollingWatch()
-    assert watch.next_poll_s() is None
+    assert watch.next_due() is None
     watch.add(sandbox.bwrap)
-    first = watch.next_poll_s()
+    first = watch.next_due()
     for _ in range(20):
         watch.poll()
-    last = watch.next_poll_s()
+    last = watch.next_due()
     watch.add(sandbox.bwrap)
-    assert (first, last, watch.next_poll_s()) == pytest.approx((0.001, 0.05, 0.001))
+    assert (first, last, watch.next_due()) == pytest.approx((5.001, 5.05, 5.001))
     watch.discard(sandbox.bwrap)
-    assert watch.next_poll_s() is None
+    assert watch.next_due() is None
 
 
 def test_polling_passes_over_what_has_no_init_yet(sandbox: Sandbox) -> None:
@@ -210,7 +210,7 @@ def test_polling_passes_over_what_has_no_init_yet(sandbox: Sandbox) -> None:
     watch.add(sandbox.bwrap)
     assert watch.poll() == {sandbox.bwrap}
     assert sandbox.bwrap.payload_pid is None
-    assert watch.next_poll_s() is not None
+    assert watch.next_due() is not None
 
 
 def test_polling_passes_over_what_has_gone(sandbox: Sandbox) -> None:
