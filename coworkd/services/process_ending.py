@@ -113,11 +113,7 @@ class Ender:
         return True
 
     async def record_exit(self, process: LiveProcess) -> None:
-        """Make the exit of `process` durable; sets `recorded`, and lets the launcher forget it where that was wanted meanwhile.
-
-        Nobody waits for that, so it leaves a turn to those who answer.
-        """
-        await trio.lowlevel.checkpoint()
+        """Make the exit of `process` durable; sets `recorded`, and lets the launcher forget it where that was wanted meanwhile."""
         record = process.record
         if record is not None:
             recorded = await self.record(

@@ -415,13 +415,22 @@ class Processes:
         self._looker.ended(record, process.init_pid)
         if process.note.recorded:  # by the coworkd before us, which told it, too
             process.recorded.set()
+            self._tell_listeners(record)
         else:
-            self._later(self._ender.record_exit, process)
-            self._events.publish("process.exit", process.exit_params())
-        for listener in self._listeners:
-            listener.exited(record)
+            self._later(self._tell_end, process, record)
         if too_many := self._table.ended(process):
             self._forget_all(too_many)
+
+    async def _tell_end(self, process: LiveProcess, record: ExitRecord) -> None:
+        """Publish and record it. Nobody waits for that, so it leaves a turn to those who answer."""
+        await trio.lowlevel.checkpoint()
+        self._events.publish("process.exit", process.exit_params())
+        self._tell_listeners(record)
+        await self._ender.record_exit(process)
+
+    def _tell_listeners(self, record: ExitRecord) -> None:
+        for listener in self._listeners:
+            listener.exited(record)
 
     def _stream_failed(self, process: LiveProcess, error: OSError) -> None:
         _log.error("output of process %s cannot be kept any more, it is thrown away: %s", process.id, error)
