@@ -275,19 +275,19 @@ class LauncherClient:
 
     async def spawn(self, request: launch.Spawn, policy: EffectivePolicy, /) -> LaunchedFds:
         for program in (policy.base_filter, policy.admin_filter):
-            await self._put(program)
+            if program.sha256 not in self._filters:
+                await self._put(program)
         return LaunchedFds(*await self._ask_for_fds(request, launch.Spawned))
 
     async def abandon(self, process: str, /) -> None:
         await self._ask(launch.Abandon(id=0, process=process))
 
     async def _put(self, program: SeccompProgram) -> None:
-        if program.sha256 not in self._filters:
-            await self._ask(launch.PutFilter(id=0, sha256=program.sha256, bpf=program.bpf))
-            self._filters.pop(program.sha256, None)
-            self._filters[program.sha256] = None
-            if len(self._filters) > launch.FILTER_LIMIT:  # the launcher has let go of the same one
-                del self._filters[next(iter(self._filters))]
+        await self._ask(launch.PutFilter(id=0, sha256=program.sha256, bpf=program.bpf))
+        self._filters.pop(program.sha256, None)
+        self._filters[program.sha256] = None
+        if len(self._filters) > launch.FILTER_LIMIT:  # the launcher has let go of the same one
+            del self._filters[next(iter(self._filters))]
 
     async def annotate(self, process: str, note: bytes, /) -> None:
         await self._send(launch.Annotate(id=0, process=process, note=note))

@@ -7,7 +7,7 @@ Rules
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable
 
 import trio
@@ -105,6 +105,6 @@ class ProcessTable:
         return counts
 
     def _fresh_id(self, prefix: str) -> str:
-        while (id := prefix + secrets.token_hex(5)) in self._processes:
+        while (id := prefix + os.urandom(5).hex()) in self._processes:
             continue
         return id

@@ -83,6 +83,8 @@ def unpack(data: bytes, ancillary: list[tuple[int, int, bytes]], flags: int) -> 
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    if not ancillary:
+        return []
     fds = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -82,10 +82,10 @@ def _to_wire(value: object) -> object:
 def _find_flaw(value: Any) -> tuple[str, str] | None:
     """Path and reason of the first value no call may hold."""
     steps: Any
-    if type(value) is dict or isinstance(value, Mapping):
-        steps = value.items()
-    elif isinstance(value, list):
+    if isinstance(value, list):
         steps = enumerate(value)
+    elif type(value) is dict or isinstance(value, Mapping):
+        steps = value.items()
     elif isinstance(value, str):
         return ("", "text cannot hold a NUL character") if "\0" in value else None
     elif isinstance(value, float):

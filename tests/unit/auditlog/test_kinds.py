@@ -12,6 +12,7 @@ from coworkd.model.errors import InternalError
 from coworkd.model.policy import LimitsPolicy, LimitsRequest
 from coworkd.model.process import Exit, Rusage
 from coworkd.model.session import FailedFolder, FolderGrant
+from tests.unit.call_count import count_calls
 
 CHAIN_KEYS = {"seq", "at", "boot", "kind", "prev", "hash"}
 
@@ -23,6 +24,12 @@ def test_admit_writes_in_the_order_of_the_table() -> None:
 
 def test_admit_leaves_none_out() -> None:
     assert admit("process.start", {"session": "s", "cwd": None}) == {"session": "s"}
+
+
+def test_admit_calls_nothing_for_each_number_of_a_map() -> None:
+    one = {"session": "s", "limits": {"nofile": 1}}
+    many = {"session": "s", "limits": dict.fromkeys(LimitsPolicy.__struct_fields__, 1.5)}
+    assert count_calls(lambda: admit("process.start", many)) == count_calls(lambda: admit("process.start", one))
 
 
 def test_admit_refuses_an_unknown_kind_with_the_nearest() -> None:

@@ -10,6 +10,7 @@ from coworkd.model.errors import InvalidParams
 from coworkd.model.names import OsBytes
 from coworkd.model.process import ProcessInfo
 from coworkd.wire.convert import compose_answer, nearest, parse_params, read_answer
+from tests.unit.call_count import count_calls
 
 PARAMS = [
     each
@@ -37,6 +38,15 @@ def test_every_required_parameter_is_missed_by_name(kind: type[calls.Params]) ->
         assert refused({}, kind).details["key"] == required[0]
     else:
         assert parse_params({}, kind) == kind()
+
+
+def test_nothing_is_called_for_each_usual_parameter() -> None:
+    few, many = (
+        {"session": "s", "argv": [], "env": {str(n): "x" for n in range(count)}} for count in (1, 100)
+    )  # fmt: skip
+    assert count_calls(lambda: parse_params(many, calls.ProcessRun)) == count_calls(
+        lambda: parse_params(few, calls.ProcessRun)
+    )
 
 
 def test_arguments_are_text_or_bin() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from coworkd.wire.limits import FROM_HOST, Limits, RemoteLimitError, RemoteProtocolError
 from coworkd.wire.scanner import FrameScanner
+from tests.unit.call_count import count_calls
 
 SMALL = Limits(fresh_frame_bytes=100, frame_bytes=200, depth=4, items=8, values=20)
 
@@ -36,6 +37,13 @@ def test_scan_tells_how_much_is_missing_and_never_more() -> None:
         steps, length = steps + 1, length + scanner.missing_bytes
     assert length == len(frame)
     assert steps < 20
+
+
+def test_scan_calls_nothing_for_each_value() -> None:
+    few, many = (msgpack.packb([2, "m", [{str(n): [n] for n in range(count)}]]) for count in (1, 12))
+    assert count_calls(lambda: FrameScanner(FROM_HOST).scan(many, 0)) == count_calls(
+        lambda: FrameScanner(FROM_HOST).scan(few, 0)
+    )
 
 
 def test_reset_starts_anew_at_another_offset() -> None:
