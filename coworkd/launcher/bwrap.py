@@ -228,6 +228,14 @@ class Bwrap:
         if self.gone:
             return
         self.killed = True
+        self._end_tree()
+
+    def end_abandoned(self) -> None:
+        """Where bubblewrap itself was killed, end what it leaves: an init that has not yet asked to die with it waits for it for ever."""
+        if self.orphaned and os.WIFSIGNALED(self.monitor_status or 0):
+            self._end_tree()
+
+    def _end_tree(self) -> None:
         with contextlib.suppress(OSError):  # no descriptor may be left: what follows needs none
             if self.cgroup_path is not None and cgroup.kill(self.cgroup_path):
                 cgroup.freeze(self.cgroup_path, frozen=False)
@@ -258,9 +266,16 @@ class Bwrap:
             self.diagnostics_fd = -1
 
     def let_go(self) -> bool:
-        """It has gone: close all, and remove its cgroup. False where the kernel has not let go of what was in that: try again later."""
+        """It has gone: close all, and remove its cgroup. False where the kernel has not let go of what was in that: try again later.
+
+        An init that a killed bubblewrap never told of may still be there, and is ended.
+        """
         self.close()
-        return self.cgroup_path is None or cgroup.remove(self.cgroup_path)
+        if self.cgroup_path is None or cgroup.remove(self.cgroup_path):
+            return True
+        with contextlib.suppress(OSError):
+            cgroup.kill(self.cgroup_path)
+        return False
 
 
 NO_RUSAGE = Rusage(

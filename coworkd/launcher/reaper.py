@@ -134,6 +134,8 @@ class Reaper:
                 self._orphaned.add(bwrap)
         found = {bwrap for bwrap in self._orphaned if bwrap.learn_orphaned()}
         self._orphaned = {bwrap for bwrap in self._orphaned if bwrap.orphaned}
+        for bwrap in self._orphaned:
+            bwrap.end_abandoned()
         return found
 
     def _tell(self, bwrap: Bwrap) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from typing import cast
 
@@ -89,6 +90,15 @@ def child(code: int = 0) -> int:
     return pid
 
 
+def waiting_child() -> int:
+    """One that ends only by a signal."""
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            signal.pause()
+    return pid
+
+
 def test_a_bwrap_is_gone_with_its_monitor_and_its_init(house: House) -> None:
     monitor, init = child(), child()
     bwrap = house.bwrap(monitor)
@@ -132,6 +142,17 @@ def test_an_init_that_lives_is_waited_for(house: House) -> None:
     assert house.news == ["one lives", "one gone"]
 
 
+def test_an_init_whose_bubblewrap_was_killed_is_ended(house: House) -> None:
+    """It may not have asked to die with it yet, and would wait for it for ever."""
+    monitor, init = waiting_child(), waiting_child()
+    bwrap = house.bwrap(monitor)
+    os.write(house.statuses[0], b'{"child-pid": %d}\n' % init)
+    os.kill(monitor, signal.SIGKILL)
+    house.reaper.wait_gone([bwrap], 20.0)
+    assert sorted(house.reaped) == sorted([monitor, init])
+    assert (bwrap.gone, bwrap.killed) == (True, False)  # nobody has asked for that
+
+
 def test_strangers_are_told_of_and_are_nobodys(house: House) -> None:
     house.bwrap(2**22 + 1)
     stranger = child()
@@ -162,12 +183,15 @@ def test_a_cgroup_that_the_kernel_holds_for_a_moment_is_removed_later(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [False, False, True]
+    killed: list[str] = []
     monkeypatch.setattr(cgroup, "remove", lambda path: answers.pop(0))
+    monkeypatch.setattr(cgroup, "kill", killed.append)
     bwrap = house.bwrap(child(1))
     bwrap.cgroup_path = "/cgroup/p-1"
     house.reaper.take_facts()
     assert bwrap.gone
     assert answers == [False, True]
+    assert killed == ["/cgroup/p-1"]  # an init that nobody was told of may be what holds it
     house.reaper.take_facts()
     house.reaper.take_facts()
     assert answers == []
