@@ -43,6 +43,8 @@ from coworkd.wire.scanner import FrameScanner
 
 _SMALL_BYTES = 4096
 """So few bytes cannot break `Limits.items` or `Limits.values`; what we compose ourselves is never 32 deep."""
+_PACKER_BYTES = 4096
+"""What a packer has room for to begin with; by itself it takes 256 KiB, for every link and for each that has ended until it is collected."""
 _JOIN_BYTES = 256
 """So many bytes at least are joined to an unfinished message at a time: more than most answers have, and not worth a scan each."""
 
@@ -95,7 +97,7 @@ class Connection:
         self._outstanding: set[int] = set()
         self._last_id = 0
         self._failure: RemoteProtocolError | None = None
-        self._packer = msgpack.Packer()
+        self._packer = msgpack.Packer(buf_size=_PACKER_BYTES)
 
     # -- receiving
 
@@ -244,7 +246,7 @@ class Connection:
         try:
             encoded: bytes = self._packer.pack(message)
         except (TypeError, ValueError, OverflowError) as error:
-            self._packer = msgpack.Packer()
+            self._packer = msgpack.Packer(buf_size=_PACKER_BYTES)
             raise LocalProtocolError(f"a message cannot be encoded: {error}", rule="format") from error
         size, limit = len(encoded), self._send_frame_bytes
         if size > limit:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -214,6 +215,18 @@ def test_each_role_composes_only_its_own_messages() -> None:
         Connection("guest").send_request("m", {})
     with pytest.raises(LocalProtocolError):
         Connection("host").send_response(0, {})
+
+
+def test_a_link_that_has_said_little_takes_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        connections = [Connection("guest") for _ in range(10)]
+        for connection in connections:
+            connection.send_notification("event", {"said": "little"})
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 10 * 16 * 1024
 
 
 def test_ids_go_round_and_pass_over_those_in_use() -> None:
