@@ -44,7 +44,7 @@ from coworkd.wire.scanner import FrameScanner
 _SMALL_BYTES = 4096
 """So few bytes cannot break `Limits.items` or `Limits.values`; what we compose ourselves is never 32 deep."""
 _PACKER_BYTES = 4096
-"""What a packer has room for to begin with; by itself it takes 256 KiB, for every link and for each that has ended until it is collected."""
+"""What a packer has room for to begin with; by itself it takes 256 KiB, for every link and for each that ended until it is collected."""
 _JOIN_BYTES = 256
 """So many bytes at least are joined to an unfinished message at a time: more than most answers have, and not worth a scan each."""
 
