@@ -5,7 +5,8 @@ Rules
 - A repetition while the first is still running waits for it; it never starts a second one.
 - The same id with other parameters is `InvalidParams`: it was meant as another call.
 - At most `KEEP_BYTES` of encoded answers are kept, each counted with `ENTRY_BYTES` more. The oldest go first, but for that they were given:
-  a repetition is told so then, and is not done again. Only where nothing but that is left do the oldest of those go too.
+  a repetition is told so then, and is not done again. That takes half of the room at most, so that the newest answers are always there
+  whole; the oldest of it go too.
 - A call that was cancelled (coworkd stops) leaves nothing; who waited for it gets `Unavailable`.
 
 The clock is trio's, monotonic. Not here: whether a method takes part (`methods.Method.mutating`), and calls without an id.
@@ -144,14 +145,16 @@ class Replay:
         self._kept[key] = self._whole[key] = entry
         self._kept_bytes += len(encoded) + ENTRY_BYTES
         while self._kept_bytes > self._keep_bytes:
-            if self._whole:
-                self._fade_oldest()
-            else:
+            given = len(self._kept) - len(self._whole)
+            if given and (len(self._whole) <= 1 or given * ENTRY_BYTES >= self._keep_bytes // 2):
                 self._drop_oldest()
+            else:
+                self._fade_oldest()
 
     def _fade_oldest(self) -> None:
+        """All such share what they say."""
         _, entry = self._whole.popitem(last=False)
-        self._kept_bytes += len(_GIVEN) - len(entry.encoded or b"")
+        self._kept_bytes -= len(entry.encoded or b"")
         entry.encoded = _GIVEN
 
     def _expire(self) -> None:
@@ -161,8 +164,9 @@ class Replay:
 
     def _drop_oldest(self) -> None:
         key, entry = self._kept.popitem(last=False)
-        self._whole.pop(key, None)
-        self._kept_bytes -= len(entry.encoded or b"") + ENTRY_BYTES
+        if self._whole.pop(key, None) is not None:
+            self._kept_bytes -= len(entry.encoded or b"")
+        self._kept_bytes -= ENTRY_BYTES
 
 
 def _fingerprint(params: Mutating) -> bytes:

@@ -179,13 +179,31 @@ def test_an_answer_that_went_is_forgotten_in_its_time_and_where_there_is_no_room
         for number in range(8):
             await replay.call("m", once(str(number)), call)
         assert call.done == 8
+        assert await replay.call("m", once("7"), call) == {"done": 8, "data": b"x" * 1000}
         with pytest.raises(Unavailable):
-            await replay.call("m", once("7"), call)
+            await replay.call("m", once("6"), call)
         await replay.call("m", once("0"), call)
         assert call.done == 9
         await trio.sleep(KEEP_S + 1)
         await replay.call("m", once("7"), call)
         assert call.done == 10
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_however_many_there_were_half_of_the_room_has_the_newest_answers_whole(size: int) -> None:
+    async def main() -> None:
+        room = 100 * (ENTRY_BYTES + size)
+        replay, call = Replay(keep_bytes=room), Counter(size)
+        for number in range(500):
+            await replay.call("m", once(str(number)), call)
+        newest = room // 2 // (ENTRY_BYTES + size + 50)
+        for number in range(500 - newest, 500):
+            assert (await replay.call("m", once(str(number)), call))["done"] == number + 1
+        with pytest.raises(Unavailable, match="done and answered"):
+            await replay.call("m", once(str(500 - 2 * newest)), call)
+        assert call.done == 500
 
     run(main)
 
