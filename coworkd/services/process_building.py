@@ -107,7 +107,7 @@ class Builder:
         if "stdin_tally" in fds.spawned.fds:
             tally, fd = Tally(_need(fds, "stdin_tally")), fds.take("stdin")
             sink = ClosedSink(tally) if fd is None else PipeSink(fd, tally)
-            process.stdin = Stdin(process.id, sink, offset=tally.taken)
+            process.stdin = Stdin(process.id, sink, offset=tally.taken, doubtful=tally.taken is None)
             if fd is None:  # before a restart
                 process.stdin.close()
 

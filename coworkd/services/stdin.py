@@ -2,7 +2,8 @@
 
 Rules
 - The pipe is the buffer (64 KiB, 256 KiB once writes are larger): what was acknowledged is in it and outlives coworkd, and so does the
-  tally of how much that is. Where coworkd is killed within one write(2), the next one says that it does not know; it never guesses.
+  tally of how much that is. Where coworkd is killed within one write(2), the next one says that it does not know, to the first write that
+  tells an offset: most likely it is that one again, and it may be in the pipe. The next tells where input goes on; nothing is guessed.
 - A write waits for room at most `PATIENCE_S`, then answers with what was taken; only that call waits, nobody else.
 - Writes are taken in the order of their calls. Bytes before the offset wanted are known and dropped; bytes behind it
   are refused. Of several hosts that write at one offset one has it: the bytes of the others are not what was taken, which is told.
@@ -21,7 +22,7 @@ from typing import Protocol
 
 import trio
 
-from coworkd.model.errors import InvalidState, OutOfRange
+from coworkd.model.errors import InvalidState, OutOfRange, Unavailable
 from coworkd.system import spool_file
 
 PATIENCE_S = 1.0
@@ -127,9 +128,11 @@ class ClosedSink:
 class Stdin:
     """The input of one command. Owns its sink until `close`."""
 
-    def __init__(self, process: str, sink: Sink, *, offset: int | None = 0) -> None:
-        """`offset` None: how much was taken before is not known (a coworkd was killed while it wrote), the first write tells it."""
+    def __init__(self, process: str, sink: Sink, *, offset: int | None = 0, doubtful: bool = False) -> None:
+        """`offset` None: how much was taken before is not known, the first write tells it. `doubtful`: since a coworkd was killed while it
+        wrote, of which somebody has to be told first."""
         self._process = process
+        self._doubtful = doubtful
         self._sink = sink
         self._turn = trio.Lock()
         self._closed_by: str | None = None
@@ -147,7 +150,7 @@ class Stdin:
         """Take what fits of `data`, which begins at `offset`; returns the next offset wanted.
 
         Raises `OutOfRange` for an offset behind the one wanted, and for one where other bytes were taken; `InvalidState` once stdin
-        is closed by either side.
+        is closed by either side; `Unavailable` once where a coworkd was killed within a write, that is most likely this one.
         Cancellation: what was taken stays taken, and `wanted` counts it.
         """
         answer = offset if data else self.wanted or 0  # where the turn does not come, nothing of these was taken
@@ -233,6 +236,7 @@ class Stdin:
                     " behind what was acknowledged",
                     process=self._process,
                 )
+            self._refuse_doubtful(offset)
             self.wanted = offset
         if offset > self.wanted:
             raise OutOfRange(
@@ -242,6 +246,16 @@ class Stdin:
             )
         self._refuse_other(offset, data)
         return memoryview(data)[self.wanted - offset :]
+
+    def _refuse_doubtful(self, offset: int) -> None:
+        if self._doubtful:
+            self._doubtful = False
+            raise Unavailable(
+                f"coworkd was killed while it wrote to stdin of process {self._process}: whether the bytes at offset {offset} are in it"
+                " is not known, and they are not written a second time; look at what the command makes of it, then write on",
+                process=self._process,
+                stage="restarted",
+            )
 
     async def _write_all(self, view: memoryview) -> None:
         while view:

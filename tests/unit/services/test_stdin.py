@@ -8,7 +8,7 @@ import os
 import pytest
 import trio
 
-from coworkd.model.errors import InvalidState, OutOfRange
+from coworkd.model.errors import InvalidState, OutOfRange, Unavailable
 from coworkd.services.stdin import PATIENCE_S, RECENT_WRITES, PipeSink, Stdin, Tally
 from coworkd.system import spool_file
 from tests.unit.services.process_house import in_trio, jump, settle
@@ -17,12 +17,12 @@ from tests.unit.services.process_house import in_trio, jump, settle
 class Rig:
     """A stdin and the command's end of it."""
 
-    def __init__(self, *, offset: int | None = 0) -> None:
+    def __init__(self, *, offset: int | None = 0, doubtful: bool = False) -> None:
         self.fd, write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         self.write_fd = write_fd
         self.tally_fd = spool_file.create("stdin")
-        self.stdin = Stdin("one", PipeSink(write_fd, Tally(self.tally_fd)), offset=offset)
+        self.stdin = Stdin("one", PipeSink(write_fd, Tally(self.tally_fd)), offset=offset, doubtful=doubtful)
 
     def counted(self) -> int | None:
         """What the next coworkd would know."""
@@ -300,6 +300,25 @@ async def test_the_next_coworkd_knows_what_was_taken() -> None:
         assert 3 < held < 1 << 20, "what waits for room is not taken"
         jump(PATIENCE_S + 0.1)
     assert rig.counted() == rig.stdin.wanted
+    rig.close()
+
+
+@in_trio
+async def test_a_write_within_which_coworkd_was_killed_is_not_done_twice_in_silence() -> None:
+    rig = Rig(offset=None, doubtful=True)
+    with pytest.raises(Unavailable, match="not known") as told:
+        await rig.stdin.write(3, b"again?")
+    assert told.value.details["stage"] == "restarted"
+    assert await rig.stdin.write(9, b"on") == 11  # whoever was told says where it goes on
+    assert rig.read() == b"on"
+    rig.close()
+
+
+@in_trio
+async def test_who_appends_has_nothing_to_do_with_a_write_in_doubt() -> None:
+    rig = Rig(offset=None, doubtful=True)
+    assert await rig.stdin.append(b"more") == 4
+    assert rig.read() == b"more"
     rig.close()
 
 
