@@ -30,8 +30,11 @@ from coworkd.services.launching import Connect, LauncherClient
 from coworkd.services.storage import Storage
 from coworkd.services.storage_disk import DiskWorker
 from coworkd.services.storage_lock import StateLock
+from coworkd.system.supervised import listener_pid
 
 Mode = Literal["serve", "local"]
+_END_S = 10.0
+"""Longer than the launcher takes to end what stands on it."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("coworkd.app")
 
@@ -165,12 +168,25 @@ class Ground:
         return self.ending.power_off_within_s is not None or (self.ending.again and self.storage.state == "degraded")
 
     async def quit(self) -> None:
-        """End the launcher and all that stands on it, the mount of the session disk last: nothing of ours may be open there."""
-        self._close(self._state_lock)
+        """End the launcher and all that stands on it, the mount of the session disk last: nothing of ours may be open there. One that is
+        away is not waited for (`end_unserved`).
+        """
+        if self._runtime_lock is not None:
+            self._close(self._state_lock)
+        if self.launcher.pid is None:
+            return
         try:
             await self.launcher.quit()
         except CoworkError as error:
             _log.error("the launcher could not be ended: %s", error.message)
+
+    async def end_unserved(self, *sockets: str) -> None:
+        """End the programs of ours that still listen there: started while the end was wanted already, or kept by a coworkd before us, so
+        that nobody has come to them. For once nothing is started any more; not without the lock that says that they are nobody else's.
+        """
+        if self._runtime_lock is not None or self._state_lock is not None:
+            for path in sockets:
+                await _end_listener(path)
 
     def close(self) -> None:
         """Let go of the locks. Idempotent."""
@@ -180,3 +196,14 @@ class Ground:
     def _close(self, lock: StateLock | None) -> None:
         if lock is not None:
             lock.close()
+
+
+async def _end_listener(path: str) -> None:
+    with suppress(OSError):  # nobody listens, or it has just gone
+        pidfd = os.pidfd_open(listener_pid(path))
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            with trio.move_on_after(_END_S):
+                await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)

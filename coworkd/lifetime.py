@@ -105,6 +105,8 @@ async def _serve_once(
             if app is not None:
                 carried += app.carried
             nursery.cancel_scope.cancel()
+        if mode == "local":
+            await ground.end_unserved(config.launcher_socket, config.egress_socket)
     finally:
         ground.close()
     if ending.power_off_within_s is not None:

@@ -130,15 +130,16 @@ class LauncherClient:
             self._untaken.close()
 
     async def _serve_connection(self, channel: Channel) -> None:
-        try:
-            self._begin(channel)
-            async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
+            try:
+                self._begin(channel)
                 nursery.start_soon(self._adopt)
                 await channel.receive(self._take)
                 self._lose(channel)
-        finally:
-            # Cancelled: coworkd goes, not the launcher. The commands run on, so nobody may hear that they were lost.
-            self._let_go(channel)
+            finally:
+                # Cancelled: coworkd goes, not the launcher. The commands run on, so nobody may hear that they were lost; but who waits for
+                # an answer has to hear that none comes, whoever takes over among them, or this end would wait for them for ever.
+                self._let_go(channel)
 
     async def _connect_again(self) -> trio.socket.SocketType:
         while True:

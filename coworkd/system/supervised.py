@@ -42,8 +42,22 @@ def listen_early(path: str) -> tuple[socket.socket, str]:
 
 def peer_uid(connection: socket.socket) -> int:
     """The uid that connected."""
-    record = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", record)[1])
+    return _peer(connection)[1]
+
+
+def listener_pid(path: str) -> int:
+    """Who listens at `path`. Never waits. Raises `OSError` where nobody does, or has no room for one more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as asking:
+        asking.connect(path)
+        return _peer(asking)[0]
+
+
+def _peer(connection: socket.socket) -> tuple[int, int, int]:
+    """pid, uid and gid: of who connected, or of who began to listen."""
+    pid, uid, gid = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    return pid, uid, gid
 
 
 class SupervisorSocket(Generic[_Request]):

@@ -20,6 +20,7 @@ from coworkd.client.process import Process
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import CoworkError, NotFound, Unavailable
 from coworkd.model.process import Exit
+from coworkd.system.supervised import listener_pid
 from tests.root.conftest import Daemon, running_daemon
 from tests.root.live import client_of, exited, fresh_mark, living, session_of, took_at_most, wait_until
 
@@ -296,6 +297,24 @@ def test_term_ends_coworkd_however_far_it_came(tmp_path: Path, after_s: float) -
     with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
         client.session_ensure(name="work")
         assert client.run("work", ["true"]).exit == exited(0)
+
+
+@pytest.mark.parametrize("program", ["launcher", "egress"])
+def test_term_leaves_no_program_that_waits_for_ever(tmp_path: Path, program: str) -> None:
+    """Ended as soon as the one it has started listens, before it has said a word to it."""
+    run = tmp_path / "state" / ".coworkd" / "run"
+    command = [sys.executable, "-m", "coworkd", "local", "--keep", "--state", str(tmp_path / "state")]
+    command += ["--socket", str(tmp_path / "s")]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=REPO) as child:
+        try:
+            wait_until((run / f"{program}.sock").exists, "it listens")
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(60) == 0
+        finally:
+            child.kill()
+    for each in ("launcher", "egress"):
+        with pytest.raises((FileNotFoundError, ConnectionRefusedError)):
+            listener_pid(str(run / f"{each}.sock"))
 
 
 # -- the launcher --------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,34 @@ def test_a_second_coworkd_on_one_directory_never_asks_the_launcher(tmp_path: Pat
     ground.close()
     again = Ground(there, connect=Program(launch).connect)
     again.close()
+
+
+LISTENS = """
+import os, signal, sys
+from coworkd.system.supervised import listen_early
+listener, early = listen_early(sys.argv[1])
+os.rename(early, sys.argv[1])
+print("listens", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_who_was_started_and_has_nobody_is_ended_where_no_other_coworkd_can_have_it(
+    tmp_path: Path, locked: bool
+) -> None:
+    path = str(tmp_path / "listens")
+    launcher = Program(launch)
+    ground = Ground(config(tmp_path), connect=launcher.connect)
+    if locked:
+        trio.run(come_up, ground, launcher)
+    with subprocess.Popen([sys.executable, "-c", LISTENS, path], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"listens\n"
+        trio.run(ground.end_unserved, path, str(tmp_path / "nobody"))
+        assert (child.poll() == -signal.SIGTERM) is locked
+        child.kill()
+    ground.close()
 
 
 async def _never() -> trio.socket.SocketType:

@@ -97,11 +97,15 @@ class Script:
         await self.say(structs.replace(reply, id=request.id), *fds)
         return request
 
-    async def adopt(self) -> None:
-        """Answer the first request of a connection."""
+    async def next_of_new(self) -> Any:
+        """The first request of a connection."""
         await self._connected.wait()
         self._connected = trio.Event()
-        request = await self.next()
+        return await self.next()
+
+    async def adopt(self) -> None:
+        """Answer the first request of a connection."""
+        request = await self.next_of_new()
         assert isinstance(request, launch.Adopt)
         for adopted in self.adopted:
             fds = [os.memfd_create(name) for name in adopted.spawned.fds]
@@ -509,6 +513,29 @@ async def test_a_cancelled_call_still_gets_its_answer() -> None:
             assert ended == []
             await script.say(launch.Done(id=request.id))
         assert ended == ["answered"]
+
+
+@in_trio
+async def test_an_end_that_comes_before_the_launcher_has_answered_waits_for_nothing() -> None:
+    script = Script()
+    ended = trio.Event()
+
+    async def serve() -> None:
+        with scope:
+            await script.client.serve()
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+        nursery.start_soon(serve)
+        assert isinstance(await script.next_of_new(), launch.Adopt)
+        scope.cancel()
+        await settle()
+        waits = not ended.is_set()
+        if script.client._channel is not None:
+            script.client._let_go(script.client._channel)
+    script.die()
+    assert not waits
 
 
 @in_trio

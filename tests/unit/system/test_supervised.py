@@ -12,7 +12,7 @@ import pytest
 from msgspec import Struct
 
 from coworkd.system import packet
-from coworkd.system.supervised import SupervisorSocket, listen_early, peer_uid
+from coworkd.system.supervised import SupervisorSocket, listen_early, listener_pid, peer_uid
 
 
 class Word(Struct, tag="word"):
@@ -51,6 +51,18 @@ def test_nobody_can_connect_before_the_name_is_given(tmp_path: Path) -> None:
         accepted, _ = listener.accept()
         with accepted:
             assert peer_uid(accepted) == os.geteuid()
+
+
+def test_who_listens_is_known_and_that_nobody_does(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with pytest.raises(FileNotFoundError):
+        listener_pid(path)
+    listener, early = listen_early(path)
+    os.rename(early, path)
+    with listener:
+        assert listener_pid(path) == os.getpid()
+    with pytest.raises(ConnectionRefusedError):
+        listener_pid(path)
 
 
 def test_a_name_left_by_one_that_was_killed_is_taken_over(tmp_path: Path) -> None:
