@@ -182,7 +182,7 @@ class AsyncClient(AsyncVerbs):
     async def wait_broken(self) -> CoworkError:
         """Return why, when the link is no more. Whoever waits here reads it for all others meanwhile."""
         try:
-            await self._read_until(lambda: False)
+            await self._read_until(self, lambda: False)
         except CoworkError as error:
             return error
         raise AssertionError("a link is read until it breaks")
@@ -212,7 +212,7 @@ class AsyncClient(AsyncVerbs):
             if inbox.parked:
                 await self._attach_again(inbox)
                 continue
-            await self._read_until(lambda: inbox.waiting or inbox.finished or inbox.parked)
+            await self._read_until(inbox, lambda: inbox.waiting or inbox.finished or inbox.parked)
             if inbox.finished:
                 return None
 
@@ -226,7 +226,7 @@ class AsyncClient(AsyncVerbs):
                 pending, frame = self._core.subscribe(feed)
                 await self._finish(pending, frame)
             else:
-                await self._read_until(lambda: feed.waiting)
+                await self._read_until(feed, lambda: feed.waiting)
 
     def drop_feed(self) -> None:
         """No link that comes is to be asked for events. For `AsyncSubscription`."""
@@ -243,7 +243,7 @@ class AsyncClient(AsyncVerbs):
             data = inbox.take(limit_bytes)
             if data is not None:
                 break
-            await self._read_until(lambda: inbox.waiting)
+            await self._read_until(inbox, lambda: inbox.waiting)
         self._core.acknowledge(inbox)
         await self._send_outgoing()
         return data
@@ -255,13 +255,14 @@ class AsyncClient(AsyncVerbs):
     async def close_stream(self, inbox: StreamInbox) -> None:
         """Close a stream of this link, cancelled or not; nothing is waited for. For `AsyncStream`."""
         self._core.close_stream(inbox)
+        self._waiting.wake((inbox,))
         await self._send_outgoing()
 
     async def _finish_whole(self, pending: Pending, frame: bytes) -> dict[str, Any]:
         with trio.CancelScope(shield=True):
             await self._send(frame, pending.link, pending)
         try:
-            await self._read_until(lambda: pending.done)
+            await self._read_until(pending, lambda: pending.done)
         finally:
             if not pending.done:
                 self._core.abandon(pending)
@@ -287,7 +288,7 @@ class AsyncClient(AsyncVerbs):
         try:
             with trio.fail_after(float("inf") if timeout_s is None else timeout_s):
                 await self._send(frame, pending.link, pending)
-                await self._read_until(lambda: pending.done)
+                await self._read_until(pending, lambda: pending.done)
         except trio.TooSlowError:
             raise DeadlineExceeded(
                 f"{pending.method} was not answered within {timeout_s} s; it may still happen", timeout_s=timeout_s
@@ -329,14 +330,14 @@ class AsyncClient(AsyncVerbs):
         self._core.lose(Unavailable(f"the link to the guest broke ({reason}): {LOST_REMEDY}"))
         self._waiting.wake_all()
 
-    async def _read_until(self, ready: Callable[[], bool]) -> None:
-        """Read the link until `ready()`. Raises the link's error where it is broken."""
+    async def _read_until(self, thing: object, ready: Callable[[], bool]) -> None:
+        """Read the link until `ready()`, which comes with something for `thing`. Raises the link's error where it is broken."""
         try:
             while not ready():
                 if self._core.broken is not None:
                     raise self._core.broken
                 if self._reading:
-                    await self._waiting.wait(ready)
+                    await self._waiting.wait(thing)
                 elif self._core.lost is not None:
                     await self._renew()
                 else:
@@ -363,7 +364,7 @@ class AsyncClient(AsyncVerbs):
             if self._core.broken is not None or self._core.lost is not None:
                 self._waiting.wake_all()
             else:
-                self._waiting.wake_ready()
+                self._waiting.wake(self._core.news)
         if self._core.outgoing:
             self._waiting.hand_on()  # the guest may take nothing before it is read
             await self._send_outgoing()

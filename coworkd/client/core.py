@@ -116,6 +116,8 @@ class Core:
         self._inboxes: dict[str, Inbox] = {}
         self._streams: dict[str, StreamInbox] = {}
         self.feed: Feed | None = None
+        self.news: set[object] = set()
+        """For whom something came with the last `receive`: calls, inboxes, the feed."""
         self.outgoing: deque[bytes] = deque()
         self.broken: CoworkError | None = None
         self._reason: CoworkError | None = None
@@ -321,6 +323,7 @@ class Core:
 
     def receive(self, data: bytes) -> None:
         """Take bytes that came; empty bytes are the end of the link. Never raises: see `broken`."""
+        self.news.clear()
         if self.broken is not None or self.lost is not None:
             return
         if not data:
@@ -392,7 +395,11 @@ class Core:
         """Attach an inbox from where it stopped. Refused, it is parked: whoever reads it attaches again, and hears why not."""
         params = {"process": inbox.process, "acknowledge": True, **inbox.positions()}
         pending = self._say_alone("process.attach", params)
-        pending.refused = lambda error: inbox.park()
+        pending.refused = lambda error: self._park(inbox)
+
+    def _park(self, inbox: Inbox) -> None:
+        inbox.park()
+        self.news.add(inbox)
 
     def fail(self, error: CoworkError) -> None:
         """The link is no more, for good."""
@@ -420,19 +427,24 @@ class Core:
         else:
             pending.error = Unavailable(f"{pending.method} was answered with something that is no map")
         pending.done = True
+        self.news.add(pending)
 
     def _sort(self, name: str, params: dict[str, Any]) -> None:
         if name == "process.output":
             process, stream, offset, data, eof = read_output(params)
             inbox = self._inboxes.get(process)
-            if inbox is not None and inbox.feed_output(stream, offset, data, eof):
+            if inbox is None:
+                return
+            self.news.add(inbox)
+            if inbox.feed_output(stream, offset, data, eof):
                 self._say_alone("process.detach", {"process": process})
-            elif inbox is not None and self.lasting:
+            elif self.lasting:
                 self._unacknowledged[process] = inbox
         elif name == "stream.data":
             receiver = self._streams.get(params["stream"])
             if receiver is not None:
                 receiver.feed(params)
+                self.news.add(receiver)
         elif name == "link.error":
             self._reason = parse_fault(params)
         elif name == "events.missed":
@@ -441,10 +453,12 @@ class Core:
         elif "seq" in params:
             if self.feed is not None:
                 self.feed.feed(name, params)
+                self.news.add(self.feed)
         elif name == "process.exit":
             inbox = self._inboxes.get(params["process"])
             if inbox is not None:
                 inbox.feed_exit(read_answer(name, params, ExitRecord))
+                self.news.add(inbox)
 
 
 def _refuse(pending: Pending, error: CoworkError) -> None:

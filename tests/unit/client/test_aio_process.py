@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from coworkd.client.aio import AsyncClient
 from coworkd.client.aio_process import AsyncProcess
@@ -31,6 +33,27 @@ def test_iteration_gives_all_output_and_ends_behind_the_exit(guest: FakeGuest) -
         assert [piece async for piece in process] == [Output("stdout", 0, b"ab", True)]
         assert process.finished
         assert (await process.wait()).exit.code == 0
+
+    run(guest, body)
+
+
+def test_two_that_read_one_process_both_hear_of_its_end(guest: FakeGuest) -> None:
+    async def body(client: AsyncClient) -> None:
+        process = await start(client, guest)
+        taken: list[bytes] = []
+
+        async def read() -> None:
+            async for piece in process:
+                taken.append(piece.data)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            guest.output("stdout", 0, b"a")
+            guest.exited(stdout=2)
+            guest.output("stdout", 1, b"b", True)
+        assert taken == [b"a", b"b"]
 
     run(guest, body)
 

@@ -49,6 +49,26 @@ def test_answers_find_their_calls_in_any_order() -> None:
     assert (first.answer(), second.answer()) == ({"n": 1}, {"n": 2})
 
 
+def test_what_came_is_news_for_whom_it_is_until_something_else_comes() -> None:
+    core = greeted()
+    started, _, made = core.start({"session": "work"})
+    core.receive(packed(1, started.request_id, None, {"process": "p1"}))
+    assert core.news == {started}
+    opened, _, streams = core.open_stream("forward.open", {"session": "work", "port": 80})
+    core.receive(packed(1, opened.request_id, None, {"stream": "s1"}) + packed(2, "process.output", [OUTPUT]))
+    assert core.news == {opened, made[0]}
+    feed = Feed(None)
+    subscribed, _ = core.subscribe(feed)
+    core.receive(packed(1, subscribed.request_id, None, {"next": 1, "missed": 0}))
+    core.receive(
+        packed(2, "stream.data", [{"stream": "s1", "offset": 0, "data": b"x"}])
+        + packed(2, "session.created", [{"seq": 1, "at": 1.0}])
+    )
+    assert core.news == {streams[0], feed}
+    core.receive(packed(2, "process.output", [{**OUTPUT, "process": "of nobody"}]))
+    assert core.news == set()
+
+
 def test_an_error_comes_back_as_its_class_with_its_details() -> None:
     core = greeted()
     pending, _ = core.request("session.get", {"session": "x"})
