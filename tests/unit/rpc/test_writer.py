@@ -3,7 +3,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from coworkd.rpc.writer import CONTROL_FRAMES, FRAME_BYTES, GATHER_BYTES, ROOM_BYTES, Writer
+from coworkd.rpc.writer import CONTROL_FRAMES, FRAME_BYTES, GATHER_BYTES, ROOM_BYTES, TURN_BYTES, Writer
 from tests.unit.rpc.fakes import BadSource, FakeSource, FakeTransport, run
 
 
@@ -30,11 +30,11 @@ def test_control_overtakes_data_that_waits() -> None:
     run(main)
 
 
-def test_streams_take_turns_of_64_kib() -> None:
+def test_streams_take_turns_of_a_few_frames_of_64_kib() -> None:
     async def main() -> None:
         transport = FakeTransport()
         writer = make_writer(transport)
-        loud, quiet = FakeSource(50 * FRAME_BYTES, "stdout"), FakeSource(2 * FRAME_BYTES, "stderr")
+        loud, quiet = FakeSource(50 * FRAME_BYTES, "stdout"), FakeSource(TURN_BYTES + FRAME_BYTES, "stderr")
         writer.attach(loud)
         writer.attach(quiet)
         async with trio.open_nursery() as nursery:
@@ -42,7 +42,14 @@ def test_streams_take_turns_of_64_kib() -> None:
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         headers = [bytes(buffer) for send in transport.sends for buffer in send[::2]]
-        assert [b"stderr" in header for header in headers[:5]] == [False, True, False, True, False]
+        turn = TURN_BYTES // FRAME_BYTES
+        assert [b"stderr" in header for header in headers[: 3 * turn + 2]] == [
+            *[False] * turn,
+            *[True] * turn,
+            *[False] * turn,
+            True,
+            False,
+        ]
         assert set(loud.asked) == {FRAME_BYTES}
         assert (loud.left, quiet.left) == (0, 0)
 
