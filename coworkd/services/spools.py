@@ -180,9 +180,13 @@ class Spool:
         return os.pread(self._fd, limit_bytes, offset)
 
     def delivered(self, offset: int) -> None:
-        """Everything before `offset` was given to a follower, which has moved on."""
+        """Everything before `offset` was given to a follower, which has moved on.
+
+        Whoever waits for room has a turn once half of the spool is free: turns of less cost as much each. No more, for a host that
+        acknowledges keeps back half of the smallest spool at most.
+        """
         self._delivered = max(self._delivered, offset)
-        if self._room_call is not None and self.room() >= self._bound() // 4:
+        if self._room_call is not None and self.room() >= self._bound() // 2:
             self._tell_room()
 
     def fill_from(self, pipe_fd: int) -> int:

@@ -109,6 +109,20 @@ def test_a_reader_that_has_all_there_is_makes_room_by_coming() -> None:
     spool.close()
 
 
+def test_who_waits_for_room_is_told_once_half_of_it_is_free() -> None:
+    spool = make_spool(on_full="block")
+    reader = Reader(0)
+    spool.follow(reader)
+    put(spool, pages(0, 4))
+    told: list[int] = []
+    spool.when_room(lambda: told.append(spool.room()))
+    for _ in range(2):
+        assert told == []
+        reader.take(spool, PAGE)
+    assert told == [2 * PAGE]
+    spool.close()
+
+
 def test_drop_oldest_overtakes_a_reader_which_goes_on_at_first() -> None:
     spool = make_spool(on_full="drop_oldest")
     reader = Reader()
