@@ -33,7 +33,7 @@ class Faults:
         known: list[tuple[int, str, Callable[[], Awaitable[bool]]]] = [
             (6, "link cut", self._cut_link),
             (6, "command killed", self._kill_command),
-            (2, "coworkd killed", self._kill_coworkd),
+            (3, "coworkd killed", self._kill_coworkd),
             (1, "egress killed", self._kill_egress),
         ]
         if not kill_coworkd:

@@ -1,7 +1,8 @@
 """One soak: a mixed load with faults, looks at what is held while all stand still, and the statement about it.
 
-The last third goes without the death of coworkd, so that one of them grows old. All of it runs in the lab of `tests.root.lab`, from
-which no packet leaves the machine; where there is none, `way_out=False` leaves egress out.
+The second half goes without the death of coworkd, so that one of them grows old. What it remembers of calls is filled up at once, what
+fills more slowly has until the last third: looked at once a part, memory has to be flat there. All of it runs in the lab of
+`tests.root.lab`, from which no packet leaves the machine; where there is none, `way_out=False` leaves egress out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 import trio
 
 from coworkd.client import aio
+from coworkd.model.errors import NotFound
+from coworkd.rpc.replay import ENTRY_BYTES, KEEP_BYTES
 from tests.root.conftest import running_daemon
 from tests.root.egress_room import PROFILE, write_policies
 from tests.root.lab import open_lab
@@ -24,8 +27,12 @@ from tests.soak.load import OUT, Load
 from tests.soak.statement import Look, Statement
 
 SESSIONS = ("soak-0", "soak-1", "soak-2")
-WARM_PART = 0.2
-LOOKS, SHORT_LOOKS, SHORT_MINUTES = 6, 2, 0.9
+SPANS = ((0.2, True), (0.1, True), (0.1, True), (0.1, True), (1 / 12, False), (1 / 12, False), *[(1 / 30, False)] * 10)
+"""Parts of the time, each with a look behind it, and whether coworkd is killed in them. The first is for warming up."""
+FULL_LOOKS = 10
+"""The last third's."""
+SHORT_SPANS, SHORT_MINUTES = ((0.2, True), (0.4, True), (0.4, False)), 0.9
+FILLERS = 8
 FAULT_EVERY_S = 2.0
 SETTLE_S = 3.0
 """For workers that serve a moment, and what is built ahead."""
@@ -62,12 +69,14 @@ async def _soak(keeper: Keeper, directory: Path, minutes: float, seed: int, way_
     looks: list[Look] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(load.run)
-        total_s = minutes * 60
-        count = SHORT_LOOKS if minutes < SHORT_MINUTES else LOOKS
-        spans = [WARM_PART * total_s, *[(1 - WARM_PART) * total_s / count] * count]
-        for number, span_s in enumerate(spans):
+        short = minutes < SHORT_MINUTES
+        grows_old = False
+        for part, kill_coworkd in SHORT_SPANS if short else SPANS:
+            if not (kill_coworkd or grows_old or short):
+                await _fill_answers(load.uri)
+            grows_old = not kill_coworkd
             load.go()
-            await _disturb(faults, span_s, kill_coworkd=number <= count * 2 // 3)
+            await _disturb(faults, part * minutes * 60, kill_coworkd=kill_coworkd)
             if not await load.stand():
                 nursery.cancel_scope.cancel()
                 break
@@ -85,7 +94,30 @@ async def _soak(keeper: Keeper, directory: Path, minutes: float, seed: int, way_
             )
         for name in SESSIONS:
             await client.session_delete(session=name, force=True)
-    return Statement(seed=seed, minutes=minutes, looks=looks, faults=faults.counts, outcomes=load.outcomes, wrong=wrong)
+    full = 0 if minutes < SHORT_MINUTES else FULL_LOOKS
+    return Statement(
+        seed=seed,
+        minutes=minutes,
+        looks=looks,
+        full=full,
+        faults=faults.counts,
+        outcomes=load.outcomes,
+        wrong=wrong,
+    )
+
+
+async def _fill_answers(uri: str) -> None:
+    """Call until as many answers are kept as can be: by the load alone that may take ten minutes."""
+    left = iter(range(KEEP_BYTES // ENTRY_BYTES))
+
+    async def filler() -> None:
+        for number in left:
+            with contextlib.suppress(NotFound):
+                await client.process_forget(process="none", request_id=f"fill-{number}")
+
+    async with await aio.connect(uri) as client, trio.open_nursery() as nursery:
+        for _ in range(FILLERS):
+            nursery.start_soon(filler)
 
 
 async def _disturb(faults: Faults, span_s: float, *, kill_coworkd: bool) -> None:
