@@ -1,8 +1,8 @@
 """The one writer of a link: control overtakes data, data takes turns.
 
 Rules
-- Control frames (answers, exits) go first, in order. Then each attached source gives frames of at most 64 KiB of data, a turn of
-  `TURN_BYTES` of them, round and round, until `GATHER_BYTES` are together; that is one gathering send. What one stream gives at a time
+- Control frames (answers, exits) go first, in order. Then each attached source gives frames of at most 64 KiB of data,
+  `TURN_FRAMES` of them a turn, round and round, until `GATHER_BYTES` are together; that is one gathering send. What one stream gives at a time
   is for one task of the peer: of many streams a frame each would wake as many.
 - Only the transport slows data: a source is asked again when everything gathered before was taken by the kernel.
 - Control is bounded: more than `CONTROL_FRAMES` or `CONTROL_BYTES` waiting means that the peer does not read, and the
@@ -26,7 +26,7 @@ from coworkd.model.ports import Frames
 from coworkd.rpc.transport import MAX_BUFFERS, Buffer, Transport
 
 FRAME_BYTES = 64 * 1024
-TURN_BYTES = 256 * 1024
+TURN_FRAMES = 4
 GATHER_BYTES = 512 * 1024
 CONTROL_FRAMES = 8192
 CONTROL_BYTES = 64 * 1024 * 1024
@@ -154,7 +154,7 @@ class Writer:
         while silent < len(self._sources) and total < GATHER_BYTES and len(buffers) < MAX_BUFFERS:
             source, attached = self._sources[0], len(self._sources)
             self._sources.rotate(-1)
-            given = self._take_turn(source, min(TURN_BYTES, GATHER_BYTES - total))
+            given = self._take_turn(source, GATHER_BYTES - total)
             if not given:
                 # Asked and detached (by itself, or for an error) is not silent: those left must all be asked.
                 silent = silent + 1 if len(self._sources) == attached else 0
@@ -165,12 +165,17 @@ class Writer:
         return buffers
 
     def _take_turn(self, source: Frames, limit_bytes: int) -> list[Buffer]:
-        """Frames of `source` until they are `limit_bytes`, or it has no more, or is detached."""
+        """`TURN_FRAMES` of `source`, or fewer: where they are `limit_bytes`, it has no more, or is detached."""
         given: list[Buffer] = []
-        total, attached = 0, len(self._sources)
-        while total < limit_bytes and len(self._sources) == attached and (frame := self._next_frame(source)):
+        attached = len(self._sources)
+        for _ in range(TURN_FRAMES):
+            frame = self._next_frame(source)
+            if not frame:
+                break
             given += frame
-            total += sum(map(len, frame))
+            limit_bytes -= sum(map(len, frame))
+            if limit_bytes <= 0 or len(self._sources) != attached:
+                break
         return given
 
     def _next_frame(self, source: Frames) -> list[Buffer] | None:

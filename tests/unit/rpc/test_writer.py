@@ -3,7 +3,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from coworkd.rpc.writer import CONTROL_FRAMES, FRAME_BYTES, GATHER_BYTES, ROOM_BYTES, TURN_BYTES, Writer
+from coworkd.rpc.writer import CONTROL_FRAMES, FRAME_BYTES, GATHER_BYTES, ROOM_BYTES, TURN_FRAMES, Writer
 from tests.unit.rpc.fakes import BadSource, FakeSource, FakeTransport, run
 
 
@@ -34,7 +34,7 @@ def test_streams_take_turns_of_a_few_frames_of_64_kib() -> None:
     async def main() -> None:
         transport = FakeTransport()
         writer = make_writer(transport)
-        loud, quiet = FakeSource(50 * FRAME_BYTES, "stdout"), FakeSource(TURN_BYTES + FRAME_BYTES, "stderr")
+        loud, quiet = FakeSource(50 * FRAME_BYTES, "stdout"), FakeSource((TURN_FRAMES + 1) * FRAME_BYTES, "stderr")
         writer.attach(loud)
         writer.attach(quiet)
         async with trio.open_nursery() as nursery:
@@ -42,14 +42,8 @@ def test_streams_take_turns_of_a_few_frames_of_64_kib() -> None:
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         headers = [bytes(buffer) for send in transport.sends for buffer in send[::2]]
-        turn = TURN_BYTES // FRAME_BYTES
-        assert [b"stderr" in header for header in headers[: 3 * turn + 2]] == [
-            *[False] * turn,
-            *[True] * turn,
-            *[False] * turn,
-            True,
-            False,
-        ]
+        turns = [*[False] * TURN_FRAMES, *[True] * TURN_FRAMES, *[False] * TURN_FRAMES, True, False]
+        assert [b"stderr" in header for header in headers[: len(turns)]] == turns
         assert set(loud.asked) == {FRAME_BYTES}
         assert (loud.left, quiet.left) == (0, 0)
 
