@@ -1,8 +1,8 @@
 """The one writer of a link: control overtakes data, data takes turns.
 
 Rules
-- Control frames (answers, exits) go first, in order. Then each attached source gives frames of at most 64 KiB of data,
-  `TURN_FRAMES` of them a turn, round and round, until `GATHER_BYTES` are together; that is one gathering send. What one stream gives at a time
+- Control frames (answers, exits) go first, in order. Then each attached source gives frames of at most 64 KiB of data, `TURN_FRAMES`
+  of them a turn, round and round, until `GATHER_BYTES` are together; that is one gathering send. What one stream gives at a time
   is for one task of the peer: of many streams a frame each would wake as many.
 - Only the transport slows data: a source is asked again when everything gathered before was taken by the kernel.
 - Control is bounded: more than `CONTROL_FRAMES` or `CONTROL_BYTES` waiting means that the peer does not read, and the
