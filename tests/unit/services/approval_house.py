@@ -13,8 +13,9 @@ from coworkd.model.calls import Approval, ApprovalAnswer, ApprovalAnswered, Appr
 from coworkd.model.folder import Asked, Listed
 from coworkd.services.approvals import Approvals
 from coworkd.system.process_command import Command, Identity
+from tests.unit.services import process_house
 from tests.unit.services.egress_house import FakeAuditLog
-from tests.unit.services.process_house import FakeEvents, FakeLink, settle
+from tests.unit.services.process_house import FakeEvents, FakeLink
 
 EPOCH = 1_000_000.0
 TIMEOUT_S = 120.0
@@ -63,6 +64,7 @@ class ApprovalHouse:
             identify=self.identify,
             look=self.look,
         )
+        self.approvals._threads = trio.to_thread.current_default_thread_limiter()  # which `settle` can see
 
     def clock(self) -> float:
         return EPOCH + trio.current_time()
@@ -103,6 +105,13 @@ async def approval_house() -> AsyncIterator[ApprovalHouse]:
         await nursery.start(house.approvals.serve)
         yield house
         nursery.cancel_scope.cancel()
+
+
+async def settle() -> None:
+    """Let everything that can happen now happen, the looks at a command that threads take included."""
+    await process_house.settle()
+    while trio.to_thread.current_default_thread_limiter().borrowed_tokens:
+        await process_house.settle()
 
 
 async def gathered() -> None:

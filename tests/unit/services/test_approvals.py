@@ -8,8 +8,8 @@ import trio
 from coworkd.model.errors import DiskFailed, InvalidParams, InvalidState, NotFound
 from coworkd.model.folder import Asked
 from coworkd.services.approvals import OPEN_LIMIT
-from tests.unit.services.approval_house import TIMEOUT_S, FakeFolder, approval_house, gathered
-from tests.unit.services.process_house import in_trio, jump, settle
+from tests.unit.services.approval_house import TIMEOUT_S, FakeFolder, approval_house, gathered, settle
+from tests.unit.services.process_house import in_trio, jump
 
 
 @in_trio
