@@ -44,6 +44,10 @@ class Load:
         self._stopping.set()
         self._thread.join(60)
 
+    def has_done(self, count: int) -> bool:
+        """So many steps; also where it has failed, and does no more."""
+        return self.done >= count or self.error is not None
+
     def _run(self) -> None:
         try:
             with client_of(self._daemon) as client:

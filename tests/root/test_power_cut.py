@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.root.conftest import running_daemon
+from tests.root.live import wait_until
 from tests.root.power_cut import Load, assert_recovers, copy_disk
 
 CUTS = int(os.environ.get("COWORKD_POWER_CUTS", "20"))
@@ -32,10 +34,10 @@ def test_a_coworkd_comes_up_on_what_a_power_cut_leaves(tmp_path: Path, first: in
         running_daemon(tmp_path / "load", "--disk", f"{disk}:64M") as daemon,
         Load(daemon, chance.randrange(1 << 32)) as load,
     ):
-        for copy in copies:
+        for number, copy in enumerate(copies):
             time.sleep(chance.uniform(0.0, 0.25))  # the moment is what is random here
             copy_disk(daemon, disk, copy)
+            wait_until(partial(load.has_done, number + 1), "the load goes on between two cuts")
     assert load.error is None
-    assert load.done >= len(copies)
     for copy in copies:
         assert_recovers(copy, tmp_path / f"on-{copy.name}")
