@@ -24,6 +24,7 @@ from msgspec import structs
 
 from coworkd.client import aio
 from coworkd.client.aio import AsyncClient
+from coworkd.client.aio_process import AsyncProcess
 from coworkd.model.errors import CoworkError, InvalidState, NotFound, Unavailable
 from coworkd.model.policy import FolderMode
 from coworkd.model.process import Exit, ExitRecord
@@ -201,7 +202,7 @@ async def streams(worker: Worker) -> None:
         if piece.stream == "stdout":
             said.update(piece.data)
     ended = await process.wait()
-    await forget(worker, id)
+    await forget(process)
     worker.took("stream", id, ended, exited(code), right=said.hexdigest() == _WANTED)
 
 
@@ -218,7 +219,7 @@ async def shells(worker: Worker) -> None:
     async for piece in process:
         said += piece.data
     ended = await process.wait()
-    await forget(worker, id)
+    await forget(process)
     worker.took("shell", id, ended, exited(5), right=b"%d\r\n" % (number * 3) in said)
 
 
@@ -227,7 +228,7 @@ async def reads(worker: Worker) -> None:
     id, data = worker.fresh_id(), worker.chance.randbytes(100_000)
     process = await worker.client.start(worker.session, ["cat"], stdin=True, id=id)
     collected = await process.communicate(data)
-    await forget(worker, id)
+    await forget(process)
     worker.took("cat", id, collected.exit, exited(0), right=collected.streams["stdout"] == data)
 
 
@@ -240,7 +241,7 @@ async def stalls(worker: Worker) -> None:
     await process.kill(0)
     ended = await process.wait()
     await process.detach()
-    await forget(worker, id)
+    await forget(process)
     worker.took("yes", id, ended, ENDED)
 
 
@@ -280,7 +281,7 @@ async def goes_out(worker: Worker) -> None:
     worker.load.outcomes["as expected"] += 1
 
 
-async def forget(worker: Worker, id: str) -> None:
+async def forget(process: AsyncProcess) -> None:
     """A call that is said again after its link was lost finds it forgotten."""
     with contextlib.suppress(NotFound):
-        await worker.client.process_forget(process=id)
+        await process.forget()
