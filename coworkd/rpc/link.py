@@ -216,7 +216,8 @@ class Link:
             if isinstance(event, Notification):
                 _log.debug("link %s: notification %.64r of the host is ignored", self._name, event.method)
             return
-        await self._writer.wait_room()
+        if not self._writer.has_room:
+            await self._writer.wait_room()
         try:
             method = self._admitted(event)
         except CoworkError as error:

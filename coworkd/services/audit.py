@@ -201,7 +201,8 @@ class AuditLog:
         self._files.close()
 
     def _tell_degraded(self) -> None:
-        reason = "; ".join(self._files.problems.values()) or None
+        problems = self._files.problems
+        reason = "; ".join(problems.values()) if problems else None
         if reason != self._told:
             self._told = reason
             self._on_degraded(reason)
