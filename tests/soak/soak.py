@@ -80,7 +80,7 @@ async def _soak(keeper: Keeper, directory: Path, minutes: float, seed: int, way_
             if not await load.stand():
                 nursery.cancel_scope.cancel()
                 break
-            await _bring_alike(load.uri, way_out=way_out)
+            await _bring_alike(load, way_out=way_out)
             looks.append(await trio.to_thread.run_sync(_look, keeper, trio.current_time() - began))
         else:
             load.stop()
@@ -127,12 +127,14 @@ async def _disturb(faults: Faults, span_s: float, *, kill_coworkd: bool) -> None
         await faults.one(kill_coworkd=kill_coworkd)
 
 
-async def _bring_alike(uri: str, *, way_out: bool) -> None:
-    """The same before every look: each session was just used, what was killed is there again, what serves a moment has gone.
+async def _bring_alike(load: Load, *, way_out: bool) -> None:
+    """The same before every look: each session was just used, what was killed or cut is there again, what serves a moment has gone.
 
     A command that was forgotten is there again where coworkd was killed between its answer and the launcher's forgetting.
     """
-    async with await aio.connect(uri) as client:
+    for client in load.clients:
+        await client.ping()
+    async with await aio.connect(load.uri) as client:
         for each in (await client.process_list()).processes:
             if each.state == "exited":
                 await client.process_forget(process=each.process)
