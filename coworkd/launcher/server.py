@@ -94,8 +94,7 @@ class Launcher:
             runs_in=self._processes.runs_in,
         )
         self._groups = self._make_groups(spawner)
-        lacking = f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold" if missing else None
-        self._degraded = tuple(reason for reason in (lacking, self._reaper.degraded) if reason)
+        self._degraded = (*_name_lacking(missing), *([self._reaper.degraded] if self._reaper.degraded else []))
         self._handlers = self._collect_handlers()
         self._timed = (
             self._reaper, self._pool, self._processes, self._sessions, self._folders, self._doubts, self._workers, self._groups
@@ -231,3 +230,8 @@ class Launcher:
         self._workers.end()
         if self._cgroup_root is not None and not cgroup.remove(self._cgroup_root, wait_s=1.0):
             print(f"coworkd-launcher: {self._cgroup_root} could not be removed", file=sys.stderr)
+
+
+def _name_lacking(missing: tuple[str, ...]) -> tuple[str, ...]:
+    """What does not hold where cgroup v2 lacks some controllers."""
+    return (f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold",) if missing else ()

@@ -4,8 +4,9 @@ Descriptors: 7 a SEQPACKET socket of the launcher's, 8 this source. It says `rea
 all that a command will ask of it. One message then brings the command, NUL between words: how many words argv has, cwd, the
 terminal's `rows cols` or nothing, the head of a native ELF file in hexadecimal or nothing, argv, variables. With it come the pipe that
 says how it went, the gate, and stdin, stdout and stderr, or for a terminal the socket for its master. A message that is one zero byte has
-its words in a file, which comes last. All is made ready for the exec, which waits for a byte in the gate. On the pipe `+` says that only
-the exec is left, `stage errno` what failed; its end without that is a good exec.
+its words in a file, which comes last. All is made ready for the exec, which waits for a byte in the gate; of a terminal nothing is: its
+master is sent but once, though another shim may stand in for this one at the gate. On the pipe `+` says that only the exec is left, `stage
+errno` what failed; its end without that is a good exec.
 
 The command is looked for as execvp(3) does it, so that it starts as it would from bubblewrap; a binary that is not the kernel's own is
 no script. Every import costs a waiting sandbox time and memory: `posix`, `_socket` and `_signal` are what `os`, `socket` and `signal` wrap.
@@ -90,6 +91,7 @@ def become(words: list[bytes], status: int, gate: int, fds: list[int]) -> None:
     stage = b"terminal" if size else b"streams"
     try:
         if size:
+            posix.read(gate, 1)
             open_terminal(fds[0], *(int(number) for number in size.split()))
         else:
             for number, fd in enumerate(fds):
@@ -100,7 +102,8 @@ def become(words: list[bytes], status: int, gate: int, fds: list[int]) -> None:
         environment = dict(word.split(b"=", 1) for word in variables)
         environment[b"PWD"] = cwd
         head = bytes.fromhex(native.decode())
-        posix.read(gate, 1)
+        if not size:
+            posix.read(gate, 1)
         posix.write(status, b"+")
         execute(argv, environment, head)
     except BaseException:
