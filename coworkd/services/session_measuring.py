@@ -120,11 +120,15 @@ class Measuring:
     async def _ready(self) -> WorkerLink[MeasureAnswer]:
         if self._link is not None and self._link.why is None:
             return self._link
-        if self._nursery is None:
+        nursery = self._nursery
+        if nursery is None:
             raise Unavailable("coworkd is not ready to look at the session disk; try again")
         handle = await self._launcher.start_worker("measure")
         self._link = WorkerLink(handle.socket, decoder=_decoder)
-        await self._nursery.start(self._link.serve)
+        if self._nursery is not nursery:
+            self._let_go()
+            raise Unavailable("coworkd is ending and looks at the session disk no more; ask the next one")
+        await nursery.start(self._link.serve)
         _log.debug("the measure worker has pid %d", handle.pid)
         return self._link
 

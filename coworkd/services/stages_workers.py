@@ -115,10 +115,14 @@ class StageWorkers:
             worker = self._idle.pop()
             if worker.link.why is None:
                 return worker
-        if self._nursery is None:
+        nursery = self._nursery
+        if nursery is None:
             raise Unavailable("coworkd is not ready to look after staged folders; try again")
         worker = _Worker(await self._launcher.start_worker("stage"))
-        await self._nursery.start(worker.link.serve)
+        if self._nursery is not nursery:
+            worker.link.close()
+            raise Unavailable("coworkd is ending and looks after staged folders no more; ask the next one")
+        await nursery.start(worker.link.serve)
         return worker
 
     async def _end(self, worker: _Worker) -> None:

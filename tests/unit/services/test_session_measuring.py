@@ -8,7 +8,9 @@ import pytest
 import trio
 
 from coworkd.model.errors import DiskFailed, Unavailable
+from coworkd.model.launch import WorkerKind
 from coworkd.model.measure import MeasureTree, TreeMeasured
+from coworkd.model.ports import WorkerHandle
 from coworkd.services.session_measuring import Measuring
 from coworkd.workers import measure
 from tests.unit.services.measure_house import WorkerLauncher
@@ -73,6 +75,34 @@ async def test_what_the_disk_refuses_is_told_with_the_path(tmp_path: Path) -> No
     async with serving() as (measuring, _):
         with pytest.raises(DiskFailed, match="file/bob: Not a directory"):
             await measuring.measure((str(tmp_path / "file"), "bob"))
+
+
+@in_trio
+async def test_a_worker_that_comes_when_coworkd_ends_is_let_go(tmp_path: Path) -> None:
+    home = home_of(tmp_path)
+    launcher = WorkerLauncher()
+    measuring = Measuring(launcher)
+    begun, going = trio.Event(), trio.Event()
+    start = launcher.start_worker
+
+    async def start_late(kind: WorkerKind, session: str | None = None, /) -> WorkerHandle:
+        begun.set()
+        await going.wait()
+        return await start(kind, session)
+
+    async def ask() -> None:
+        with pytest.raises(Unavailable, match="ending"):
+            await measuring.measure(home)
+
+    launcher.start_worker = start_late  # type: ignore[method-assign]
+    async with trio.open_nursery() as outer:
+        async with trio.open_nursery() as inner:
+            await inner.start(measuring.serve)
+            outer.start_soon(ask)
+            await begun.wait()
+            inner.cancel_scope.cancel()
+        going.set()
+    launcher.close()
 
 
 @in_trio
