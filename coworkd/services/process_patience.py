@@ -3,6 +3,8 @@
 Rules
 - All have the same time, so whoever was held first has none left first; one that has begun by then, its terminal included, is passed over.
 - For one that has not, `too_late` is called, once; whoever holds it hears of that when it lets go.
+- A coworkd that stood still (a signal, a machine without a core to spare) finds the time over and the news there at once: the news
+  comes first. A command that ran is never told as one that did not start, since that may be started again.
 - Who is held is being waited for, so they are never more than the commands there are.
 
 What is done about it is not decided here.
@@ -48,6 +50,7 @@ class Patience:
                 process, until = next(iter(self._held.items()))
                 if trio.current_time() < until:
                     await trio.sleep_until(until)
+                    await trio.lowlevel.checkpoint()  # whoever was woken together with us has had its turn then
                     continue
                 del self._held[process]
                 if not (process.settled.is_set() and process.terminal_known.is_set()):

@@ -65,6 +65,28 @@ async def test_time_runs_again_after_there_was_nobody() -> None:
 
 
 @in_trio
+async def test_news_that_is_there_when_the_time_is_found_to_be_over_comes_first() -> None:
+    async def tell(process: LiveProcess) -> None:
+        await trio.sleep(LIMIT_S)
+        process.settled.set()
+
+    late: list[LiveProcess] = []
+    patience = Patience(LIMIT_S, late.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patience.serve)
+        for number in range(30):  # who of the two has the first turn is chance
+            process = make_process(str(number))
+            patience.hold(process)
+            nursery.start_soon(tell, process)
+            await settle()
+            jump(LIMIT_S)
+            await settle()
+            assert patience.let_go(process)
+        assert late == []
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
 async def test_nothing_is_kept_of_those_that_were_let_go() -> None:
     patience = Patience(LIMIT_S, lambda process: None)
     for number in range(100):
