@@ -309,6 +309,7 @@ class Processes:
         process = self._find(request.id, request.process)
         if process is None:
             return
+        self._tell(process)  # a command may run of which nobody was woken yet
         try:
             process.bwrap.signal(request.signal)
         except OSError as error:

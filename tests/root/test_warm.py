@@ -383,6 +383,19 @@ def test_a_signal_before_the_command_is_refused_and_ends_nothing(house: House) -
     assert house.counts.died == 0
 
 
+def test_a_signal_reaches_a_command_that_runs_and_was_not_told_of_yet(house: House) -> None:
+    house.make_wait()
+    request = house.request("sh", "-c", "echo; exec sleep 60", one_shot=True)
+    spawned = house.talk.ask(request)
+    stdout = house.talk.take(spawned, "stdout")
+    house.talk.let_in(request.process)
+    assert os.read(stdout, 1) == b"\n"
+    answer = house.talk.ask(launch.Signal(id=0, process=request.process, signal=signal.SIGTERM))
+    assert isinstance(answer, launch.Done), answer
+    assert house.talk.wait(launch.Exited).signal == signal.SIGTERM
+    os.close(stdout)
+
+
 @pytest.mark.parametrize("name", ["stderr", "stdout", "stderr_spool"])
 def test_a_descriptor_that_was_released_before_is_missed_by_nobody(house: House, name: str) -> None:
     pids = house.waiting_pids()
