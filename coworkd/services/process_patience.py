@@ -18,6 +18,9 @@ import trio
 
 from coworkd.services.process_live import LiveProcess
 
+_TURNS = 2
+"""Of the loop: before the first it takes notice of what has come, and by the second whoever waits for that has had a turn."""
+
 
 class Patience:
     """`hold` before waiting for a command, `let_go` afterwards, whatever happened; `serve` watches the time."""
@@ -50,9 +53,10 @@ class Patience:
                 process, until = next(iter(self._held.items()))
                 if trio.current_time() < until:
                     await trio.sleep_until(until)
-                    await trio.lowlevel.checkpoint()  # whoever was woken together with us has had its turn then
+                for _ in range(_TURNS):
+                    await trio.lowlevel.checkpoint()
+                if self._held.pop(process, None) is None:
                     continue
-                del self._held[process]
                 if not (process.settled.is_set() and process.terminal_known.is_set()):
                     self._late.add(process)
                     self._too_late(process)

@@ -87,6 +87,28 @@ async def test_news_that_is_there_when_the_time_is_found_to_be_over_comes_first(
 
 
 @in_trio
+async def test_news_comes_first_even_where_coworkd_stood_still_in_the_turn_in_which_it_began_to_wait() -> None:
+    async def tell(process: LiveProcess) -> None:
+        await trio.lowlevel.checkpoint()  # the turn after the one in which it comes
+        process.settled.set()
+
+    late: list[LiveProcess] = []
+    patience = Patience(LIMIT_S, late.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(patience.serve)
+        await settle()
+        for number in range(30):
+            process = make_process(str(number))
+            patience.hold(process)
+            jump(LIMIT_S)
+            nursery.start_soon(tell, process)
+            await settle()
+            assert patience.let_go(process)
+        assert late == []
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
 async def test_nothing_is_kept_of_those_that_were_let_go() -> None:
     patience = Patience(LIMIT_S, lambda process: None)
     for number in range(100):
