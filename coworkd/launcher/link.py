@@ -33,10 +33,10 @@ class SupervisorLink(SupervisorSocket[Request]):
         return bool(self._waiting)
 
     def send(self, reply: Reply, fds: Sequence[int] = ()) -> None:
-        """Send, or wait behind what waits; a waiting packet holds copies of its descriptors."""
+        """Send, or wait behind what waits; a waiting packet holds copies of its descriptors. Raises `OSError` where none are to be had."""
         message = _encoder.encode(reply)
         if self._waiting or not self.send_nowait(message, tuple(fds)):
-            self._waiting.append((message, tuple(os.dup(fd) for fd in fds)))
+            self._waiting.append((message, _copy(fds)))
 
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it."""
@@ -51,3 +51,16 @@ class SupervisorLink(SupervisorSocket[Request]):
             for fd in fds:
                 os.close(fd)
         self._waiting.clear()
+
+
+def _copy(fds: Sequence[int]) -> tuple[int, ...]:
+    """All of them, or `OSError` and none."""
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd))
+    except OSError:
+        for fd in copies:
+            os.close(fd)
+        raise
+    return tuple(copies)

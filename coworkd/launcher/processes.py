@@ -189,10 +189,14 @@ class Processes:
                 request.id, "resources", error.errno, f"the sandbox could not be started: {error.strerror}"
             )
             return
-        self._supervisor.send(process.spawned, [*process.fds.values(), process.gate.write])
-        process.gate.give()
         self._processes[request.process] = process
         self._begin(process)
+        try:
+            self._supervisor.send(process.spawned, [*process.fds.values(), process.gate.write])
+        except OSError:  # it has to wait, and no descriptor is left for its copies
+            self._drop_gated(process)
+            raise
+        process.gate.give()
         try:
             process.hand_over()
         except OSError:

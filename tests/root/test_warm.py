@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
 import struct
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,6 +44,8 @@ PROBE = (Path(__file__).parent / "probes" / "seen.py").read_text()
 TTY = TtySize(rows=33, cols=77)
 CHDIR, RECVMSG = {"x86_64": (80, 47), "aarch64": (49, 212)}[os.uname().machine]
 NOTHING_LEFT = "nothing of it is left"
+PINGS_NOBODY_READS = 600
+"""Whose answers fill the socket."""
 
 
 class House:
@@ -361,6 +366,39 @@ def test_a_command_that_is_abandoned_before_it_was_let_in_leaves_nothing(house: 
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), NOTHING_LEFT)
     house.talk.let_in(request.process)
     assert b"was-here" not in house.cold("ls", "/tmp")[1]
+
+
+def test_a_command_whose_descriptors_cannot_wait_for_a_supervisor_that_reads_nothing_leaves_nothing(
+    house: House,
+) -> None:
+    house.make_wait()
+    pid, talk = launcher_pid(house.launcher), house.talk
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    refused = 0
+    for spare in range(2, 9):
+        house.make_wait()
+        used = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+        free = [number for number in range(len(used) + spare + 1) if number not in used]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[spare], limits[1]))
+        for _ in range(PINGS_NOBODY_READS):
+            talk.tell(launch.Ping(id=0))
+        request = house.request("true")
+        number = talk.tell(request)
+        wait_until(lambda: not any(fcntl.ioctl(talk.link, termios.TIOCOUTQ, bytes(4))), "the launcher has it")
+        answer = talk.heard_of(number)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        if isinstance(answer, launch.Spawned):
+            talk.ask(launch.Abandon(id=0, process=request.process))
+        else:
+            refused += answer.message.startswith("Spawn:")
+        talk.drop_fds()
+        talk.drop_gates()
+        talk.heard.clear()
+    assert refused
+    house.make_wait()
+    wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before, "no descriptor is left of them")
+    assert sum(b"/proc/self/fd/8" in command_line(each) for each in children(pid)) == 1, NOTHING_LEFT
 
 
 def test_a_command_that_is_killed_before_it_was_let_in_never_runs(house: House) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -112,6 +113,21 @@ def test_a_full_socket_keeps_order_and_descriptors(pair: Pair) -> None:
             os.close(fd)
         link.flush()
     assert not link.behind
+
+
+def test_what_has_to_wait_and_finds_no_descriptors_leaves_none(pair: Pair) -> None:
+    link, _ = pair
+    while not link.behind:
+        link.send(Done(id=1, degraded=("x" * 10_000,)))
+    before = open_fds()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, before)) + 3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            link.send(Done(id=2), [0] * (max(map(int, before)) + 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert open_fds() == before
 
 
 def test_closing_lets_go_of_what_waits(pair: Pair) -> None:
