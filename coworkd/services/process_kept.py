@@ -42,10 +42,11 @@ class KeptProcesses:
     def surplus(self, now_s: float, awaited: Callable[[str], bool]) -> list[str]:
         """Who has to go, oldest first; `awaited` is asked of those that are read."""
         count, kept_bytes, all_bytes = len(self._ended), self._bytes, self._bytes
+        newest = next(reversed(self._ended), None)
         gone = []
         for process, (ended_s, size) in self._ended.items():
             old, many = now_s - ended_s >= self._bounds.keep_s, count > max(1, self._bounds.keep_count)
-            if not old and not many and (kept_bytes <= self._bounds.keep_bytes or count <= 1):
+            if not old and not many and (kept_bytes <= self._bounds.keep_bytes or process == newest):
                 break
             kept_bytes -= size
             if old or many or all_bytes > self._awaited_bytes or not awaited(process):

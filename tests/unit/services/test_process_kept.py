@@ -50,6 +50,12 @@ def test_surplus_spares_the_newest_however_large() -> None:
     assert kept.surplus(1.0, nobody) == []
 
 
+def test_surplus_spares_the_newest_beside_those_that_are_read() -> None:
+    kept = make()
+    fill(kept, 300, 1500)
+    assert kept.surplus(2.0, lambda process: process == "0") == []
+
+
 def test_surplus_by_age_takes_the_newest_too() -> None:
     kept = make(keep_s=10.0)
     fill(kept, 1, 1)
