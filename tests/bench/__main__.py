@@ -28,8 +28,7 @@ from tests.bench.resident import measure_resident, measure_starts, measure_with_
 from tests.bench.spawning import first_byte, measure_pairs, open_session_peer, run_once
 from tests.bench.storage import FULL_STORAGE, QUICK_STORAGE, StorageEffort, measure_storage
 from tests.bench.storage_report import compose_storage_sections, judge_storage
-from tests.bench.streaming import COURSES, measure_streaming
-from tests.bench.tables import MIB, verdict_table
+from tests.bench.tables import verdict_table
 from tests.bench.timer import CommandFailed
 
 REPORT = ROOT / "docs" / "benchmarks.md"
@@ -42,8 +41,6 @@ class Effort(Struct, frozen=True, kw_only=True):
     pairs: int
     fast_pairs: int
     slow_pairs: int
-    stream_bytes: int
-    stream_pairs: int
     starts: int
     commands: CommandsEffort
     egress: EgressEffort
@@ -54,8 +51,6 @@ FULL = Effort(
     pairs=100,
     fast_pairs=30,
     slow_pairs=10,
-    stream_bytes=1024 * MIB,
-    stream_pairs=5,
     starts=7,
     commands=FULL_COMMANDS,
     egress=FULL_EGRESS,
@@ -65,8 +60,6 @@ QUICK = Effort(
     pairs=30,
     fast_pairs=5,
     slow_pairs=2,
-    stream_bytes=128 * MIB,
-    stream_pairs=2,
     starts=3,
     commands=QUICK_COMMANDS,
     egress=QUICK_EGRESS,
@@ -87,20 +80,12 @@ def measure(effort: Effort) -> Figures:
             session = client.session_ensure(name=SESSION).session
             with open_session_peer(guest, client, session) as peer:
                 ways = measure_ways(client, peer, directory, effort)
-            streams = {}
-            for course in COURSES:
-                progress(f"{effort.stream_pairs} × {effort.stream_bytes // MIB} MiB of stdout: {course.name}")
-                streams[course.name] = measure_streaming(
-                    client, course, size_bytes=effort.stream_bytes, pairs=effort.stream_pairs
-                )
             egress = measure_egress(directory / "egress", effort.egress, progress)
             progress("memory")
             figures = partial(
                 Figures,
                 machine=describe_machine(effort),
                 ways=ways,
-                stream_bytes=effort.stream_bytes,
-                streams=streams,
                 idle=idle,
                 used=measure_resident(guest, client),
                 running=measure_with_running(guest, client),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tests.bench import abuse, attach, fairness, restart, starts, streams, weight
+from tests.bench import abuse, attach, fairness, restart, starts, streaming, streams, weight
 from tests.bench.guest import SESSION, open_guest
 from tests.bench.tables import MIB
 
@@ -17,6 +17,8 @@ class CommandsEffort(Struct, frozen=True, kw_only=True):
     """How much is measured."""
 
     starts: starts.Effort
+    stream_bytes: int
+    stream_pairs: int
     shared_bytes: int
     shared_rounds: int
     weighed: int
@@ -30,6 +32,8 @@ class CommandsEffort(Struct, frozen=True, kw_only=True):
 
 FULL_COMMANDS = CommandsEffort(
     starts=starts.FULL,
+    stream_bytes=1024 * MIB,
+    stream_pairs=5,
     shared_bytes=512 * MIB,
     shared_rounds=5,
     weighed=weight.COMMANDS,
@@ -42,6 +46,8 @@ FULL_COMMANDS = CommandsEffort(
 )
 QUICK_COMMANDS = CommandsEffort(
     starts=starts.QUICK,
+    stream_bytes=128 * MIB,
+    stream_pairs=2,
     shared_bytes=64 * MIB,
     shared_rounds=2,
     weighed=50,
@@ -58,6 +64,7 @@ class CommandsFigures(Struct, frozen=True, kw_only=True):
     """Everything that one run measured."""
 
     starts: starts.StartFigures
+    streamed: streaming.Streamed
     shared: list[streams.Sharing]
     weighed: list[weight.Weighed]
     replays: attach.Replays
@@ -76,6 +83,8 @@ def measure_commands(directory: Path, effort: CommandsEffort, progress: Callable
     weighed = [_weigh(rooms[str(number)], effort.weighed) for number in range(effort.weighed_rounds)]
     with open_guest(rooms["guest"]) as guest, guest.connect() as client:
         fairness.open_sessions(client, rooms["guest"])
+        progress("streams: one, beside a plain loop")
+        streamed = streaming.measure_courses(client, size_bytes=effort.stream_bytes, pairs=effort.stream_pairs)
         progress("streams: one and many")
         shared = streams.measure_sharing(guest, size_bytes=effort.shared_bytes, rounds=effort.shared_rounds)
         progress("attach: kept output")
@@ -88,6 +97,7 @@ def measure_commands(directory: Path, effort: CommandsEffort, progress: Callable
     abused = abuse.measure_abuse(rounds=effort.abuse_rounds, asks=effort.abuse_asks)
     return CommandsFigures(
         starts=started,
+        streamed=streamed,
         shared=shared,
         weighed=weighed,
         replays=replays,

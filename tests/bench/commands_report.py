@@ -8,6 +8,7 @@ from tests.bench.commands import CommandsFigures
 from tests.bench.fairness import compose_fairness_rows, judge_fairness
 from tests.bench.restart import compose_restart_sections, judge_restart
 from tests.bench.starts import compose_starts_sections, judge_starts
+from tests.bench.streaming import compose_streaming_sections, judge_streaming
 from tests.bench.streams import compose_sharing_rows, judge_sharing
 from tests.bench.tables import Verdict, table
 from tests.bench.weight import compose_weight_rows, judge_weight
@@ -17,6 +18,7 @@ def judge_commands(figures: CommandsFigures) -> list[Verdict]:
     """What issue 6 wants to be reached."""
     return [
         *judge_starts(figures.starts),
+        *judge_streaming(figures.streamed),
         *judge_sharing(figures.shared),
         *judge_weight(figures.weighed),
         *judge_restart(figures.restarts),
@@ -29,6 +31,7 @@ def compose_commands_sections(figures: CommandsFigures) -> list[str]:
     """The sections of docs/benchmarks.md."""
     return [
         *compose_starts_sections(figures.starts),
+        *compose_streaming_sections(figures.streamed),
         "## Streams side by side",
         "The same bytes from one command, and shared among many, to one client.",
         table(("streams", "one", "together", "together / one"), compose_sharing_rows(figures.shared)),

@@ -13,7 +13,6 @@ from tests.bench.resident import RUNNING, Resident, Start
 from tests.bench.spawning import Pairs
 from tests.bench.storage import StorageFigures
 from tests.bench.storage_report import compose_storage_sections, judge_storage
-from tests.bench.streams import judge_streaming
 from tests.bench.tables import MIB, Verdict, at_most, mib, ratio, table, verdict_table
 
 LAUNCHER_RSS_BYTES, READY_CPU_S = 16 * MIB, 0.4
@@ -40,8 +39,6 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     machine: Machine
     ways: list[Way]
-    stream_bytes: int
-    streams: dict[str, Pairs]
     idle: Resident
     used: Resident
     running: Resident
@@ -57,7 +54,6 @@ def judge(figures: Figures) -> list[Verdict]:
     cpu_s = spread([start.cpu.own_s + start.cpu.children_s for start in figures.starts]).median
     return [
         *judge_commands(figures.commands),
-        *judge_streaming(figures.streams),
         at_most("coworkd-launcher: idle RSS", rss, LAUNCHER_RSS_BYTES, mib(rss), mib(LAUNCHER_RSS_BYTES)),
         at_most("CPU until ready", cpu_s, READY_CPU_S, f"{cpu_s:.2f} s", f"{READY_CPU_S} s"),
         *judge_egress(figures.egress),
@@ -79,10 +75,6 @@ def compose_report(figures: Figures) -> str:
         " Ours is from the client's call to its answer, over a unix socket, with the audit record on disk, and"
         " in a sandbox that waited.",
         table(("way", "median", "quartiles", "× raw bubblewrap", "raw beside it", "lacks"), map(_way, figures.ways)),
-        f"## {figures.stream_bytes // MIB} MiB of stdout to a client",
-        "The plain loop is a blocking splice, pread, packb, sendall and an Unpacker at the other end; its producer is in no sandbox. What"
-        " it splices to it keeps, as a spool does, or writes over at once, which saves the kernel every new page.",
-        table(("", "plain loop", "coworkd", "coworkd / plain"), _streams(figures)),
         "## Memory",
         table(("process", "", "RSS", "PSS"), _memory(figures)),
         "## Until ready",
@@ -111,19 +103,6 @@ def _way(way: Way) -> tuple[str, ...]:
 def _ratio_of(way: Way) -> Ratio:
     assert way.pairs is not None
     return paired_ratio(way.pairs.other_s, way.pairs.base_s)
-
-
-def _streams(figures: Figures) -> list[tuple[str, ...]]:
-    mib = figures.stream_bytes / MIB
-    return [
-        (
-            course,
-            f"{mib / spread(pairs.base_s).median:.0f} MiB/s",
-            f"{mib / spread(pairs.other_s).median:.0f} MiB/s",
-            ratio(paired_ratio(pairs.base_s, pairs.other_s)),
-        )
-        for course, pairs in figures.streams.items()
-    ]
 
 
 def _memory(figures: Figures) -> list[tuple[str, ...]]:

@@ -21,12 +21,11 @@ from coworkd.client.aio_process import AsyncProcess
 from tests.bench.figures import paired_ratio, spread
 from tests.bench.guest import SESSION, Guest, open_guest, temporary_directory
 from tests.bench.spawning import Pairs
-from tests.bench.streaming import COURSES, measure_streaming
+from tests.bench.streaming import AT_LEAST, judge_streaming, measure_courses
 from tests.bench.tables import MIB, Verdict, ratio, table, verdict_table
 
 BLOCK_BYTES = 64 * 1024
 COUNTS = (16, 64)
-AT_LEAST = 0.8
 _WRITER = (
     r'sysread STDIN, $_, 3; $block = "\0" x $ARGV[0]; syswrite STDOUT, $block for 1 .. $ARGV[1]; sysread STDIN, $_, 1'
 )
@@ -108,15 +107,6 @@ def judge_sharing(shared: list[Sharing]) -> list[Verdict]:
     return verdicts
 
 
-def judge_streaming(streams: dict[str, Pairs]) -> list[Verdict]:
-    """One stream beside the plain loop, course by course."""
-    verdicts = []
-    for name, pairs in streams.items():
-        measured = paired_ratio(pairs.base_s, pairs.other_s)
-        verdicts.append(_at_least(f"one stream × a plain loop ({name})", measured.median, ratio(measured)))
-    return verdicts
-
-
 def _at_least(what: str, measured: float, shown: str) -> Verdict:
     return Verdict(what=what, measured=shown, target=f"≥ {AT_LEAST}", met=measured >= AT_LEAST)
 
@@ -127,12 +117,10 @@ def main() -> None:
     with temporary_directory() as directory, open_guest(directory) as guest, guest.connect() as client:
         client.session_ensure(name=SESSION)
         shared = measure_sharing(guest, size_bytes=size_bytes, rounds=rounds)
-        streams = {
-            course.name: measure_streaming(client, course, size_bytes=size_bytes, pairs=rounds) for course in COURSES
-        }
+        streamed = measure_courses(client, size_bytes=size_bytes, pairs=rounds)
     print(table(("streams", "one", "together", "together / one"), compose_sharing_rows(shared)))
     print()
-    print(verdict_table([*judge_sharing(shared), *judge_streaming(streams)]))
+    print(verdict_table([*judge_sharing(shared), *judge_streaming(streamed)]))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tests.bench.fairness import Fairness
 from tests.bench.restart import PLACES, Restart
 from tests.bench.spawning import Crowd, Pairs
 from tests.bench.starts import StartFigures
+from tests.bench.streaming import Streamed
 from tests.bench.streams import Sharing
 from tests.bench.tables import MIB
 from tests.bench.weight import Weighed, Weight
@@ -29,6 +30,7 @@ GOOD_COMMANDS = CommandsFigures(
         waiting_bytes=8 * MIB,
         idle_bytes=MIB / 4,
     ),
+    streamed=Streamed(size_bytes=1024 * MIB, courses={"writer": Pairs(base_s=[1.0], other_s=[1.25])}),
     shared=[Sharing(commands=64, size_bytes=64 * MIB, pairs=EVEN)],
     weighed=[
         Weighed(
@@ -56,6 +58,7 @@ def test_judge_commands_finds_all_targets_met() -> None:
         ("warm process.run", {"starts": structs.replace(GOOD_COMMANDS.starts, warm=TWICE)}),
         ("cold process.run", {"starts": structs.replace(GOOD_COMMANDS.starts, cold=TWICE)}),
         ("waits", {"starts": structs.replace(GOOD_COMMANDS.starts, waiting_bytes=11 * MIB)}),
+        ("one stream", {"streamed": Streamed(size_bytes=MIB, courses={"writer": TWICE})}),
         ("64 streams", {"shared": [structs.replace(GOOD_COMMANDS.shared[0], pairs=TWICE)]}),
         ("a running command", {"weighed": [structs.replace(GOOD_COMMANDS.weighed[0], commands=4)]}),
         ("a start beside a flood", {"fairness": [Fairness(name="a flood", runs=TWICE, streams=EVEN)]}),
@@ -71,5 +74,6 @@ def test_judge_commands_finds_the_target_that_is_missed(what: str, bad: dict[str
 def test_compose_commands_sections_tells_every_figure() -> None:
     text = "\n\n".join(compose_commands_sections(GOOD_COMMANDS))
     assert "/bin/true, warm" in text
+    assert "| writer | 1024 MiB/s | 819 MiB/s | 0.80 (0.80 – 0.80) |" in text
     assert "kill -9" in text
     assert "| a flood | 1.00 (1.00 – 1.00) | 1.00 (1.00 – 1.00) |" in text

@@ -27,8 +27,6 @@ GOOD = Figures(
         Way(name=FIRST_BYTE, pairs=Pairs(base_s=[0.010], other_s=[0.011])),
         Way(name="absent", absent="not installed: absent"),
     ],
-    stream_bytes=1024 * MIB,
-    streams={"writer": Pairs(base_s=[1.0], other_s=[1.25])},
     idle=SMALL,
     used=SMALL,
     running=SMALL,
@@ -53,10 +51,6 @@ def test_judge_finds_all_targets_met() -> None:
             ),
         ),
         ("CPU until ready", structs.replace(GOOD, starts=[Start(wall_s=0.3, cpu=Cpu(own_s=0.3, children_s=0.11))])),
-        (
-            "one stream × a plain loop (writer)",
-            structs.replace(GOOD, streams={"writer": Pairs(base_s=[0.79], other_s=[1.0])}),
-        ),
     ],
 )
 def test_judge_finds_the_target_that_is_missed(what: str, bad: Figures) -> None:
@@ -67,7 +61,6 @@ def test_compose_report_tells_figures_and_who_is_absent() -> None:
     report = compose_report(GOOD)
     assert "| coworkd: process.run | 12.60 ms |" in report
     assert "| absent | not installed: absent |" in report
-    assert "| writer | 1024 MiB/s | 819 MiB/s | 0.80 (0.80 – 0.80) |" in report
     assert "**no**" not in report
 
 
