@@ -95,13 +95,16 @@ class Processes:
     def drop_gated(self) -> None:
         """The supervisor has gone: who was not let in never will be, and the next supervisor hears of it: its start may be recorded."""
         for process in self._processes.values():
+            if not process.gated:
+                continue
+            process.bwrap.kill()
+            # One whose link alone has gone may have opened it a moment ago: that is told as a kill then.
             if process.gated:
                 process.setup_error = (
                     "sandbox_setup",
                     None,
                     "coworkd ended before it let the command in; start it again",
                 )
-                process.bwrap.kill()
 
     def end(self) -> None:
         """Kill them all and wait until they are gone, 5 s at most; let go of what they left."""
