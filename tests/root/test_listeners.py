@@ -280,8 +280,9 @@ def test_opening_and_closing_leaves_no_descriptor(launcher: Started, tmp_path: P
         assert isinstance(talk.ask(launch.CloseSession(id=0, session="bob")), launch.Done)
         return len(os.listdir(f"/proc/{pid}/fd"))
 
-    first = once()
-    assert [once() for _ in range(5)] == [first] * 5
+    # What is made ahead for a session that was opened is there by its closing, or is not: but never twice.
+    first = max(once() for _ in range(20))
+    assert max(once() for _ in range(20)) <= first
 
 
 def test_they_have_no_name_in_the_guest_and_none_of_it_is_shown(launcher: Started, tmp_path: Path) -> None:
