@@ -169,6 +169,8 @@ class Mad:
 def test_no_supervisor_ends_the_launcher_or_what_it_keeps(launcher: Started, tmp_path: Path) -> None:
     keeper = launcher.ready()
     assert isinstance(keeper.ask(session_request(tmp_path / "home")), launch.Opened)
+    keeper.ask(launch.OpenPressure(id=0, session="bob"))  # the launcher keeps these files, whoever asks for them first
+    keeper.drop_fds()
     keeper.start(spawn_request(["sleep", "1000"], process="kept"))
     kept = keeper.wait(launch.Started).payload_pid
     keeper.close()
