@@ -161,9 +161,8 @@ class Core:
         more, which it says of bytes that it has not taken.
         """
         refused = isinstance(error, ConnectionError) or isinstance(error.__cause__, ConnectionError)
-        if (
-            pending is not None and refused and self.link == pending.link
-        ):  # else it was said again on another one meanwhile
+        # On another link it was said again meanwhile.
+        if pending is not None and refused and self.link == pending.link:
             pending.sent = False
 
     def _say_alone(

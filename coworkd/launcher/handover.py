@@ -20,14 +20,13 @@ MESSAGE_LIMIT_BYTES = 32 * 1024
 class Handover:
     """Owns the memfd of a long message and, of `outfit`, what is given, until `close`."""
 
-    __slots__ = ("_memfd", "_message", "outfit", "sent")
+    __slots__ = ("_memfd", "_message", "outfit")
 
     def __init__(self, request: Spawn, outfit: Outfit, *, native: bytes) -> None:
         """`native` is the head of an ELF file of this machine, empty where none is to be judged. Raises `OSError`, owning nothing then."""
         self._message = compose_message(request, native)
         self._memfd = -1
         self.outfit = outfit
-        self.sent = False
         if len(self._message) > MESSAGE_LIMIT_BYTES:
             self._memfd = make_sealed("command", self._message)
             self._message = b"\0"
@@ -37,13 +36,11 @@ class Handover:
         memfd = [] if self._memfd < 0 else [self._memfd]
         socket.send_fds(link, [self._message], [*self.outfit.handed, *memfd])
         self.outfit.give_exec()
-        self.sent = True
 
     def renew(self) -> int:
         """Make it ready for another shim: the pipe on which that one will say how it went. Raises `OSError`."""
         self.outfit.give_exec()
         self.outfit.add_exec()
-        self.sent = False
         return self.outfit.exec_fd
 
     def close(self) -> None:

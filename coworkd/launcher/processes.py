@@ -276,6 +276,7 @@ class Processes:
         if process.quiet_until > time.monotonic():
             self._quiet[process.name] = process
         else:
+            self._quiet.pop(process.name, None)  # that of the sandbox before: nobody listens twice
             self._listen(process)
 
     def _listen(self, process: Process) -> None:

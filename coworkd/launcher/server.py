@@ -94,7 +94,7 @@ class Launcher:
             runs_in=self._processes.runs_in,
         )
         self._groups = self._make_groups(spawner)
-        self._degraded = (*_name_lacking(missing), *([self._reaper.degraded] if self._reaper.degraded else []))
+        self._degraded = _compose_degraded(missing, self._reaper.degraded)
         self._handlers = self._collect_handlers()
         self._timed = (
             self._reaper, self._pool, self._processes, self._sessions, self._folders, self._doubts, self._workers, self._groups
@@ -232,6 +232,7 @@ class Launcher:
             print(f"coworkd-launcher: {self._cgroup_root} could not be removed", file=sys.stderr)
 
 
-def _name_lacking(missing: tuple[str, ...]) -> tuple[str, ...]:
-    """What does not hold where cgroup v2 lacks some controllers."""
-    return (f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold",) if missing else ()
+def _compose_degraded(missing: tuple[str, ...], watch: str | None) -> tuple[str, ...]:
+    """What the kernel does not allow: controllers of cgroup v2 that are `missing`, and what the `watch` over processes lacks."""
+    lacking = f"cgroup v2 lacks {', '.join(missing)}: those limits do not hold" if missing else None
+    return tuple(reason for reason in (lacking, watch) if reason)

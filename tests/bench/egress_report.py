@@ -20,8 +20,8 @@ from tests.bench.egress import (
     EgressFigures,
     Held,
 )
-from tests.bench.figures import Ratio, paired_ratio, spread
-from tests.bench.tables import Verdict, at_most, mib, ratio, table
+from tests.bench.figures import paired_ratio, spread
+from tests.bench.tables import Verdict, at_least, at_most, mib, ratio, table
 
 THROUGHPUT_RATIO, CONNECTIONS_RATIO, SMALL_P50_S, TUNNELS_BYTES, FULL_RATE = 2.0, 2.0, 0.002, 12 * MIB, 0.8
 CONTESTANTS = (OURS, SOCAT, SOCAT_BIG, RUNTIME, ONE_SOCAT, NOTHING)
@@ -33,11 +33,11 @@ def judge_egress(figures: EgressFigures) -> Iterator[Verdict]:
     if not socat.absent:
         for course in COURSES:
             faster = paired_ratio(socat.bulk[course].seconds, ours.bulk[course].seconds)
-            yield _at_least(f"egress, {course}: throughput × socat", faster, THROUGHPUT_RATIO)
+            yield at_least(f"egress, {course}: throughput × socat", faster, THROUGHPUT_RATIO)
             cheaper = paired_ratio(_floored(ours.bulk[course].cpu_s), _floored(socat.bulk[course].cpu_s))
             yield at_most(f"egress, {course}: CPU per byte × socat", cheaper.median, 1.0, ratio(cheaper), "1.0")
         more = paired_ratio(socat.crowds[CROWDS[-1]], ours.crowds[CROWDS[-1]])
-        yield _at_least(f"egress: new connections/s, {CROWDS[-1]} clients × socat", more, CONNECTIONS_RATIO)
+        yield at_least(f"egress: new connections/s, {CROWDS[-1]} clients × socat", more, CONNECTIONS_RATIO)
     p50 = statistics.median(ours.small)
     yield at_most("egress: small request on a new connection, p50", p50, SMALL_P50_S, _ms(p50), "2.00 ms")
     assert ours.held is not None
@@ -51,7 +51,7 @@ def _judge_many(figures: EgressFigures) -> Iterator[Verdict]:
     many = figures.many
     rate = paired_ratio(many.alone_s, many.beside_s)
     what = f"egress: a new tunnel's rate beside {many.tunnels} × alone"
-    yield _at_least(what, rate, FULL_RATE)
+    yield at_least(what, rate, FULL_RATE)
     left = many.after.descriptors - many.held.before.descriptors
     yield at_most(f"egress: descriptors left of {many.tunnels} tunnels", left, 0, str(left), "0")
 
@@ -149,10 +149,6 @@ def _floored(cpu_s: list[float]) -> list[float]:
 
 def _p99(figures: list[float]) -> float:
     return sorted(figures)[min(len(figures) - 1, len(figures) * 99 // 100)]
-
-
-def _at_least(what: str, measured: Ratio, target: float) -> Verdict:
-    return Verdict(what=what, measured=ratio(measured), target=f"≥ {target}", met=measured.median >= target)
 
 
 def _ms(seconds: float) -> str:

@@ -12,7 +12,7 @@ from tests.bench.figures import paired_ratio, spread
 from tests.bench.guest import SESSION
 from tests.bench.spawning import Pairs
 from tests.bench.stream_peer import stream_plainly
-from tests.bench.tables import MIB, Verdict, ratio, table
+from tests.bench.tables import MIB, Verdict, at_least, ratio, table
 
 AT_LEAST = 0.8
 
@@ -75,12 +75,10 @@ def _stream(client: Client, argv: list[str], wanted_bytes: int) -> float:
 
 def judge_streaming(streamed: Streamed) -> list[Verdict]:
     """One stream beside the plain loop, course by course."""
-    verdicts = []
-    for name, pairs in streamed.courses.items():
-        found = paired_ratio(pairs.base_s, pairs.other_s)
-        what = f"one stream × a plain loop ({name})"
-        verdicts.append(Verdict(what=what, measured=ratio(found), target=f"≥ {AT_LEAST}", met=found.median >= AT_LEAST))
-    return verdicts
+    return [
+        at_least(f"one stream × a plain loop ({name})", paired_ratio(pairs.base_s, pairs.other_s), AT_LEAST)
+        for name, pairs in streamed.courses.items()
+    ]
 
 
 def compose_streaming_sections(streamed: Streamed) -> list[str]:

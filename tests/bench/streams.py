@@ -22,7 +22,7 @@ from tests.bench.figures import paired_ratio, spread
 from tests.bench.guest import SESSION, Guest, open_guest, temporary_directory
 from tests.bench.spawning import Pairs
 from tests.bench.streaming import AT_LEAST, judge_streaming, measure_courses
-from tests.bench.tables import MIB, Verdict, ratio, table, verdict_table
+from tests.bench.tables import MIB, Verdict, at_least, ratio, table, verdict_table
 
 BLOCK_BYTES = 64 * 1024
 COUNTS = (16, 64)
@@ -103,12 +103,8 @@ def judge_sharing(shared: list[Sharing]) -> list[Verdict]:
     verdicts = []
     for each in shared:
         measured = paired_ratio(each.pairs.base_s, each.pairs.other_s)
-        verdicts.append(_at_least(f"{each.commands} streams together × one stream", measured.median, ratio(measured)))
+        verdicts.append(at_least(f"{each.commands} streams together × one stream", measured, AT_LEAST))
     return verdicts
-
-
-def _at_least(what: str, measured: float, shown: str) -> Verdict:
-    return Verdict(what=what, measured=shown, target=f"≥ {AT_LEAST}", met=measured >= AT_LEAST)
 
 
 def main() -> None:

@@ -35,6 +35,10 @@ def at_most(what: str, measured: float, target: float, shown: str, target_shown:
     return Verdict(what=what, measured=shown, target=f"≤ {target_shown}", met=measured <= target)
 
 
+def at_least(what: str, measured: Ratio, target: float) -> Verdict:
+    return Verdict(what=what, measured=ratio(measured), target=f"≥ {target}", met=measured.median >= target)
+
+
 def ratio(figures: Ratio) -> str:
     return f"{figures.median:.2f} ({figures.low:.2f} – {figures.high:.2f})"
 

@@ -42,7 +42,8 @@ def test_bad_parameters_do_not_reach_the_handler() -> None:
     run(main)
 
 
-def test_mutating_methods_are_replayed() -> None:
+@pytest.mark.parametrize(("ids", "times"), [({"request_id": "a"}, 1), ({}, 2)])
+def test_mutating_methods_are_replayed_where_they_have_an_id(ids: dict[str, str], times: int) -> None:
     done: list[str] = []
 
     async def handler(params: ForgetProcess, link: LinkPort) -> Empty:
@@ -52,24 +53,8 @@ def test_mutating_methods_are_replayed() -> None:
     async def main() -> None:
         method, dispatcher = Method(name="m", params=ForgetProcess, handler=handler), Dispatcher(Replay())
         for _ in range(2):
-            await call(method, dispatcher, process="p", request_id="a")
-        assert done == ["p"]
-
-    run(main)
-
-
-def test_without_an_id_every_call_is_done() -> None:
-    done: list[str] = []
-
-    async def handler(params: ForgetProcess, link: LinkPort) -> Empty:
-        done.append(params.process)
-        return Empty()
-
-    async def main() -> None:
-        method, dispatcher = Method(name="m", params=ForgetProcess, handler=handler), Dispatcher(Replay())
-        for _ in range(2):
-            await call(method, dispatcher, process="p")
-        assert done == ["p", "p"]
+            await call(method, dispatcher, process="p", **ids)
+        assert done == ["p"] * times
 
     run(main)
 

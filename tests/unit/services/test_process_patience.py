@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 
@@ -17,13 +20,21 @@ from tests.unit.services.test_process_live import make_process
 LIMIT_S = 30.0
 
 
-@in_trio
-async def test_each_that_has_not_begun_is_told_of_when_its_own_time_is_over() -> None:
+@asynccontextmanager
+async def open_patience() -> AsyncIterator[tuple[Patience, list[LiveProcess], trio.Nursery]]:
+    """One that is served, whom it finds too late, and a nursery for whoever tells it something."""
     late: list[LiveProcess] = []
     patience = Patience(LIMIT_S, late.append)
-    first, begun, blind, gone, last = (make_process(name) for name in ("first", "begun", "blind", "gone", "last"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(patience.serve)
+        yield patience, late, nursery
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_each_that_has_not_begun_is_told_of_when_its_own_time_is_over() -> None:
+    first, begun, blind, gone, last = (make_process(name) for name in ("first", "begun", "blind", "gone", "last"))
+    async with open_patience() as (patience, late, _):
         for process in (first, begun, blind, gone):
             patience.hold(process)
         begun.settled.set()
@@ -43,15 +54,11 @@ async def test_each_that_has_not_begun_is_told_of_when_its_own_time_is_over() ->
         assert late == [first, blind, last]
         assert [patience.let_go(process) for process in (first, begun, last)] == [False, True, False]
         assert patience.let_go(first)  # what it was is forgotten with it
-        nursery.cancel_scope.cancel()
 
 
 @in_trio
 async def test_time_runs_again_after_there_was_nobody() -> None:
-    late: list[LiveProcess] = []
-    patience = Patience(LIMIT_S, late.append)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(patience.serve)
+    async with open_patience() as (patience, late, _):
         await settle()
         jump(LIMIT_S * 2)
         one = make_process("one")
@@ -61,7 +68,6 @@ async def test_time_runs_again_after_there_was_nobody() -> None:
         jump(LIMIT_S)
         await settle()
         assert late == [one]
-        nursery.cancel_scope.cancel()
 
 
 @in_trio
@@ -70,10 +76,7 @@ async def test_news_that_is_there_when_the_time_is_found_to_be_over_comes_first(
         await trio.sleep(LIMIT_S)
         process.settled.set()
 
-    late: list[LiveProcess] = []
-    patience = Patience(LIMIT_S, late.append)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(patience.serve)
+    async with open_patience() as (patience, late, nursery):
         for number in range(30):  # who of the two has the first turn is chance
             process = make_process(str(number))
             patience.hold(process)
@@ -83,7 +86,6 @@ async def test_news_that_is_there_when_the_time_is_found_to_be_over_comes_first(
             await settle()
             assert patience.let_go(process)
         assert late == []
-        nursery.cancel_scope.cancel()
 
 
 @in_trio
