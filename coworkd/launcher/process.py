@@ -1,6 +1,7 @@
 """One command: what was asked, what has become of it, and its descriptors. Its sandbox is a `bwrap`.
 
-`notices` turns what is known into what the supervisor is told, each once, in the order `Started | StartError`, `Exited`.
+`notices` turns what is known into what the supervisor is told, each once, in the order `Started | StartError`, `Exited`; a start and an end
+that become known together are told in one, by `Exited`.
 
 Rules
 - The command ran if its exec was seen (connector, the shim's pipe) or bubblewrap reported the exit code of a command of its own. Else
@@ -141,14 +142,15 @@ class Process:
             )
             told.append(self.started)
         if bwrap.gone and self.living and not self.can_move:
-            told.append(self._conclude())
+            end = self._conclude(told_now=self.started if told else None)
+            told = [end] if isinstance(end, Exited) else [*told, end]
             self._drop_handover()
         if told:
             self.request = None
             self.gate.close()
         return told
 
-    def _conclude(self) -> StartError | Exited:
+    def _conclude(self, *, told_now: Started | None) -> StartError | Exited:
         bwrap = self.bwrap
         bwrap.status.drain()
         if not self._ran() and (self.setup_error is not None or not bwrap.cut_short):
@@ -168,6 +170,7 @@ class Process:
             pids_refused=deaths.pids_refused,
             rusage=bwrap.rusage,
             at=time.time(),
+            started=told_now,
         )
         return self.exited
 

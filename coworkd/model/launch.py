@@ -491,6 +491,8 @@ class Exited(Struct, frozen=True, kw_only=True, tag="exited"):
     """How often it could have no further process, where its cgroup counted that."""
     rusage: Rusage
     at: float
+    started: Started | None = None
+    """How it began, where that was not told before."""
 
 
 class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):

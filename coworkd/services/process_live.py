@@ -100,7 +100,7 @@ class LiveProcess:
         self._clock, self._drain_s, self._later = clock, drain_s, later
         self._began, self._failed, self._ended = began, failed, ended
         self._drained = trio.Event()
-        self._ending = self._closing = False
+        self._ending = self._closing = self._start_told = False
 
     # -- what is asked of it ------------------------------------------------------------------------------------
 
@@ -223,10 +223,9 @@ class LiveProcess:
             self._early.append(notice)
             return
         if isinstance(notice, Started):
-            self.started, self.pid, self.started_at = True, notice.payload_pid, notice.at
-            self.init_pid = notice.init_pid
+            self._learn_start(notice)
             self._watch_pipes()
-            self._began(self)
+            self.tell_start()
             self.settled.set()
         elif isinstance(notice, StartError):
             self.start_error = notice
@@ -261,12 +260,23 @@ class LiveProcess:
         why = self.terminal_error or "the sandbox did not get as far as the command in time"
         return StartFailed(why, stage="sandbox_setup", process=self.id)
 
+    def tell_start(self) -> None:
+        """Have it heard that it has begun, once; of one whose end has come with its start nobody has to before that was answered."""
+        if self.started and not self._start_told:
+            self._start_told = True
+            self._began(self)
+
+    def _learn_start(self, started: Started) -> None:
+        self.started, self.pid, self.started_at = True, started.payload_pid, started.at
+        self.init_pid = started.init_pid
+
     def _learn_end(self, exited: Exited | None) -> None:
         self._ending = True
         self.exited = exited
         self.lost = exited is None
+        if exited is not None and exited.started is not None:
+            self._learn_start(exited.started)
         self.settled.set()
-        self._watch_pipes()
         if self.stdin is not None and self.terminal is None:  # closing a terminal would drop what it still has to give
             self.stdin.close(by="its end")
         for pump in self._pumps:
@@ -276,6 +286,7 @@ class LiveProcess:
         if self._all_ended():
             self._conclude()
         else:
+            self._watch_pipes()
             self._later(self._drain)
 
     def _watch_pipes(self) -> None:

@@ -424,6 +424,7 @@ class Processes:
     async def _tell_end(self, process: LiveProcess, record: ExitRecord) -> None:
         """Publish and record it. Nobody waits for that, so it leaves a turn to those who answer."""
         await trio.lowlevel.checkpoint()
+        process.tell_start()
         self._events.publish("process.exit", process.exit_params())
         self._tell_listeners(record)
         await self._ender.record_exit(process)

@@ -98,12 +98,15 @@ class Talk:
             self.heard.append(self.next())
 
     def wait(self, *kinds: type) -> Any:
-        """The first notice of these kinds, heard already or still to come; it is taken."""
+        """The first notice of these kinds, heard already or still to come; it is taken. A start that came with its end counts, too."""
         while True:
             for position, notice in enumerate(self.heard):
                 if isinstance(notice, kinds):
                     return self.heard.pop(position)
-            self.heard.append(self.next())
+            heard = self.next()
+            if isinstance(heard, launch.Exited) and heard.started is not None:
+                self.heard.append(heard.started)
+            self.heard.append(heard)
 
     def run(self, spawn: launch.Spawn) -> tuple[Any, bytes]:
         """Start it and wait for its end: the last notice and all of stdout."""

@@ -58,12 +58,26 @@ def test_a_command_that_runs_is_told_once(make: Make) -> None:
     assert sandbox.process.notices() == []
 
 
-def test_an_end_before_any_notice_tells_start_and_exit_in_order(make: Make) -> None:
+def test_an_end_before_any_notice_brings_the_start(make: Make) -> None:
     sandbox = make()
     sandbox.run()
     sandbox.say('{"exit-code": 3}')
     sandbox.reap()
-    assert [type(notice) for notice in sandbox.process.notices()] == [Started, Exited]
+    (ended,) = sandbox.process.notices()
+    assert isinstance(ended, Exited)
+    assert (ended.code, ended.started) == (3, sandbox.process.started)
+    assert ended.started is not None
+
+
+def test_an_end_after_its_start_was_told_does_not_tell_it_again(make: Make) -> None:
+    sandbox = make()
+    sandbox.run()
+    assert [type(notice) for notice in sandbox.process.notices()] == [Started]
+    sandbox.say('{"exit-code": 3}')
+    sandbox.reap()
+    (ended,) = sandbox.process.notices()
+    assert isinstance(ended, Exited)
+    assert ended.started is None
 
 
 def test_an_end_waits_for_the_init(make: Make) -> None:
@@ -256,7 +270,9 @@ def test_what_nobody_waits_for_is_told_with_the_end(make: Make) -> None:
     assert sandbox.process.notices() == []
     sandbox.say('{"exit-code": 0}')
     sandbox.reap()
-    assert [type(notice) for notice in sandbox.process.notices()] == [Started, Exited]
+    (ended,) = sandbox.process.notices()
+    assert isinstance(ended, Exited)
+    assert ended.started is not None
 
 
 def test_what_nobody_waits_for_is_told_of_a_command_that_runs_on(make: Make) -> None:
@@ -289,8 +305,9 @@ def test_adopted_tells_everything_that_was_told(make: Make) -> None:
     sandbox.run()
     sandbox.say('{"exit-code": 0}')
     sandbox.reap()
-    started, ended = sandbox.process.notices()
+    (ended,) = sandbox.process.notices()
+    assert isinstance(ended, Exited)
     adopted = sandbox.process.adopted(99)
     assert (adopted.id, adopted.spawned.id) == (99, 99)
-    assert (adopted.started, adopted.exited, adopted.start_error) == (started, ended, None)
+    assert (adopted.started, adopted.exited, adopted.start_error) == (ended.started, ended, None)
     assert adopted.spawned.fds == ("stderr", "stderr_spool")

@@ -91,6 +91,7 @@ class FakeCommand:
         self.held: dict[str, int] = {}
         self._own: dict[str, int] = {}
         self._tell = tell
+        self._quiet = False
         if request.tty:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self.held = {"tty": ours.detach(), "tty_spool": os.memfd_create("tty")}
@@ -109,9 +110,12 @@ class FakeCommand:
     def living(self) -> bool:
         return self.exited_notice is None and self.start_error_notice is None
 
-    def start(self) -> None:
+    def start(self, *, quietly: bool = False) -> None:
+        """With `quietly` its end brings the news."""
         self.started_notice = Started(process=self.request.process, init_pid=11, payload_pid=12, at=STARTED_AT)
-        self._tell(self.started_notice)
+        self._quiet = quietly
+        if not quietly:
+            self._tell(self.started_notice)
 
     def fail(self, stage: str = "not_found", number: int | None = errno.ENOENT) -> None:
         self.close()
@@ -163,6 +167,7 @@ class FakeCommand:
             oom_kills=oom_kills,
             rusage=RUSAGE,
             at=EXITED_AT,
+            started=self.started_notice if self._quiet else None,
         )
         self._tell(self.exited_notice)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import structs
 
 from coworkd.model.errors import StartFailed, Unavailable
 from coworkd.model.launch import Exited, Started, StartError
@@ -41,7 +42,10 @@ class Rig:
 
     def __init__(self, nursery: trio.Nursery, *, limit_bytes: int = 1 << 20, on_full: OnFull | None = None) -> None:
         self.records: list[ExitRecord] = []
-        self.process = make_process("one", later=nursery.start_soon, ended=self._end)
+        self.begun: list[str] = []
+        self.process = make_process(
+            "one", later=nursery.start_soon, ended=self._end, began=lambda process: self.begun.append(process.id)
+        )
         self.writers: dict[str, int] = {}
         self.pipes = PipeWatch()
         self.pipes.open()
@@ -97,6 +101,28 @@ async def test_states_follow_the_notices(rig: Rig) -> None:
         states.append(rig.process.state)
     assert states == ["starting", "running", "exited"]
     assert rig.process.started_at == 5.0
+
+
+@with_rig()
+async def test_an_exit_that_brings_its_start_is_learned_whole_and_the_start_is_told_behind_the_record(rig: Rig) -> None:
+    rig.process.built()
+    rig.close_writers()
+    rig.process.learn(structs.replace(EXITED, started=STARTED))
+    (record,) = rig.records
+    assert (rig.process.pid, rig.process.init_pid, record.started_at, record.output) == (2, 1, 5.0, "complete")
+    assert rig.begun == []
+    for _ in range(2):
+        rig.process.tell_start()
+    assert rig.begun == ["one"]
+
+
+@with_rig()
+async def test_a_start_that_was_told_is_not_told_again(rig: Rig) -> None:
+    rig.process.built()
+    rig.process.learn(STARTED)
+    rig.process.learn(EXITED)
+    rig.process.tell_start()
+    assert rig.begun == ["one"]
 
 
 @with_rig()

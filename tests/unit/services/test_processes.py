@@ -43,13 +43,14 @@ async def wait(house: House) -> Exit:
 
 
 @pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("quietly", [False, True])
 @in_trio
-async def test_run_answers_with_output_exit_and_rusage(early: bool) -> None:
+async def test_run_answers_with_output_exit_and_rusage(early: bool, quietly: bool) -> None:
     async with open_house() as house:
         house.launcher.early = early
 
         def script(command: FakeCommand) -> None:
-            command.start()
+            command.start(quietly=quietly)
             command.write(b"out")
             command.write(b"problem", "stderr")
             command.exit(3)
@@ -67,6 +68,21 @@ async def test_run_answers_with_output_exit_and_rusage(early: bool) -> None:
             started_at=STARTED_AT,
             ended_at=EXITED_AT,
         )
+
+
+@in_trio
+async def test_of_a_run_that_is_over_at_once_start_and_exit_are_published_in_order() -> None:
+    async with open_house() as house:
+
+        def script(command: FakeCommand) -> None:
+            command.start(quietly=True)
+            command.exit(0)
+
+        house.launcher.script = script
+        await run(house)
+        await settle()
+        assert [event.name for event in house.events.published] == ["process.start", "process.exit"]
+        assert house.events.published[0].params["pid"] == 12
 
 
 @in_trio
