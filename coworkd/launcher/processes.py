@@ -135,6 +135,8 @@ class Processes:
                 self._supervisor.send(notice)
             if isinstance(notice, launch.StartError | launch.Exited):
                 self._settle(process)
+        if process.started is None and process.living and process.quiet_until > time.monotonic():
+            self._quiet[process.name] = process
 
     def _settle(self, process: Process) -> None:
         """Tidy up after the last notice, which somebody waits for, was sent."""

@@ -277,7 +277,10 @@ def test_what_nobody_waits_for_is_told_with_the_end(make: Make) -> None:
 
 def test_what_nobody_waits_for_is_told_of_a_command_that_runs_on(make: Make) -> None:
     sandbox = make(spawn=structs.replace(SPAWN, one_shot=True))
+    assert not sandbox.process.quiet_until  # that begins with its exec, however long bubblewrap builds
     sandbox.run()
+    assert sandbox.process.notices() == []
+    assert sandbox.process.quiet_until > time.monotonic()
     sandbox.process.quiet_until = time.monotonic()
     assert [type(notice) for notice in sandbox.process.notices()] == [Started]
 
