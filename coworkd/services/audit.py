@@ -198,6 +198,7 @@ class AuditLog:
     def close(self) -> None:
         """Let the log go; later records are refused. Call it when no `record` is under way. Idempotent."""
         self._closed = True
+        self._thread.close()
         self._files.close()
 
     def _tell_degraded(self) -> None:

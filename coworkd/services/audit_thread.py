@@ -3,23 +3,27 @@
 Rules
 - One piece of work at a time. The end of one begins the next, in trio's thread: no task waits for that, so a record costs the loop no
   turn but the one that tells who waits for it.
+- The thread is the log's own from the first piece of work to `close`: one out of trio's cache is given its work, its name and its end
+  by a dozen calls more, between a command and its record.
 - Who records while the disk works shares the next fdatasync (group commit): a batch is all that was queued meanwhile, at most
   `BATCH_LIMIT` records; what was queued together stays together.
 - Readers' snapshots go first: they take a moment.
 - Who asked for it is told in that thread as soon as the record is durable (`then`), before the loop hears of it.
 
-It does not judge records. Source: trio.lowlevel.start_thread_soon.
+It does not judge records. Source: queue.SimpleQueue, trio.lowlevel.TrioToken.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from queue import SimpleQueue
+from typing import Any, NoReturn, TypeVar
 
 import trio
 
@@ -28,15 +32,14 @@ from coworkd.services.audit_files import AuditFiles, Entry
 from coworkd.services.audit_snapshot import Snapshot
 from coworkd.system.coming import Coming
 
-if TYPE_CHECKING:
-    from outcome import Outcome
-
 QUEUE_LIMIT = 1024
 BATCH_LIMIT = 256
 
 _T = TypeVar("_T")
 _Done = Callable[[Callable[[], _T]], None]
 """Is given what gives the answer, or raises what the work raised."""
+_Order = tuple[Callable[[], Any], Callable[[Callable[[], Any]], None]]
+"""The work, and who is given its answer, in the thread."""
 
 _log = logging.getLogger("coworkd.audit")
 
@@ -84,6 +87,8 @@ class AuditThread:
         self._queue: list[Waiting] = []
         self._asked: deque[_Done[Snapshot]] = deque()
         self._working = False
+        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
         self.records = 0
         self.sync_times = SyncTimes()
 
@@ -105,6 +110,12 @@ class AuditThread:
         self._asked.append(answer.come)
         self._go_on()
         return (await answer.wait())()
+
+    def close(self) -> None:
+        """End the thread; nothing may be asked of it any more. Idempotent."""
+        if self._thread is not None:
+            self._orders.put(None)
+            self._thread = None
 
     def _go_on(self) -> None:
         if self._working:
@@ -137,21 +148,18 @@ class AuditThread:
         return batch, records
 
     def _work(self, work: Callable[[], _T], done: _Done[_T]) -> None:
-        token = trio.lowlevel.current_trio_token()
-
-        def tell(result: Outcome[_T]) -> None:
-            with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
-                token.run_sync_soon(self._worked, done, result.unwrap)
-
-        def refuse() -> _T:
-            raise Unavailable("there is no thread for the audit log to be had; try again")
-
         self._working = True
-        try:
-            trio.lowlevel.start_thread_soon(work, tell, "audit")
-        except RuntimeError as error:
-            _log.error("the audit log waits: %s", error)
-            self._worked(done, refuse)
+        if self._thread is None:
+            thread = threading.Thread(target=_serve, args=(self._orders,), name="coworkd-audit", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                _log.error("the audit log waits: %s", error)
+                self._worked(done, _refuse)
+                return
+            self._thread = thread
+        token = trio.lowlevel.current_trio_token()
+        self._orders.put((work, lambda answer: token.run_sync_soon(self._worked, done, answer)))
 
     def _worked(self, done: _Done[_T], answer: Callable[[], _T]) -> None:
         self._working = False
@@ -173,3 +181,28 @@ class AuditThread:
         for waiting in batch:
             waiting.settled.come(error)
         self._settled()
+
+
+def _serve(orders: SimpleQueue[_Order | None]) -> None:
+    """The thread: one order after the other, until None."""
+    while (order := orders.get()) is not None:
+        work, tell = order
+        try:
+            answer = partial(_give, work())
+        except BaseException as error:  # noqa: BLE001 - whoever asked raises it
+            answer = partial(_raise, error)
+        with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
+            tell(answer)
+        del order, work, tell, answer  # what they hold has to wait for no other order
+
+
+def _give(value: _T) -> _T:
+    return value
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _refuse() -> NoReturn:
+    raise Unavailable("there is no thread for the audit log to be had; try again")

@@ -37,7 +37,9 @@ class GatedDisk(DiskCalls):
 def open_thread(directory: Path, disk: DiskCalls, settled: Callable[[], None] = lambda: None) -> Iterator[AuditThread]:
     files = AuditFiles(directory, boot_id="boot", limits=RotationLimits(), disk=disk)
     files.start(at=0.0, version="0")
-    yield AuditThread(files, settled=settled)
+    thread = AuditThread(files, settled=settled)
+    yield thread
+    thread.close()
     files.close()
 
 
@@ -117,7 +119,7 @@ def test_without_a_thread_nothing_is_recorded_and_nobody_waits_for_ever(
 
     async def main() -> None:
         with open_thread(tmp_path, GatedDisk()) as thread:
-            monkeypatch.setattr(trio.lowlevel, "start_thread_soon", refuse)
+            monkeypatch.setattr(threading.Thread, "start", refuse)
             record = waiting()
             thread.append(record)
             with pytest.raises(Unavailable):
@@ -165,3 +167,39 @@ def test_a_record_is_durable_whatever_who_asked_makes_of_it(tmp_path: Path) -> N
             assert thread.records == 1
 
     trio.run(main)
+
+
+def test_its_thread_is_one_until_it_is_closed(tmp_path: Path) -> None:
+    async def main() -> None:
+        threads: list[threading.Thread] = []
+        with open_thread(tmp_path, GatedDisk()) as thread:
+            for _ in range(2):
+                record = Waiting(waiting().entries, lambda: threads.append(threading.current_thread()))
+                thread.append(record)
+                await record.durable()
+        assert threads[0] is threads[1]
+        threads[0].join(60)
+        assert not threads[0].is_alive()
+
+    trio.run(main)
+
+
+def test_work_that_ends_behind_the_run_is_told_to_nobody_and_breaks_nothing(tmp_path: Path) -> None:
+    disk = GatedDisk()
+    threads: list[threading.Thread] = []
+    done = threading.Event()
+
+    def then() -> None:
+        threads.append(threading.current_thread())
+        done.set()
+
+    async def leave(thread: AuditThread) -> None:
+        disk.gate.clear()
+        thread.append(Waiting(waiting().entries, then))
+
+    with open_thread(tmp_path, disk) as thread:
+        trio.run(leave, thread)
+        disk.gate.set()
+        assert done.wait(60)
+    threads[0].join(60)  # that it raised would fail this test
+    assert not threads[0].is_alive()
