@@ -5,7 +5,8 @@ What survives both is the audit log. Rules
   What of those the launcher does not hold now was lost with the launcher before.
 - One boot is looked at: what a machine that stopped took along nobody expects to find.
 - What began with the very launcher there is now, and is not held by it, was not lost: it was never let in, since coworkd was killed before
-  that. It may be asked for again. Where a coworkd had several, one after the other, it recorded the loss of each (`launcher.lost`).
+  that, or it ended while the log refused to record that. Its start gets an end in the log (`process.start_failed`), and it may be asked
+  for again. Where a coworkd had several launchers, one after the other, it recorded the loss of each (`launcher.lost`).
 - At most `LOOK_BACK_BYTES` of the log are read; where that does not reach, it is said. Where a coworkd before us had the same launcher,
   it has looked itself, unless it never came up: then there is little to read, and no more than `GLANCE_BYTES` are.
 - A line that was changed is passed over, whatever it says: it keeps nobody from coming up (`audit.verify` tells of it).
@@ -26,7 +27,8 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from coworkd.auditlog.chain import Broken, check_line, parse_record
-from coworkd.model.errors import CoworkError
+from coworkd.model.errors import Code, CoworkError
+from coworkd.model.ports import AuditPort
 from coworkd.model.restart import Adoption
 from coworkd.services.process_adopting import Add
 from coworkd.services.process_live import LiveProcess
@@ -38,6 +40,10 @@ GLANCE_BYTES = 4 * 1024 * 1024
 
 _KINDS = (b'"kind":"process.', b'"kind":"audit.opened"', b'"kind":"daemon.start"', b'"kind":"launcher.lost"')
 """What a line is read for."""
+_UNHEARD = (
+    "the launcher knows nothing of it: coworkd was killed before it let the command in, or while the log refused its end; "
+    "start it again"
+)
 _log = logging.getLogger("coworkd.process")
 _ENDS = ("process.exit", "process.start_failed", "process.denied")
 
@@ -57,13 +63,17 @@ class Found(Struct, frozen=True, kw_only=True):
 
     unended: tuple[Unended, ...]
     """The oldest first."""
+    unheard: tuple[Unended, ...] = ()
+    """Of those that began with the very launcher there is: what it does not hold was never let in."""
     whole: bool
 
 
 def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Found:
     """`lines` of the log, newest first. `launcher` is the pid of one that another coworkd had before us, None for one nobody had."""
     seen: dict[str, Unended | None] = {}
-    boot, came_up, had, replaced, begun, oldest = None, False, None, False, 0, 0
+    boot, came_up, had, begun, oldest = None, False, None, 0, 0
+    replaced: set[str] | None = None
+    """Once it is known that the launcher there is came in the place of another: what began with it."""
     size, reach, whole = 0, LOOK_BACK_BYTES if launcher is None else GLANCE_BYTES, True
     for line in lines:
         size += len(line)
@@ -84,8 +94,8 @@ def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Foun
         if record["kind"] == "daemon.start":
             came_up, had = True, record.get("launcher_pid")
         elif record["kind"] == "launcher.lost":
-            if launcher is not None and record.get("pid") != launcher and not replaced:
-                seen, replaced = dict.fromkeys(seen), True  # what came behind it began with the launcher there is
+            if launcher is not None and record.get("pid") != launcher and replaced is None:
+                replaced = set(seen)
         elif record["kind"] == "audit.opened":
             if came_up:
                 break
@@ -95,10 +105,15 @@ def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Foun
             _note(record, seen)
     else:
         whole = oldest <= 1
-    if launcher is not None and not replaced and (had == launcher if came_up else begun <= 1):
-        return Found(unended=(), whole=whole)
     unended = [command for command in reversed(seen.values()) if command is not None]
-    return Found(unended=tuple(unended), whole=whole)
+    if launcher is not None and replaced is None and (had == launcher if came_up else begun <= 1):
+        replaced = set(seen)
+    here = replaced or set()
+    return Found(
+        unended=tuple(command for command in unended if command.process not in here),
+        unheard=tuple(command for command in unended if command.process in here),
+        whole=whole,
+    )
 
 
 def _note(record: dict[str, Any], seen: dict[str, Unended | None]) -> None:
@@ -131,16 +146,26 @@ class Losses:
     """`take` once what the launcher kept is adopted."""
 
     def __init__(
-        self, *, table: ProcessTable, add: Add, vanished: Callable[[LiveProcess], None], adoption: Adoption
+        self,
+        *,
+        table: ProcessTable,
+        audit: AuditPort,
+        add: Add,
+        vanished: Callable[[LiveProcess], None],
+        adoption: Adoption,
     ) -> None:
         """`vanished` lets go of one that nobody waits for."""
         self._table = table
+        self._audit = audit
         self._add = add
         self._vanished = vanished
         self._adoption = adoption
 
     async def take(self, log: LookBack, *, launcher: int | None) -> None:
         """Tell of those that were lost; `launcher` as in `find_unended`. A log that cannot be read keeps nobody from coming up."""
+        held = {
+            process.id for process in self._table.where()
+        }  # one of them may have an end by the time the log was read
         try:
             found = await log.look_back(partial(find_unended, launcher=launcher))
         except CoworkError as error:
@@ -152,6 +177,24 @@ class Losses:
             if command.process not in self._table:
                 self._adoption.lost.append(command.process)
                 self._lose(command)
+        for command in found.unheard:
+            if command.process not in held and command.process not in self._table:
+                await self._record_unheard(command)
+
+    async def _record_unheard(self, command: Unended) -> None:
+        """Give its start an end in the log: there is nothing else left of it."""
+        fields = {
+            "session": command.session,
+            "process": command.process,
+            "argv": command.argv,
+            "code": Code.UNAVAILABLE.value,
+            "message": _UNHEARD,
+            "stage": "restarted",
+        }
+        try:
+            await self._audit.record("process.start_failed", fields)
+        except CoworkError as error:
+            _log.error("that %s never began is not in the audit log: %s", command.process, error.message)
 
     def _lose(self, command: Unended) -> None:
         one_shot = command.process.startswith(ONE_SHOT_PREFIX)

@@ -124,8 +124,9 @@ class Processes:
         self._patience = Patience(self._limits.start_s, lambda process: self._later(self._give_up, process))
         self._adopter = self._make_adopter()
         self.adoption = self._adopter.adoption  # what was taken over; it grows
-        losses = Losses(table=self._table, add=self._add, vanished=self._caller_vanished, adoption=self.adoption)
-        self.take_lost = losses.take
+        self.take_lost = Losses(
+            table=self._table, audit=audit, add=self._add, vanished=self._caller_vanished, adoption=self.adoption
+        ).take
         self._inputs = Inputs(table=self._table, launcher=launcher, audit=audit)
         self.write_stdin, self.close_stdin = self._inputs.write_stdin, self._inputs.close_stdin
         self.resize, self.signal = self._inputs.resize, self._inputs.signal

@@ -55,12 +55,16 @@ class Log:
 
     @property
     def unended(self) -> list[str]:
-        return [command.process for command in self.find().unended]
+        return names(self.find().unended)
 
     async def look_back(self, read: Callable[[Iterable[bytes]], Found], /) -> Found:
         if self.refuses:
             raise DiskFailed("the disk is away")
         return read(reversed(self.lines))
+
+
+def names(commands: tuple[Unended, ...]) -> list[str]:
+    return [command.process for command in commands]
 
 
 def test_what_began_and_has_no_end_ran_to_the_last() -> None:
@@ -137,7 +141,7 @@ def test_what_a_log_does_not_reach_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     log = Log().come_up().start("one", "two").opened()
     monkeypatch.setattr(process_lost, "LOOK_BACK_BYTES", len(log.lines[-1]) + len(log.lines[-2]))
     assert log.find() == Found(unended=log.find().unended[-1:], whole=False)
-    assert [command.process for command in log.find().unended] == ["two"]
+    assert names(log.find().unended) == ["two"]
 
 
 def test_a_log_whose_beginning_was_dropped_does_not_reach() -> None:
@@ -150,33 +154,37 @@ def test_a_log_whose_beginning_was_dropped_does_not_reach() -> None:
 def test_a_glance_is_enough_where_another_had_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log().come_up().start("one").opened()
     monkeypatch.setattr(process_lost, "GLANCE_BYTES", len(log.lines[-1]) + len(log.lines[-2]))
-    assert log.find(launcher=8) == Found(unended=(), whole=False)
+    found = log.find(launcher=8)
+    assert (names(found.unended), names(found.unheard), found.whole) == ([], ["one"], False)
     log.opened()
-    assert [command.process for command in log.find(launcher=8).unended] == ["one"]
+    assert names(log.find(launcher=8).unended) == ["one"]
 
 
 def test_what_began_with_the_launcher_there_is_and_is_not_held_by_it_was_never_let_in() -> None:
     log = Log().come_up(launcher=7).start("one").opened()
-    assert log.find(launcher=7) == Found(unended=(), whole=True)
-    assert [command.process for command in log.find(launcher=8).unended] == ["one"]
+    found = log.find(launcher=7)
+    assert (names(found.unended), names(found.unheard), found.whole) == ([], ["one"], True)
+    assert names(log.find(launcher=8).unended) == ["one"]
     assert log.unended == ["one"], "a launcher nobody had before us has the number of another"
     log.opened()
-    assert log.find(launcher=7) == Found(unended=(), whole=True), "though the one before us did not come up"
+    found = log.find(launcher=7)
+    assert (names(found.unended), names(found.unheard)) == ([], ["one"]), "though the one before us did not come up"
 
 
 def test_of_several_launchers_of_one_coworkd_only_the_last_is_the_one_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """`one` ran with the launcher before, and coworkd was killed before it had recorded its end; `two` never reached the one there is."""
     log = Log().come_up(launcher=6).start("none").put("launcher.lost", pid=6).exit("none").start("one")
     log.put("launcher.lost", pid=7).start("two").opened()
-    assert [command.process for command in log.find(launcher=8).unended] == ["one"]
+    found = log.find(launcher=8)
+    assert (names(found.unended), names(found.unheard)) == (["one"], ["two"])
     assert log.unended == ["one", "two"], "nobody had the launcher there is before us"
     monkeypatch.setattr(process_lost, "GLANCE_BYTES", sum(map(len, log.lines[-5:])))
-    assert [command.process for command in log.find(launcher=8).unended] == ["one"]
+    assert names(log.find(launcher=8).unended) == ["one"]
 
 
 def test_a_launcher_that_was_cut_off_and_came_back_is_the_one_there_is() -> None:
     log = Log().come_up(launcher=7).start("one").put("launcher.lost", pid=8).start("two").opened()
-    assert [command.process for command in log.find(launcher=8).unended] == ["one", "two"]
+    assert names(log.find(launcher=8).unended) == ["one", "two"]
 
 
 # -- what is told of them ------------------------------------------------------------------------------------------
@@ -216,6 +224,39 @@ async def test_what_the_launcher_holds_was_not_lost() -> None:
         assert house.processes.adoption.lost == []
         assert (await house.processes.get(calls.ProcessName(process="one"))).state == "running"
         house.command.exit(0)
+
+
+@in_trio
+async def test_a_start_that_never_came_to_the_launcher_has_its_end_in_the_log() -> None:
+    async with open_house() as house:
+        await house.start()
+        log = Log().come_up(launcher=8).start("one", "two").opened()
+        await house.processes.take_lost(log, launcher=8)
+        assert house.audit.kinds[-1] == "process.start_failed"
+        assert house.audit.kinds.count("process.start_failed") == 1, "the launcher holds the other"
+        fields = house.audit.records[-1][1]
+        assert (fields["process"], fields["argv"], fields["code"]) == ("two", (b"sleep", b"\xff"), "UNAVAILABLE")
+        assert house.processes.adoption.lost == []
+        house.command.exit(0)
+
+
+@in_trio
+async def test_one_whose_end_is_recorded_while_the_log_is_read_has_no_second_one() -> None:
+    async with open_house() as house:
+        await house.start()
+        log = Log().come_up(launcher=8).start("one").opened()
+
+        async def look_back(read: Callable[[Iterable[bytes]], Found], /) -> Found:
+            found = read(reversed(log.lines))
+            house.command.exit(0)
+            await settle()
+            await house.processes.forget(calls.ForgetProcess(process="one"), house.link)
+            await settle()
+            return found
+
+        log.look_back = look_back  # type: ignore[method-assign]
+        await house.processes.take_lost(log, launcher=8)
+        assert "process.start_failed" not in house.audit.kinds
 
 
 @in_trio
