@@ -77,6 +77,7 @@ class Builder:
             if not fds.spawned.fds:
                 raise StartFailed(_NO_DESCRIPTORS, stage="resources", errno=errno.EMFILE)
             process.started_at = fds.spawned.at
+            self._pipes.others_work()
             if "tty" in fds.spawned.fds:
                 spool = self._spool(process, _need(fds, "tty_spool"))
                 process.streams["tty"] = spool

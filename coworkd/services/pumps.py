@@ -5,10 +5,12 @@ Rules
   stops its own command and costs nobody a turn.
 - A turn takes from a few pipes, and from each as much as a full one holds: between two turns everybody else has one, so however many
   commands flood theirs, an answer waits for some milliseconds at most. Pipes take turns too.
-- A flood that nobody reads rests between its turns: one such pipe has a turn every `REST_S`, whoever of them is next. So all of them
-  together move about 100 MiB/s and wait for more, and the loop and the processors are the others'. Beside much output that is read it
-  passes `PASSES` of these turns: about 20 MiB/s, for every turn of it takes time, and what the caches hold, of those who are read.
-  It rests no longer once somebody reads it, or its command has ended: many that rest make a long turn.
+- What nobody reads rests between its turns, be it a flood or a word at a time, and so does a flood that goes past a reader who has
+  stopped. Every `REST_S` some of those that rest have a turn, one after the other, as many as took what a full pipe holds the last time.
+  So all of them together move about 100 MiB/s and wait for more, and the loop and the processors are the others'. Beside others at work,
+  which is much output that is read or a command that starts, they pass `PASSES` of these: about 20 MiB/s, for every turn takes time, and
+  what the caches hold, of those who wait for something. One rests no longer once somebody reads it, or its command has ended: many that
+  rest make a long turn.
 - What is there is taken at once where somebody asks for it (`take`): at the exit of a command nobody waits for a turn.
 
 It starts no task: whoever has a `PipeWatch` lets it `serve`. All calls are made from trio's thread. Sources: epoll(7), pipe(7).
@@ -30,7 +32,8 @@ _READY_AT_ONCE = 4
 """So many pipes of a turn. The kernel tells of those that were told last once it has told of all others (epoll_wait(2))."""
 REST_S = 0.01
 PASSES = 4
-_FLOOD_BYTES = 256 * 1024
+_SMALL_BYTES = 256 * 1024
+"""A spool that keeps less is full before its pipe is empty, and is filled several times then."""
 
 
 class PipeWatch:
@@ -39,11 +42,11 @@ class PipeWatch:
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._calls: dict[int, Callable[[], None]] = {}
-        self._resting: dict[int, Callable[[], None]] = {}
-        """Those whose turn comes one after the other; the first at `_wake_at`."""
+        self._resting: dict[int, tuple[Callable[[], None], int]] = {}
+        """Those whose turn comes one after the other, with what they took in their last; the first at `_wake_at`."""
         self._wake_at = 0.0
-        self._much_read = False
-        """Much came since then that somebody reads."""
+        self._others_work = False
+        """Somebody else had something to do since then."""
         self._passed = 0
 
     def open(self) -> None:
@@ -66,7 +69,7 @@ class PipeWatch:
                 if self._resting:
                     with trio.move_on_at(self._wake_at):
                         await trio.lowlevel.wait_readable(epoll)
-                    self._wake_one()
+                    self._wake_some()
                 else:
                     await trio.lowlevel.wait_readable(epoll)
                 if self._epoll is None:  # closed when there was something already
@@ -91,37 +94,43 @@ class PipeWatch:
         if self._calls.pop(fd, None) is not None and self._epoll is not None:
             self._epoll.unregister(fd)
 
-    def rest(self, fd: int) -> None:
-        """Call for `fd` again when those that rest already had their turns. To be said from within its call."""
+    def rest(self, fd: int, taken: int) -> None:
+        """Call for `fd`, which just gave `taken` bytes, again when those that rest already had their turns. To be said from within its
+        call.
+        """
         call = self._calls.get(fd)
         if call is not None:
             self.remove(fd)
             if not self._resting:
                 self._wake_at = trio.current_time() + REST_S
-            self._resting[fd] = call
+            self._resting[fd] = call, taken
 
-    def read_on(self) -> None:
-        """Much came that somebody reads: those that rest do so somewhat longer."""
-        self._much_read = True
+    def others_work(self) -> None:
+        """Somebody has something to do that is waited for: those that rest do so somewhat longer."""
+        self._others_work = True
 
-    def _wake_one(self) -> None:
+    def _wake_some(self) -> None:
         now = trio.current_time()
         if not self._resting or now < self._wake_at:
             return
         self._wake_at = now + REST_S
-        if self._much_read and self._passed < PASSES:
-            self._much_read = False
+        if self._others_work and self._passed < PASSES:
+            self._others_work = False
             self._passed += 1
             return
-        self._much_read, self._passed = False, 0
-        fd = next(iter(self._resting))
-        self.add(fd, self._resting.pop(fd))
+        self._others_work, self._passed = False, 0
+        left_bytes = PIPE_BYTES
+        while self._resting and left_bytes > 0:
+            fd = next(iter(self._resting))
+            call, taken = self._resting.pop(fd)
+            left_bytes -= max(_USUAL_PIPE_BYTES, taken)  # little costs a call, too
+            self.add(fd, call)
 
 
 class Pump:
     """Moves a pipe into a spool until the pipe ends. Owns the pipe's read end."""
 
-    __slots__ = ("_ended", "_failed", "_fd", "_large", "_rests", "_watch", "spool")
+    __slots__ = ("_ended", "_failed", "_fd", "_given", "_large", "_rests", "_watch", "spool")
 
     def __init__(
         self, pipe_fd: int, spool: Spool, *, ended: Callable[[], None], failed: Callable[[OSError], None]
@@ -136,6 +145,8 @@ class Pump:
         self._failed = failed
         self._large = False
         self._rests = True
+        self._given = 0
+        """How far somebody had been given it at its last turn."""
         self._watch: PipeWatch | None = None
 
     def begin(self, watch: PipeWatch) -> None:
@@ -169,15 +180,22 @@ class Pump:
     def _turn(self) -> None:
         before = self.spool.total
         self._take()
-        taken = self.spool.total - before
-        if self._watch is None:
+        if self._fd < 0 or self._watch is None:
             return
-        if self.spool.followed:
+        taken = self.spool.total - before
+        if self._is_read(taken):
             if taken >= _USUAL_PIPE_BYTES:
-                self._watch.read_on()
-        elif self._rests and taken >= min(PIPE_BYTES, max(_FLOOD_BYTES, self.spool.limit_bytes)):
-            self._watch.rest(self._fd)
-            self.spool.when_room(self._go_on)  # for whoever begins to read it
+                self._watch.others_work()
+        elif self._rests and not self.spool.limit_bytes <= taken < _SMALL_BYTES:
+            self._watch.rest(self._fd, taken)
+            self.spool.when_room(self._go_on)  # for whoever begins to read it, or goes on
+
+    def _is_read(self, taken: int) -> bool:
+        """Whether somebody waits for it. Who lets a flood that does not wait for him pass by, and reads nothing of it, does not."""
+        given, self._given = self._given, self.spool.given
+        if not self.spool.followed:
+            return False
+        return taken < _USUAL_PIPE_BYTES or self.spool.blocking or self.spool.given > given
 
     def pipe_bytes(self) -> int:
         """How much may still lie in the pipe."""
@@ -224,4 +242,4 @@ class Pump:
         try:
             spool_file.set_pipe_bytes(self._fd, PIPE_BYTES)
         except PermissionError:
-            return  # past the uid's share of pipe pages: the pipe stays as it is
+            self._rests = False  # past the uid's share of pipe pages: it stays as it is, and fills too soon for a rest

@@ -142,6 +142,11 @@ class Spool:
         return bool(self._followers)
 
     @property
+    def given(self) -> int:
+        """How far anybody has been given it."""
+        return self._delivered
+
+    @property
     def blocking(self) -> bool:
         """Whether being full stops the command now."""
         if self._on_full is None:
@@ -329,6 +334,10 @@ class HeadSpool(Spool):
     def followed(self) -> bool:
         """Its caller waits for it; and what comes behind its head costs next to nothing."""
         return True
+
+    @property
+    def given(self) -> int:
+        return self.total
 
     def fill_from(self, pipe_fd: int) -> int:
         before = self.total

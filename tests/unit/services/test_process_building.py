@@ -13,6 +13,7 @@ from coworkd.model import calls
 from coworkd.model.errors import InvalidState, SandboxSetupFailed, StartFailed
 from coworkd.model.names import OsBytes
 from coworkd.model.process import TtySize
+from coworkd.services.pumps import PASSES, REST_S
 from coworkd.services.terminal import ARRIVAL_S
 from tests.unit.services.fake_launcher import FakeCommand
 from tests.unit.services.process_house import FakeLink, House, Output, in_trio, jump, open_house, settle
@@ -229,3 +230,31 @@ async def test_adopted_stdin_goes_on_where_the_first_write_says() -> None:
         answer = await house.processes.write_stdin(calls.WriteStdin(process="one", offset=5, data=b"678"))
         assert answer.offset == 8
         assert house.command.read() == b"12345678"
+
+
+@pytest.mark.parametrize("starting", [False, True])
+@in_trio
+async def test_what_nobody_reads_rests_longer_while_others_start(starting: bool) -> None:
+    async with open_house() as house:
+        await house.start(attach=False)
+        unread = house.command
+
+        async def wait_rests(number: int) -> int:
+            for rest in range(number):
+                if starting:
+                    await house.start(id=f"other-{rest}")
+                jump(REST_S)
+                await settle()
+            (known,) = (
+                each
+                for each in (await house.processes.list(calls.ProcessListParams())).processes
+                if each.process == "one"
+            )
+            return known.streams["stdout"][1]
+
+        unread.write(b"one")
+        await settle()
+        jump(REST_S)  # which its own start made it pass
+        await settle()
+        unread.write(b"two")
+        assert await wait_rests(PASSES - 1) == (3 if starting else 6)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import trio
 
+from coworkd.model.process import OnFull
 from coworkd.services.pumps import PASSES, REST_S, PipeWatch, Pump
 from coworkd.services.spools import PIPE_BYTES, Spool
 from coworkd.system import spool_file
@@ -173,23 +174,28 @@ async def test_pump_enlarges_a_pipe_that_was_found_full() -> None:
 @in_trio
 async def test_a_file_that_takes_no_more_cuts_the_spool_and_holds_nobody() -> None:
     rig = Rig(make_spool(on_full="block"))
+
+    async def rest() -> None:
+        jump(REST_S)
+        await settle()
+
     async with watched(rig):
         rig.write(b"kept")
         await settle()
         with unwritable(rig.spool):
             rig.write(b"x" * PAGE)
-            await settle()
+            await rest()
         rig.write(b"y" * PAGE)
-        await settle()
+        await rest()
         assert len(rig.failed) == 1
         assert (rig.spool.cut_at, rig.spool.end, rig.spool.lost, rig.spool.eof) == (4, 4 + 2 * PAGE, True, False)
         assert rig.spool.read(0, PAGE) == (0, b"kept")
         assert rig.spool.read(4, PAGE) == (4, b"")
         for _ in range(100):
             assert rig.write(b"z" * PAGE) == PAGE
-            await settle()
+            await rest()
         os.close(rig.write_fd)
-        await settle()
+        await rest()
         assert rig.ended == 1
         assert rig.spool.read(4, PAGE) == (4 + 102 * PAGE, b"")
         rig.write_fd = os.open("/dev/null", os.O_WRONLY)
@@ -299,7 +305,8 @@ async def test_a_flood_nobody_reads_passes_turns_beside_much_that_is_read() -> N
     flood = Rig(Spool(spool_file.create("flood"), on_full="drop_oldest"))
     spool_file.set_pipe_bytes(flood.read_fd, PIPE_BYTES)
     read = Rig(Spool(spool_file.create("read"), on_full="drop_oldest"))
-    read.spool.follow(Reader())
+    reader = Reader()
+    read.spool.follow(reader)
     much = b"x" * spool_file.pipe_bytes(read.read_fd)
 
     def fill() -> None:
@@ -311,6 +318,7 @@ async def test_a_flood_nobody_reads_passes_turns_beside_much_that_is_read() -> N
         for _ in range(rests):
             read.write(read_of_it)
             await settle()
+            reader.take(read.spool, PIPE_BYTES)
             jump(REST_S)
             await settle()
             fill()
@@ -323,6 +331,80 @@ async def test_a_flood_nobody_reads_passes_turns_beside_much_that_is_read() -> N
         assert await turns(b"", 10) == 10
         assert await turns(much, 2 * (PASSES + 1)) == 2
         assert await turns(b"a word", 10) == 10
+
+
+@in_trio
+async def test_words_nobody_reads_have_one_turn_in_each_rest() -> None:
+    rig, read = Rig(make_spool()), Rig(make_spool())
+    read.spool.follow(Reader())
+    async with watched(rig, read):
+        for rest in range(5):
+            for words in range(1, 4):
+                for each in (rig, read):
+                    each.write(b"word")
+                await settle()
+                assert rig.spool.end == (12 * rest if rest else 4), "the first of all is taken at once"
+                assert read.spool.end == 12 * rest + 4 * words
+            jump(REST_S)
+            await settle()
+            assert rig.spool.end == 12 * (rest + 1)
+
+
+@in_trio
+async def test_many_that_say_little_have_their_turns_together() -> None:
+    rigs = [Rig(make_spool()) for _ in range(20)]
+    async with watched(*rigs):
+        for expected in (
+            20,
+            36,
+            56,
+        ):  # sixteen make a tick; the four that had to wait come first in the next, with all they have
+            for rig in rigs:
+                rig.write(b"x")
+            if expected > 20:
+                jump(REST_S)
+            await settle()
+            assert sum(rig.spool.end for rig in rigs) == expected
+
+
+@in_trio
+async def test_a_command_that_starts_has_those_that_rest_do_so_longer() -> None:
+    rig = Rig(make_spool())
+    async with watched(rig) as watch:
+        rig.write(b"x")
+        await settle()
+        rig.write(b"x")
+        for _ in range(PASSES):
+            watch.others_work()
+            jump(REST_S)
+            await settle()
+            assert rig.spool.end == 1
+        watch.others_work()
+        jump(REST_S)
+        await settle()
+        assert rig.spool.end == 2
+
+
+@pytest.mark.parametrize("on_full", ["drop_oldest", None])
+@in_trio
+async def test_a_flood_rests_whose_reader_has_stopped_until_he_goes_on(on_full: OnFull | None) -> None:
+    """One that waits for him stands still by itself, and has a turn with each of its readings."""
+    rig = Rig(Spool(spool_file.create("flood"), on_full=on_full))
+    spool_file.set_pipe_bytes(rig.read_fd, PIPE_BYTES)
+    reader = Reader()
+    rig.spool.follow(reader)
+
+    async def fill() -> int:
+        while rig.write(b"x" * PIPE_BYTES):
+            pass
+        await settle()
+        return rig.spool.end // PIPE_BYTES
+
+    async with watched(rig):
+        assert await fill() == 1
+        assert await fill() == 1
+        assert reader.take(rig.spool, PIPE_BYTES)
+        assert await fill() == 2
 
 
 @pytest.mark.parametrize("end", [False, True])
@@ -340,7 +422,10 @@ async def test_a_flood_that_is_read_or_ends_waits_for_no_turn_of_those_that_rest
         if end:
             flood.pump.take()
         else:
-            flood.spool.follow(Reader())
+            reader = Reader()
+            flood.spool.follow(reader)
+            while reader.take(flood.spool, PIPE_BYTES):
+                await settle()
         await settle()
         assert [rig.spool.end == PIPE_BYTES for rig in rigs] == [*(8 * [False]), True]
 
