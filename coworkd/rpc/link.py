@@ -118,8 +118,8 @@ class Link:
     def detach(self, source: Frames, /) -> None:
         self._writer.detach(source)
 
-    def wake(self) -> None:
-        self._writer.wake()
+    def wake(self, source: Frames, /) -> None:
+        self._writer.wake(source)
 
     def on_close(self, call: Callable[[], None], /) -> None:
         """On a link that is closed already, `call` is called at once."""
