@@ -69,8 +69,9 @@ class EventPort(Protocol):
 class Frames(Protocol):
     """A source of stream data a link's writer pulls from, in turns.
 
-    `next_frame` returns the encoded notification with at most `limit_bytes` of data, or None if there is nothing now; the
-    owner then calls `LinkPort.wake()` when there is. It must not block. Encoded frames may be lists of buffers.
+    `next_frame` returns the encoded notification with at most `limit_bytes` of data, or None if there is nothing now: it is asked again
+    once its owner has called `LinkPort.wake`, as it does whenever there is something. It must not block. Encoded frames may be lists of
+    buffers.
     """
 
     def next_frame(self, limit_bytes: int, /) -> list[bytes | memoryview] | None: ...
@@ -92,7 +93,8 @@ class LinkPort(Protocol):
 
     def detach(self, source: Frames, /) -> None: ...
 
-    def wake(self) -> None: ...
+    def wake(self, source: Frames, /) -> None:
+        """`source` may have something again; one that is not attached is passed over."""
 
     def on_close(self, call: Callable[[], None], /) -> None:
         """Call once, synchronously, when the link ends."""

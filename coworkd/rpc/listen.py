@@ -26,7 +26,7 @@ import trio
 
 from coworkd.model.errors import AlreadyExists, Unavailable
 from coworkd.rpc.transport import SocketTransport, Transport
-from coworkd.rpc.writer import GATHER_BYTES
+from coworkd.rpc.turns import GATHER_BYTES
 from coworkd.system.vsock import BACKLOG, HOST_CID, open_vsock_listener
 from coworkd.wire.endpoint import UnixEndpoint, VsockPort
 

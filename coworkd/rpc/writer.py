@@ -1,10 +1,10 @@
 """The one writer of a link: control overtakes data, data takes turns.
 
 Rules
-- Control frames (answers, exits) go first, in order. Then each attached source gives frames of at most 64 KiB of data, `TURN_FRAMES`
-  of them a turn, round and round, until `GATHER_BYTES` are together; that is one gathering send. What one stream gives at a time
-  is for one task of the peer: of many streams a frame each would wake as many.
-- Only the transport slows data: a source is asked again when everything gathered before was taken by the kernel.
+- Control frames (answers, exits) go first, in order. Then the sources that may have something give frames of at most 64 KiB of data, as
+  their `turns` come, until `GATHER_BYTES` are together; that is one gathering send.
+- Only the transport slows data: a source is asked again when everything gathered before was taken by the kernel. One that had nothing
+  is asked again when it wakes.
 - Control is bounded: more than `CONTROL_FRAMES` or `CONTROL_BYTES` waiting means that the peer does not read, and the
   link is closed (`overflowed` is called, once). Answers can wait for room first: `wait_room`.
 - A source that raises is detached and logged; the others go on.
@@ -24,10 +24,8 @@ import trio
 
 from coworkd.model.ports import Frames
 from coworkd.rpc.transport import MAX_BUFFERS, Buffer, Transport
+from coworkd.rpc.turns import FRAME_BYTES, GATHER_BYTES, Turns
 
-FRAME_BYTES = 64 * 1024
-TURN_FRAMES = 4
-GATHER_BYTES = 512 * 1024
 CONTROL_FRAMES = 8192
 CONTROL_BYTES = 64 * 1024 * 1024
 ROOM_BYTES = 4 * 1024 * 1024
@@ -45,7 +43,7 @@ class Writer:
         self._overflowed = overflowed
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
-        self._sources: deque[Frames] = deque()
+        self._turns = Turns()
         self._awake = trio.Event()
         self._room = trio.Event()
         self._idle = trio.Event()
@@ -92,18 +90,21 @@ class Writer:
         if self._closed:
             source.detached()
             return
-        self._sources.append(source)
+        self._turns.attach(source)
         self._awake.set()
 
     def detach(self, source: Frames) -> None:
         """Pull no more; one that is not attached is passed over."""
-        for each in self._sources:
-            if each is source:
-                self._remove(source)
-                return
+        if not self._turns.detach(source):
+            return
+        try:
+            source.detached()
+        except Exception:  # noqa: BLE001 - the rest of the tear-down must go on
+            _log.exception("a source of link %s failed while it was detached", self._name)
 
-    def wake(self) -> None:
-        """A source has something again."""
+    def wake(self, source: Frames) -> None:
+        """A source has something again; one that is not attached is passed over."""
+        self._turns.wake(source)
         self._awake.set()
 
     async def run(self) -> None:
@@ -129,8 +130,8 @@ class Writer:
         self._control_bytes = 0
         self._signal()
         self._awake.set()
-        while self._sources:
-            self._remove(self._sources[0])
+        for source in self._turns:
+            self.detach(source)
 
     def _signal(self) -> None:
         self._idle.set()
@@ -150,32 +151,20 @@ class Writer:
         if total and self.has_room:
             self._room.set()
             self._room = trio.Event()
-        silent = 0
-        while silent < len(self._sources) and total < GATHER_BYTES and len(buffers) < MAX_BUFFERS:
-            source, attached = self._sources[0], len(self._sources)
-            self._sources.rotate(-1)
-            given = self._take_turn(source, GATHER_BYTES - total)
-            if not given:
-                # Asked and detached (by itself, or for an error) is not silent: those left must all be asked.
-                silent = silent + 1 if len(self._sources) == attached else 0
-                continue
-            silent = 0
-            buffers.extend(given)
-            total += sum(map(len, given))
+        while total < GATHER_BYTES and len(buffers) < MAX_BUFFERS and (turn := self._turns.next(total)) is not None:
+            total += self._take_turn(*turn, buffers)
         return buffers
 
-    def _take_turn(self, source: Frames, limit_bytes: int) -> list[Buffer]:
-        """`TURN_FRAMES` of `source`, or fewer: where they are `limit_bytes`, it has no more, or is detached."""
-        given: list[Buffer] = []
-        attached = len(self._sources)
-        for _ in range(TURN_FRAMES):
+    def _take_turn(self, source: Frames, limit_bytes: int, buffers: list[Buffer]) -> int:
+        """Add frames of `source` to `buffers` until they are `limit_bytes`, or it has no more; returns how many bytes those are."""
+        given = 0
+        while given < limit_bytes and len(buffers) < MAX_BUFFERS:
             frame = self._next_frame(source)
             if not frame:
-                break
-            given += frame
-            limit_bytes -= sum(map(len, frame))
-            if limit_bytes <= 0 or len(self._sources) != attached:
-                break
+                return given
+            buffers += frame
+            given += sum(map(len, frame))
+        self._turns.again(source)
         return given
 
     def _next_frame(self, source: Frames) -> list[Buffer] | None:
@@ -185,13 +174,3 @@ class Writer:
             _log.exception("a source of link %s failed; it is detached, the link goes on", self._name)
             self.detach(source)
             return None
-
-    def _remove(self, source: Frames) -> None:
-        for index, each in enumerate(self._sources):
-            if each is source:
-                del self._sources[index]
-                break
-        try:
-            source.detached()
-        except Exception:  # noqa: BLE001 - the rest of the tear-down must go on
-            _log.exception("a source of link %s failed while it was detached", self._name)

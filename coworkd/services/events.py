@@ -72,7 +72,7 @@ class EventRing:
         while len(self._frames) > self._ring_events or self._bytes > RING_BYTES:
             self._bytes -= len(self._frames.popleft())
         for follower in self._followers.values():
-            follower.link.wake()
+            follower.link.wake(follower)
         return event
 
     def subscribe(self, params: Subscribe, link: LinkPort, /) -> Subscribed:

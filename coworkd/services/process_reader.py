@@ -100,7 +100,7 @@ class ProcessReader:
         """It went with its link, and its place in the spools is kept until `release`."""
         self.begun = {name: offset for name, (_, offset) in streams.items()}
         """Where it began."""
-        self._cursors = deque(_Cursor(name, spool, offset, link.wake) for name, (spool, offset) in streams.items())
+        self._cursors = deque(_Cursor(name, spool, offset, self._wake) for name, (spool, offset) in streams.items())
         for cursor in self._cursors:
             cursor.spool.follow(cursor)
 
@@ -139,7 +139,7 @@ class ProcessReader:
         """The process has ended: `params` is what `process.exit` says, once the output before it was handed out."""
         self._record = record
         self._exit_params = params
-        self.link.wake()
+        self._wake()
 
     def leave(self) -> None:
         """Detach from the link, attached or not."""
@@ -170,6 +170,9 @@ class ProcessReader:
         if self.held:
             self.held = False
             self._unfollow()
+
+    def _wake(self) -> None:
+        self.link.wake(self)
 
     def _all_told(self, record: ExitRecord) -> bool:
         return all(

@@ -72,7 +72,7 @@ class Flow:
                     self._hungry = trio.Event()
                     await self._end.wait_readable()
                     self._ready = True
-                    self._link.wake()
+                    self._link.wake(self)
         except trio.ClosedResourceError:
             return
         except Exception as error:  # noqa: BLE001 - one bad end must not end everybody's streams
@@ -121,7 +121,7 @@ class Flow:
             )
         if self._window is not None and self._allowed is not None:
             self._allowed = max(self._allowed, offset + self._window)
-            self._link.wake()
+            self._link.wake(self)
 
     def _tell_end(self, error: CoworkError | None) -> Buffers:
         self._over = True
@@ -223,7 +223,7 @@ class Flow:
         if self._lost is None and not self._ended:
             self._lost = error
             self._finish(error, abort=True)
-            self._link.wake()
+            self._link.wake(self)
 
     @property
     def _ended(self) -> bool:

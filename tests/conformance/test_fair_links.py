@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from coworkd.client.aio import AsyncClient
-from coworkd.rpc.writer import GATHER_BYTES
+from coworkd.rpc.turns import GATHER_BYTES
 from coworkd.services.spools import PIPE_BYTES, STREAM_LIMIT_BYTES
 from tests.conformance.cut_house import Cut, Guest, open_guest
 from tests.unit.services.fake_launcher import FakeCommand

@@ -11,7 +11,7 @@ import trio
 from coworkd.model.errors import AlreadyExists, Unavailable
 from coworkd.rpc import listen
 from coworkd.rpc.listen import RefusedPeer, UnixAcceptor, VsockAcceptor
-from coworkd.rpc.writer import GATHER_BYTES
+from coworkd.rpc.turns import GATHER_BYTES
 from coworkd.wire.endpoint import UnixEndpoint, VsockPort
 
 

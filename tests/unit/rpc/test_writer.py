@@ -3,13 +3,22 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from coworkd.rpc.writer import CONTROL_FRAMES, FRAME_BYTES, GATHER_BYTES, ROOM_BYTES, TURN_FRAMES, Writer
+from coworkd.rpc.turns import FRAME_BYTES, GATHER_BYTES
+from coworkd.rpc.writer import CONTROL_FRAMES, ROOM_BYTES, Writer
 from tests.unit.rpc.fakes import BadSource, FakeSource, FakeTransport, run
 
 
 def make_writer(transport: FakeTransport, overflows: list[None] | None = None) -> Writer:
     told = [] if overflows is None else overflows
     return Writer(transport, name="fake:1", overflowed=lambda: told.append(None))
+
+
+async def let_through(transport: FakeTransport, sends: int) -> None:
+    """So many sends of a stalled transport are taken, and no more."""
+    for _ in range(sends):
+        transport.go_on()
+        transport.stall()
+        await trio.testing.wait_all_tasks_blocked()
 
 
 def test_control_overtakes_data_that_waits() -> None:
@@ -34,18 +43,44 @@ def test_streams_take_turns_of_a_few_frames_of_64_kib() -> None:
     async def main() -> None:
         transport = FakeTransport()
         writer = make_writer(transport)
-        loud, quiet = FakeSource(50 * FRAME_BYTES, "stdout"), FakeSource((TURN_FRAMES + 1) * FRAME_BYTES, "stderr")
+        loud, other = FakeSource(50 * FRAME_BYTES, "stdout"), FakeSource(6 * FRAME_BYTES, "stderr")
         writer.attach(loud)
-        writer.attach(quiet)
+        writer.attach(other)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         headers = [bytes(buffer) for send in transport.sends for buffer in send[::2]]
-        turns = [*[False] * TURN_FRAMES, *[True] * TURN_FRAMES, *[False] * TURN_FRAMES, True, False]
+        turns = [False, True, *[False] * 4, *[True] * 2, *[False] * 4, *[True] * 3, *[False] * 4]
         assert [b"stderr" in header for header in headers[: len(turns)]] == turns
         assert set(loud.asked) == {FRAME_BYTES}
-        assert (loud.left, quiet.left) == (0, 0)
+        assert (loud.left, other.left) == (0, 0)
+
+    run(main)
+
+
+def test_who_had_nothing_is_not_asked_and_goes_first_when_it_has_something() -> None:
+    async def main() -> None:
+        transport = FakeTransport()
+        writer = make_writer(transport)
+        floods = [FakeSource(100 * GATHER_BYTES) for _ in range(63)]
+        quiet = FakeSource(0, "stderr")
+        for source in (quiet, *floods):
+            writer.attach(source)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.run)
+            transport.stall()
+            await trio.testing.wait_all_tasks_blocked()
+            await let_through(transport, 20)
+            assert len(quiet.asked) == 1
+            quiet.left = 5
+            writer.wake(quiet)
+            await let_through(transport, 2)
+            nursery.cancel_scope.cancel()
+        assert [b"stderr" in bytes(send[0]) for send in transport.sends[20:]] == [
+            False,
+            True,
+        ]  # what was gathered already, then it
 
     run(main)
 
@@ -95,7 +130,7 @@ def test_wake_makes_an_idle_source_be_asked_again() -> None:
             source.left = 10
             await trio.testing.wait_all_tasks_blocked()
             assert source.left == 10
-            writer.wake()
+            writer.wake(source)
             await trio.testing.wait_all_tasks_blocked()
             assert source.left == 0
             nursery.cancel_scope.cancel()

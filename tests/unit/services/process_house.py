@@ -74,6 +74,7 @@ class FakeLink:
         self._on_close: list[Callable[[], None]] = []
         self.sources: list[Frames] = []
         self.woken = 0
+        self._silent: set[Frames] = set()
         self.finished: CoworkError | None = None
 
     @property
@@ -85,14 +86,16 @@ class FakeLink:
 
     def attach(self, source: Frames, /) -> None:
         self.sources.append(source)
+        self._silent.discard(source)
 
     def detach(self, source: Frames, /) -> None:
         if source in self.sources:
             self.sources.remove(source)
             source.detached()
 
-    def wake(self) -> None:
+    def wake(self, source: Frames, /) -> None:
         self.woken += 1
+        self._silent.discard(source)
 
     def on_close(self, call: Callable[[], None], /) -> None:
         self._on_close.append(call)
@@ -104,12 +107,19 @@ class FakeLink:
     def listeners(self) -> int:
         return len(self._on_close)
 
+    def ask(self, source: Frames, limit_bytes: int) -> list[bytes | memoryview] | None:
+        """Its next frame; one that had none is not asked again until it wakes, as a link's writer does not."""
+        frame = None if source in self._silent else source.next_frame(limit_bytes)
+        if not frame:
+            self._silent.add(source)
+        return frame
+
     def pull(self, frames: int = 1 << 20, limit_bytes: int = 65536) -> list[Any]:
         """At most `frames` frames, decoded, until no source has more."""
         got: list[Any] = []
         while len(got) < frames:
             for source in list(self.sources):
-                frame = source.next_frame(limit_bytes)
+                frame = self.ask(source, limit_bytes)
                 if frame is not None:
                     got.append(decode(frame))
                     break

@@ -103,7 +103,7 @@ class StreamLink(FakeLink):
         got: list[Data] = []
         while len(got) < frames:
             for source in list(self.sources):
-                frame = source.next_frame(limit_bytes)
+                frame = self.ask(source, limit_bytes)
                 if frame is not None:
                     stream, offset, eof, error = json.loads(bytes(frame[0]))
                     got.append(Data(stream, offset, bytes(frame[1]), eof, error))

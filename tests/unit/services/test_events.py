@@ -31,7 +31,7 @@ class FakeLink:
         self.sources.remove(source)
         source.detached()
 
-    def wake(self) -> None:
+    def wake(self, source: Frames, /) -> None:
         self.woken += 1
 
     def on_close(self, call: Callable[[], None], /) -> None:
