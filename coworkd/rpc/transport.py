@@ -9,7 +9,7 @@ Not here: framing, who the peer is. Sources: sendmsg(2), writev(2), IOV_MAX in l
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -43,7 +43,7 @@ class SocketTransport:
         self._socket = connected
 
     async def receive(self, limit_bytes: int, /) -> bytes:
-        return await _read(self._socket.fileno(), limit_bytes)
+        return await _read(self._socket.fileno, limit_bytes)
 
     async def send(self, buffers: Sequence[Buffer], /) -> None:
         rest = list(buffers)
@@ -69,7 +69,7 @@ class PortTransport:
         self._fd = fd
 
     async def receive(self, limit_bytes: int, /) -> bytes:
-        return await _read(self._fd, limit_bytes)
+        return await _read(lambda: self._fd, limit_bytes)
 
     async def send(self, buffers: Sequence[Buffer], /) -> None:
         rest = list(buffers)
@@ -91,10 +91,15 @@ class PortTransport:
             self._fd = -1
 
 
-async def _read(fd: int, limit_bytes: int) -> bytes:
-    """What has come on a non-blocking descriptor. To try before it is waited for would be in vain: a host waits for its answer."""
+async def _read(fileno: Callable[[], int], limit_bytes: int) -> bytes:
+    """What has come on a non-blocking descriptor. To try before it is waited for would be in vain: a host waits for its answer.
+
+    The descriptor is asked for again behind the wait: whoever closed it in the same turn of the loop may have given its number to another.
+    """
     while True:
-        await trio.lowlevel.wait_readable(fd)
+        await trio.lowlevel.wait_readable(fileno())
+        if (fd := fileno()) < 0:
+            raise trio.ClosedResourceError("closed while something came")
         try:
             return os.read(fd, limit_bytes)
         except BlockingIOError:

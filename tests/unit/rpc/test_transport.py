@@ -91,3 +91,36 @@ def test_closing_a_port_wakes_its_reader() -> None:
         os.close(write)
 
     trio.run(main)
+
+
+def test_one_closed_while_something_came_does_not_read_what_has_its_number_now() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        bell, bell_end = socket.socketpair()
+        ours.setblocking(False)
+        transport = SocketTransport(trio.socket.from_stdlib_socket(ours))
+        number, outcomes = ours.fileno(), []
+
+        async def receive() -> None:
+            try:
+                outcomes.append(await transport.receive(10))
+            except trio.ClosedResourceError:
+                outcomes.append(b"closed")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            for end in (theirs, bell_end):
+                end.send(b"own")
+            await trio.lowlevel.wait_readable(bell)  # in one turn of the loop with the other, before or behind it
+            transport.close()
+            another, another_end = socket.socketpair()
+            assert number in (another.fileno(), another_end.fileno())
+            for end in (another, another_end):
+                end.send(b"another's")
+        assert outcomes[0] in (b"own", b"closed")
+        for end in (theirs, bell, bell_end, another, another_end):
+            end.close()
+
+    for _ in range(30):
+        trio.run(main)
