@@ -9,7 +9,7 @@ from tests.bench.fairness import compose_fairness_rows, judge_fairness
 from tests.bench.restart import compose_restart_sections, judge_restart
 from tests.bench.starts import compose_starts_sections, judge_starts
 from tests.bench.streaming import compose_streaming_sections, judge_streaming
-from tests.bench.streams import compose_sharing_rows, judge_sharing
+from tests.bench.streams import SHARING_HEAD, compose_sharing_rows, judge_sharing
 from tests.bench.tables import Verdict, table
 from tests.bench.weight import compose_weight_rows, judge_weight
 
@@ -33,8 +33,8 @@ def compose_commands_sections(figures: CommandsFigures) -> list[str]:
         *compose_starts_sections(figures.starts),
         *compose_streaming_sections(figures.streamed),
         "## Streams side by side",
-        "The same bytes from one command, and shared among many, to one client.",
-        table(("streams", "one", "together", "together / one"), compose_sharing_rows(figures.shared)),
+        "The same bytes from one command, and shared among many, to one client; and the same of a plain loop that keeps as much of each.",
+        table(SHARING_HEAD, compose_sharing_rows(figures.shared)),
         "## What a running command weighs",
         "By how much the anonymous memory of both programs grows for a crowd of commands that wait.",
         table(("", "weighs"), compose_weight_rows(figures.weighed)),

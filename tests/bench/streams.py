@@ -2,7 +2,8 @@
 
 A round is the same number of bytes, written by one command, then shared among 16, then among 64, all attached to one link. Every command
 is the one program that will write, waits for a line before it does, and for the end of its stdin when it has: no start, no exec and no
-end of a sandbox is timed, of which the many have 64 and the one has one. Rounds take turns; a ratio is of neighbours.
+end of a sandbox is timed, of which the many have 64 and the one has one. Rounds take turns; a ratio is of neighbours. Beside it the same
+ratio of a plain loop (`sharing_peer`) that keeps as much: what this machine gives.
 
 Run alone: `python -m tests.bench.streams [--quick]`; needs root.
 """
@@ -20,16 +21,13 @@ from coworkd.client import aio
 from coworkd.client.aio_process import AsyncProcess
 from tests.bench.figures import paired_ratio, spread
 from tests.bench.guest import SESSION, Guest, open_guest, temporary_directory
+from tests.bench.sharing_peer import compose_writer, share_plainly
 from tests.bench.spawning import Pairs
 from tests.bench.streaming import AT_LEAST, judge_streaming, measure_courses
 from tests.bench.tables import MIB, Verdict, at_least, ratio, table, verdict_table
 
-BLOCK_BYTES = 64 * 1024
 COUNTS = (16, 64)
-_WRITER = (
-    r'sysread STDIN, $_, 3; $block = "\0" x $ARGV[0]; syswrite STDOUT, $block for 1 .. $ARGV[1]; sysread STDIN, $_, 1'
-)
-"""For perl, which is part of every Debian and Ubuntu: dd cannot wait before it writes, and a shell would have to start it."""
+SHARING_HEAD = ("streams", "one", "together", "together / one", "of a plain loop")
 
 
 class Sharing(Struct, frozen=True, kw_only=True):
@@ -38,16 +36,28 @@ class Sharing(Struct, frozen=True, kw_only=True):
     commands: int
     size_bytes: int
     pairs: Pairs
+    plain: Pairs
+    """The same of the plain loop."""
 
 
 def measure_sharing(guest: Guest, *, size_bytes: int, rounds: int) -> list[Sharing]:
-    """`size_bytes` is a multiple of 64 blocks. One A B A C round after another, the first unmeasured."""
-    shared = [Sharing(commands=count, size_bytes=size_bytes, pairs=Pairs(base_s=[], other_s=[])) for count in COUNTS]
+    """`size_bytes` is a multiple of 64 blocks. One A B A C round after another, plain ones between them, the first unmeasured."""
+    shared = [
+        Sharing(
+            commands=count,
+            size_bytes=size_bytes,
+            pairs=Pairs(base_s=[], other_s=[]),
+            plain=Pairs(base_s=[], other_s=[]),
+        )
+        for count in COUNTS
+    ]
     trio.run(_together, guest.uri, 1, size_bytes // 8)
     for _ in range(rounds):
         for each in shared:
             each.pairs.base_s.append(trio.run(_together, guest.uri, 1, size_bytes))
             each.pairs.other_s.append(trio.run(_together, guest.uri, each.commands, size_bytes))
+            each.plain.base_s.append(share_plainly(1, size_bytes))
+            each.plain.other_s.append(share_plainly(each.commands, size_bytes))
     return shared
 
 
@@ -56,8 +66,7 @@ async def _together(uri: str, commands: int, size_bytes: int) -> float:
     part = size_bytes // commands
     async with await aio.connect(uri) as client:
         await client.session_ensure(name=SESSION)
-        argv = ["/usr/bin/perl", "-e", _WRITER, str(BLOCK_BYTES), str(part // BLOCK_BYTES)]
-        processes = [await client.start(SESSION, argv, stdin=True) for _ in range(commands)]
+        processes = [await client.start(SESSION, compose_writer(part), stdin=True) for _ in range(commands)]
         async with trio.open_nursery() as nursery:
             for process in processes:
                 nursery.start_soon(_read, process, part)
@@ -94,6 +103,7 @@ def compose_sharing_rows(shared: list[Sharing]) -> list[tuple[str, ...]]:
             f"{each.size_bytes / spread(each.pairs.base_s).median / MIB:.0f} MiB/s",
             f"{each.size_bytes / spread(each.pairs.other_s).median / MIB:.0f} MiB/s",
             ratio(paired_ratio(each.pairs.base_s, each.pairs.other_s)),
+            ratio(paired_ratio(each.plain.base_s, each.plain.other_s)),
         )
         for each in shared
     ]
@@ -114,7 +124,7 @@ def main() -> None:
         client.session_ensure(name=SESSION)
         shared = measure_sharing(guest, size_bytes=size_bytes, rounds=rounds)
         streamed = measure_courses(client, size_bytes=size_bytes, pairs=rounds)
-    print(table(("streams", "one", "together", "together / one"), compose_sharing_rows(shared)))
+    print(table(SHARING_HEAD, compose_sharing_rows(shared)))
     print()
     print(verdict_table([*judge_sharing(shared), *judge_streaming(streamed)]))
 

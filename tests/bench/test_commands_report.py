@@ -31,7 +31,7 @@ GOOD_COMMANDS = CommandsFigures(
         idle_bytes=MIB / 4,
     ),
     streamed=Streamed(size_bytes=1024 * MIB, courses={"writer": Pairs(base_s=[1.0], other_s=[1.25])}),
-    shared=[Sharing(commands=64, size_bytes=64 * MIB, pairs=EVEN)],
+    shared=[Sharing(commands=64, size_bytes=64 * MIB, pairs=EVEN, plain=EVEN)],
     weighed=[
         Weighed(
             commands=10,
