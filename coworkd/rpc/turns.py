@@ -5,7 +5,8 @@ Rules
   asked. Of many that are attached few have something, and the others cost no turn.
 - One that had nothing before goes first, for a frame's worth. What gave that much has more, and takes turns of `TURN_BYTES` with the
   others that do: what one gives at a time is for one task of the peer, so of many a frame each would wake as many.
-- Those who go first have half of what is sent at a time at most, while others wait: however many say a little, nobody stands still.
+- Those who go first have half of a send at most, of what its answers leave, while others wait: however many say a little, nobody
+  stands still.
 
 It asks nobody itself, and knows no transport.
 """
@@ -53,16 +54,18 @@ class Turns:
             self._stands[source] = True
             self._first.append(source)
 
-    def next(self, gathered_bytes: int) -> tuple[Frames, int] | None:
-        """Who is to be asked, and for how many bytes; None where nobody stands. It stands nowhere then, until `wake` or `again`."""
-        if self._first and (gathered_bytes < GATHER_BYTES // 2 or not self._others):
+    def next(self, left_bytes: int, *, first_half: bool) -> tuple[Frames, int] | None:
+        """Who is to be asked, and for how many bytes, of `left_bytes` at most; None where nobody stands. It stands nowhere then, until
+        `wake` or `again`. `first_half` says whether half of what the send has room for is still free.
+        """
+        if self._first and (first_half or not self._others):
             source, limit_bytes = self._first.popleft(), FRAME_BYTES
         elif self._others:
             source, limit_bytes = self._others.popleft(), TURN_BYTES
         else:
             return None
         self._stands[source] = False
-        return source, min(limit_bytes, GATHER_BYTES - gathered_bytes)
+        return source, min(limit_bytes, left_bytes)
 
     def again(self, source: Frames) -> None:
         """It has given all that it was asked for, and may have more."""

@@ -151,7 +151,13 @@ class Writer:
         if total and self.has_room:
             self._room.set()
             self._room = trio.Event()
-        while total < GATHER_BYTES and len(buffers) < MAX_BUFFERS and (turn := self._turns.next(total)) is not None:
+        half_bytes, half_buffers = (total + GATHER_BYTES) // 2, (len(buffers) + MAX_BUFFERS) // 2
+        while total < GATHER_BYTES and len(buffers) < MAX_BUFFERS:
+            turn = self._turns.next(
+                GATHER_BYTES - total, first_half=total < half_bytes and len(buffers) < half_buffers
+            )  # fmt: skip
+            if turn is None:
+                break
             total += self._take_turn(*turn, buffers)
         return buffers
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
+from coworkd.rpc.transport import MAX_BUFFERS
 from coworkd.rpc.turns import FRAME_BYTES, GATHER_BYTES
 from coworkd.rpc.writer import CONTROL_FRAMES, ROOM_BYTES, Writer
 from tests.unit.rpc.fakes import BadSource, FakeSource, FakeTransport, run
@@ -81,6 +82,60 @@ def test_who_had_nothing_is_not_asked_and_goes_first_when_it_has_something() -> 
             False,
             True,
         ]  # what was gathered already, then it
+
+    run(main)
+
+
+class Chatty(FakeSource):
+    """Has a word each time that it is woken."""
+
+    def say(self, writer: Writer) -> None:
+        self.left = 1
+        writer.wake(self)
+
+
+def test_a_flood_has_its_part_beside_many_who_always_have_a_word() -> None:
+    async def main() -> None:
+        transport = FakeTransport()
+        writer = make_writer(transport)
+        flood, many = FakeSource(100 * GATHER_BYTES), [Chatty(0) for _ in range(MAX_BUFFERS)]
+        for source in (flood, *many):
+            writer.attach(source)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.run)
+            transport.stall()
+            await trio.testing.wait_all_tasks_blocked()
+            before = flood.left
+            for _ in range(20):
+                for source in many:
+                    source.say(writer)
+                await let_through(transport, 1)
+            nursery.cancel_scope.cancel()
+        assert before - flood.left >= 20 * GATHER_BYTES // 2
+        assert all(source.asked for source in many)
+
+    run(main)
+
+
+def test_who_has_something_again_waits_for_no_flood_beside_large_answers() -> None:
+    async def main() -> None:
+        transport = FakeTransport()
+        writer = make_writer(transport)
+        quiet, flood = FakeSource(0, "stderr"), FakeSource(100 * GATHER_BYTES)
+        writer.attach(quiet)
+        writer.attach(flood)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writer.run)
+            transport.stall()
+            await trio.testing.wait_all_tasks_blocked()
+            await let_through(transport, 2)
+            quiet.left = 5
+            writer.wake(quiet)
+            for _ in range(2):
+                writer.put(bytes(GATHER_BYTES // 2 + 1))
+                await let_through(transport, 1)
+            nursery.cancel_scope.cancel()
+        assert quiet.left == 0
 
     run(main)
 
