@@ -82,11 +82,13 @@ class PipeWatch:
             return
 
     def add(self, fd: int, call: Callable[[], None]) -> None:
-        """Call from now on, again and again while there is something; one that rests does so no longer. Nothing to do after `close`."""
-        self._resting.pop(fd, None)
+        """Call from now on, again and again while there is something; one that rests does so no longer. Nothing to do after `close`.
+        Raises `OSError` where epoll takes no more, and changes nothing.
+        """
         if self._epoll is not None and fd not in self._calls:
             self._epoll.register(fd, select.EPOLLIN)
             self._calls[fd] = call
+        self._resting.pop(fd, None)
 
     def remove(self, fd: int) -> None:
         """Call no more, which is to be said before the pipe is closed; one that is not there is passed over."""
@@ -122,9 +124,12 @@ class PipeWatch:
         left_bytes = PIPE_BYTES
         while self._resting and left_bytes > 0:
             fd = next(iter(self._resting))
-            call, taken = self._resting.pop(fd)
+            call, taken = self._resting[fd]
+            try:
+                self.add(fd, call)
+            except OSError:  # no memory for it at present: they rest on
+                return
             left_bytes -= max(_USUAL_PIPE_BYTES, taken)  # little costs a call, too
-            self.add(fd, call)
 
 
 class Pump:
@@ -241,5 +246,7 @@ class Pump:
         self._large = True
         try:
             spool_file.set_pipe_bytes(self._fd, PIPE_BYTES)
-        except PermissionError:
-            self._rests = False  # past the uid's share of pipe pages: it stays as it is, and fills too soon for a rest
+        except (
+            OSError
+        ):  # past the uid's share of pipe pages, or no memory: it stays as it is, and fills too soon for a rest
+            self._rests = False

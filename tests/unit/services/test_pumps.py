@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import select
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -405,6 +407,54 @@ async def test_a_flood_rests_whose_reader_has_stopped_until_he_goes_on(on_full: 
         assert await fill() == 1
         assert reader.take(rig.spool, PIPE_BYTES)
         assert await fill() == 2
+
+
+@in_trio
+async def test_one_that_rests_goes_on_resting_while_epoll_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        """No memory for another watch."""
+
+        def __init__(self, epoll: select.epoll) -> None:
+            self.fileno, self.poll, self.unregister, self.close = (
+                epoll.fileno,
+                epoll.poll,
+                epoll.unregister,
+                epoll.close,
+            )
+
+        def register(self, fd: int, eventmask: int) -> None:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    rig = Rig(make_spool())
+    async with watched(rig) as watch:
+        rig.write(b"word")
+        await settle()
+        rig.write(b"word")
+        with monkeypatch.context() as patch:
+            assert watch._epoll is not None
+            patch.setattr(watch, "_epoll", Full(watch._epoll))
+            for _ in range(3):
+                jump(REST_S)
+                await settle()
+                assert (rig.spool.end, rig.failed) == (4, [])
+        jump(REST_S)
+        await settle()
+        assert rig.spool.end == 8
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOMEM])
+@in_trio
+async def test_a_pipe_that_cannot_be_made_larger_goes_on_as_it_is(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, size_bytes: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(spool_file, "set_pipe_bytes", refuse)
+    rig = Rig(Spool(spool_file.create("test")))
+    async with watched(rig):
+        for turns in (1, 2, 3):
+            taken = rig.write(b"x" * PIPE_BYTES)
+            await settle()
+            assert rig.spool.end == turns * taken
 
 
 @pytest.mark.parametrize("end", [False, True])
