@@ -246,7 +246,5 @@ class Pump:
         self._large = True
         try:
             spool_file.set_pipe_bytes(self._fd, PIPE_BYTES)
-        except (
-            OSError
-        ):  # past the uid's share of pipe pages, or no memory: it stays as it is, and fills too soon for a rest
-            self._rests = False
+        except OSError:  # past the uid's share of pipe pages, or no memory for it
+            self._rests = False  # as it is it fills too soon for a rest
