@@ -2,6 +2,7 @@
 
 What survives both is the audit log. Rules
 - A command that began, or was adopted, since the last coworkd that came up began itself, and has no end in the log, ran to the last.
+  The end of one that was adopted may be in the log before the adoption: what began is what began behind its last end.
   What of those the launcher does not hold now was lost with the launcher before.
 - One boot is looked at: what a machine that stopped took along nobody expects to find.
 - What began with the very launcher there is now, and is not held by it, was not lost: it was never let in, since coworkd was killed before
@@ -71,6 +72,7 @@ class Found(Struct, frozen=True, kw_only=True):
 def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Found:
     """`lines` of the log, newest first. `launcher` is the pid of one that another coworkd had before us, None for one nobody had."""
     seen: dict[str, Unended | None] = {}
+    adopted: set[str] = set()
     boot, came_up, had, begun, oldest = None, False, None, 0, 0
     replaced: set[str] | None = None
     """Once it is known that the launcher there is came in the place of another: what began with it."""
@@ -102,7 +104,7 @@ def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Foun
             begun += 1
             reach = LOOK_BACK_BYTES if begun > 1 else reach  # the one before us did not come up
         elif "process" in record:
-            _note(record, seen)
+            _note(record, seen, adopted)
     else:
         whole = oldest <= 1
     unended = [command for command in reversed(seen.values()) if command is not None]
@@ -116,12 +118,19 @@ def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Foun
     )
 
 
-def _note(record: dict[str, Any], seen: dict[str, Unended | None]) -> None:
-    """What is seen of a process first, its newest record of these, counts."""
+def _note(record: dict[str, Any], seen: dict[str, Unended | None], adopted: set[str]) -> None:
+    """What is seen of a process first, its newest record of these, counts; but of one that was adopted, whose start was not seen since, an
+    end before that.
+    """
     kind, process = record["kind"], record["process"]
     if kind in _ENDS or (kind == "process.adopt" and record.get("recorded")):
-        seen.setdefault(process, None)
+        if process in adopted or process not in seen:
+            seen[process] = None
     elif kind in ("process.start", "process.adopt"):
+        if kind == "process.start":
+            adopted.discard(process)
+        elif process not in seen:
+            adopted.add(process)
         command = Unended(
             process=process,
             session=record.get("session", ""),

@@ -102,6 +102,16 @@ def test_what_was_adopted_has_been_taken_over_from_before() -> None:
     assert (found[0].argv, found[0].pid, found[0].started_at) == ((b"make",), 7, 5.0)
 
 
+def test_an_end_that_is_recorded_before_the_adoption_is_one() -> None:
+    facts: dict[str, Any] = {"session": "work", "argv": [b"make"], "pid": 7, "started_at": 5.0, "recorded": False}
+    log = Log().come_up().start("one", "two").opened().exit("one").exit("two").start("two")
+    for process in ("one", "two"):
+        log.put("process.adopt", process=process, state="exited", **facts)
+    log.put("daemon.start", version="1", pid=2, launcher_pid=7).opened()
+    assert log.unended == ["two"]
+    assert names(log.find(launcher=7).unheard) == ["two"]
+
+
 def test_a_coworkd_that_did_not_come_up_is_looked_past() -> None:
     assert Log().come_up().start("one").opened().opened().unended == ["one"]
 
