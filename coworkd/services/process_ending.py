@@ -6,7 +6,8 @@ Rules
   tree ends at once.
 - The first reason to end a process stays its reason, and the moment of its killing stays, whichever coworkd is there by then: both
   are noted with the launcher before anything is done.
-- The launcher forgets a process only after its exit is durable, so that a restart cannot lose one.
+- The launcher forgets a process only after its exit is durable, so that a restart cannot lose one. Where the log refuses that, it is
+  tried again for as long as it takes.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from coworkd.model.process import ExitReason
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_note import ProcessNote, encode_note
 
+RECORD_AGAIN_S = 10.0
 _log = logging.getLogger("coworkd.process")
 
 
@@ -113,22 +115,27 @@ class Ender:
         return True
 
     async def record_exit(self, process: LiveProcess) -> None:
-        """Make the exit of `process` durable; sets `recorded`, and lets the launcher forget it where that was wanted meanwhile."""
+        """Make the exit of `process` durable, and try again where the log refuses; sets `recorded` once it was tried. It lets the launcher
+        forget it, where that was wanted meanwhile, once it is in the log.
+        """
         record = process.record
         if record is not None:
-            recorded = await self.record(
-                "process.exit",
-                process,
-                exit=record.exit,
-                output=record.output,
-                bytes=record.bytes,
-                rusage=record.rusage,
-                oom_kills=process.exited.oom_kills if process.exited else None,
-                pid=process.pid,
-                started_at=record.started_at,
-                ended_at=record.ended_at,
-            )
-            if recorded and not process.one_shot:
+            exit_fields = {
+                "exit": record.exit,
+                "output": record.output,
+                "bytes": record.bytes,
+                "rusage": record.rusage,
+                "oom_kills": process.exited.oom_kills if process.exited else None,
+                "pid": process.pid,
+                "started_at": record.started_at,
+                "ended_at": record.ended_at,
+            }
+            while not await self.record("process.exit", process, **exit_fields):
+                process.unlogged = True
+                process.recorded.set()  # whoever waits for the end does not wait for the disk
+                await trio.sleep(RECORD_AGAIN_S)
+            process.unlogged = False
+            if not process.one_shot:
                 await self.note(process, structs.replace(process.note, recorded=True))
         process.recorded.set()
         if process.forgotten:

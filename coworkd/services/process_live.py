@@ -8,7 +8,7 @@ Rules
   changed. A stream that is still open goes on being read.
 - A full spool does not hold back what a command left in its pipe: at the exit it grows by as much as the pipe can hold.
 - `settled` says that the command's exec is known (or that it never came), `over` that nothing more will be learned,
-  `recorded` that its end is in the audit log.
+  `recorded` that its end is in the audit log, or was refused by it (`unlogged`).
 
 It asks nothing of the launcher and writes no audit record: `processes` does. All calls are made from trio's thread.
 """
@@ -84,6 +84,8 @@ class LiveProcess:
         self.closed = False
         self.forgotten = False
         """Nobody may ask for it any more; the launcher forgets it once its end is recorded."""
+        self.unlogged = False
+        """The log has refused its end, and is asked again: until it takes it the launcher keeps that."""
         self.terminal_error: str | None = None
         self.start_error: StartError | None = None
         self.exited: Exited | None = None

@@ -6,8 +6,8 @@ What survives both is the audit log. Rules
   What of those the launcher does not hold now was lost with the launcher before.
 - One boot is looked at: what a machine that stopped took along nobody expects to find.
 - What began with the very launcher there is now, and is not held by it, was not lost: it was never let in, since coworkd was killed before
-  that, or it ended while the log refused to record that. Its start gets an end in the log (`process.start_failed`), and it may be asked
-  for again. Where a coworkd had several launchers, one after the other, it recorded the loss of each (`launcher.lost`).
+  that. Its start gets an end in the log (`process.start_failed`), and it may be asked for again. Where a coworkd had several launchers, one
+  after the other, it recorded the loss of each (`launcher.lost`).
 - At most `LOOK_BACK_BYTES` of the log are read; where that does not reach, it is said. Where a coworkd before us had the same launcher,
   it has looked itself, unless it never came up: then there is little to read, and no more than `GLANCE_BYTES` are.
 - A line that was changed is passed over, whatever it says: it keeps nobody from coming up (`audit.verify` tells of it).
@@ -41,10 +41,7 @@ GLANCE_BYTES = 4 * 1024 * 1024
 
 _KINDS = (b'"kind":"process.', b'"kind":"audit.opened"', b'"kind":"daemon.start"', b'"kind":"launcher.lost"')
 """What a line is read for."""
-_UNHEARD = (
-    "the launcher knows nothing of it: coworkd was killed before it let the command in, or while the log refused its end; "
-    "start it again"
-)
+_UNHEARD = "the launcher knows nothing of it: coworkd was killed before it let the command in; start it again"
 _log = logging.getLogger("coworkd.process")
 _ENDS = ("process.exit", "process.start_failed", "process.denied")
 

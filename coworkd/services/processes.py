@@ -462,7 +462,7 @@ class Processes:
             self._launcher.unwatch(process.id)
             (close or process.close)()
             process.forgotten = True
-            if process.recorded.is_set():
+            if process.recorded.is_set() and not process.unlogged:
                 self._later(self._ender.forget, process)
 
     def _later(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:

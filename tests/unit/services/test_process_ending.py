@@ -8,7 +8,8 @@ import trio
 from coworkd.model import calls
 from coworkd.model.errors import Unavailable
 from coworkd.model.process import Exit
-from tests.unit.services.process_house import House, in_trio, jump, open_house, settle
+from coworkd.services.process_ending import RECORD_AGAIN_S
+from tests.unit.services.process_house import FakeLink, House, in_trio, jump, open_house, settle
 
 WAIT = calls.WaitProcess(process="one")
 
@@ -157,6 +158,27 @@ async def test_kill_is_done_though_the_log_is_full() -> None:
         house.audit.full = {"process.kill", "process.exit"}
         await house.processes.kill(calls.KillProcess(process="one", grace_s=0))
         assert (await wait(house)).reason == "killed"
+
+
+@in_trio
+async def test_an_end_that_the_log_refuses_is_tried_again_and_kept_by_the_launcher_until_then() -> None:
+    async with open_house() as house:
+        house.audit.full = {"process.exit"}
+        await house.start()
+        house.command.exit(0)
+        await wait(house)
+        await settle()
+        await house.processes.forget(calls.ForgetProcess(process="one"), FakeLink())
+        await settle()
+        assert house.launcher.forgotten == []
+        jump(RECORD_AGAIN_S)
+        await settle()
+        assert house.launcher.forgotten == []
+        house.audit.full = set()
+        jump(RECORD_AGAIN_S)
+        await settle()
+        assert house.audit.kinds.count("process.exit") == 1
+        assert house.launcher.forgotten == ["one"]
 
 
 @in_trio
