@@ -37,9 +37,9 @@ class Turns:
         return iter(tuple(self._stands))
 
     def attach(self, source: Frames) -> None:
-        """It may have something."""
-        self._stands[source] = True
-        self._first.append(source)
+        """It may have something. Idempotent."""
+        self._stands.setdefault(source, False)
+        self.wake(source)
 
     def detach(self, source: Frames) -> bool:
         """It has no turn any more; false where it was not attached."""

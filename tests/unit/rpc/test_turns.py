@@ -95,3 +95,11 @@ def test_a_detached_source_stands_nowhere() -> None:
     turns.again(second)
     assert ask(turns) is None
     assert list(turns) == []
+
+
+def test_one_that_is_attached_again_stands_in_line_once() -> None:
+    turns, [source] = make_turns(1)
+    turns.attach(source)
+    assert turns.detach(source)
+    assert ask(turns) is None
+    assert list(turns) == []
