@@ -14,12 +14,13 @@ from coworkd.model.ports import CommandGate
 class Gate:
     """Two have to come, each from a thread of its own, and each once; the second opens it. Owns what it holds."""
 
-    __slots__ = ("_awaited", "_held", "_lock")
+    __slots__ = ("_awaited", "_held", "_lock", "_opened")
 
     def __init__(self) -> None:
         self._held: CommandGate | None = None
         self._lock = threading.Lock()
         self._awaited = 2
+        self._opened = False
 
     def hold(self, gate: CommandGate) -> None:
         """What is to be opened; before `ready`."""
@@ -33,12 +34,13 @@ class Gate:
         """Whatever the command says will be kept."""
         self._come()
 
-    def shut(self) -> None:
-        """It never opens, whoever comes; where both have come it has."""
+    def shut(self) -> bool:
+        """It never opens from now on, whoever comes. Whether it has been opened before that. Idempotent."""
         with self._lock:
             held, self._held = self._held, None
         if held is not None:
             held.close()
+        return self._opened
 
     def _come(self) -> None:
         with self._lock:
@@ -46,5 +48,6 @@ class Gate:
             if self._awaited:
                 return
             held, self._held = self._held, None
+            self._opened = held is not None
         if held is not None:
             held.open()

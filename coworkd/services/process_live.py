@@ -84,6 +84,8 @@ class LiveProcess:
         self.closed = False
         self.forgotten = False
         """Nobody may ask for it any more; the launcher forgets it once its end is recorded."""
+        self.shut_gate: Callable[[], bool] = _never_opened
+        """Keep it from being let in from now on; whether it was before, and may have run."""
         self.unlogged = False
         """The log has refused its end, and is asked again: until it takes it the launcher keeps that."""
         self.terminal_error: str | None = None
@@ -233,7 +235,7 @@ class LiveProcess:
             self.start_error = notice
             self.settled.set()
             self.over.set()
-        elif notice is None and not self.started:
+        elif notice is None and not self.started and not self.shut_gate():
             self.lost = True
             self.settled.set()
             self.over.set()
@@ -276,7 +278,9 @@ class LiveProcess:
         self._ending = True
         self.exited = exited
         self.lost = exited is None
-        if exited is not None and exited.started is not None:
+        if exited is None:
+            self.started = True  # or it may have been, which nobody can know any more
+        elif exited.started is not None:
             self._learn_start(exited.started)
         self.settled.set()
         if self.stdin is not None and self.terminal is None:  # closing a terminal would drop what it still has to give
@@ -357,3 +361,8 @@ class LiveProcess:
             spool.close()
         while self.disk_files:
             os.close(self.disk_files.popitem()[1])
+
+
+def _never_opened() -> bool:
+    """Nobody has begun to let it in."""
+    return False

@@ -104,6 +104,7 @@ class Starter:
         if process.ended_by is not None:
             raise InvalidState(f"process {process.id} was ended before it was started", process=process.id)
         gate = Gate()
+        process.shut_gate = gate.shut
         record = self._audit.record_nowait("process.start", fields, then=gate.recorded)
         process.asked_for = True
         self._launcher.watch(process.id, process.learn)

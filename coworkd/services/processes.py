@@ -288,8 +288,8 @@ class Processes:
             await process.terminal_known.wait()
         finally:
             in_time = self._patience.let_go(process)
-        if in_time and process.start_error is None and not process.lost:
-            if process.terminal_error is None:
+        if in_time and not process.never_ran:
+            if process.terminal_error is None or process.lost:
                 return
             await self._give_up(process)
         await self._refuse_start(process)

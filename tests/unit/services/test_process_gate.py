@@ -79,3 +79,18 @@ def test_two_threads_at_once_open_it_once() -> None:
         for thread in threads:
             thread.join()
         assert held.calls == ["open"]
+
+
+def test_who_shuts_it_hears_whether_it_was_opened_before() -> None:
+    for comers, opened in (((), False), ((Gate.ready,), False), ((Gate.ready, Gate.recorded), True)):
+        gate = Gate()
+        held_by(gate)
+        for come in comers:
+            come(gate)
+        assert gate.shut() is gate.shut() is opened
+    gate = Gate()
+    held_by(gate)
+    gate.shut()
+    gate.ready()
+    gate.recorded()
+    assert gate.shut() is False
