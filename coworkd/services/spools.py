@@ -80,6 +80,8 @@ class Spool:
         self._fd = fd
         self._limit = limit_bytes
         self._extra = 0
+        self._taken_until = 0
+        """Up to here it is taken in any case."""
         self._on_full = on_full
         self._followers: list[Follower] = []
         self._given_before = 0
@@ -169,7 +171,7 @@ class Spool:
         """How many bytes may come now."""
         if self.cut_at is not None or not self.blocking:
             return self._bound()
-        return max(0, self._wanted_from() + self._bound() - self.end)
+        return max(0, self._wanted_from() + self._bound() - self.end, self._taken_until - self.end)
 
     def read(self, offset: int, limit_bytes: int) -> tuple[int, bytes]:
         """Up to `limit_bytes` from `offset`, or from `first` where that is later; and where they begin.
@@ -246,8 +248,9 @@ class Spool:
             self._tell_room()
 
     def extend(self, more_bytes: int) -> None:
-        """Keep that much more from now on: what a command left in its pipe is taken whatever the readers do."""
+        """Keep that much more from now on: what a command left in its pipe is taken whatever the readers do, and the budget has."""
         self._extra += more_bytes
+        self._taken_until = self.end + more_bytes
         self._tell_room()
 
     async def wait_room(self) -> None:

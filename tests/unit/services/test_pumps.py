@@ -13,7 +13,7 @@ import trio
 
 from coworkd.model.process import OnFull
 from coworkd.services.pumps import PASSES, REST_S, PipeWatch, Pump
-from coworkd.services.spools import PIPE_BYTES, Spool
+from coworkd.services.spools import FLOOR_BYTES, PIPE_BYTES, Spool, SpoolBudget
 from coworkd.system import spool_file
 from tests.unit.services.process_house import PAGE, in_trio, jump, settle
 from tests.unit.services.spool_house import put
@@ -242,6 +242,28 @@ async def test_extend_takes_what_a_full_spool_left_in_the_pipe() -> None:
     assert rig.spool.end == 15 * PAGE
     assert rig.spool.first == 0
     rig.close()
+
+
+@in_trio
+async def test_extend_takes_it_where_the_budget_has_become_too_small_for_what_is_kept_already() -> None:
+    budget = SpoolBudget(4 * FLOOR_BYTES)
+    rig = Rig(Spool(spool_file.create("test"), limit_bytes=2 * FLOOR_BYTES, budget=budget))
+    others = [Spool(spool_file.create("other"), limit_bytes=2 * FLOOR_BYTES, budget=budget) for _ in range(7)]
+    rig.spool.follow(Reader())
+    for _ in range(3):
+        rig.write(bytes(FLOOR_BYTES))
+        rig.pump.take()
+    assert rig.spool.end == 2 * FLOOR_BYTES
+    for other in others:
+        put(other, bytes(FLOOR_BYTES))
+    rig.spool.extend(rig.pump.pipe_bytes() + 1)
+    os.close(rig.write_fd)
+    rig.write_fd = os.open("/dev/null", os.O_WRONLY)
+    rig.pump.take()
+    assert (rig.spool.end, rig.spool.first, rig.spool.eof, rig.ended) == (3 * FLOOR_BYTES, 0, True, 1)
+    rig.close()
+    for other in others:
+        other.close()
 
 
 @pytest.mark.parametrize("close_twice", [False, True])
