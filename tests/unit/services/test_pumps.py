@@ -246,21 +246,22 @@ async def test_extend_takes_what_a_full_spool_left_in_the_pipe() -> None:
 
 @in_trio
 async def test_extend_takes_it_where_the_budget_has_become_too_small_for_what_is_kept_already() -> None:
-    budget = SpoolBudget(4 * FLOOR_BYTES)
-    rig = Rig(Spool(spool_file.create("test"), limit_bytes=2 * FLOOR_BYTES, budget=budget))
-    others = [Spool(spool_file.create("other"), limit_bytes=2 * FLOOR_BYTES, budget=budget) for _ in range(7)]
+    budget = SpoolBudget(2 * PIPE_BYTES)
+    rig = Rig(Spool(spool_file.create("test"), limit_bytes=2 * PIPE_BYTES, budget=budget))
+    others = [Spool(spool_file.create("other"), budget=budget) for _ in range(31)]
     rig.spool.follow(Reader())
-    for _ in range(3):
-        rig.write(bytes(FLOOR_BYTES))
+    written = 0
+    while taken := rig.write(bytes(PIPE_BYTES)):
+        written += taken
         rig.pump.take()
-    assert rig.spool.end == 2 * FLOOR_BYTES
+    assert rig.spool.end == 2 * PIPE_BYTES < written
     for other in others:
         put(other, bytes(FLOOR_BYTES))
     rig.spool.extend(rig.pump.pipe_bytes() + 1)
     os.close(rig.write_fd)
     rig.write_fd = os.open("/dev/null", os.O_WRONLY)
     rig.pump.take()
-    assert (rig.spool.end, rig.spool.first, rig.spool.eof, rig.ended) == (3 * FLOOR_BYTES, 0, True, 1)
+    assert (rig.spool.end, rig.spool.first, rig.spool.eof, rig.ended) == (written, 0, True, 1)
     rig.close()
     for other in others:
         other.close()
