@@ -205,7 +205,7 @@ def test_a_call_that_may_have_been_done_is_not_done_again_by_the_next_coworkd(pl
         caller = threading.Thread(target=call)
         daemon.child.send_signal(signal.SIGSTOP)
         caller.start()
-        wait_until(lambda: other._core._pending, "it is asked")
+        wait_until(lambda: other._link.core._pending, "it is asked")
         daemon.child.kill()
         daemon.child.wait(60)
         with running_daemon(place) as after, client_of(after) as client:

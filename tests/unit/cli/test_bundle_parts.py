@@ -21,8 +21,9 @@ Answer = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 class FakeClient(Client):
     """Answers by a function, and remembers how long it was given."""
 
+    hello = HelloAnswer(protocol=1, version="1.0", boot_id="b", features=(), stages=(), degraded={})
+
     def __init__(self, answer: Answer) -> None:
-        self.hello = HelloAnswer(protocol=1, version="1.0", boot_id="b", features=(), stages=(), degraded={})
         self.asked: list[tuple[str, float | None]] = []
         self.params: list[Mapping[str, Any]] = []
         self._answer = answer

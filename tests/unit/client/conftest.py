@@ -123,3 +123,11 @@ def guest() -> Iterator[FakeGuest]:
     made.answers["process.wait"] = lambda _: exit_record()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def next_guest() -> Iterator[FakeGuest]:
+    """The one that is there when the first is gone."""
+    made = FakeGuest()
+    yield made
+    made.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from coworkd.client.sync import Client, connect
-from coworkd.model.errors import DeadlineExceeded, InvalidParams, NotFound, Unauthenticated, Unavailable
+from coworkd.model.errors import InvalidParams, NotFound, Unauthenticated, Unavailable
 from tests.unit.client.conftest import FakeGuest, Fault
 
 
@@ -75,22 +74,6 @@ def test_errors_of_the_guest_are_raised_as_their_class(client: Client, guest: Fa
     assert caught.value.details == {"key": "session"}
 
 
-def test_a_deadline_that_passes_leaves_the_link_usable(client: Client, guest: FakeGuest) -> None:
-    guest.answers["slow"] = lambda _: None
-    guest.answers["ping"] = lambda _: {"time": 1.0, "monotonic": 2.0}
-    with pytest.raises(DeadlineExceeded, match="slow"):
-        client.call("slow", timeout_s=0.02)
-    assert client.ping().time == 1.0
-
-
-def test_a_lost_link_raises_unavailable_now_and_later(client: Client, guest: FakeGuest) -> None:
-    guest.answers["slow"] = lambda _: guest.hang_up()
-    for _ in range(2):
-        with pytest.raises(Unavailable, match="connect again"):
-            client.call("slow")
-    assert isinstance(client.broken, Unavailable)
-
-
 def test_a_refused_token_is_unauthenticated(guest: FakeGuest) -> None:
     def refuse(_: dict[str, Any]) -> Any:
         raise Fault("UNAUTHENTICATED", "the token is wrong")
@@ -100,51 +83,6 @@ def test_a_refused_token_is_unauthenticated(guest: FakeGuest) -> None:
     with pytest.raises(Unauthenticated):
         Client(guest.host).greet("test", "bad")
     assert guest.called("hello")[0]["token"] == "bad"
-
-
-def test_threads_share_one_client(client: Client, guest: FakeGuest) -> None:
-    guest.answers["echo"] = lambda params: params
-    results: list[bool] = []
-
-    def work(number: int) -> None:
-        results.extend(client.call("echo", {"n": [number, turn]}) == {"n": [number, turn]} for turn in range(50))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [True] * 400
-
-
-def test_close_wakes_a_call_that_waits_in_another_thread(client: Client, guest: FakeGuest) -> None:
-    asked = threading.Event()
-    guest.answers["slow"] = lambda _: asked.set()
-    raised: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            client.call("slow")
-        except Unavailable as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    assert asked.wait(60)
-    client.close()
-    thread.join(60)
-    assert [str(error) for error in raised] == ["this client was closed"]
-
-
-def test_an_exception_out_of_a_read_breaks_the_link(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: float | None) -> bytes:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(client, "_receive", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        client.call("ping")
-    with pytest.raises(Unavailable, match="interrupted"):
-        client.call("ping")
 
 
 def test_events_are_iterated_in_order(client: Client, guest: FakeGuest) -> None:
