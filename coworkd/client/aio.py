@@ -5,10 +5,8 @@
         print((await client.run("work", ["uname", "-a"])).stdout)
 
 Rules
-- There is no task of its own and no nursery: whichever task waits for something reads the link for all of them.
-- Nothing is read while nobody waits; a subscriber or an attached process that is not read for long slows this link only.
-- Cancelling a wait leaves the link as it was, the call may still happen; cancelling in the middle of sending breaks the
-  link, since half a message cannot be taken back.
+- Any number of tasks may use one client; `aio_link` says how they share its link, which nobody reads while none waits, and what
+  cancelling leaves of it.
 - Errors as in `sync`, and links that are lost with `reconnect_s`.
 """
 
@@ -22,52 +20,42 @@ import trio
 from msgspec import Struct
 
 from coworkd.client.aio_dial import dial
+from coworkd.client.aio_link import AsyncLink
 from coworkd.client.aio_process import AsyncProcess, AsyncSubscription
 from coworkd.client.aio_stream import AsyncStream
 from coworkd.client.aio_transfer import AsyncDownload, Pieces, send_upload
 from coworkd.client.aio_verbs import AsyncVerbs
-from coworkd.client.aio_waiting import Waiting
-from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
+from coworkd.client.core import read_answer
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
-from coworkd.client.renewal import DIAL_S, SILENCE_S, Renewal, Silence, refuse_starting
+from coworkd.client.renewal import DIAL_S, refuse_starting
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import FileDownloadOpened, HelloAnswer, ProcessStarted
-from coworkd.model.errors import AlreadyExists, CoworkError, DeadlineExceeded, OutOfRange, Unavailable
+from coworkd.model.errors import AlreadyExists, CoworkError, DeadlineExceeded, OutOfRange
 from coworkd.model.event import Event
 from coworkd.wire.convert import compose_answer
 from coworkd.wire.endpoint import parse_endpoint
 
-RECEIVE_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 10.0
 
 
 class AsyncClient(AsyncVerbs):
     """One link to a guest, for trio. Made by `connect`; `aclose` it, or use it in an `async with`."""
 
-    hello: HelloAnswer
-
     def __init__(self, stream: trio.abc.Stream, first: bytes = b"") -> None:
         """Take over a connected stream on which no call was made yet; call `greet` next. The client closes it."""
-        self._stream = stream
-        self._core = Core()
-        if first:
-            self._core.receive(first)
-        self._sending = trio.Lock()
-        self._waiting = Waiting()
-        self._reading = False
-        """Some task reads the link, or makes it again."""
-        self._silence = Silence()
-        self._renewal = Renewal(0)
-        self._redial: Callable[[], Awaitable[AsyncClient]] | None = None
+        self._link = AsyncLink(stream, first)
 
     async def greet(
         self, client_name: str, token: str | None = None, *, keepalive_s: float | None = None
     ) -> HelloAnswer:
         """Say hello, once. Raises `Unauthenticated`, `InvalidState` (no common version), `Unavailable`."""
-        pending, frame = self._core.hello(client_name, token, keepalive_s)
-        self.hello = read_answer("hello", await self._finish(pending, frame), HelloAnswer)
-        return self.hello
+        return await self._link.greet(client_name, token, keepalive_s)
+
+    @property
+    def hello(self) -> HelloAnswer:
+        """What the guest said of itself at the beginning of this link."""
+        return self._link.hello
 
     # -- calls
 
@@ -75,16 +63,16 @@ class AsyncClient(AsyncVerbs):
         self, method: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
     ) -> dict[str, Any]:
         """Call any method and return its answer as it came; errors as those of `sync.Client.call`."""
-        pending, frame = self._core.request(method, params or {})
-        return await self._finish(pending, frame, timeout_s)
+        pending, frame = self._link.core.request(method, params or {})
+        return await self._link.finish(pending, frame, timeout_s)
 
     # -- commands
 
     async def start_process(self, request: Struct) -> AsyncProcess:
         """What `start` does, from a ready `ProcessStart`."""
-        pending, frame, made = self._core.start(compose_answer(request))
+        pending, frame, made = self._link.core.start(compose_answer(request))
         try:
-            started = read_answer("process.start", await self._finish(pending, frame), ProcessStarted)
+            started = read_answer("process.start", await self._link.finish(pending, frame), ProcessStarted)
         except AlreadyExists:
             if not pending.elsewhere:
                 raise
@@ -101,16 +89,16 @@ class AsyncClient(AsyncVerbs):
         given = {"stdout": stdout, "stderr": stderr, "tty": tty}
         offsets = {name: offset for name, offset in given.items() if offset is not None}
         info = await self.process_get(process=process)
-        pending, frame, made = self._core.attach(process, offsets)
-        await self._finish(pending, frame)
+        pending, frame, made = self._link.core.attach(process, offsets)
+        await self._link.finish(pending, frame)
         started = ProcessStarted(process=process, pid=info.pid or 0, started_at=info.started_at)
         return AsyncProcess(self, started, made[0])
 
     async def events(self, *, after: int | None = None) -> AsyncSubscription:
         """Subscribe to the published events after `after`, or to what comes next. One subscription a link."""
         feed = Feed(after)
-        pending, frame = self._core.subscribe(feed)
-        await self._finish(pending, frame)
+        pending, frame = self._link.core.subscribe(feed)
+        await self._link.finish(pending, frame)
         return AsyncSubscription(self, feed)
 
     # -- streams
@@ -152,9 +140,9 @@ class AsyncClient(AsyncVerbs):
         return AsyncDownload(stream, read_answer("file.download", answer, FileDownloadOpened))
 
     async def _open_stream(self, method: str, params: Mapping[str, Any]) -> tuple[AsyncStream, dict[str, Any]]:
-        pending, frame, made = self._core.open_stream(method, params)
+        pending, frame, made = self._link.core.open_stream(method, params)
         try:
-            answer = await self._finish_whole(pending, frame)
+            answer = await self._link.finish_whole(pending, frame)
         except BaseException:
             for inbox in made:
                 await self.close_stream(inbox)
@@ -167,31 +155,33 @@ class AsyncClient(AsyncVerbs):
         """From now on a link that is lost is made again: `redial` gives another client, greeted and unused, or raises a
         `CoworkError`; tried for `limit_s`. See `connect`.
         """
-        self._redial, self._renewal, self._core.lasting = redial, Renewal(limit_s), True
+
+        async def link() -> AsyncLink:
+            return (await redial())._link
+
+        self._link.keep(link, limit_s)
 
     @property
     def broken(self) -> CoworkError | None:
         """Why the link is no more, or None."""
-        return self._core.broken
+        return self._link.core.broken
 
     @property
     def renewals(self) -> int:
         """How often the link was made again."""
-        return self._core.link
+        return self._link.core.link
 
     async def wait_broken(self) -> CoworkError:
         """Return why, when the link is no more. Whoever waits here reads it for all others meanwhile."""
         try:
-            await self._read_until(self, lambda: False)
+            await self._link.read_until(self, lambda: False)
         except CoworkError as error:
             return error
         raise AssertionError("a link is read until it breaks")
 
     async def aclose(self) -> None:
         """End the link; calls that wait in other tasks raise `Unavailable`. Idempotent."""
-        self._core.fail(Unavailable("this client was closed"))
-        self._waiting.wake_all()
-        await trio.aclose_forcefully(self._stream)
+        await self._link.aclose()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -212,7 +202,7 @@ class AsyncClient(AsyncVerbs):
             if inbox.parked:
                 await self._attach_again(inbox)
                 continue
-            await self._read_until(inbox, lambda: inbox.waiting or inbox.finished or inbox.parked)
+            await self._link.read_until(inbox, lambda: inbox.waiting or inbox.finished or inbox.parked)
             if inbox.finished:
                 return None
 
@@ -223,18 +213,18 @@ class AsyncClient(AsyncVerbs):
                 await trio.lowlevel.checkpoint()
                 return event
             if feed.parked:
-                pending, frame = self._core.subscribe(feed)
-                await self._finish(pending, frame)
+                pending, frame = self._link.core.subscribe(feed)
+                await self._link.finish(pending, frame)
             else:
-                await self._read_until(feed, lambda: feed.waiting)
+                await self._link.read_until(feed, lambda: feed.waiting)
 
     def drop_feed(self) -> None:
         """No link that comes is to be asked for events. For `AsyncSubscription`."""
-        self._core.unsubscribe()
+        self._link.core.unsubscribe()
 
     def drop(self, inbox: Inbox) -> None:
         """Throw away what still comes for it. For `AsyncProcess`."""
-        self._core.drop(inbox)
+        self._link.core.drop(inbox)
 
     async def next_chunk(self, inbox: StreamInbox, limit_bytes: int | None) -> bytes:
         """The next bytes of a stream, empty at its end. For `AsyncStream`."""
@@ -243,168 +233,30 @@ class AsyncClient(AsyncVerbs):
             data = inbox.take(limit_bytes)
             if data is not None:
                 break
-            await self._read_until(inbox, lambda: inbox.waiting)
-        self._core.acknowledge(inbox)
-        await self._send_outgoing()
+            await self._link.read_until(inbox, lambda: inbox.waiting)
+        self._link.core.acknowledge(inbox)
+        await self._link.send_outgoing()
         return data
 
     async def call_whole(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """As `call`, but cancelling never breaks the link: what is being sent is sent to its end first. For `AsyncStream`."""
-        return await self._finish_whole(*self._core.request(method, params))
+        return await self._link.finish_whole(*self._link.core.request(method, params))
 
     async def close_stream(self, inbox: StreamInbox) -> None:
         """Close a stream of this link, cancelled or not; nothing is waited for. For `AsyncStream`."""
-        self._core.close_stream(inbox)
-        self._waiting.wake((inbox,))
-        await self._send_outgoing()
-
-    async def _finish_whole(self, pending: Pending, frame: bytes) -> dict[str, Any]:
-        with trio.CancelScope(shield=True):
-            await self._send(frame, pending.link, pending)
-        try:
-            await self._read_until(pending, lambda: pending.done)
-        finally:
-            if not pending.done:
-                self._core.abandon(pending)
-        return pending.answer()
-
-    async def _send_outgoing(self) -> None:
-        with trio.CancelScope(shield=True):
-            while self._core.outgoing:
-                link = self._core.link
-                await self._send(self._core.outgoing.popleft(), link)
+        self._link.core.close_stream(inbox)
+        self._link.wake(inbox)
+        await self._link.send_outgoing()
 
     async def _attach_again(self, inbox: Inbox) -> None:
         """Go on where a parked inbox stopped; what the guest no longer has shows as a gap."""
         offsets = inbox.positions()
         while inbox.parked:
-            pending, frame, _ = self._core.attach(inbox.process, offsets, inbox)
+            pending, frame, _ = self._link.core.attach(inbox.process, offsets, inbox)
             try:
-                await self._finish(pending, frame)
+                await self._link.finish(pending, frame)
             except OutOfRange as error:
                 offsets = without_refused(offsets, error)
-
-    async def _finish(self, pending: Pending, frame: bytes, timeout_s: float | None = None) -> dict[str, Any]:
-        try:
-            with trio.fail_after(float("inf") if timeout_s is None else timeout_s):
-                await self._send(frame, pending.link, pending)
-                await self._read_until(pending, lambda: pending.done)
-        except trio.TooSlowError:
-            raise DeadlineExceeded(
-                f"{pending.method} was not answered within {timeout_s} s; it may still happen", timeout_s=timeout_s
-            ) from None
-        finally:
-            if not pending.done:
-                self._core.abandon(pending)
-        return pending.answer()
-
-    async def _send(self, frame: bytes, link: int, pending: Pending | None = None) -> None:
-        """Send what was composed for `link`, perhaps a call; on another one it was said again already, or will be."""
-        try:
-            async with self._sending:
-                if link == self._core.link and self._core.lost is None:
-                    await self._hand_over(frame, link, pending)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._lose(error, link)
-
-    async def _hand_over(self, frame: bytes, link: int, pending: Pending | None) -> None:
-        if pending is not None:
-            pending.sent = True
-        try:
-            await self._send_whole(frame, link)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._core.unheard(pending, error)
-            raise
-
-    async def _send_whole(self, frame: bytes, link: int) -> None:
-        try:
-            await self._stream.send_all(frame)
-        except trio.Cancelled:
-            self._lose(trio.BrokenResourceError("a call was cancelled in the middle of being sent"), link)
-            raise
-
-    def _lose(self, error: Exception, link: int) -> None:
-        if link != self._core.link:
-            return
-        reason = str(error.__cause__ or error) or type(error).__name__
-        self._core.lose(Unavailable(f"the link to the guest broke ({reason}): {LOST_REMEDY}"))
-        self._waiting.wake_all()
-
-    async def _read_until(self, thing: object, ready: Callable[[], bool]) -> None:
-        """Read the link until `ready()`, which comes with something for `thing`. Raises the link's error where it is broken."""
-        try:
-            while not ready():
-                if self._core.broken is not None:
-                    raise self._core.broken
-                if self._reading:
-                    await self._waiting.wait(thing)
-                elif self._core.lost is not None:
-                    await self._renew()
-                else:
-                    await self._read_once()
-        finally:
-            if not self._reading:
-                self._waiting.hand_on()
-
-    async def _read_once(self) -> None:
-        """Read once, for every task that waits; cancelled, another of them takes over."""
-        self._reading = True
-        link = self._core.link
-        try:
-            with trio.move_on_after(SILENCE_S if self._core.lasting else float("inf")) as patience:
-                data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
-                self._silence.heard()
-                self._core.receive(data)
-            if patience.cancelled_caught:
-                self._judge_silence(trio.current_time(), link)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._lose(error, link)
-        finally:
-            self._reading = False
-            if self._core.broken is not None or self._core.lost is not None:
-                self._waiting.wake_all()
-            else:
-                self._waiting.wake(self._core.news)
-        if self._core.outgoing:
-            self._waiting.hand_on()  # the guest may take nothing before it is read
-            await self._send_outgoing()
-
-    def _judge_silence(self, now: float, link: int) -> None:
-        """Nothing came, though somebody looked for `SILENCE_S`."""
-        self._silence.looked(now - SILENCE_S)
-        if self._silence.dead(now):
-            self._silence.heard()
-            self._lose(TimeoutError(f"it has not answered a ping for {SILENCE_S:g} s"), link)
-        elif self._silence.ask(now):
-            self._core.ask_alive()
-
-    async def _renew(self) -> None:
-        """Try once to make the link again, for every task that waits; cancelled, another of them takes over."""
-        if self._redial is None:
-            raise RuntimeError("only a client that is kept can lose a link and go on")
-        self._reading = True
-        self._renewal.lost(trio.current_time())
-        try:
-            await trio.aclose_forcefully(self._stream)
-            await trio.sleep(self._renewal.pause_s())
-            await self._take_over(await self._redial())
-        except CoworkError as error:
-            if self._renewal.over(trio.current_time(), error):
-                self._core.fail(error)
-        finally:
-            self._reading = False
-            self._waiting.wake_all()
-        await self._send_outgoing()
-
-    async def _take_over(self, fresh: AsyncClient) -> None:
-        """Go on over the link of `fresh`."""
-        if self._core.broken is not None:  # closed meanwhile
-            await fresh.aclose()
-            return
-        self._stream, self.hello = fresh._stream, fresh.hello
-        self._core.renew(fresh._core)
-        self._renewal.renewed()
-        self._silence.heard()
 
 
 async def connect(

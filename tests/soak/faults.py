@@ -46,7 +46,7 @@ class Faults:
             self.counts[chosen[1]] += 1
 
     async def _cut_link(self) -> bool:
-        stream = self._chance.choice(self._load.clients)._stream
+        stream = self._chance.choice(self._load.clients)._link._stream
         if not isinstance(stream, trio.SocketStream):
             return False
         with contextlib.suppress(OSError):

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from coworkd.client.aio import AsyncClient, connect
-from coworkd.model.errors import DeadlineExceeded, NotFound, Unavailable
+from coworkd.model.errors import NotFound, Unavailable
 from tests.unit.client.conftest import FakeGuest, Fault
 
 Body = Callable[[AsyncClient], Awaitable[None]]
@@ -55,68 +54,6 @@ def test_errors_of_the_guest_are_raised_as_their_class(guest: FakeGuest) -> None
     async def body(client: AsyncClient) -> None:
         with pytest.raises(NotFound, match="no session"):
             await client.session_get(session="x")
-
-    run(guest, body)
-
-
-def test_tasks_share_one_client(guest: FakeGuest) -> None:
-    guest.answers["echo"] = lambda params: params
-    got: list[int] = []
-
-    async def body(client: AsyncClient) -> None:
-        async def ask(number: int) -> None:
-            got.append((await client.call("echo", {"n": number}))["n"])
-
-        async with trio.open_nursery() as nursery:
-            for number in range(50):
-                nursery.start_soon(ask, number)
-
-    run(guest, body)
-    assert sorted(got) == list(range(50))
-
-
-def test_a_cancelled_reader_hands_over_to_another_task(guest: FakeGuest) -> None:
-    reader = trio.CancelScope()
-
-    async def body(client: AsyncClient) -> None:
-        async def first() -> None:
-            with reader:
-                await client.call("slow")
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(first)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            nursery.start_soon(second, client)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            reader.cancel()
-
-    async def second(client: AsyncClient) -> None:
-        assert await client.call("later") == {"late": True}
-
-    guest.answers["slow"] = lambda _: None
-    guest.answers["later"] = lambda _: {"late": True}
-    run(guest, body)
-
-
-def test_a_deadline_that_passes_leaves_the_link_usable(guest: FakeGuest) -> None:
-    guest.answers["slow"] = lambda _: None
-    guest.answers["ping"] = lambda _: {"time": 1.0, "monotonic": 2.0}
-
-    async def body(client: AsyncClient) -> None:
-        with pytest.raises(DeadlineExceeded, match="slow"):
-            await client.call("slow", timeout_s=0.02)
-        assert (await client.ping()).time == 1.0
-
-    run(guest, body)
-
-
-def test_a_lost_link_raises_unavailable_now_and_later(guest: FakeGuest) -> None:
-    guest.answers["slow"] = lambda _: guest.hang_up()
-
-    async def body(client: AsyncClient) -> None:
-        for _ in range(2):
-            with pytest.raises(Unavailable, match="connect again"):
-                await client.call("slow")
 
     run(guest, body)
 
