@@ -178,8 +178,7 @@ class House:
             lambda: self._command.write(): 6,
             lambda: self._command.attach(self._link): 2,
             lambda: self._command.acknowledge(): 2,
-            lambda: self._command.leave(self._link): 1,
-            lambda: self._command.close_one(): 1,
+            lambda: self._command.leave(self._link): 2,
             lambda: self._ring.publish("fuzz", {"text": "x" * chance.choice([1, 50_000])}): 2,
             lambda: self._ring.subscribe(Subscribe(after=None), self._link): 1,
             self.open_flow: 1,
@@ -197,7 +196,9 @@ class House:
     def step(self) -> None:
         (step,) = self._chance.choices(list(self._steps), weights=list(self._steps.values()))
         step()
-        if self._chance.random() < 0.01:
+        if self._chance.random() < 0.004:
+            self._command.close_one()
+        if self._chance.random() < 0.002:
             self._command.end()
             self._command.forget()
 
