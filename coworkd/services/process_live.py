@@ -79,15 +79,11 @@ class LiveProcess:
         self.ended_by: ExitReason | None = None
         self.asked_for = False
         """Whether the launcher was asked for it. Before that it waits for its session, and whoever ends that has nothing to wait for."""
-        self.spawned = False
-        self.started = False
-        self.closed = False
+        self.spawned = self.started = self.closed = False
         self.forgotten = False
         """Nobody may ask for it any more; the launcher forgets it once its end is recorded."""
-        self.shut_gate: Callable[[], bool] = _never_opened
-        """Keep it from being let in from now on; whether it was before, and may have run."""
-        self.unlogged = False
-        """The log has refused its end, and is asked again: until it takes it the launcher keeps that."""
+        self.shut_gate: Callable[[], bool] = _never_opened  # whether it was opened before, and the command may have run
+        self.unlogged = False  # the log has refused its end, and is asked again: the launcher keeps it until then
         self.terminal_error: str | None = None
         self.start_error: StartError | None = None
         self.exited: Exited | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,11 +22,15 @@ from coworkd.model.errors import (
     Unavailable,
 )
 from coworkd.model.launch import Spawn
+from coworkd.model.names import OsBytes
 from coworkd.model.policy import EffectivePolicy, LimitsRequest
-from coworkd.model.process import ProcessSpec, TtySize
+from coworkd.model.process import Exit, ProcessSpec, TtySize
 from coworkd.model.session import SessionView
 from tests.unit.services.fake_launcher import FakeCommand
 from tests.unit.services.process_house import House, in_trio, open_house, settle
+
+RUN = calls.ProcessRun(session="work", argv=[OsBytes(b"cat")])
+LOST = Exit(code=None, signal=None, reason="lost")
 
 
 async def assert_nothing_is_left(house: House) -> None:
@@ -208,3 +214,38 @@ async def test_a_start_that_is_cut_off_has_its_end_in_the_log() -> None:
         assert house.launcher.abandoned == ["one"]
         assert house.audit.kinds == ["process.start", "process.start_failed"]
         assert "cut off" in house.audit.fields("process.start_failed")["message"]
+
+
+@in_trio
+async def test_a_launcher_that_is_lost_before_the_gate_was_opened_is_unavailable_since_nothing_ran() -> None:
+    async with open_house() as house:
+        house.audit.gates["process.start"] = trio.Event()
+
+        async def refused(start: Callable[[], Awaitable[object]]) -> None:
+            with pytest.raises(Unavailable):
+                await start()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refused, partial(house.processes.run, RUN, house.link))
+            nursery.start_soon(refused, house.start)
+            await settle()
+            house.launcher.lose()
+            house.audit.gates["process.start"].set()
+        await settle()
+        assert sorted(house.audit.kinds) == ["process.start"] * 2 + ["process.start_failed"] * 2
+
+
+@in_trio
+async def test_a_launcher_that_is_lost_behind_the_gate_may_have_run_it_and_has_lost_it() -> None:
+    async with open_house() as house:
+        house.launcher.script = lambda command: house.launcher.lose()
+        assert (await house.processes.run(RUN, house.link)).exit == LOST
+        await settle()
+        assert house.audit.kinds == ["process.start", "process.exit"]
+    async with open_house() as house:
+        house.launcher.script = lambda command: house.launcher.lose()
+        assert (await house.start()).pid == 0
+        assert (await house.processes.wait(calls.WaitProcess(process="one"))).exit == LOST
+        await settle()
+        assert house.audit.kinds == ["process.start", "process.exit"]
+        assert [event.name for event in house.events.published] == ["process.start", "process.exit"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -195,41 +194,6 @@ async def test_run_asks_its_link_once_however_many_there_are() -> None:
         for _ in range(5):
             await run(house)
         assert house.link.listeners == 1
-
-
-@in_trio
-async def test_a_launcher_that_is_lost_before_the_gate_was_opened_is_unavailable_since_nothing_ran() -> None:
-    async with open_house() as house:
-        house.audit.gates["process.start"] = trio.Event()
-
-        async def refused(start: Callable[[], Awaitable[object]]) -> None:
-            with pytest.raises(Unavailable):
-                await start()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(refused, functools.partial(run, house))
-            nursery.start_soon(refused, house.start)
-            await settle()
-            house.launcher.lose()
-            house.audit.gates["process.start"].set()
-        await settle()
-        assert sorted(house.audit.kinds) == ["process.start"] * 2 + ["process.start_failed"] * 2
-
-
-@in_trio
-async def test_a_launcher_that_is_lost_behind_the_gate_may_have_run_it_and_has_lost_it() -> None:
-    async with open_house() as house:
-        house.launcher.script = lambda command: house.launcher.lose()
-        assert (await run(house)).exit == Exit(code=None, signal=None, reason="lost")
-        await settle()
-        assert house.audit.kinds == ["process.start", "process.exit"]
-    async with open_house() as house:
-        house.launcher.script = lambda command: house.launcher.lose()
-        assert (await house.start()).pid == 0
-        assert await wait(house) == Exit(code=None, signal=None, reason="lost")
-        await settle()
-        assert house.audit.kinds == ["process.start", "process.exit"]
-        assert [event.name for event in house.events.published] == ["process.start", "process.exit"]
 
 
 # -- start
