@@ -2,7 +2,8 @@
 
 Rules
 - Every descriptor has an owner from the moment it is taken; those nobody takes are closed here.
-- A terminal's master is handed to the launcher as soon as it is here, so that a restart does not hang up.
+- A terminal's master is handed to the launcher as soon as it is here, and until that has it, it stays in the socket it came by, which the
+  launcher has as well: so a restart never hangs up.
 - A spool on the session disk is handed to the launcher likewise, and only then filled.
 - How much of stdin was taken before a restart is known; of a terminal's input it is not: the first write after it says where it goes on.
 """
@@ -26,7 +27,7 @@ from coworkd.services.pumps import PipeWatch
 from coworkd.services.spools import HeadSpool, Spool, SpoolBudget
 from coworkd.services.spools_disk import DiskSpool
 from coworkd.services.stdin import ClosedSink, PipeSink, Stdin, Tally
-from coworkd.services.terminal import NoTerminal, Terminal, receive_master
+from coworkd.services.terminal import NoTerminal, Terminal, drop_message, receive_master
 from coworkd.system import spool_file
 
 _PIPES: tuple[StreamName, ...] = ("stdout", "stderr")
@@ -82,7 +83,7 @@ class Builder:
                 spool = self._spool(process, _need(fds, "tty_spool"))
                 process.streams["tty"] = spool
                 process.expect_terminal()
-                self._later(self._serve_terminal, process, _need(fds, "tty"), spool)
+                self._later(self._receive_terminal, process, _need(fds, "tty"), spool, 0)
             else:
                 self._build_pipes(process, fds)
         finally:
@@ -165,31 +166,42 @@ class Builder:
 
     def _adopt_sources(self, process: LiveProcess, fds: SpawnedFds) -> None:
         for name, spool in process.streams.items():
-            fd = fds.take(_MASTER if name == "tty" else name)
-            if fd is None:
+            if name == "tty":
+                self._adopt_terminal(process, fds, spool)
+            elif (fd := fds.take(name)) is None:
                 spool.finish()
             elif isinstance(spool, DiskSpool):
                 self._later(process.add_disk_pump(fd, spool).run, process.settled.wait)
-            elif name == "tty":
-                self._later(self._add_terminal(process, fd, spool, offset=None).run)
             else:
                 process.add_pump(fd, spool).begin(self._pipes)
         self._give_stdin(process, fds)
 
-    async def _serve_terminal(self, process: LiveProcess, socket_fd: int, spool: Spool) -> None:
-        try:
-            master = await receive_master(socket.socket(fileno=socket_fd))
-        except NoTerminal as error:
-            process.terminal_missing(str(error))
-            return
-        if process.closed:
-            os.close(master)
-            return
-        terminal = self._add_terminal(process, master, spool, offset=0)
-        try:
-            await self._launcher.keep(process.id, _MASTER, master)
-        except CoworkError as error:
-            _log.warning("the terminal of %s would not outlive a restart: %s", process.id, error.message)
+    def _adopt_terminal(self, process: LiveProcess, fds: SpawnedFds, spool: Spool) -> None:
+        if (master := fds.take(_MASTER)) is not None:
+            self._later(self._add_terminal(process, master, spool, offset=None).run)
+        elif (link := fds.take("tty")) is not None:
+            process.expect_terminal()
+            self._later(self._receive_terminal, process, link, spool, None)
+        else:
+            spool.finish()
+
+    async def _receive_terminal(self, process: LiveProcess, link_fd: int, spool: Spool, offset: int | None) -> None:
+        """Wait for the terminal on `link_fd`, and serve it to its end."""
+        with socket.socket(fileno=link_fd) as link:
+            try:
+                master = await receive_master(link)
+            except NoTerminal as error:
+                process.terminal_missing(str(error))
+                return
+            if process.closed:
+                os.close(master)
+                return
+            terminal = self._add_terminal(process, master, spool, offset=offset)
+            try:
+                await self._launcher.keep(process.id, _MASTER, master)
+                drop_message(link)
+            except CoworkError as error:
+                _log.warning("the launcher does not keep the terminal of %s: %s", process.id, error.message)
         await terminal.run()
 
     def _add_terminal(self, process: LiveProcess, master: int, spool: Spool, *, offset: int | None) -> Terminal:

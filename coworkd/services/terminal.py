@@ -15,6 +15,7 @@ Sources: pty(7), ioctl_tty(2), unix(7) (SCM_RIGHTS).
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import fcntl
 import os
@@ -39,6 +40,7 @@ _READ_BYTES = 64 * 1024
 _STUCK_S = 5.0
 _PTMX = os.makedev(5, 2)
 _TIOCGPTN = 0x80045430
+_MESSAGE_BYTES = 16
 _FD_LIMIT = 4
 
 
@@ -47,18 +49,28 @@ class NoTerminal(Exception):
 
 
 async def receive_master(sock: socket.socket) -> int:
-    """Wait for the master on `sock`, which is closed in any case; the caller owns what is returned. Raises `NoTerminal`."""
+    """Wait for the master on `sock`; the caller owns what is returned. Raises `NoTerminal`.
+
+    It stays in `sock` as well, until `drop_message`: who has a copy of that can receive it again.
+    """
     sock.setblocking(False)
-    with sock:
-        with trio.move_on_after(ARRIVAL_S):
-            await trio.lowlevel.wait_readable(sock)
-            return _take_master(sock)
+    with trio.move_on_after(ARRIVAL_S):
+        await trio.lowlevel.wait_readable(sock)
+        return _copy_master(sock)
     raise NoTerminal(f"the terminal did not come out of the sandbox within {ARRIVAL_S:g} s")
 
 
-def _take_master(sock: socket.socket) -> int:
+def drop_message(sock: socket.socket) -> None:
+    """What `receive_master` took leaves the socket, where it counts against its sender's limit of descriptors."""
+    with contextlib.suppress(OSError):
+        sock.recv(_MESSAGE_BYTES)  # without room for descriptors: the kernel closes them
+
+
+def _copy_master(sock: socket.socket) -> int:
     try:
-        _, ancillary, flags, _ = sock.recvmsg(16, socket.CMSG_SPACE(_FD_LIMIT * 4), socket.MSG_CMSG_CLOEXEC)
+        _, ancillary, flags, _ = sock.recvmsg(
+            _MESSAGE_BYTES, socket.CMSG_SPACE(_FD_LIMIT * 4), socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC
+        )
     except OSError as error:
         raise NoTerminal(f"the terminal's socket failed: {error.strerror}") from error
     fds = array.array("i")

@@ -105,6 +105,33 @@ async def test_terminal_outlives_a_restart() -> None:
 
 
 @in_trio
+async def test_terminal_outlives_a_restart_before_the_launcher_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_house() as house:
+
+        async def keep(process: str, name: str, fd: int) -> None:
+            await trio.sleep_forever()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(house.launcher, "keep", keep)
+            shim = await start_terminal(house)
+            os.write(shim.slave, b"before")
+            await settle()
+            await house.close()
+        house.launcher.change_supervisor()
+        os.write(shim.slave, b" after")
+        house.processes = house.make()
+        await house.open(house.nursery)
+        link = FakeLink()
+        await house.processes.attach(calls.ProcessAttach(process="one"), link)
+        got = b""
+        while got != b"before after":
+            got += link.pull_bytes("tty")
+            await trio.lowlevel.checkpoint()
+        assert "tty_master" in house.command.held
+        shim.exit(house.command)
+
+
+@in_trio
 async def test_terminal_that_never_comes_fails_the_start_and_kills() -> None:
     async with open_house() as house:
 

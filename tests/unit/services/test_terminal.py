@@ -18,7 +18,7 @@ from coworkd.model.errors import InvalidParams, InvalidState
 from coworkd.model.process import TtySize
 from coworkd.services.spools import Spool
 from coworkd.services.stdin import Stdin
-from coworkd.services.terminal import ARRIVAL_S, NoTerminal, Terminal, _Held, check_size, receive_master
+from coworkd.services.terminal import ARRIVAL_S, NoTerminal, Terminal, _Held, check_size, drop_message, receive_master
 from coworkd.system import spool_file
 from tests.unit.services.process_house import in_trio, jump, open_fds, settle
 
@@ -57,15 +57,28 @@ class Rig:
 
 
 @in_trio
-async def test_receive_master_takes_a_master() -> None:
+async def test_receive_master_copies_a_master_until_it_is_dropped() -> None:
+    before = open_fds()
     ours, theirs = socket.socketpair()
     master, slave = os.openpty()
-    with theirs:
-        send(theirs, master)
-        received = await receive_master(ours)
-    assert os.fstat(received).st_rdev == os.makedev(5, 2)
-    for fd in (master, slave, received):
-        os.close(fd)
+    send(theirs, master)
+    theirs.close()
+    os.close(master)
+    with ours:
+        received = [await receive_master(ours) for _ in range(2)]
+        for fd in received:
+            assert os.fstat(fd).st_rdev == os.makedev(5, 2)
+            os.close(fd)
+        os.set_blocking(slave, False)
+        with pytest.raises(BlockingIOError):  # it is not hung up: the socket has it
+            os.read(slave, 1)
+        drop_message(ours)
+        assert os.read(slave, 1) == b""
+        with pytest.raises(NoTerminal):
+            await receive_master(ours)
+        drop_message(ours)
+    os.close(slave)
+    assert open_fds() == before
 
 
 @pytest.mark.parametrize("kind", ["slave", "file", "null", "two", "none", "path", "hang-up"])
@@ -81,7 +94,7 @@ async def test_receive_master_refuses_everything_else_and_keeps_nothing(kind: st
     if kind != "hang-up":
         send(theirs, *sent[kind])
     theirs.close()
-    with pytest.raises(NoTerminal):
+    with ours, pytest.raises(NoTerminal):
         await receive_master(ours)
     for fd in (master, slave, null, path, memfd):
         os.close(fd)
@@ -96,7 +109,7 @@ async def test_receive_master_waits_a_bounded_time() -> None:
         with pytest.raises(NoTerminal, match=f"within {ARRIVAL_S:g} s"):
             await receive_master(ours)
 
-    with theirs:
+    with ours, theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive)
             await settle()
