@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from coworkd.client import aio, renewal, sync
+from coworkd.client import aio, renewal
+from coworkd.client import link as client_link
 from coworkd.client.process import Process
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import InvalidParams, OutOfRange
@@ -304,7 +305,7 @@ def test_a_guest_that_says_nothing_is_asked_and_dialled_again(
     daemon: Daemon, session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renewal, "SILENCE_S", 0.2)
-    monkeypatch.setattr(sync, "SILENCE_S", 0.2)
+    monkeypatch.setattr(client_link, "SILENCE_S", 0.2)
     with cutting_way(tmp_path, daemon.socket_path) as way, connect(way.uri, reconnect_s=30) as client:
         process = client.start(session, ["sh", "-c", "echo one; read x; echo two"], stdin=True, on_full="block")
         assert next(iter(process)).data == b"one\n"
