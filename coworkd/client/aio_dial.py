@@ -106,13 +106,17 @@ async def _ask_monitor(handshake: HybridDial, stream: trio.abc.Stream) -> bytes:
 
 
 async def _resync(resync: HostResync, stream: trio.abc.Stream) -> bytes:
+    """As `dial._resync`."""
+    sent = 0
     while True:
-        await stream.send_all(resync.mark)
+        if not resync.synced:
+            await stream.send_all(resync.mark)
+            sent += 1
         data: bytes | None = None
         with trio.move_on_after(RESYNC_INTERVAL_S):
             data = bytes(await stream.receive_some(HANDSHAKE_BYTES))
         if data == b"":
             raise Unavailable("the port was closed at its other end; is the VM up?")
         first = resync.feed(data or b"")
-        if resync.synced:
+        if resync.synced and (sent == 1 or first or data is None):
             return first

@@ -149,14 +149,20 @@ def _ask_monitor(handshake: HybridDial, stream: Stream, deadline: float) -> byte
 
 
 def _resync(resync: HostResync, stream: Stream, deadline: float) -> bytes:
+    """Mark until it is answered. Where it was repeated, more answers may be on their way: they are waited for, and belong to nobody."""
+    sent = 0
     while time.monotonic() < deadline:
-        stream.sendall(resync.mark)
+        if not resync.synced:
+            stream.sendall(resync.mark)
+            sent += 1
         data = receive_before(stream, min(deadline, time.monotonic() + RESYNC_INTERVAL_S))
         if data == b"":
             raise Unavailable("the port was closed at its other end; is the VM up?")
         first = resync.feed(data or b"")
-        if resync.synced:
+        if resync.synced and (sent == 1 or first or data is None):
             return first
+    if resync.synced:
+        return b""
     raise TimeoutError("nobody answers on the port")
 
 

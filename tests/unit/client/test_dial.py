@@ -124,6 +124,30 @@ def test_the_unix_socket_of_a_ports_other_end_is_resynced(talk: Talk, tmp_path: 
 
 
 @both
+def test_late_answers_to_a_mark_that_was_repeated_are_nobodys(
+    talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (dial, aio_dial):
+        monkeypatch.setattr(module, "RESYNC_INTERVAL_S", 0.5)
+
+    def serve(connected: socket.socket) -> None:
+        marks = b""
+        while len(marks) < 2 * MARK_BYTES:
+            marks += connected.recv(100)
+        connected.sendall(marks[:MARK_BYTES])
+        connected.settimeout(0.1)  # the host has nothing more to say before the other answer
+        with pytest.raises(TimeoutError):
+            connected.recv(100)
+        connected.settimeout(None)
+        connected.sendall(marks[MARK_BYTES:])
+        assert read_past_marks(lambda: connected.recv(100), connected.sendall) == b"hello!"
+        connected.sendall(b"hi")
+
+    with Listener(tmp_path / "s", serve):
+        assert talk(VirtioEndpoint(path=str(tmp_path / "s"))) == (b"", b"hi")
+
+
+@both
 def test_a_port_is_opened_raw_and_resynced(talk: Talk) -> None:
     master, slave = os.openpty()
 
