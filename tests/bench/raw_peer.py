@@ -41,8 +41,9 @@ class Setup(Struct, frozen=True, kw_only=True):
 class RawPeer:
     """The peer, from outside."""
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], setup: Setup) -> None:
         self._child = child
+        self.setup = setup
 
     def single(self) -> float:
         """Seconds of one run."""
@@ -71,7 +72,7 @@ def open_raw_peer(setup: Setup) -> Iterator[RawPeer]:
         assert child.stdin is not None
         child.stdin.write(msgspec.json.encode(setup) + b"\n")
         child.stdin.flush()
-        yield RawPeer(child)
+        yield RawPeer(child, setup)
         child.stdin.close()
         child.wait(10)
 
@@ -79,7 +80,7 @@ def open_raw_peer(setup: Setup) -> Iterator[RawPeer]:
 # -- inside the peer ----------------------------------------------------------------------------------------------
 
 
-class _Run:
+class Run:
     """Starts bubblewrap; every run has descriptors of its own, since bubblewrap reads from the current offset."""
 
     def __init__(self, setup: Setup) -> None:
@@ -113,7 +114,7 @@ def _memfd(content: bytes) -> int:
     return fd
 
 
-def _single(run: _Run) -> float:
+def _single(run: Run) -> float:
     fds = run.prepare()
     began = time.perf_counter()
     pid = run.spawn(fds)
@@ -124,7 +125,7 @@ def _single(run: _Run) -> float:
     return took
 
 
-def _many(run: _Run, count: int, concurrency: int) -> float:
+def _many(run: Run, count: int, concurrency: int) -> float:
     running: dict[int, list[int]] = {}
     left, began = count, time.perf_counter()
     while left or running:
@@ -148,7 +149,7 @@ def _check(status: int) -> None:
         raise RuntimeError(f"raw bubblewrap ended with status {status}")
 
 
-def _become(setup: Setup) -> None:
+def become(setup: Setup) -> None:
     from coworkd.system import namespaces
 
     kinds = {"mnt": namespaces.CLONE_NEWNS, "net": namespaces.CLONE_NEWNET}
@@ -163,8 +164,8 @@ def _become(setup: Setup) -> None:
 
 def main() -> None:
     setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
-    _become(setup)
-    run = _Run(setup)
+    become(setup)
+    run = Run(setup)
     for line in sys.stdin.buffer:
         verb, *numbers = line.split()
         took = _single(run) if verb == b"single" else _many(run, *map(int, numbers))
