@@ -33,7 +33,6 @@ class Process:
     __slots__ = (
         "_made_at",
         "_moved",
-        "_one_shot",
         "_ooms",
         "abandoned",
         "argv",
@@ -73,7 +72,6 @@ class Process:
         self.session = request.session
         self.argv = request.argv
         self.note = request.note
-        self._one_shot = request.one_shot
         self.quiet_until = time.monotonic() + QUIET_S if request.one_shot and bwrap.shimmed else 0.0
         """Until then its `Started` waits for its end, so that it is told in one go. Where the exec itself is seen it begins with that."""
         self.bwrap = bwrap
@@ -137,7 +135,7 @@ class Process:
         """What has become true since the last call."""
         told: list[Started | StartError | Exited] = []
         bwrap = self.bwrap
-        if self._one_shot and not self.quiet_until and bwrap.executed and not bwrap.gone:
+        if self.request is not None and self.request.one_shot and not self.quiet_until and bwrap.executed:
             self.quiet_until = time.monotonic() + QUIET_S
         quiet = not bwrap.gone and time.monotonic() < self.quiet_until
         if self.started is None and not quiet and bwrap.executed and bwrap.init_pid and bwrap.payload_pid:

@@ -21,15 +21,14 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from coworkd.auditlog.chain import Broken, check_line, parse_record
-from coworkd.model.errors import Code, CoworkError
-from coworkd.model.ports import AuditPort
+from coworkd.model.errors import CoworkError, Unavailable
 from coworkd.model.restart import Adoption
 from coworkd.services.process_adopting import Add
 from coworkd.services.process_live import LiveProcess
@@ -49,7 +48,7 @@ _ENDS = ("process.exit", "process.start_failed", "process.denied")
 class Unended(Struct, frozen=True, kw_only=True):
     """A command that has begun and not ended, as the log has it."""
 
-    process: str
+    id: str
     session: str
     argv: tuple[bytes, ...]
     pid: int | None
@@ -109,8 +108,8 @@ def find_unended(lines: Iterable[bytes], *, launcher: int | None = None) -> Foun
         replaced = set(seen)
     here = replaced or set()
     return Found(
-        unended=tuple(command for command in unended if command.process not in here),
-        unheard=tuple(command for command in unended if command.process in here),
+        unended=tuple(command for command in unended if command.id not in here),
+        unheard=tuple(command for command in unended if command.id in here),
         whole=whole,
     )
 
@@ -129,7 +128,7 @@ def _note(record: dict[str, Any], seen: dict[str, Unended | None], adopted: set[
         elif process not in seen:
             adopted.add(process)
         command = Unended(
-            process=process,
+            id=process,
             session=record.get("session", ""),
             argv=tuple(map(_bytes, record.get("argv", ()))),
             pid=record.get("pid"),
@@ -155,23 +154,22 @@ class Losses:
         self,
         *,
         table: ProcessTable,
-        audit: AuditPort,
+        record_failure: Callable[[Unended, CoworkError], Awaitable[None]],
         add: Add,
         vanished: Callable[[LiveProcess], None],
         adoption: Adoption,
     ) -> None:
-        """`vanished` lets go of one that nobody waits for."""
+        """`record_failure` gives a start its end in the log; `vanished` lets go of one that nobody waits for."""
         self._table = table
-        self._audit = audit
+        self._record_failure = record_failure
         self._add = add
         self._vanished = vanished
         self._adoption = adoption
 
     async def take(self, log: LookBack, *, launcher: int | None) -> None:
         """Tell of those that were lost; `launcher` as in `find_unended`. A log that cannot be read keeps nobody from coming up."""
-        held = {
-            process.id for process in self._table.where()
-        }  # one of them may have an end by the time the log was read
+        # One of them may have an end, and be forgotten, by the time the log was read.
+        held = {process.id for process in self._table.where()}
         try:
             found = await log.look_back(partial(find_unended, launcher=launcher))
         except CoworkError as error:
@@ -180,31 +178,16 @@ class Losses:
             return
         self._adoption.unsearched = not found.whole
         for command in found.unended:
-            if command.process not in self._table:
-                self._adoption.lost.append(command.process)
+            if command.id not in self._table:
+                self._adoption.lost.append(command.id)
                 self._lose(command)
         for command in found.unheard:
-            if command.process not in held and command.process not in self._table:
-                await self._record_unheard(command)
-
-    async def _record_unheard(self, command: Unended) -> None:
-        """Give its start an end in the log: there is nothing else left of it."""
-        fields = {
-            "session": command.session,
-            "process": command.process,
-            "argv": command.argv,
-            "code": Code.UNAVAILABLE.value,
-            "message": _UNHEARD,
-            "stage": "restarted",
-        }
-        try:
-            await self._audit.record("process.start_failed", fields)
-        except CoworkError as error:
-            _log.error("that %s never began is not in the audit log: %s", command.process, error.message)
+            if command.id not in held and command.id not in self._table:
+                await self._record_failure(command, Unavailable(_UNHEARD, stage="restarted"))
 
     def _lose(self, command: Unended) -> None:
-        one_shot = command.process.startswith(ONE_SHOT_PREFIX)
-        process = self._add(command.process, command.session, command.argv, one_shot=one_shot, adopted=True)
+        one_shot = command.id.startswith(ONE_SHOT_PREFIX)
+        process = self._add(command.id, command.session, command.argv, one_shot=one_shot, adopted=True)
         process.started, process.pid, process.started_at = True, command.pid, command.started_at
         process.built()
         process.learn(None)

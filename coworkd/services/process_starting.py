@@ -27,6 +27,7 @@ from coworkd.model.session import SessionView
 from coworkd.policy import narrow_request, narrow_spool, narrow_timeout
 from coworkd.services.process_gate import Gate
 from coworkd.services.process_live import LiveProcess
+from coworkd.services.process_lost import Unended
 from coworkd.services.process_note import ProcessNote, encode_note
 from coworkd.services.process_request import StartRequest
 from coworkd.services.spools import STREAM_LIMIT_BYTES
@@ -146,7 +147,7 @@ class Starter:
         cut_off = Unavailable("the start was cut off before the command was let in: coworkd stops; start it again")
         await self.record_failure(process, error if isinstance(error, CoworkError) else cut_off)
 
-    async def record_failure(self, process: LiveProcess, error: CoworkError) -> None:
+    async def record_failure(self, process: LiveProcess | Unended, error: CoworkError) -> None:
         """Record that `process` did not start. A log that refuses is itself logged: there is no effect left to hold back."""
         kind = "process.denied" if isinstance(error, PolicyDenied) else "process.start_failed"
         fields: dict[str, Any] = {

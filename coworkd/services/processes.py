@@ -124,9 +124,7 @@ class Processes:
         self._patience = Patience(self._limits.start_s, lambda process: self._later(self._give_up, process))
         self._adopter = self._make_adopter()
         self.adoption = self._adopter.adoption  # what was taken over; it grows
-        self.take_lost = Losses(
-            table=self._table, audit=audit, add=self._add, vanished=self._caller_vanished, adoption=self.adoption
-        ).take
+        self.take_lost = self._make_losses().take
         self._inputs = Inputs(table=self._table, launcher=launcher, audit=audit)
         self.write_stdin, self.close_stdin = self._inputs.write_stdin, self._inputs.close_stdin
         self.resize, self.signal = self._inputs.resize, self._inputs.signal
@@ -138,6 +136,15 @@ class Processes:
         self.find_by_init, self.only_one_at = self._looker.find_by_init, self._looker.only_one_at
         self._nursery: trio.Nursery | None = None
         self.started_total = self.start_errors_total = 0
+
+    def _make_losses(self) -> Losses:
+        return Losses(
+            table=self._table,
+            record_failure=self._starter.record_failure,
+            add=self._add,
+            vanished=self._caller_vanished,
+            adoption=self.adoption,
+        )
 
     def _make_adopter(self) -> Adopter:
         return Adopter(

@@ -78,10 +78,8 @@ def test_who_had_nothing_is_not_asked_and_goes_first_when_it_has_something() -> 
             writer.wake(quiet)
             await let_through(transport, 2)
             nursery.cancel_scope.cancel()
-        assert [b"stderr" in bytes(send[0]) for send in transport.sends[20:]] == [
-            False,
-            True,
-        ]  # what was gathered already, then it
+        # What was gathered already, then it.
+        assert [b"stderr" in bytes(send[0]) for send in transport.sends[20:]] == [False, True]
 
     run(main)
 

@@ -64,14 +64,14 @@ class Log:
 
 
 def names(commands: tuple[Unended, ...]) -> list[str]:
-    return [command.process for command in commands]
+    return [command.id for command in commands]
 
 
 def test_what_began_and_has_no_end_ran_to_the_last() -> None:
     log = Log().come_up().start("one", "two", "three").exit("two").opened()
     assert log.find() == Found(
         unended=tuple(
-            Unended(process=name, session="work", argv=(b"sleep", b"\xff"), pid=None, started_at=at)
+            Unended(id=name, session="work", argv=(b"sleep", b"\xff"), pid=None, started_at=at)
             for name, at in (("one", 103.0), ("three", 105.0))
         ),
         whole=True,
@@ -98,7 +98,7 @@ def test_what_was_adopted_has_been_taken_over_from_before() -> None:
         log.put("process.adopt", process=process, state=state, recorded=recorded, **facts)
     log.put("daemon.start", version="1", pid=2).start("new").opened()
     found = log.find().unended
-    assert [command.process for command in found] == ["old", "ended", "new"]
+    assert [command.id for command in found] == ["old", "ended", "new"]
     assert (found[0].argv, found[0].pid, found[0].started_at) == ((b"make",), 7, 5.0)
 
 
