@@ -17,6 +17,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from resource import struct_rusage
 
@@ -39,6 +40,7 @@ class Bwrap:
         "diagnostics_fd",
         "error_fd",
         "executed",
+        "executed_at",
         "init_pid",
         "killed",
         "link",
@@ -80,6 +82,7 @@ class Bwrap:
         self.monitor_status: int | None = None
         self.executed = False
         """Whether the command's own execve(2) was seen to succeed."""
+        self.executed_at = 0.0
         self.killed = False
         self.shim_usage: ShimUsage | None = None
         """What the shim had used when it could become a command; None where there is none or it is not as far."""
@@ -110,8 +113,10 @@ class Bwrap:
             with contextlib.suppress(OSError):
                 self.payload_pidfd = os.pidfd_open(pid)
 
-    def learn_exec(self) -> None:
-        self.executed = True
+    def learn_exec(self, at: float | None = None) -> None:
+        """It was `at` (seconds, `time.time`), or just now."""
+        now = time.time()
+        self.executed, self.executed_at = True, now if at is None else min(at, now)
         self.hear_ready()
         self._close_shims()
 

@@ -20,10 +20,9 @@ from coworkd.launcher.gate import Gate
 from coworkd.launcher.handover import Handover
 from coworkd.launcher.oom import Deaths, OomLevels
 from coworkd.model.launch import Adopted, Exited, Spawn, Spawned, Started, StartError
-from coworkd.sandbox.failure import explain_shim, parse_failure
+from coworkd.sandbox.failure import explain_shim, parse_failure, parse_shim
 
 QUIET_S = 0.01
-_ONLY_THE_EXEC = b"+"
 _NEVER_OF_A_SHIM = ("not_found", "not_executable", "bad_cwd", "too_big")
 
 
@@ -32,6 +31,7 @@ class Process:
 
     __slots__ = (
         "_made_at",
+        "_may_wait",
         "_moved",
         "_ooms",
         "abandoned",
@@ -88,6 +88,8 @@ class Process:
         self._ooms = ooms or OomLevels(None)
         self._made_at = time.monotonic()
         self._moved = False
+        self._may_wait = request.one_shot
+        """Whether it may be told that it runs together with its end."""
         self.spawned = Spawned(
             id=request.id, process=request.process, monitor_pid=bwrap.monitor_pid, fds=(*fds, "gate"), at=time.time()
         )
@@ -120,14 +122,15 @@ class Process:
         self.setup_error = (stage if stage == "not_executable" else "sandbox_setup", code or None, words)
 
     def learn_shim(self) -> None:
-        """The shim's pipe has ended: `+` and nothing more is a good exec, `stage errno` why there is none."""
-        if self.shim_said:
-            self._drop_handover()
-        said = self.shim_said.removeprefix(_ONLY_THE_EXEC)
-        if said:
-            self.setup_error = explain_shim(said, self.argv[0], b"" if self.request is None else self.request.cwd)
-        elif self.shim_said:
-            self.bwrap.learn_exec()
+        """The shim's pipe has ended: a time and nothing more is a good exec, `stage errno` why there is none."""
+        if not self.shim_said:
+            return
+        self._drop_handover()
+        at, failure = parse_shim(self.shim_said)
+        if failure:
+            self.setup_error = explain_shim(failure, self.argv[0], b"" if self.request is None else self.request.cwd)
+        elif at is not None:
+            self.bwrap.learn_exec(max(at, self.spawned.at))
 
     # -- outcome ------------------------------------------------------------------------------------------------
 
@@ -135,12 +138,12 @@ class Process:
         """What has become true since the last call."""
         told: list[Started | StartError | Exited] = []
         bwrap = self.bwrap
-        if self.request is not None and self.request.one_shot and not self.quiet_until and bwrap.executed:
+        if self._may_wait and not self.quiet_until and bwrap.executed:
             self.quiet_until = time.monotonic() + QUIET_S
         quiet = not bwrap.gone and time.monotonic() < self.quiet_until
         if self.started is None and not quiet and bwrap.executed and bwrap.init_pid and bwrap.payload_pid:
             self.started = Started(
-                process=self.name, init_pid=bwrap.init_pid, payload_pid=bwrap.payload_pid, at=time.time()
+                process=self.name, init_pid=bwrap.init_pid, payload_pid=bwrap.payload_pid, at=bwrap.executed_at
             )
             told.append(self.started)
         if bwrap.gone and self.living and not self.can_move:
@@ -200,9 +203,12 @@ class Process:
             self.handover.send(self.bwrap.link)
 
     def move(self, bwrap: Bwrap) -> None:
-        """It gets another sandbox, before the same gate. Where bubblewrap executes it, that one has all it needs."""
+        """It gets another sandbox, before the same gate, of which the supervisor hears by `Started`: that waits for nothing. Where
+        bubblewrap executes it, that one has all it needs.
+        """
         self.bwrap = bwrap
         self._moved = True
+        self.quiet_until, self._may_wait = 0.0, False
         if not bwrap.shimmed:
             self._drop_handover()
 

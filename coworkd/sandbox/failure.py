@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
+_BEFORE_EXEC = re.compile(rb"\+([0-9]{1,20}) ")
 _EXEC = "execvp "
 _CHDIR = "Can't chdir to "
 _ERRNO_DIGITS = 5
@@ -44,6 +46,12 @@ def parse_failure(stderr: bytes, command: bytes) -> tuple[str, int | None, str]:
         number,
         f"the sandbox could not be set up: {said or 'bubblewrap ended without a word'}{hint}",
     )
+
+
+def parse_shim(said: bytes) -> tuple[float | None, bytes]:
+    """What the shim has said of its exec: when that came (seconds, `time.time`), if it came to it; and `stage errno`, if it failed."""
+    matched = _BEFORE_EXEC.match(said)
+    return (None, said) if matched is None else (int(matched[1]) / 1e9, said[matched.end() :])
 
 
 def explain_shim(said: bytes, command: bytes, cwd: bytes) -> tuple[str, int | None, str]:

@@ -77,7 +77,7 @@ class Builder:
         try:
             if not fds.spawned.fds:
                 raise StartFailed(_NO_DESCRIPTORS, stage="resources", errno=errno.EMFILE)
-            process.started_at = fds.spawned.at
+            process.started_at, process.monitor_pid = fds.spawned.at, fds.spawned.monitor_pid
             self._pipes.others_work()
             if "tty" in fds.spawned.fds:
                 spool = self._spool(process, _need(fds, "tty_spool"))
@@ -138,7 +138,7 @@ class Builder:
         nothing was taken into them yet.
         """
         try:
-            process.started_at = adopted.spawned.at
+            process.started_at, process.monitor_pid = adopted.spawned.at, adopted.spawned.monitor_pid
             for name in (*_PIPES, "tty"):
                 disk_fd, memory_fd = fds.take(_on_disk(name)), fds.take(f"{name}_spool")
                 if disk_fd is not None:

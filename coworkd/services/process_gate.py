@@ -34,6 +34,10 @@ class Gate:
         """Whatever the command says will be kept."""
         self._come()
 
+    def is_open(self) -> bool:
+        """Whether the command was let in."""
+        return self._opened
+
     def shut(self) -> bool:
         """It never opens from now on, whoever comes. Whether it has been opened before that. Idempotent."""
         with self._lock:

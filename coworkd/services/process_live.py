@@ -65,6 +65,8 @@ class LiveProcess:
         self.one_shot = one_shot
         self.started_at = clock()
         self.pid: int | None = None
+        self.monitor_pid: int | None = None
+        """Its bubblewrap: known before anything of it runs."""
         self.init_pid: int | None = None
         """The first process of its sandbox; gone when the process does not run any more."""
         self.streams: dict[StreamName, Spool] = {}
@@ -83,6 +85,7 @@ class LiveProcess:
         self.forgotten = False
         """Nobody may ask for it any more; the launcher forgets it once its end is recorded."""
         self.shut_gate: Callable[[], bool] = _never_opened  # whether it was opened before, and the command may have run
+        self.is_let_in: Callable[[], bool] = _never_opened
         self.unlogged = False  # the log has refused its end, and is asked again: the launcher keeps it until then
         self.terminal_error: str | None = None
         self.start_error: StartError | None = None
@@ -108,6 +111,16 @@ class LiveProcess:
     def running(self) -> bool:
         """Its tree may still be there."""
         return not self.over.is_set() and not self._ending
+
+    @property
+    def ancestors(self) -> tuple[int, ...]:
+        """Those of everything in its sandbox, as far as they are known."""
+        return tuple(pid for pid in (self.init_pid, self.monitor_pid) if pid)
+
+    @property
+    def may_act(self) -> bool:
+        """Whether its command was let in, heard of or not, and its tree may still be there."""
+        return self.running and (self.started or self.is_let_in())
 
     @property
     def never_ran(self) -> bool:

@@ -29,9 +29,9 @@ class Looker:
         self._measured = measured
         self._recent = RecentProcesses()
 
-    def ended(self, record: ExitRecord, init_pid: int | None) -> None:
+    def ended(self, record: ExitRecord, ancestors: tuple[int, ...]) -> None:
         """It has, and is asked for a moment longer."""
-        self._recent.add(record, init_pid)
+        self._recent.add(record, ancestors)
 
     async def wait(self, params: calls.WaitProcess) -> ExitRecord:
         """The exit record, once there is one. Raises `DeadlineExceeded` after `timeout_s`, which changes nothing."""
@@ -59,14 +59,14 @@ class Looker:
         """How many processes of `session` run or are being started."""
         return len(self._table.where(lambda process: process.session == session and process.running))
 
-    def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
+    def find_by_ancestor(self, pid: int, /) -> tuple[str, str] | None:
         """See `ports.CallerDirectory`."""
-        process = self._table.find_by_init(init_pid)
-        return self._recent.find_by_init(init_pid) if process is None else (process.session, process.id)
+        process = self._table.find_by_ancestor(pid)
+        return self._recent.find_by_ancestor(pid) if process is None else (process.session, process.id)
 
     def only_one_at(self, session: str, at: float, /) -> str | None:
         """See `ports.CallerDirectory`."""
-        ours = self._table.where(lambda process: process.session == session and process.started and process.running)
+        ours = self._table.where(lambda process: process.session == session and process.may_act)
         return self._recent.only_one_at(session, at, [(process.id, process.started_at) for process in ours])
 
     def state_counts(self) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Which commands ran a moment ago: for what is told of a process that is gone by the time anybody asks.
 
-The last `KEPT` that have ended are remembered, one-shots included. A question about a time before them is not answered. The pid of a
-sandbox's init is remembered for `INIT_S`, less than it takes until another process has the same.
+The last `KEPT` that have ended are remembered, one-shots included. A question about a time before them is not answered. The pids that
+stood above a command are remembered for `ANCESTOR_S`, less than it takes until another process has the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from coworkd.model.process import ExitRecord
 
 KEPT = 256
-INIT_S = 10.0
+ANCESTOR_S = 10.0
 SLACK_S = 0.05
 """How far the clocks of two programs that tell of the same moment may lie apart."""
 
@@ -24,21 +24,21 @@ class RecentProcesses:
     def __init__(self, kept: int = KEPT, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._ended: deque[ExitRecord] = deque(maxlen=kept)
-        self._inits: deque[tuple[int, ExitRecord]] = deque(maxlen=kept)
+        self._above: deque[tuple[tuple[int, ...], ExitRecord]] = deque(maxlen=kept)
         self._known_since = 0.0
         """Of what ended before this time some are forgotten."""
 
-    def add(self, record: ExitRecord, init_pid: int | None = None) -> None:
+    def add(self, record: ExitRecord, ancestors: tuple[int, ...] = ()) -> None:
         if len(self._ended) == self._ended.maxlen:
             self._known_since = max(self._known_since, self._ended[0].ended_at)
         self._ended.append(record)
-        if init_pid is not None:
-            self._inits.append((init_pid, record))
+        if ancestors:
+            self._above.append((ancestors, record))
 
-    def find_by_init(self, init_pid: int) -> tuple[str, str] | None:
-        """The session and process whose sandbox had this init a moment ago."""
-        found = [record for pid, record in self._inits if pid == init_pid]
-        if not found or self._clock() - found[-1].ended_at > INIT_S:
+    def find_by_ancestor(self, pid: int) -> tuple[str, str] | None:
+        """The session and process in whose sandbox everything had this ancestor a moment ago."""
+        found = [record for ancestors, record in self._above if pid in ancestors]
+        if not found or self._clock() - found[-1].ended_at > ANCESTOR_S:
             return None
         return found[-1].session, found[-1].process
 

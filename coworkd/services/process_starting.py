@@ -105,7 +105,7 @@ class Starter:
         if process.ended_by is not None:
             raise InvalidState(f"process {process.id} was ended before it was started", process=process.id)
         gate = Gate()
-        process.shut_gate = gate.shut
+        process.shut_gate, process.is_let_in = gate.shut, gate.is_open
         record = self._audit.record_nowait("process.start", fields, then=gate.recorded)
         process.asked_for = True
         self._launcher.watch(process.id, process.learn)

@@ -54,9 +54,9 @@ class ProcessTable:
         """Those that are wanted, in the order of their ids' making."""
         return [process for process in self._processes.values() if wanted(process)]
 
-    def find_by_init(self, init_pid: int) -> LiveProcess | None:
-        """The one whose sandbox has this init."""
-        return next((each for each in self._processes.values() if each.init_pid == init_pid and each.running), None)
+    def find_by_ancestor(self, pid: int) -> LiveProcess | None:
+        """The one in whose sandbox everything has this ancestor."""
+        return next((each for each in self._processes.values() if pid in each.ancestors and each.running), None)
 
     def reserve(self, id: str | None, *, one_shot: bool) -> str:
         """An id that is free, `id` if that is given. Raises `AlreadyExists`, or `LimitExceeded` where too many run."""

@@ -133,7 +133,7 @@ class Processes:
         self._looker = Looker(table=self._table, measured=measured)
         self.wait, self.get, self.list = self._looker.wait, self._looker.get, self._looker.list
         self.count, self.state_counts = self._looker.count, self._looker.state_counts
-        self.find_by_init, self.only_one_at = self._looker.find_by_init, self._looker.only_one_at
+        self.find_by_ancestor, self.only_one_at = self._looker.find_by_ancestor, self._looker.only_one_at
         self._nursery: trio.Nursery | None = None
         self.started_total = self.start_errors_total = 0
 
@@ -420,7 +420,7 @@ class Processes:
         self._events.publish("process.start", compose_start(process))
 
     def _process_ended(self, process: LiveProcess, record: ExitRecord) -> None:
-        self._looker.ended(record, process.init_pid)
+        self._looker.ended(record, process.ancestors)
         if process.note.recorded:  # by the coworkd before us, which told it, too
             process.recorded.set()
             self._tell_listeners(record)

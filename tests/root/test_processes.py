@@ -141,6 +141,17 @@ def test_kill_with_grace_lets_the_trap_run(client: Client, session: str) -> None
             assert process.wait(60).exit == Exit(code=9, signal=None, reason="killed")
 
 
+@pytest.mark.parametrize("seconds", [0.006, 0.05])
+def test_a_one_shot_has_begun_before_it_can_look_at_the_clock_whenever_that_is_told(
+    client: Client, session: str, seconds: float
+) -> None:
+    for _ in range(3):  # the first may find no sandbox that waits
+        before = time.time()
+        ran = client.run(session, ["sh", "-c", f"date +%s.%N; sleep {seconds}"])
+        looked = float(ran.stdout)
+        assert before < ran.started_at <= looked <= ran.ended_at - seconds + 0.001
+
+
 def test_kill_ends_what_ignores_term(client: Client, session: str) -> None:
     mark = fresh_mark()
     with shell(client, session, f'trap "" TERM; echo ready; sleep {mark}; sleep {mark}') as process:

@@ -89,6 +89,13 @@ class Sandbox:
         self.bwrap.payload_pid = PAYLOAD
         self.bwrap.learn_exec()
 
+    def run_shim(self, said: bytes) -> None:
+        """The shim has become the command, with these words before it."""
+        self.bwrap.learn_init(INIT)
+        self.bwrap.payload_pid = PAYLOAD
+        self.process.shim_said = said
+        self.process.learn_shim()
+
     def reap(self, monitor_status: int = 0) -> None:
         self.bwrap.learn_reaped(MONITOR, monitor_status, USAGE)
         if self.bwrap.init_pid is not None:

@@ -157,12 +157,14 @@ def test_a_sandbox_that_a_signal_ended_is_no_start_error(make: Make) -> None:
 @pytest.mark.parametrize(
     ("said", "stage", "number"),
     [
-        (b"+exec 2", "not_found", 2),
-        (b"+exec 13", "not_executable", 13),
+        (b"+1700000000000000000 exec 2", "not_found", 2),
+        (b"+1700000000000000000 exec 13", "not_executable", 13),
         (b"cwd 20", "bad_cwd", 20),
         (b"streams 9", "sandbox_setup", 9),
-        (b"+rm -rf 1", "sandbox_setup", None),
-        (b"+\xff", "sandbox_setup", None),
+        (b"+5 rm -rf 1", "sandbox_setup", None),
+        (b"+5 \xff", "sandbox_setup", None),
+        (b"+", "sandbox_setup", None),
+        (b"+123456789012345678901 ", "sandbox_setup", None),
     ],
 )
 def test_why_the_shim_did_not_execute_it_is_told(make: Make, said: bytes, stage: str, number: int | None) -> None:
@@ -176,11 +178,23 @@ def test_why_the_shim_did_not_execute_it_is_told(make: Make, said: bytes, stage:
     assert (error.stage, error.errno) == (stage, number)
 
 
-def test_the_shims_plus_alone_is_a_good_exec(make: Make) -> None:
-    process = make(shim=True).process
-    process.shim_said = b"+"
-    process.learn_shim()
-    assert process.bwrap.executed
+def test_the_shims_time_alone_is_a_good_exec_of_that_time(make: Make) -> None:
+    sandbox = make(shim=True)
+    at = time.time() + 0.05
+    time.sleep(0.1)
+    sandbox.run_shim(b"+%d " % int(at * 1e9))
+    (started,) = sandbox.process.notices()
+    assert isinstance(started, Started)
+    assert abs(started.at - at) < 0.001
+
+
+@pytest.mark.parametrize("said", [b"+0 ", b"+99999999999999999999 "])
+def test_a_time_that_cannot_be_of_the_exec_is_put_between_the_sandbox_and_now(make: Make, said: bytes) -> None:
+    sandbox = make(shim=True)
+    sandbox.run_shim(said)
+    (started,) = sandbox.process.notices()
+    assert isinstance(started, Started)
+    assert sandbox.process.spawned.at <= started.at <= time.time()
 
 
 def test_a_shim_that_ended_without_a_word_has_not_run_it(make: Make) -> None:
@@ -218,7 +232,7 @@ def test_a_command_for_which_no_other_sandbox_is_to_be_had_is_told(make: Make) -
 def test_a_shim_that_was_killed_while_it_executed_is_told_as_the_commands_end(make: Make) -> None:
     sandbox = make(shim=True)
     sandbox.process.hand_over()
-    sandbox.process.shim_said = b"+"
+    sandbox.process.shim_said = b"+5 "
     sandbox.say('{"exit-code": 137}')
     sandbox.reap()
     assert exited(sandbox).signal == signal.SIGKILL

@@ -127,8 +127,8 @@ class FakeProcesses:
 
     only: str | None = None
 
-    def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
-        return {50: ("bob", "p1"), 60: ("alice", "p2")}.get(init_pid)
+    def find_by_ancestor(self, pid: int, /) -> tuple[str, str] | None:
+        return {50: ("bob", "p1"), 60: ("alice", "p2")}.get(pid)
 
     def only_one_at(self, session: str, at: float, /) -> str | None:
         return self.only

@@ -226,7 +226,7 @@ class FakeProcesses:
         self.trace.append(f"end {session}")
         self.running.pop(session, None)
 
-    def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
+    def find_by_ancestor(self, pid: int, /) -> tuple[str, str] | None:
         return None
 
 

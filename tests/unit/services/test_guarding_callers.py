@@ -12,8 +12,8 @@ class _Processes:
         self.inits = {50: ("bob", "p1"), 60: ("alice", "p2")}
         self.only: str | None = None
 
-    def find_by_init(self, init_pid: int, /) -> tuple[str, str] | None:
-        return self.inits.get(init_pid)
+    def find_by_ancestor(self, pid: int, /) -> tuple[str, str] | None:
+        return self.inits.get(pid)
 
     def only_one_at(self, session: str, at: float, /) -> str | None:
         return self.only

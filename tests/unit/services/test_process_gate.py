@@ -94,3 +94,14 @@ def test_who_shuts_it_hears_whether_it_was_opened_before() -> None:
     gate.ready()
     gate.recorded()
     assert gate.shut() is False
+
+
+def test_the_command_is_let_in_once_it_is_open_and_not_where_it_was_shut() -> None:
+    gate, never = Gate(), Gate()
+    held_by(gate), held_by(never)
+    never.shut()
+    for each in (gate, never):
+        each.recorded()
+        assert not each.is_open()
+        each.ready()
+    assert (gate.is_open(), never.is_open()) == (True, False)

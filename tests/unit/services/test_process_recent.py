@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from coworkd.model.calls import ProcessRun
+from coworkd.model.names import OsBytes
 from coworkd.model.process import Exit, ExitRecord
 from coworkd.services.process_recent import RecentProcesses
+from tests.unit.services.fake_launcher import SPAWNED_AT, FakeCommand
 from tests.unit.services.process_house import in_trio, open_house, settle
 
 
@@ -46,25 +51,50 @@ def test_a_time_before_what_is_remembered_is_not_answered() -> None:
     assert recent.only_one_at("bob", 35, []) == "kept"
 
 
-def test_the_init_of_a_sandbox_is_known_for_a_moment() -> None:
+def test_what_stood_above_a_command_is_known_for_a_moment() -> None:
     now = [21.0]
     recent = RecentProcesses(clock=lambda: now[0])
-    recent.add(_record("one", 10, 20), 50)
+    recent.add(_record("one", 10, 20), (50, 49))
     recent.add(_record("never started", 10, 20))
-    assert recent.find_by_init(50) == ("bob", "one")
-    assert recent.find_by_init(51) is None
-    recent.add(_record("two", 20, 21), 50)
-    assert recent.find_by_init(50) == ("bob", "two")
+    assert recent.find_by_ancestor(50) == recent.find_by_ancestor(49) == ("bob", "one")
+    assert recent.find_by_ancestor(51) is None
+    recent.add(_record("two", 20, 21), (50,))
+    assert recent.find_by_ancestor(50) == ("bob", "two")
     now[0] = 40.0
-    assert recent.find_by_init(50) is None
+    assert recent.find_by_ancestor(50) is None
+
+
+@in_trio
+async def test_a_command_is_known_from_when_it_is_let_in_heard_of_or_not() -> None:
+    async with open_house() as house:
+        seen: list[tuple[Any, Any, Any]] = []
+        at = SPAWNED_AT
+
+        def look() -> None:
+            found = house.processes.find_by_ancestor
+            seen.append((found(10), found(11), house.processes.only_one_at("work", at)))
+
+        def run(command: FakeCommand) -> None:
+            look()
+            command.start(quietly=True)
+            look()
+            command.exit(code=0)
+
+        house.launcher.before_spawn = lambda request: look()
+        house.launcher.script = run
+        ran = await house.processes.run(ProcessRun(session="work", argv=[OsBytes(b"true")]), house.link)
+        assert ran.exit.code == 0
+        (whom,) = house.launcher.commands
+        mine = ("work", whom)
+        assert seen == [(None, None, None), (mine, None, whom), (mine, None, whom)]
 
 
 @in_trio
 async def test_a_command_is_found_by_the_init_of_its_sandbox_while_that_is_there() -> None:
     async with open_house() as house:
         await house.start()
-        assert house.processes.find_by_init(11) == ("work", "one")
-        assert house.processes.find_by_init(12) is None
+        assert house.processes.find_by_ancestor(11) == ("work", "one")
+        assert house.processes.find_by_ancestor(12) is None
         house.command.exit(code=0)
         await settle()
-        assert house.processes.find_by_init(11) is None  # it has ended long ago, by the clock of these tests
+        assert house.processes.find_by_ancestor(11) is None  # it has ended long ago, by the clock of these tests
