@@ -30,6 +30,7 @@ from coworkd.model.names import OsBytes
 from coworkd.model.ports import LinkPort
 from coworkd.model.process import ExitReason, ExitRecord, ProcessInfo, ProcessState, StreamName
 from coworkd.services.process_exit import LOST, judge_exit, judge_output
+from coworkd.services.process_gate import Gate
 from coworkd.services.process_note import ProcessNote
 from coworkd.services.process_reader import ProcessReader
 from coworkd.services.pumps import Pump
@@ -84,8 +85,7 @@ class LiveProcess:
         self.spawned = self.started = self.closed = False
         self.forgotten = False
         """Nobody may ask for it any more; the launcher forgets it once its end is recorded."""
-        self.shut_gate: Callable[[], bool] = _never_opened  # whether it was opened before, and the command may have run
-        self.is_let_in: Callable[[], bool] = _never_opened
+        self.gate = Gate()  # of one that was adopted it stays shut
         self.unlogged = False  # the log has refused its end, and is asked again: the launcher keeps it until then
         self.terminal_error: str | None = None
         self.start_error: StartError | None = None
@@ -120,7 +120,7 @@ class LiveProcess:
     @property
     def may_act(self) -> bool:
         """Whether its command was let in, heard of or not, and its tree may still be there."""
-        return self.running and (self.started or self.is_let_in())
+        return self.running and (self.started or self.gate.is_open())
 
     @property
     def never_ran(self) -> bool:
@@ -244,7 +244,7 @@ class LiveProcess:
             self.start_error = notice
             self.settled.set()
             self.over.set()
-        elif notice is None and not self.started and not self.shut_gate():
+        elif notice is None and not self.started and not self.gate.shut():
             self.lost = True
             self.settled.set()
             self.over.set()
@@ -370,8 +370,3 @@ class LiveProcess:
             spool.close()
         while self.disk_files:
             os.close(self.disk_files.popitem()[1])
-
-
-def _never_opened() -> bool:
-    """Nobody has begun to let it in."""
-    return False

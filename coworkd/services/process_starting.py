@@ -25,7 +25,6 @@ from coworkd.model.ports import EarlyAudit, LauncherPort, PolicyPort, Recording,
 from coworkd.model.process import ProcessSpec, StreamName
 from coworkd.model.session import SessionView
 from coworkd.policy import narrow_request, narrow_spool, narrow_timeout
-from coworkd.services.process_gate import Gate
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.process_lost import Unended
 from coworkd.services.process_note import ProcessNote, encode_note
@@ -46,7 +45,6 @@ class Launched(Struct, frozen=True, kw_only=True):
 
     fds: SpawnedFds
     record: Recording
-    gate: Gate
     timeout_s: float | None
     narrowed: tuple[str, ...]
 
@@ -104,9 +102,7 @@ class Starter:
         fields = _fields(process, request, spawn, policy, link, timeout_s, narrowed)
         if process.ended_by is not None:
             raise InvalidState(f"process {process.id} was ended before it was started", process=process.id)
-        gate = Gate()
-        process.shut_gate, process.is_let_in = gate.shut, gate.is_open
-        record = self._audit.record_nowait("process.start", fields, then=gate.recorded)
+        record = self._audit.record_nowait("process.start", fields, then=process.gate.recorded)
         process.asked_for = True
         self._launcher.watch(process.id, process.learn)
         try:
@@ -116,8 +112,8 @@ class Starter:
             with trio.CancelScope(shield=True):
                 await self._record_end(process, record, error)
             raise
-        gate.hold(fds.take_gate())
-        return Launched(fds=fds, record=record, gate=gate, timeout_s=timeout_s, narrowed=narrowed)
+        process.gate.hold(fds.take_gate())
+        return Launched(fds=fds, record=record, timeout_s=timeout_s, narrowed=narrowed)
 
     async def _open_files(self, process: LiveProcess, project: int, limit_bytes: int) -> None:
         if self._files is None:
@@ -126,14 +122,14 @@ class Starter:
         made = await self._files(project, len(streams), limit_bytes)
         process.disk_files.update(zip(streams, made, strict=True))
 
-    async def let_in(self, launched: Launched) -> None:
+    async def let_in(self, process: LiveProcess, launched: Launched) -> None:
         """Let the command's exec happen as soon as its start is durable. Raises what the log says; `abandon` it then."""
-        launched.gate.ready()
+        process.gate.ready()
         await launched.record.durable()
 
     async def abandon(self, process: LiveProcess, launched: Launched, error: BaseException) -> None:
         """Let a sandbox go that may not become its command, because of `error`: nothing stays of it but the record of that."""
-        launched.gate.shut()
+        process.gate.shut()
         self._launcher.unwatch(process.id)
         with trio.CancelScope(shield=True):
             with contextlib.suppress(CoworkError):  # a launcher that is gone abandons it by itself

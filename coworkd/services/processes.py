@@ -248,7 +248,7 @@ class Processes:
                 built(process)
                 if process.ended_by is not None:
                     self._later(self._ender.end_unwatched, process, process.ended_by, "asked for while it was starting")
-                await self._starter.let_in(launched)
+                await self._starter.let_in(process, launched)
             except BaseException as error:
                 await self._starter.abandon(process, launched, error)
                 raise
