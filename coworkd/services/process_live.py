@@ -66,8 +66,7 @@ class LiveProcess:
         self.one_shot = one_shot
         self.started_at = clock()
         self.pid: int | None = None
-        self.monitor_pid: int | None = None
-        """Its bubblewrap: known before anything of it runs."""
+        self.monitor_pid: int | None = None  # its bubblewrap: known before anything of it runs
         self.init_pid: int | None = None
         """The first process of its sandbox; gone when the process does not run any more."""
         self.streams: dict[StreamName, Spool] = {}
