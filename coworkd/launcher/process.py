@@ -242,6 +242,7 @@ class Process:
             session=self.session,
             argv=self.argv,
             spawned=spawned,
+            let_in=not self.gated,
             started=self.started,
             start_error=self.start_error,
             exited=self.exited,

@@ -507,6 +507,8 @@ class Adopted(Struct, frozen=True, kw_only=True, tag="adopted"):
     start_error: StartError | None
     exited: Exited | None
     note: bytes = b""
+    let_in: bool = False
+    """Whether its gate was opened: it may have run, whatever is known of its exec."""
 
 
 Answer = (

@@ -22,6 +22,7 @@ from coworkd.model.errors import CoworkError, SandboxSetupFailed, StartFailed
 from coworkd.model.launch import Adopted
 from coworkd.model.ports import LauncherPort, SpawnedFds
 from coworkd.model.process import StreamName
+from coworkd.services.process_gate import Gate
 from coworkd.services.process_live import LiveProcess
 from coworkd.services.pumps import PipeWatch
 from coworkd.services.spools import HeadSpool, Spool, SpoolBudget
@@ -139,6 +140,7 @@ class Builder:
         """
         try:
             process.started_at, process.monitor_pid = adopted.spawned.at, adopted.spawned.monitor_pid
+            process.gate = Gate(opened=adopted.let_in)
             for name in (*_PIPES, "tty"):
                 disk_fd, memory_fd = fds.take(_on_disk(name)), fds.take(f"{name}_spool")
                 if disk_fd is not None:

@@ -16,11 +16,12 @@ class Gate:
 
     __slots__ = ("_awaited", "_held", "_lock", "_opened")
 
-    def __init__(self) -> None:
+    def __init__(self, *, opened: bool = False) -> None:
+        """`opened`: by the coworkd before us."""
         self._held: CommandGate | None = None
         self._lock = threading.Lock()
         self._awaited = 2
-        self._opened = False
+        self._opened = opened
 
     def hold(self, gate: CommandGate) -> None:
         """What is to be opened; before `ready`."""

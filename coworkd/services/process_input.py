@@ -88,7 +88,7 @@ class Inputs:
         """Signal the command's process group. `InvalidState` where it has not started or has ended."""
         number = parse_signal(params.signal)
         process = self._table.find(params.process)
-        if not process.started or not process.running:
+        if not process.may_act:
             raise InvalidState(f"process {process.id} is {process.state}, not running", process=process.id)
         await self._audit.record(
             "process.signal", {"session": process.session, "process": process.id, "signal": number}
@@ -98,5 +98,6 @@ class Inputs:
         except SandboxSetupFailed as error:
             if error.details.get("errno") != errno.ESRCH:
                 raise
-            raise InvalidState(f"the command of process {process.id} has ended", process=process.id) from error
+            what = "has ended" if process.started or not process.running else "is still starting"
+            raise InvalidState(f"the command of process {process.id} {what}", process=process.id) from error
         return calls.Empty()

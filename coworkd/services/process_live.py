@@ -84,7 +84,7 @@ class LiveProcess:
         self.spawned = self.started = self.closed = False
         self.forgotten = False
         """Nobody may ask for it any more; the launcher forgets it once its end is recorded."""
-        self.gate = Gate()  # of one that was adopted it stays shut
+        self.gate = Gate()
         self.unlogged = False  # the log has refused its end, and is asked again: the launcher keeps it until then
         self.terminal_error: str | None = None
         self.start_error: StartError | None = None

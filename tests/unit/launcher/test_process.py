@@ -328,3 +328,13 @@ def test_adopted_tells_everything_that_was_told(make: Make) -> None:
     assert (adopted.id, adopted.spawned.id) == (99, 99)
     assert (adopted.started, adopted.exited, adopted.start_error) == (ended.started, ended, None)
     assert adopted.spawned.fds == ("stderr", "stderr_spool")
+
+
+def test_adopted_tells_whether_it_was_let_in(make: Make) -> None:
+    sandbox = make(shim=True)
+    assert not sandbox.process.adopted(1).let_in
+    sandbox.open_gate()
+    assert sandbox.process.adopted(1).let_in
+    sandbox.run_shim(b"+5 ")
+    sandbox.process.notices()
+    assert sandbox.process.adopted(1).let_in

@@ -92,6 +92,7 @@ class FakeCommand:
         self._own: dict[str, int] = {}
         self._tell = tell
         self._quiet = False
+        self.let_in = False
         if request.tty:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self.held = {"tty": ours.detach(), "tty_spool": os.memfd_create("tty")}
@@ -244,6 +245,7 @@ class FakeLauncher:
         command = self.commands.get(process)
         if command is None or not command.living or self._lost:
             return
+        command.let_in = True
         if self.early:
             self.script(command)
         else:
@@ -317,6 +319,7 @@ class FakeLauncher:
                 start_error=command.start_error_notice,
                 exited=command.exited_notice,
                 note=command.note,
+                let_in=command.let_in,
             )
             self._adopted.append((adopted, fds))
 

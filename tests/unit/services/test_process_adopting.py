@@ -148,6 +148,23 @@ async def test_one_that_turns_out_never_to_have_run_is_let_go() -> None:
             assert "process.start_failed" in house.audit.kinds
 
 
+@pytest.mark.parametrize("let_in", [True, False])
+@in_trio
+async def test_one_that_may_have_run_is_lost_with_its_launcher_and_one_that_cannot_have_is_let_go(let_in: bool) -> None:
+    async with open_house() as house, trio.open_nursery() as nursery:
+        house.launcher.script = lambda command: setattr(command, "let_in", let_in)
+        nursery.start_soon(house.start)
+        await settle()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await house.restart()
+            assert house.processes.state_counts()["starting"] == 1
+            house.launcher.lose()
+            await settle()
+            told = [kind for kind in house.audit.kinds if kind in ("process.exit", "process.start_failed")]
+            assert told == ["process.exit" if let_in else "process.start_failed"]
+
+
 # -- what is noted -------------------------------------------------------------------------------------------------
 
 

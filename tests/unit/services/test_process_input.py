@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 
 import pytest
+import trio
 
 from coworkd.model import calls
 from coworkd.model.errors import DiskFailed, InvalidParams, InvalidState
+from coworkd.model.names import OsBytes
+from tests.unit.services.fake_launcher import FakeCommand
 from tests.unit.services.process_house import in_trio, open_house
 
 
@@ -73,6 +76,43 @@ async def test_signal_that_cannot_be_recorded_is_not_sent() -> None:
         house.audit.full = {"process.signal"}
         with pytest.raises(DiskFailed):
             await house.processes.signal(calls.SignalProcess(process="one", signal=15))
+        assert house.command.signals == []
+
+
+@in_trio
+async def test_signal_reaches_a_one_shot_of_which_nobody_was_told_that_it_runs() -> None:
+    async with open_house() as house:
+
+        async def send() -> None:
+            (process,) = house.launcher.commands
+            await house.processes.signal(calls.SignalProcess(process=process, signal=15))
+            house.command.exit(signal=signal.SIGTERM)
+
+        async with trio.open_nursery() as nursery:
+
+            def script(command: FakeCommand) -> None:
+                command.start(quietly=True)
+                nursery.start_soon(send)
+
+            house.launcher.script = script
+            ran = await house.processes.run(calls.ProcessRun(session="work", argv=[OsBytes(b"x")]), house.link)
+        assert ran.exit.signal == "TERM"
+        assert house.command.signals == [signal.SIGTERM]
+
+
+@in_trio
+async def test_signal_to_a_command_that_was_let_in_and_has_not_begun_is_refused_as_such() -> None:
+    async with open_house() as house:
+
+        async def send() -> None:
+            (process,) = house.launcher.commands
+            with pytest.raises(InvalidState, match="still starting"):
+                await house.processes.signal(calls.SignalProcess(process=process, signal=15))
+            house.command.exit()
+
+        async with trio.open_nursery() as nursery:
+            house.launcher.script = lambda command: nursery.start_soon(send)
+            await house.processes.run(calls.ProcessRun(session="work", argv=[OsBytes(b"x")]), house.link)
         assert house.command.signals == []
 
 
