@@ -1,8 +1,8 @@
-"""The least that a warm start can cost where a client, a supervisor and a launcher are three Python programs: they do nothing here but
+"""The least that a start can cost where a client, a supervisor and a launcher are three Python programs: they do nothing here but
 what has to be done, without a check, a loop of tasks, or a word that anybody reads.
 
-    client ─▶ supervisor ─▶ launcher ─▶ a shim that waits in bubblewrap
-                  │ a line of a log, fdatasync(2), and the gate opens: the shim executes /bin/true
+    client ─▶ supervisor ─▶ launcher ─▶ warm: a shim that waits in bubblewrap; cold: bubblewrap, by posix_spawn(3)
+                  │ a line of a log, fdatasync(2), and the gate opens: the shim or bubblewrap executes /bin/true
     client ◀─ supervisor ◀─ launcher ◀─ bubblewrap and its init have gone
 
 Run alone, as root: `python -m tests.bench.start_floor`. Beside it raw bubblewrap, by turns, as in `tests.bench.starts`.
@@ -33,7 +33,7 @@ PAIRS = 60
 SETTLE_S = 0.03
 REQUEST, ORDER, RECORD, END = bytes(300), bytes(1800), b"r" * 900 + b"\n", bytes(400)
 """About as long as ours."""
-_LINK_FD = 50
+_LINK_FD = _GATE_FD = 50
 _SHIM = f"""
 import posix, _socket
 link = _socket.socket(fileno={_LINK_FD})
@@ -48,10 +48,11 @@ posix.execve(command, [command], {{}})
 """
 
 
-def play_launcher(link: socket.socket, setup: Setup) -> None:
+Launcher = Callable[[socket.socket, Setup], None]
+
+
+def play_warm_launcher(link: socket.socket, setup: Setup) -> None:
     """Have a shim wait, hand it the command and the gate, and tell when bubblewrap and its init have gone; until `link` ends."""
-    prctl.set_child_subreaper()
-    become(setup)
     run = Run(structs.replace(setup, argv=("/usr/bin/python3", "-I", "-S", "-c", _SHIM)))
     null = os.open("/dev/null", os.O_RDWR)
     gc.freeze()
@@ -60,7 +61,7 @@ def play_launcher(link: socket.socket, setup: Setup) -> None:
         os.dup2(theirs.fileno(), _LINK_FD, inheritable=True)
         theirs.close()
         fds = run.prepare()
-        run.spawn(fds)
+        monitor_pid = run.spawn(fds)
         os.close(_LINK_FD)
         ours.recv(16)
         link.send(b"ready")
@@ -68,12 +69,34 @@ def play_launcher(link: socket.socket, setup: Setup) -> None:
         if not data:
             return
         socket.send_fds(ours, [COMMAND.encode()], [null, null, null, received[0]])
-        for _ in range(2):
-            os.wait4(-1, 0)
-        link.send(END)
+        _tell_end(link, monitor_pid)
         ours.close()
         for fd in (*fds, *received):
             os.close(fd)
+
+
+def play_cold_launcher(link: socket.socket, setup: Setup) -> None:
+    """Start bubblewrap once it is asked for, before the gate, and tell when it and its init have gone; until `link` ends."""
+    run = Run(structs.replace(setup, bwrap_args=(*setup.bwrap_args, b"--block-fd", b"%d" % _GATE_FD)))
+    gc.freeze()
+    while True:
+        fds = run.prepare()
+        link.send(b"ready")
+        data, received, _, _ = socket.recv_fds(link, 65536, 1)
+        if not data:
+            return
+        os.dup2(received[0], _GATE_FD, inheritable=True)
+        _tell_end(link, run.spawn(fds))
+        for fd in (*fds, *received, _GATE_FD):
+            os.close(fd)
+
+
+def _tell_end(link: socket.socket, monitor_pid: int) -> None:
+    for _ in range(2):
+        pid, status, _ = os.wait4(-1, 0)
+        if pid == monitor_pid and status:
+            raise RuntimeError(f"bubblewrap has ended with status {status}")
+    link.send(END)
 
 
 def play_supervisor(link: socket.socket, launcher: socket.socket, log: Path) -> None:
@@ -110,7 +133,7 @@ def _playing(play: Callable[[], None]) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def measure_floor(peer: RawPeer, directory: Path, *, pairs: int) -> Pairs:
+def measure_floor(play_launcher: Launcher, peer: RawPeer, directory: Path, *, pairs: int) -> Pairs:
     """Seconds of raw bubblewrap, and from a request to its end, by turns."""
     measured = Pairs(base_s=[], other_s=[])
     client, to_client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -119,6 +142,8 @@ def measure_floor(peer: RawPeer, directory: Path, *, pairs: int) -> Pairs:
     def launch() -> None:
         for other in (client, to_client, launcher):
             other.close()
+        prctl.set_child_subreaper()
+        become(peer.setup)
         play_launcher(to_supervisor, peer.setup)
 
     def supervise() -> None:
@@ -147,11 +172,16 @@ def main() -> None:
     with temporary_directory() as directory, open_guest(directory) as guest, guest.connect() as client:
         session = client.session_ensure(name=SESSION).session
         with open_session_peer(guest, client, session) as peer:
-            measured = measure_floor(peer, directory, pairs=pairs)
+            warm = measure_floor(play_warm_launcher, peer, directory, pairs=pairs)
+            cold = measure_floor(play_cold_launcher, peer, directory, pairs=pairs)
+    rows = [_row("warm", warm), _row("cold", cold)]
+    print(table(("start", "raw bubblewrap", "three Python programs, at the least", "ratio"), rows))
+
+
+def _row(name: str, measured: Pairs) -> tuple[str, ...]:
     raw, least = spread(measured.base_s), spread(measured.other_s)
     found = paired_ratio(measured.other_s, measured.base_s)
-    row = (f"{raw.median * 1000:.2f} ms", f"{least.median * 1000:.2f} ms", ratio(found))
-    print(table(("raw bubblewrap", "three Python programs, at the least", "ratio"), [row]))
+    return name, f"{raw.median * 1000:.2f} ms", f"{least.median * 1000:.2f} ms", ratio(found)
 
 
 if __name__ == "__main__":
