@@ -42,6 +42,8 @@ class AsyncLink:
         self._waiting = Waiting()
         self._reading = False
         """Some task reads the link, or makes it again."""
+        self._patience = trio.CancelScope()
+        """Around what is read."""
         self._silence = Silence()
         self._renewal = Renewal(0)
         self._redial: Callable[[], Awaitable[AsyncLink]] | None = None
@@ -107,8 +109,9 @@ class AsyncLink:
                 self._waiting.hand_on()
 
     def wake(self, thing: object) -> None:
-        """Whoever waits for it is to look again."""
+        """Whoever waits for it is to look again, and so is the one that reads."""
         self._waiting.wake((thing,))
+        self._patience.cancel()
 
     async def send_outgoing(self) -> None:
         """Send what the core wants to say, cancelled or not."""
@@ -158,11 +161,11 @@ class AsyncLink:
         self._reading = True
         link = self.core.link
         try:
-            with trio.move_on_after(SILENCE_S if self.core.lasting else float("inf")) as patience:
+            with trio.move_on_after(SILENCE_S if self.core.lasting else float("inf")) as self._patience:
                 data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
                 self._silence.heard()
                 self.core.receive(data)
-            if patience.cancelled_caught:
+            if self._patience.cancelled_caught and trio.current_time() >= self._patience.deadline:
                 self._judge_silence(trio.current_time(), link)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lose(error, link)

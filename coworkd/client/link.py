@@ -43,6 +43,10 @@ class Link:
         self.lock = threading.Lock()
         self._stream = stream
         self._waiting = threading.Condition(self.lock)
+        self._woken, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+        self._poll = self._watch()
+        self._closed = False
         self._sending = threading.Lock()
         self._reading = False
         """Some thread reads the link, or makes it again."""
@@ -67,9 +71,11 @@ class Link:
         """End it; whoever waits in another thread is told `Unavailable`. Idempotent."""
         with self.lock:
             self.core.fail(Unavailable("this client was closed"))
-            self._waiting.notify_all()
-        _hang_up(self._stream)
-        self._stream.close()
+            self._closed = True
+            _hang_up(self._stream)
+            self.wake()
+            if not self._reading:
+                self._release()
 
     # -- what a client waits for
 
@@ -105,6 +111,13 @@ class Link:
             else:
                 self._read_once(left_s)
         return True
+
+    def wake(self) -> None:
+        """Whoever waits is to look again, the one that reads too. Called with the lock held."""
+        self._waiting.notify_all()
+        if self._reading:
+            with contextlib.suppress(BlockingIOError):  # full of wakes that are still to be seen
+                self._wake.send(b"\0")
 
     def send_outgoing(self) -> None:
         """Send what the core wants to say. The lock is held before and after, not while sending."""
@@ -169,8 +182,7 @@ class Link:
             raise
         finally:
             self.lock.acquire()
-            self._reading = False
-            self._waiting.notify_all()
+            self._done_reading()
             if lost is not None:
                 self._lose(lost, link)
         if data is not None:
@@ -181,13 +193,29 @@ class Link:
         self.send_outgoing()
 
     def _receive(self, timeout_s: float | None) -> bytes | None:
-        """What came, b"" at the end, None when nothing came in time."""
-        if timeout_s is not None:
-            poll = select.poll()
-            poll.register(self._stream.fileno(), select.POLLIN)
-            if not poll.poll(timeout_s * 1000):
-                return None
-        return self._stream.recv(RECEIVE_BYTES)
+        """What came, b"" at the end, None when nothing came in time or this thread was woken."""
+        ready = dict(self._poll.poll(None if timeout_s is None else timeout_s * 1000))
+        if self._woken.fileno() in ready:
+            self._woken.recv(RECEIVE_BYTES)
+        return self._stream.recv(RECEIVE_BYTES) if self._stream.fileno() in ready else None
+
+    def _watch(self) -> select.poll:
+        poll = select.poll()
+        for each in (self._stream, self._woken):
+            poll.register(each.fileno(), select.POLLIN)
+        return poll
+
+    def _done_reading(self) -> None:
+        """Another thread may. Called with the lock held."""
+        self._reading = False
+        self._waiting.notify_all()
+        if self._closed:
+            self._release()
+
+    def _release(self) -> None:
+        """Close what is held: not while it is read, lest its numbers become those of other files."""
+        for each in (self._stream, self._woken, self._wake):
+            each.close()
 
     def _judge_silence(self, now: float, link: int) -> None:
         """Nothing came, though somebody looked."""
@@ -220,13 +248,12 @@ class Link:
             if fresh is not None:
                 self._sending.acquire()
             self.lock.acquire()
-            self._reading = False
             if fresh is not None:
                 self._take_over(fresh)
                 self._sending.release()
             elif refused is not None and self._renewal.over(time.monotonic(), refused):
                 self.core.fail(refused)
-            self._waiting.notify_all()
+            self._done_reading()
         self.send_outgoing()
 
     def _take_over(self, fresh: Link) -> None:
@@ -235,7 +262,10 @@ class Link:
             fresh.close()
             return
         self._stream.close()
+        fresh._woken.close()
+        fresh._wake.close()
         self._stream, self.hello = fresh._stream, fresh.hello
+        self._poll = self._watch()
         self.core.renew(fresh.core)
         self._renewal.renewed()
         self._silence.heard()

@@ -247,6 +247,7 @@ class Client(Verbs):
         """Close a stream of this link; nothing is waited for. For `Stream`."""
         with self._link.lock:
             self._link.core.close_stream(inbox)
+            self._link.wake()
             self._link.send_outgoing()
 
     def _attach_again(self, inbox: Inbox) -> None:

@@ -135,17 +135,27 @@ def test_a_lost_link_raises_and_close_does_not(streams: StreamGuest) -> None:
     run(streams.guest, body)
 
 
-def test_a_close_wakes_a_task_that_receives(streams: StreamGuest) -> None:
+@pytest.mark.parametrize("way", ["reading", "waiting"])
+def test_a_close_wakes_a_task_that_receives(streams: StreamGuest, way: str) -> None:
+    """Also where the guest says nothing any more; whether that task reads the link, or another does."""
+    streams.guest.answers["stream.close"] = streams.guest.answers["slow"] = lambda _: None
+
     async def receive(stream: AsyncStream) -> None:
         with pytest.raises(InvalidState, match="closed here"):
             await stream.receive()
 
     async def body(client: AsyncClient) -> None:
         stream = await client.forward("work", 80)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive, stream)
-            await trio.testing.wait_all_tasks_blocked()
-            await stream.aclose()
+        async with trio.open_nursery() as slow:
+            if way == "waiting":
+                slow.start_soon(client.call, "slow")
+                await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(receive, stream)
+                    await trio.testing.wait_all_tasks_blocked()
+                    await stream.aclose()
+            slow.cancel_scope.cancel()
 
     run(streams.guest, body)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from coworkd.client.dial import PortStream, Stream
 from coworkd.client.link import Link
 from coworkd.model.errors import CoworkError, DeadlineExceeded, Unauthenticated, Unavailable
 from tests.unit.client.conftest import HELLO, FakeGuest
@@ -20,9 +22,9 @@ def link(guest: FakeGuest) -> Iterator[Link]:
     made.close()
 
 
-def greeted(guest: FakeGuest) -> Link:
+def greeted(guest: FakeGuest, stream: Stream | None = None) -> Link:
     guest.begin()
-    link = Link(guest.host)
+    link = Link(stream or guest.host)
     link.greet("test", None, 5)
     return link
 
@@ -64,23 +66,44 @@ def test_threads_share_one_link(link: Link, guest: FakeGuest) -> None:
     assert results == [True] * 400
 
 
-def test_close_wakes_a_call_that_waits_in_another_thread(link: Link, guest: FakeGuest) -> None:
+@pytest.mark.parametrize("kind", ["socket", "port"])
+def test_close_wakes_a_call_that_waits_in_another_thread(guest: FakeGuest, kind: str) -> None:
     asked = threading.Event()
     guest.answers["slow"] = lambda _: asked.set()
-    raised: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            ask(link, "slow")
-        except Unavailable as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=wait)
+    link = greeted(guest, guest.host if kind == "socket" else PortStream(os.dup(guest.host.fileno())))
+    raised: list[str] = []
+    thread = threading.Thread(target=note, args=(raised, link), daemon=True)
     thread.start()
     assert asked.wait(60)
     link.close()
-    thread.join(60)
-    assert [str(error) for error in raised] == ["this client was closed"]
+    thread.join(5)
+    assert raised == ["this client was closed"]
+
+
+def test_one_that_is_closed_before_another_thread_waits_for_it_tells_that_thread(
+    link: Link, guest: FakeGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.answers["slow"] = lambda _: None
+    receive = link._receive
+
+    def receive_late(timeout_s: float | None) -> bytes | None:
+        closer = threading.Thread(target=link.close)
+        closer.start()
+        closer.join(60)
+        return receive(timeout_s)
+
+    monkeypatch.setattr(link, "_receive", receive_late)
+    raised: list[str] = []
+    note(raised, link, timeout_s=60)
+    assert raised == ["this client was closed"]
+    assert guest.host.fileno() == -1
+
+
+def note(raised: list[str], link: Link, timeout_s: float | None = None) -> None:
+    try:
+        ask(link, "slow", timeout_s=timeout_s)
+    except Unavailable as error:
+        raised.append(str(error))
 
 
 def interrupt(*_: object) -> Any:

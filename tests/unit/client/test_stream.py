@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from coworkd.client.stream import Stream
 from coworkd.client.stream_inbox import WINDOW_BYTES
 from coworkd.client.sync import Client
-from coworkd.model.errors import DeadlineExceeded, InvalidState, Unavailable
+from coworkd.model.errors import CoworkError, DeadlineExceeded, InvalidState, Unavailable
 from tests.unit.client.conftest import FakeGuest, Fault
 from tests.unit.client.stream_guest import StreamGuest
 
@@ -118,21 +117,46 @@ def test_a_guest_that_sends_past_the_window_breaks_the_link(client: Client, stre
         stream.receive()
 
 
-def test_a_close_wakes_a_thread_that_receives(client: Client, streams: StreamGuest) -> None:
-    stream: Stream = client.forward("work", 80)
-    raised: list[BaseException] = []
-
-    def receive() -> None:
-        try:
-            stream.receive()
-        except InvalidState as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=receive)
-    thread.start()
+@pytest.mark.parametrize("way", ["reading", "waiting"])
+def test_a_close_wakes_a_thread_that_receives(
+    client: Client, streams: StreamGuest, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Also where the guest says nothing any more; whether that thread reads the link, or another does."""
+    streams.guest.answers["stream.close"] = streams.guest.answers["slow"] = lambda _: None
+    link, reading, waiting = client._link, threading.Event(), threading.Event()
+    monkeypatch.setattr(link, "_receive", told(reading, link._receive))
+    monkeypatch.setattr(link._waiting, "wait", told(waiting, link._waiting.wait))
+    stream = client.forward("work", 80)
+    reading.clear()
+    raised: list[CoworkError] = []
+    others = [] if way == "reading" else [threading.Thread(target=note, args=(raised, client.call, "slow"))]
+    receiver = threading.Thread(target=note, args=(raised, stream.receive), daemon=True)
+    for thread, began in zip([*others, receiver], [reading, waiting], strict=False):
+        thread.start()
+        assert began.wait(60)
     stream.close()
-    thread.join(60)
-    assert len(raised) == 1
+    receiver.join(5)
+    assert [str(error) for error in raised] == ["stream s1 was closed here"]
+    client.close()
+    for thread in others:
+        thread.join(60)
+
+
+def told(event: threading.Event, wait: Callable[..., Any]) -> Callable[..., Any]:
+    """`wait`, which tells that it begins."""
+
+    def begin(*arguments: Any) -> Any:
+        event.set()
+        return wait(*arguments)
+
+    return begin
+
+
+def note(raised: list[CoworkError], call: Callable[..., object], *arguments: Any) -> None:
+    try:
+        call(*arguments)
+    except CoworkError as error:
+        raised.append(error)
 
 
 def test_too_many_calls_at_once_take_nothing_and_are_tried_again(client: Client, streams: StreamGuest) -> None:

@@ -80,8 +80,8 @@ def test_a_refused_token_is_unauthenticated(guest: FakeGuest) -> None:
 
     guest.answers["hello"] = refuse
     guest.begin()
-    with pytest.raises(Unauthenticated):
-        Client(guest.host).greet("test", "bad")
+    with Client(guest.host) as client, pytest.raises(Unauthenticated):
+        client.greet("test", "bad")
     assert guest.called("hello")[0]["token"] == "bad"
 
 
