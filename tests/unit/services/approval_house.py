@@ -64,7 +64,6 @@ class ApprovalHouse:
             identify=self.identify,
             look=self.look,
         )
-        self.approvals._threads = trio.to_thread.current_default_thread_limiter()  # which `settle` can see
 
     def clock(self) -> float:
         return EPOCH + trio.current_time()
@@ -109,9 +108,7 @@ async def approval_house() -> AsyncIterator[ApprovalHouse]:
 
 async def settle() -> None:
     """Let everything that can happen now happen, the looks at a command that threads take included."""
-    await process_house.settle()
-    while trio.to_thread.current_default_thread_limiter().borrowed_tokens:
-        await process_house.settle()
+    await process_house.settle_threads()
 
 
 async def gathered() -> None:

@@ -24,7 +24,7 @@ from coworkd.services.guarding_trees import Trees
 from coworkd.system import packet
 from coworkd.system.process_command import Identity
 from tests.unit.services.egress_house import FakeAuditLog
-from tests.unit.services.process_house import FakeEvents, FakeLink, open_fds, settle
+from tests.unit.services.process_house import FakeEvents, FakeLink, open_fds, settle_threads
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -185,7 +185,7 @@ async def guard_house() -> AsyncIterator[GuardHouse]:
 async def settled(*file_systems: FakeFileSystem, turns: int = 3) -> None:
     """Let both ends say what they have to say."""
     for _ in range(turns):
-        await settle()
+        await settle_threads()
         for each in file_systems:
             each.work()
-    await settle()
+    await settle_threads()

@@ -400,6 +400,14 @@ async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked(0.005)
 
 
+async def settle_threads() -> None:
+    """As `settle`, with what threads do for tasks. None of them may be held up."""
+    await settle()
+    while trio.testing.active_thread_count():
+        await trio.testing.wait_all_threads_completed()
+        await settle()
+
+
 def open_fds() -> set[tuple[str, str]]:
     found = set()
     for fd in os.listdir("/proc/self/fd"):

@@ -12,7 +12,7 @@ from coworkd.model.errors import Unavailable
 from coworkd.model.folder import Asked, Changed, FolderChange
 from coworkd.model.watch import WatchTree
 from tests.unit.services.guard_house import PLAIN, FakeFileSystem, GuardHouse, guard_house, settled
-from tests.unit.services.process_house import in_trio, jump, settle
+from tests.unit.services.process_house import in_trio, jump, settle_threads
 
 
 def _asked(ask: int, path: bytes = b"a", pid: int = 70) -> Asked:
@@ -48,9 +48,9 @@ async def test_a_delete_that_waits_is_answered_by_a_person() -> None:
     async with guard_house() as house:
         await _watch(house, file_system)
         file_system.say(_asked(1))
-        await settle()
+        await settle_threads()
         jump(0.1)
-        await settle()
+        await settle_threads()
         (approval,) = (await house.approvals.list(ApprovalList())).approvals
         assert (approval.session, approval.process, approval.folder) == ("bob", "p1", "f")
         await house.approvals.answer(ApprovalAnswer(approval=approval.approval, answer="once"), house.link)
@@ -77,7 +77,7 @@ async def test_what_may_stand_elsewhere_is_told_to_who_has_allowed(
         monkeypatch.setattr(house.approvals, "replaced", lambda _, path: told.append(path))
         await _watch(house, file_system)
         file_system.say(changed)
-        await settle()
+        await settle_threads()
         assert told == [path]
         file_system.close()
 
@@ -90,9 +90,9 @@ async def test_changes_are_told_with_who_made_them() -> None:
         changes = tuple(FolderChange(change="create", path=b"%d" % pid, pid=pid, at=1.0) for pid in (70, 71, 0, 90))
         house.processes.only = "p9"
         file_system.say(Changed(number=1, changes=changes, lost=3))
-        await settle()
+        await settle_threads()
         jump(1)
-        await settle()
+        await settle_threads()
         told = [(each.get("path"), each.get("process"), each.get("inferred")) for each in house.told("activity")]
         assert told == [
             (b"", None, None),
@@ -111,11 +111,11 @@ async def test_a_file_system_that_ends_is_told_and_its_questions_are_closed() ->
     async with guard_house() as house:
         await _watch(house, file_system)
         file_system.say(_asked(1))
-        await settle()
+        await settle_threads()
         jump(0.1)
-        await settle()
+        await settle_threads()
         file_system.close()
-        await settle()
+        await settle_threads()
         ((session, folder, reason),) = house.failed
         assert (session, folder) == ("bob", "f")
         assert house.told("folder.failed") == [{"session": "bob", "name": "f", "error": reason}]
@@ -130,15 +130,15 @@ async def test_unmounted_it_is_no_failure_and_what_waits_is_refused() -> None:
     async with guard_house() as house:
         await _watch(house, file_system)
         file_system.say(_asked(1))
-        await settle()
+        await settle_threads()
         jump(0.1)
-        await settle()
+        await settle_threads()
         house.guarding.unwatch("bob", "f")
         await settled(file_system)
         assert file_system.rules[-1].deletes == "deny"
         assert house.told("approval.closed")[0]["answer"] == "ended"
         file_system.close()
-        await settle()
+        await settle_threads()
         assert house.failed == []
         house.guarding.unwatch("bob", "f")
 
@@ -154,9 +154,9 @@ async def test_the_same_socket_is_taken_hold_of_again() -> None:
         file_system.near_fd = again
         await _watch(house, file_system)
         file_system.say(_asked(5))
-        await settle()
+        await settle_threads()
         jump(0.1)
-        await settle()
+        await settle_threads()
         assert house.told("approval.requested")[0]["paths"] == (b"a",)
         file_system.close()
 
@@ -167,9 +167,9 @@ async def test_where_coworkd_ends_what_waits_goes_on_waiting() -> None:
     async with guard_house() as house:
         await _watch(house, file_system)
         file_system.say(_asked(1))
-        await settle()
+        await settle_threads()
         jump(0.1)
-        await settle()
+        await settle_threads()
         file_system.work()
     file_system.work()
     assert file_system.verdicts == []
@@ -183,7 +183,7 @@ async def test_a_folder_without_a_file_system_of_its_own_is_watched_from_outside
     async with guard_house() as house:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(house.guarding.watch, "bob", "f", PLAIN, b"/src", mode)
-            await settle()
+            await settle_threads()
             jump(1)
         (request,) = house.workers.workers[0].hear()
         assert request == WatchTree(id=request.id, watch=1, path=b"/src", staged=staged)
@@ -193,5 +193,5 @@ async def test_a_folder_without_a_file_system_of_its_own_is_watched_from_outside
 async def test_a_folder_that_nobody_can_write_is_not_watched() -> None:
     async with guard_house() as house:
         await house.guarding.watch("bob", "f", PLAIN, b"/src", "ro")
-        await settle()
+        await settle_threads()
         assert house.workers.workers == []

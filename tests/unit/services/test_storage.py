@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from coworkd.model import calls_storage, disk
 from coworkd.model.errors import DiskFailed, InvalidState, Unavailable
 from coworkd.services.storage import FREED_TRIM_BYTES, LOOK_DEADLINE_S, LOOK_S, Storage
 from coworkd.services.storage_mount import Facts
-from tests.unit.services.process_house import FakeAudit, FakeEvents, in_trio, jump, settle
+from tests.unit.services.process_house import FakeAudit, FakeEvents, in_trio, jump, settle_threads
 from tests.unit.services.test_storage_mount import entry
 from tests.unit.services.test_storage_room import room
 
@@ -66,7 +66,9 @@ class House:
         self.events = FakeEvents()
         self.told: list[str | None] = []
         self.back: list[str] = []
-        self.hangs = False
+        self.answers = threading.Event()
+        """Cleared, a look hangs until it is set."""
+        self.answers.set()
         self.device_there = False
         self.facts = self.healthy()
         self.storage = Storage(
@@ -86,20 +88,19 @@ class House:
         return Facts(mount=entry(os.stat(self.place).st_dev), device_bytes=1 << 40, room=room(**fields))
 
     def look(self, mount_point: str, state_dir: str, *, is_mount: bool) -> Facts:
-        if self.hangs:
-            time.sleep(0.05)
+        assert self.answers.wait(60)
         return self.facts
 
     async def up(self, nursery: trio.Nursery) -> Storage:
         await self.storage.bring_up()
         self.storage.attach(self.audit, on_back=self.back.append)
         await nursery.start(self.storage.serve)
-        await settle()
+        await settle_threads()
         return self.storage
 
     async def next_look(self) -> None:
         jump(LOOK_S)
-        await settle()
+        await settle_threads()
 
     def published(self, name: str) -> list[dict[str, Any]]:
         return [event.params for event in self.events.published if event.name == name]
@@ -296,13 +297,13 @@ async def test_much_that_was_deleted_is_trimmed_at_once_and_little_is_not(tmp_pa
     async with trio.open_nursery() as nursery:
         storage = await house.up(nursery)
         storage.freed(FREED_TRIM_BYTES - 1)
-        await settle()
+        await settle_threads()
         assert "trim" not in house.disk.trace
         storage.freed(1)
-        await settle()
+        await settle_threads()
         assert house.disk.trace.count("trim") == 1
         storage.freed(1)
-        await settle()
+        await settle_threads()
         assert house.disk.trace.count("trim") == 1
         nursery.cancel_scope.cancel()
 
@@ -316,7 +317,7 @@ async def test_a_disk_is_trimmed_every_day_or_never(tmp_path: Path) -> None:
             await house.up(nursery)
             for _ in range(2):
                 jump(100)
-                await settle()
+                await settle_threads()
             assert house.disk.trace.count("trim") == times
             nursery.cancel_scope.cancel()
 
@@ -358,7 +359,7 @@ async def test_one_that_does_not_answer_is_failing_and_is_asked_again_only_by_th
 ) -> None:
     house = House(tmp_path)
     await house.storage.bring_up()
-    house.hangs = True
+    house.answers.clear()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(house.storage.look_now)
@@ -367,7 +368,6 @@ async def test_one_that_does_not_answer_is_failing_and_is_asked_again_only_by_th
         scope.cancel()
     with pytest.raises(Unavailable, match="has not answered"):
         house.storage.refuse_if_unusable()
-    house.hangs = False
-    await trio.to_thread.run_sync(time.sleep, 0.1)
+    house.answers.set()
     await house.storage.look_now()
     assert house.storage.state == "ok"
