@@ -67,6 +67,8 @@ class Spawner:
         self._shim = ShimProgram()
         self._ready_outfit: Outfit | None = None
         self._made = 0
+        self._left: set[str] = set()
+        """Cgroups of attempts that failed: a child that was killed may not have left its own yet. Each is tried again with the next one."""
 
     def session_cgroup(self, session: str) -> str | None:
         """Where the session's processes live; the prefix keeps names apart from the kernel's own files."""
@@ -101,16 +103,23 @@ class Spawner:
         self._made += 1
         above = self.commands_cgroup(session.name)
         path = None if above is None else f"{above}/p-{self._made}"
-        return Standby(
-            self._forker,
-            uid=session.uid,
-            gid=session.gid,
-            mount_namespace=session.mount_namespace,
-            network_namespace=session.network_namespace,
-            launcher_pid=self._pid,
-            cgroup_path=path,
-            ahead=ahead,
-        )
+        if self._left:
+            self._left = {left for left in self._left if not cgroup.remove(left)}
+        try:
+            return Standby(
+                self._forker,
+                uid=session.uid,
+                gid=session.gid,
+                mount_namespace=session.mount_namespace,
+                network_namespace=session.network_namespace,
+                launcher_pid=self._pid,
+                cgroup_path=path,
+                ahead=ahead,
+            )
+        except OSError:
+            if path is not None:
+                self._left.add(path)
+            raise
 
     # -- a command ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """A program whose forks fail when a test wants it: a seccomp filter hands every clone(2) of it, and of all it starts, to the test.
 
 `python -m tests.root.failing_forks SOCKET ARGV…` installs the filter, sends its listener to SOCKET, and becomes ARGV. `Forks` at the
-other end lets all of them go on, but for those of one process while `failing`: the kernel then answers that with the errno wanted.
+other end lets all of them go on, but for those of one process while `failing`: the kernel then answers that with the errno wanted; and
+for those of all processes of one name while `hanging`, which get no answer at all.
 A test that ends closes the listener, and whoever still forks there is told ENOSYS. Source: seccomp_unotify(2).
 """
 
@@ -24,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coworkd.system import libc
+from tests.root.folder_room import name_of
 
 _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}[platform.machine()]
 _FORKS = {"x86_64": (56, 57, 58, 435), "aarch64": (220, 435)}[platform.machine()]
@@ -48,6 +50,7 @@ class Forks:
         self.failed = 0
         """How many were told to have failed."""
         self._pid, self._errno, self._disturbed = 0, 0, False
+        self._hanging = ""
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -60,6 +63,15 @@ class Forks:
             yield
         finally:
             self._pid = 0
+
+    @contextlib.contextmanager
+    def hanging(self, name: str) -> Iterator[None]:
+        """Whoever is called `name` and forks in the block waits in the kernel until it is killed."""
+        self._hanging = name
+        try:
+            yield
+        finally:
+            self._hanging = ""
 
     def close(self) -> None:
         """Returns when nobody is left who could fork: behind the end of the program."""
@@ -81,6 +93,8 @@ class Forks:
         try:
             fcntl.ioctl(listener, _RECV, notice)
             id, pid, *_ = _NOTIF.unpack(notice)
+            if self._hanging and name_of(pid) == self._hanging:
+                return
             fails = pid == self._pid
             if fails and self._disturbed:
                 self._disturbed = False

@@ -1,4 +1,4 @@
-"""The launcher cannot fork, by a limit (EAGAIN) or for memory (ENOMEM): that is told, leaves nothing, and passes."""
+"""The launcher cannot fork, by a limit (EAGAIN), for memory (ENOMEM) or for a hang: that is told, leaves nothing, and passes."""
 
 from __future__ import annotations
 
@@ -73,6 +73,19 @@ def test_a_command_for_which_the_launcher_cannot_fork_is_refused(
             assert (caught.value.details["stage"], caught.value.details["errno"]) == ("resources", number)
             assert forks.failed > failed
         assert other.communicate(b"still here").streams["stdout"] == b"still here"
+
+
+def test_a_command_is_refused_where_one_forker_after_the_other_hangs(
+    started: tuple[Daemon, Forks], client: Client, session: str
+) -> None:
+    def run_all() -> None:
+        for _ in range(ROUNDS):
+            client.run(session, ["true"])
+
+    hangs = started[1].hanging("coworkd-forker")
+    with hangs, pytest.raises(StartFailed, match="the process that forks for it hangs") as caught:
+        run_all()
+    assert (caught.value.details["stage"], caught.value.details["errno"]) == ("resources", errno.ETIMEDOUT)
 
 
 @NO_FORK

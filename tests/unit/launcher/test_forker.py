@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from typing import cast
 
@@ -141,17 +141,49 @@ def test_one_that_was_killed_is_told_and_made_again(asked: Forker, place: Place)
 
 
 def test_one_that_hangs_is_ended(asked: Forker, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forker, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(forker, "_LOOK_S", 0.001)
     monkeypatch.setattr(clone, "fork_for_parent", lambda cgroup_fd: signal.pause())
     asked._begin()
     hanging = pid_of(asked)
-    with pytest.raises(TimeoutError, match=os.strerror(errno.ETIMEDOUT)):
+    with pytest.raises(TimeoutError, match="the process that forks for it hangs") as caught:
         asked.fork(place.station, None)
+    assert caught.value.errno == errno.ETIMEDOUT
     assert os.WTERMSIG(os.waitpid(hanging, 0)[1]) == signal.SIGKILL
 
 
+def test_one_that_hangs_and_the_next_are_waited_for_a_second_at_most() -> None:
+    """In all: who asks serves nobody else meanwhile."""
+    assert 2 * forker._LOOKS * forker._LOOK_S <= 1.0
+
+
+def test_what_it_had_forked_before_it_hung_is_the_askers_and_ends_with_its_socket(
+    asked: Forker, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fork_and_hang(cgroup_fd: int | None) -> int:
+        pid = fork(cgroup_fd)
+        if pid:
+            signal.pause()
+        return pid
+
+    def run(station: child.Station, formats: Formats) -> None:
+        os.write(station.error_fd, b"%d" % os.getpid())
+        os.read(station.order_fd, 1)
+        os._exit(4)
+
+    fork = clone.fork_for_parent
+    monkeypatch.setattr(clone, "fork_for_parent", fork_and_hang)
+    monkeypatch.setattr(child, "run", run)
+    asked._begin()
+    hanging = pid_of(asked)
+    with pytest.raises(TimeoutError):
+        asked.fork(place.station, None)
+    assert os.WTERMSIG(os.waitpid(hanging, 0)[1]) == signal.SIGKILL
+    place.ours.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(int(place.said()), 0)[1]) == 4
+
+
 def test_one_that_was_stopped_is_not_waited_for(asked: Forker, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forker, "_PATIENCE_S", math.inf)
+    monkeypatch.setattr(forker, "_LOOKS", sys.maxsize)
     os.waitpid(asked.fork(place.station, None), 0)
     stopped = pid_of(asked)
     os.kill(stopped, signal.SIGSTOP)
