@@ -220,11 +220,14 @@ class AsyncClient(AsyncVerbs):
 
     def drop_feed(self) -> None:
         """No link that comes is to be asked for events. For `AsyncSubscription`."""
+        feed = self._link.core.feed
         self._link.core.unsubscribe()
+        self._link.wake(feed)
 
     def drop(self, inbox: Inbox) -> None:
         """Throw away what still comes for it. For `AsyncProcess`."""
         self._link.core.drop(inbox)
+        self._link.wake(inbox)
 
     async def next_chunk(self, inbox: StreamInbox, limit_bytes: int | None) -> bytes:
         """The next bytes of a stream, empty at its end. For `AsyncStream`."""

@@ -256,6 +256,7 @@ class Core:
 
     def drop(self, inbox: Inbox) -> None:
         """Nobody reads it any more: what comes for it is dropped."""
+        inbox.drop()
         if self._inboxes.get(inbox.process) is inbox:
             del self._inboxes[inbox.process]
 
@@ -312,6 +313,8 @@ class Core:
 
     def unsubscribe(self) -> None:
         """Nobody reads the feed any more."""
+        if self.feed is not None:
+            self.feed.close()
         self.feed = None
 
     def _adopt(self, inbox: Inbox) -> Inbox:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from coworkd.model.errors import InvalidState
 from coworkd.model.event import Event
 
 BOUND = 4096
@@ -25,6 +26,7 @@ class Feed:
         self.missed = 0
         self.parked = False
         self._bound = bound
+        self._closed = False
         self._queue: deque[Event] = deque()
 
     def subscribed(self, next_seq: int, missed: int) -> None:
@@ -49,10 +51,16 @@ class Feed:
         self._queue.append(Event(seq=seq, at=float(at), name=name, params=rest))
 
     def take(self) -> Event | None:
-        """The next event, or None when none waits."""
+        """The next event, or None when none waits. Raises `InvalidState` behind the last one of a feed that is closed."""
+        if self._closed and not self._queue:
+            raise InvalidState("the events were unsubscribed from here")
         return self._queue.popleft() if self._queue else None
+
+    def close(self) -> None:
+        """Nothing comes any more: what waits can be taken, then whoever wants more is told."""
+        self._closed = True
 
     @property
     def waiting(self) -> bool:
-        """An event can be taken now, or the feed is parked and wants to be resumed."""
-        return bool(self._queue) or self.parked
+        """An event can be taken now, or `take` raises, or the feed is parked and wants to be resumed."""
+        return bool(self._queue) or self._closed or self.parked

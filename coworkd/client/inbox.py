@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from coworkd.model.errors import OutOfRange
+from coworkd.model.errors import InvalidState, OutOfRange
 from coworkd.model.process import ExitRecord, StreamName
 
 BOUND_BYTES = 16 * 1024 * 1024
@@ -50,6 +50,7 @@ class Inbox:
         self.exit: ExitRecord | None = None
         self.parked = False
         self._full = False
+        self._dropped = False
         self._unacknowledged = 0
         self._bound_bytes = bound_bytes
         self._queue: deque[Output | _Gap] = deque()
@@ -106,9 +107,17 @@ class Inbox:
         self.parked = False
         self._full = False
 
+    def drop(self) -> None:
+        """Nothing comes any more: what waits can be taken, then whoever wants what is missing is told."""
+        self._dropped = True
+
     def take(self) -> Output | None:
-        """The next piece, or None when none waits. Raises `OutOfRange` where bytes are missing before the next one."""
+        """The next piece, or None when none waits. Raises `OutOfRange` where bytes are missing before the next one, `InvalidState`
+        where the rest was dropped here.
+        """
         if not self._queue:
+            if self._dropped and not self.finished:
+                raise InvalidState(f"process {self.process} was detached from here", process=self.process)
             return None
         item = self._queue.popleft()
         if isinstance(item, Output):
@@ -126,8 +135,8 @@ class Inbox:
 
     @property
     def waiting(self) -> bool:
-        """Something can be taken now."""
-        return bool(self._queue)
+        """`take` has something, or raises."""
+        return bool(self._queue) or self._dropped
 
     @property
     def finished(self) -> bool:

@@ -227,11 +227,13 @@ class Client(Verbs):
         """Throw away what still comes for it. For `Process`."""
         with self._link.lock:
             self._link.core.drop(inbox)
+            self._link.wake()
 
     def drop_feed(self) -> None:
         """No link that comes is to be asked for events. For `Subscription`."""
         with self._link.lock:
             self._link.core.unsubscribe()
+            self._link.wake()
 
     def next_chunk(self, inbox: StreamInbox, limit_bytes: int | None, timeout_s: float | None) -> bytes | None:
         """The next bytes of a stream, empty at its end; None when `timeout_s` ran out. For `Stream`."""

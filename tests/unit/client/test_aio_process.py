@@ -176,3 +176,29 @@ def test_a_detached_command_runs_on(guest: FakeGuest) -> None:
 
     run(guest, body)
     assert [name for name, _ in guest.calls[2:]] == ["process.detach"]
+
+
+@pytest.mark.parametrize("way", ["detach", "forget", "unsubscribe"])
+def test_a_task_that_reads_what_another_lets_go_of_is_told(guest: FakeGuest, way: str) -> None:
+    guest.answers["events.subscribe"] = lambda _: {"next": 8, "missed": 0}
+    guest.answers["events.unsubscribe"] = lambda _: {}
+
+    async def body(client: AsyncClient) -> None:
+        process, events = await start(client, guest), await client.events()
+        read, let_go = {
+            "detach": (process.read, process.detach),
+            "forget": (process.read, process.forget),
+            "unsubscribe": (events.read, events.aclose),
+        }[way]
+
+        async def wait() -> None:
+            with pytest.raises(InvalidState, match="from here"):
+                await read()
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+                await let_go()
+
+    run(guest, body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coworkd.client.feed import Feed
+from coworkd.model.errors import InvalidState
 
 
 def event(seq: int) -> dict[str, object]:
@@ -56,3 +57,13 @@ def test_missed_adds_up() -> None:
 def test_nonsense_is_refused(params: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError)):
         Feed(None).feed("a", params)
+
+
+def test_a_closed_feed_gives_what_waits_and_then_tells() -> None:
+    feed = Feed(7)
+    feed.feed("a", event(8))
+    feed.close()
+    assert feed.take() is not None
+    assert feed.waiting
+    with pytest.raises(InvalidState, match="unsubscribed"):
+        feed.take()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coworkd.client.inbox import Inbox, read_output
-from coworkd.model.errors import OutOfRange
+from coworkd.model.errors import InvalidState, OutOfRange
 from coworkd.model.process import Exit, ExitRecord
 
 
@@ -126,3 +126,21 @@ def test_read_output_refuses_data_that_is_text() -> None:
 def test_read_output_takes_a_bare_end_of_file() -> None:
     params = {"process": "p", "stream": "stdout", "offset": 3, "eof": True}
     assert read_output(params) == ("p", "stdout", 3, b"", True)
+
+
+def test_a_dropped_inbox_gives_what_waits_and_then_tells() -> None:
+    inbox = Inbox("p1", {"stdout": 0})
+    inbox.feed_output("stdout", 0, b"ab", False)
+    inbox.drop()
+    assert inbox.take() is not None
+    assert inbox.waiting
+    with pytest.raises(InvalidState, match="detached"):
+        inbox.take()
+
+
+def test_a_dropped_inbox_that_has_all_is_finished() -> None:
+    inbox = Inbox("p1", {"stdout": 0})
+    inbox.feed_exit(record())
+    inbox.drop()
+    assert inbox.take() is None
+    assert inbox.finished

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -211,3 +213,31 @@ def test_control_calls_carry_their_arguments(client: Client, guest: FakeGuest) -
         {"process": "p1", "rows": 24, "cols": 80},
         {"process": "p1", "grace_s": 2.5},
     ]
+
+
+@pytest.mark.parametrize("way", ["detach", "forget", "unsubscribe"])
+def test_a_thread_that_reads_what_another_lets_go_of_is_told(client: Client, guest: FakeGuest, way: str) -> None:
+    guest.answers["events.subscribe"] = lambda _: {"next": 8, "missed": 0}
+    guest.answers["events.unsubscribe"] = lambda _: {}
+    process, events = start(client, guest), client.events()
+    read, let_go = {
+        "detach": (process.read, process.detach),
+        "forget": (process.read, process.forget),
+        "unsubscribe": (events.read, events.close),
+    }[way]
+    raised: list[str] = []
+
+    def wait() -> None:
+        try:
+            read()
+        except InvalidState as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    while not client._link._reading:
+        time.sleep(0.001)
+    let_go()
+    thread.join(5)
+    assert len(raised) == 1
+    assert "from here" in raised[0]
