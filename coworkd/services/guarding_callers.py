@@ -2,7 +2,8 @@
 
 Rules
 - A process that is there is judged by its ancestors, of which a sandbox's init and its bubblewrap are two (`system.process_parents`).
-  The init is known only once the command's start is told, bubblewrap before it can do anything.
+  The init is known only once the command's start is told, bubblewrap before it can do anything. The outermost that is known counts: a
+  session that forks for long enough chooses the numbers below it, that of a command which ended a moment ago, say.
 - One that is gone is looked up among those that were seen within `REMEMBERED_S`; else, where one command alone ran in the session then,
   it was that, which is told as `inferred`.
 - What belongs to no command of the session (coworkd's own worker, say) has no process.
@@ -62,7 +63,7 @@ class Callers:
 
     def owner(self, ancestry: Sequence[int]) -> tuple[str, str] | None:
         """Session and process of whoever has these ancestors; None for what is no session's."""
-        return next(filter(None, map(self._processes.find_by_ancestor, ancestry)), None)
+        return next(filter(None, map(self._processes.find_by_ancestor, reversed(ancestry))), None)
 
     def guess(self, session: str, at: float) -> Caller:
         """Of somebody who is gone."""

@@ -35,6 +35,8 @@ class ProcessTable:
         """
         self._running_limit = running_limit
         self._processes: dict[str, LiveProcess] = {}
+        self._unkept: dict[str, LiveProcess] = {}
+        """Those that are not kept after their end: nearly all of them run, and they are few."""
         self._kept = KeptProcesses(finished, awaited_bytes=awaited_bytes)
         self._awaited = awaited
         self.parting: list[LiveProcess] = []
@@ -56,13 +58,15 @@ class ProcessTable:
 
     def find_by_ancestor(self, pid: int) -> LiveProcess | None:
         """The one in whose sandbox everything has this ancestor."""
-        return next((each for each in self._processes.values() if pid in each.ancestors and each.running), None)
+        return next(
+            (each for each in self._unkept.values() if pid in (each.monitor_pid, each.init_pid) and each.running), None
+        )
 
     def reserve(self, id: str | None, *, one_shot: bool) -> str:
         """An id that is free, `id` if that is given. Raises `AlreadyExists`, or `LimitExceeded` where too many run."""
         if id is not None and id in self._processes:
             raise AlreadyExists(f"process {id} exists already; choose another id", process=id)
-        running = len(self._processes) - len(self._kept)
+        running = len(self._unkept)
         if running >= self._running_limit:
             raise LimitExceeded(
                 f"{running} commands are running, no more are allowed at once", limit=self._running_limit
@@ -70,12 +74,13 @@ class ProcessTable:
         return id or self._fresh_id(ONE_SHOT_PREFIX if one_shot else "p")
 
     def add(self, process: LiveProcess) -> None:
-        self._processes[process.id] = process
+        self._processes[process.id] = self._unkept[process.id] = process
 
     def ended(self, process: LiveProcess) -> list[LiveProcess]:
         """`process` has ended; returns those that have to be forgotten for it."""
         if process.one_shot:
             return []
+        self._unkept.pop(process.id, None)
         self._kept.add(process.id, now_s=trio.current_time(), kept_bytes=process.kept_bytes)
         return self.surplus()
 
@@ -87,6 +92,7 @@ class ProcessTable:
     def remove(self, process: LiveProcess) -> bool:
         """Take it out; False where it was out already."""
         self._kept.discard(process.id)
+        self._unkept.pop(process.id, None)
         return self._processes.pop(process.id, None) is not None
 
     def part(self, processes: list[LiveProcess]) -> None:

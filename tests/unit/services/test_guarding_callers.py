@@ -39,6 +39,14 @@ def test_the_commands_of_others_are_none_of_the_session() -> None:
     assert machine.callers.find("bob", 90, 0) == Caller(None)
 
 
+def test_a_number_that_a_session_has_forked_for_is_not_taken_for_the_command_that_had_it() -> None:
+    machine = _Machine()
+    machine.processes.inits[49] = ("alice", "ended")
+    machine.parents[70] = (70, 49, 50, 40)
+    assert machine.callers.find("bob", 70, 0) == Caller("p1")
+    assert machine.callers.owner((49, 50, 40)) == ("bob", "p1")
+
+
 def test_one_that_has_gone_is_remembered_for_a_moment() -> None:
     machine = _Machine()
     machine.callers.find("bob", 70, 0)

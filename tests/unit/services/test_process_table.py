@@ -72,6 +72,24 @@ async def test_ended_keeps_no_one_shot() -> None:
     assert table.ended(answered) == []
 
 
+@in_trio
+async def test_of_those_that_are_kept_none_is_looked_at_for_its_ancestors() -> None:
+    table = make_table()
+    ended, answered, runs = make_process("ended"), make_process("run.x", one_shot=True), make_process("runs")
+    ended.monitor_pid = answered.monitor_pid = runs.monitor_pid = 10
+    for process in (ended, answered, runs):
+        table.add(process)
+    assert table.find_by_ancestor(10) is ended
+    table.ended(ended)
+    assert table.find_by_ancestor(10) is answered
+    table.remove(answered)
+    assert table.find_by_ancestor(10) is runs
+    runs.init_pid = 11
+    assert table.find_by_ancestor(11) is runs
+    runs.over.set()
+    assert table.find_by_ancestor(10) is None
+
+
 def test_find_refuses_what_is_not_there() -> None:
     table = make_table()
     table.add(make_process("one"))
