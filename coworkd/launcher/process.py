@@ -143,7 +143,11 @@ class Process:
         quiet = not bwrap.gone and time.monotonic() < self.quiet_until
         if self.started is None and not quiet and bwrap.executed and bwrap.init_pid and bwrap.payload_pid:
             self.started = Started(
-                process=self.name, init_pid=bwrap.init_pid, payload_pid=bwrap.payload_pid, at=bwrap.executed_at
+                process=self.name,
+                init_pid=bwrap.init_pid,
+                payload_pid=bwrap.payload_pid,
+                at=bwrap.executed_at,
+                monitor_pid=bwrap.monitor_pid,
             )
             told.append(self.started)
         if bwrap.gone and self.living and not self.can_move:

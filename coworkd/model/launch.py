@@ -466,6 +466,8 @@ class Started(Struct, frozen=True, kw_only=True, tag="started"):
     init_pid: int
     payload_pid: int
     at: float
+    monitor_pid: int
+    """Its bubblewrap: another than `Spawned` has named where the command was moved."""
 
 
 class StartError(Struct, frozen=True, kw_only=True, tag="start_error"):

@@ -31,7 +31,11 @@ def carry(process: LiveProcess) -> Carried:
         raise
     spawned = Spawned(id=0, process=process.id, monitor_pid=0, fds=tuple(names), at=process.started_at)
     started = Started(
-        process=process.id, init_pid=process.init_pid or 0, payload_pid=process.pid or 0, at=process.started_at
+        process=process.id,
+        init_pid=process.init_pid or 0,
+        payload_pid=process.pid or 0,
+        at=process.started_at,
+        monitor_pid=0,
     )
     adopted = Adopted(
         id=0,

@@ -280,7 +280,7 @@ class LiveProcess:
 
     def _learn_start(self, started: Started) -> None:
         self.started, self.pid, self.started_at = True, started.payload_pid, started.at
-        self.init_pid = started.init_pid
+        self.init_pid, self.monitor_pid = started.init_pid, started.monitor_pid
 
     def _learn_end(self, exited: Exited | None) -> None:
         self._ending = True

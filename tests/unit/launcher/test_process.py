@@ -186,6 +186,7 @@ def test_the_shims_time_alone_is_a_good_exec_of_that_time(make: Make) -> None:
     (started,) = sandbox.process.notices()
     assert isinstance(started, Started)
     assert abs(started.at - at) < 0.001
+    assert started.monitor_pid == sandbox.bwrap.monitor_pid
 
 
 @pytest.mark.parametrize("said", [b"+0 ", b"+99999999999999999999 "])

@@ -113,7 +113,9 @@ class FakeCommand:
 
     def start(self, *, quietly: bool = False) -> None:
         """With `quietly` its end brings the news."""
-        self.started_notice = Started(process=self.request.process, init_pid=11, payload_pid=12, at=STARTED_AT)
+        self.started_notice = Started(
+            process=self.request.process, init_pid=11, payload_pid=12, at=STARTED_AT, monitor_pid=10
+        )
         self._quiet = quietly
         if not quietly:
             self._tell(self.started_notice)

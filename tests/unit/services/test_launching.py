@@ -37,7 +37,7 @@ RUSAGE = Rusage(
     involuntary_switches=0,
 )
 SPAWNED = launch.Spawned(id=0, process="p1", monitor_pid=9, fds=("stdout", "stderr"), at=1.0)
-STARTED = launch.Started(process="p1", init_pid=2, payload_pid=3, at=2.0)
+STARTED = launch.Started(process="p1", init_pid=2, payload_pid=3, at=2.0, monitor_pid=9)
 EXITED = launch.Exited(
     process="p1", code=0, signal=None, inferred=False, killed=False, oom_kills=0, rusage=RUSAGE, at=3.0
 )

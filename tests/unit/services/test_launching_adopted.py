@@ -12,7 +12,7 @@ SPAWNED = Spawned(id=0, process="one", monitor_pid=9, fds=(), at=1.0)
 RUNNING = Adopted(
     id=0, process="one", session="bob", argv=(b"cat",), spawned=SPAWNED, started=None, start_error=None, exited=None
 )
-STARTED = Started(process="one", init_pid=2, payload_pid=3, at=2.0)
+STARTED = Started(process="one", init_pid=2, payload_pid=3, at=2.0, monitor_pid=9)
 FAILED = StartError(process="one", stage="not_found", errno=2, message="no such command")
 EXITED = Exited(process="one", code=0, signal=None, inferred=False, killed=False, oom_kills=0, rusage=RUSAGE, at=3.0)
 

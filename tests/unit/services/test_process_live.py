@@ -21,7 +21,7 @@ from coworkd.system import spool_file
 from tests.unit.services.fake_launcher import RUSAGE
 from tests.unit.services.process_house import NOW, PAGE, in_trio, jump, settle
 
-STARTED = Started(process="one", init_pid=1, payload_pid=2, at=5.0)
+STARTED = Started(process="one", init_pid=1, payload_pid=2, at=5.0, monitor_pid=9)
 EXITED = Exited(process="one", code=0, signal=None, inferred=False, killed=False, oom_kills=0, rusage=RUSAGE, at=6.0)
 
 
@@ -101,6 +101,16 @@ async def test_states_follow_the_notices(rig: Rig) -> None:
         states.append(rig.process.state)
     assert states == ["starting", "running", "exited"]
     assert rig.process.started_at == 5.0
+
+
+@with_rig()
+async def test_one_that_was_moved_stands_below_the_bubblewrap_that_its_start_names(rig: Rig) -> None:
+    rig.process.monitor_pid = 8
+    rig.process.built()
+    rig.process.learn(STARTED)
+    assert rig.process.ancestors == (1, 9)
+    rig.process.learn(structs.replace(EXITED, started=STARTED))
+    assert rig.process.ancestors == (1, 9)
 
 
 @with_rig()
