@@ -16,7 +16,7 @@ from coworkd.model.bridge import BridgeInfo, BridgeSpec, parse_bridge
 from coworkd.services.bridges import Bridges
 from coworkd.services.bridges_ends import Ends
 from coworkd.services.bridges_live import CONNECTIONS
-from tests.unit.services.process_house import NOW, FakeAudit, settle
+from tests.unit.services.process_house import NOW, FakeAudit, settle_threads
 from tests.unit.services.stream_house import Directory, SocketLauncher, StreamLink
 
 TRIES = 400
@@ -67,7 +67,7 @@ class BridgeHouse:
     async def wait_counted(self, connections_total: int) -> BridgeInfo:
         """Once so many have been led on."""
         for _ in range(TRIES):
-            await settle()
+            await settle_threads()
             found = await self.info()
             if found.connections_total == connections_total:
                 return found
@@ -108,7 +108,7 @@ class Server:
 
     async def accept(self) -> socket.socket:
         for _ in range(TRIES):
-            await settle()
+            await settle_threads()
             with contextlib.suppress(BlockingIOError):
                 accepted, _ = self._listener.accept()
                 accepted.setblocking(False)

@@ -20,7 +20,7 @@ from coworkd.model.errors import (
 )
 from coworkd.services import bridges
 from tests.unit.services.bridge_house import BridgeHouse, Server, bridge_house, dial, free_port, spec
-from tests.unit.services.process_house import in_trio, open_fds, settle
+from tests.unit.services.process_house import in_trio, open_fds, settle_threads
 
 
 @in_trio
@@ -46,7 +46,7 @@ async def test_opening_and_closing_are_recorded_with_what_went_through(tmp_path:
             assert house.audit.records == [("bridge.open", {**about, "link": "link"})]
             with dial(tmp_path / "in") as client:
                 client.send(b"abc")
-                await settle()
+                await settle_threads()
             await house.close()
             told = house.audit.fields("bridge.close")
             assert (
@@ -72,7 +72,7 @@ async def test_closing_ends_its_connections_and_no_others(tmp_path: Path) -> Non
             assert first.recv(1) == b""
             assert far_first.recv(1) == b""
             second.send(b"x")
-            await settle()
+            await settle_threads()
             assert far_second.recv(1) == b"x"
             for each in (first, far_first, second, far_second):
                 each.close()
@@ -114,7 +114,7 @@ async def test_a_way_out_of_a_session_wants_the_admins_word(tmp_path: Path) -> N
 async def test_the_configuration_may_lead_out_of_a_session(tmp_path: Path) -> None:
     configured = spec(f"session://work:{free_port()}", f"unix://{tmp_path}/out")
     async with bridge_house(configured, allow_bridges=False) as house:
-        await settle()
+        await settle_threads()
         info = await house.info()
         assert (info.state, info.origin) == ("listening", "config")
         assert house.audit.fields("bridge.open")["origin"] == "config"
@@ -185,7 +185,7 @@ async def test_closing_is_finished_though_its_caller_has_gone(tmp_path: Path) ->
 
             bridge.close = close_and_go  # type: ignore[method-assign]
             await house.close("b")
-        await settle()
+        await settle_threads()
         assert (await house.bridges.list()).bridges == ()
         assert house.audit.kinds == ["bridge.open", "bridge.close"]
         assert (await house.open(f"unix://{tmp_path}/a.sock", "tcp://127.0.0.1:1")).state == "listening"
@@ -226,7 +226,7 @@ async def test_when_coworkd_stops_each_end_is_recorded_and_nothing_is_left(tmp_p
         async with bridge_house() as house:
             await house.open(f"unix://{tmp_path}/in", server.uri)
             client = dial(tmp_path / "in")
-            await settle()
+            await settle_threads()
         assert house.audit.fields("bridge.close")["reason"] == "coworkd stops"
         assert not (tmp_path / "in").exists()
         assert client.recv(1) == b""
