@@ -218,9 +218,10 @@ class Bwrap:
     def signal(self, number: int) -> None:
         """kill(2) on the command's own process group; raises `ProcessLookupError` when the command has gone or not come yet.
 
-        A shim gets none in its stead: it would die of it, and the command, in another sandbox, would never hear of it.
+        Neither a shim nor bubblewrap gets one in its stead: it would die of it, whatever the command does with that signal. Another sandbox
+        is had for the command of a shim, which would never hear of it.
         """
-        if self.payload_pid is None or self.payload_pidfd is None or (self.shimmed and not self.executed):
+        if self.payload_pid is None or self.payload_pidfd is None or not self.executed:
             raise ProcessLookupError(3, "the command has not started")
         signal.pidfd_send_signal(self.payload_pidfd, 0)
         group = os.getpgid(self.payload_pid)

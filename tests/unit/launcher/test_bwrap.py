@@ -58,6 +58,7 @@ def test_a_signal_goes_to_the_group_only(make: Make, monkeypatch: pytest.MonkeyP
     bwrap = make().bwrap
     sent: list[tuple[int, int]] = []
     bwrap.init_pid, bwrap.payload_pid, bwrap.payload_pidfd = INIT, PAYLOAD, os.memfd_create("pidfd")
+    bwrap.learn_exec()
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: None)
     monkeypatch.setattr(os, "killpg", lambda group, number: sent.append((group, number)))
     monkeypatch.setattr(os, "getpgid", lambda pid: PAYLOAD)
@@ -69,8 +70,11 @@ def test_a_signal_goes_to_the_group_only(make: Make, monkeypatch: pytest.MonkeyP
     assert len(sent) == 1
 
 
-def test_a_shim_gets_no_signal_for_its_command(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    bwrap = make(shim=True).bwrap
+@pytest.mark.parametrize("shim", [True, False])
+def test_who_executes_a_command_gets_no_signal_for_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch, *, shim: bool
+) -> None:
+    bwrap = make(shim=shim).bwrap
     sent: list[int] = []
     bwrap.init_pid, bwrap.payload_pid, bwrap.payload_pidfd = INIT, PAYLOAD, os.memfd_create("pidfd")
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: None)
