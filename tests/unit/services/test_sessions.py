@@ -19,7 +19,7 @@ from coworkd.model.errors import (
     NotFound,
     Unavailable,
 )
-from tests.unit.services.process_house import in_trio, settle
+from tests.unit.services.process_house import in_trio, settle, settle_threads
 from tests.unit.services.session_house import SessionHouse, open_house
 
 
@@ -234,7 +234,7 @@ async def test_a_session_that_hangs_holds_no_other_up_when_they_are_taken_over(
         monkeypatch.setattr(house.sessions, "open", open_late)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(house.sessions.reopen)
-            await settle()
+            await settle_threads()
             assert opened == ["eve"]
             goes_on.set()
         assert opened == ["eve", "bob"]
