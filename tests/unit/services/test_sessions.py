@@ -19,7 +19,7 @@ from coworkd.model.errors import (
     NotFound,
     Unavailable,
 )
-from tests.unit.services.process_house import in_trio, settle, settle_threads
+from tests.unit.services.process_house import in_trio, settle_threads
 from tests.unit.services.session_house import SessionHouse, open_house
 
 
