@@ -7,7 +7,7 @@ from typing import Any
 from coworkd.model.calls import ProcessRun
 from coworkd.model.names import OsBytes
 from coworkd.model.process import Exit, ExitRecord
-from coworkd.services.process_recent import RecentProcesses
+from coworkd.services.process_recent import ANCESTOR_S, RecentProcesses
 from tests.unit.services.fake_launcher import SPAWNED_AT, FakeCommand
 from tests.unit.services.process_house import in_trio, open_house, settle
 
@@ -52,15 +52,31 @@ def test_a_time_before_what_is_remembered_is_not_answered() -> None:
 
 
 def test_what_stood_above_a_command_is_known_for_a_moment() -> None:
-    now = [21.0]
-    recent = RecentProcesses(clock=lambda: now[0])
+    now = [0.0]
+    recent = RecentProcesses(clock=lambda: 21.0, monotonic=lambda: now[0])
     recent.add(_record("one", 10, 20), (50, 49))
     recent.add(_record("never started", 10, 20))
     assert recent.find_by_ancestor(50) == recent.find_by_ancestor(49) == ("bob", "one")
     assert recent.find_by_ancestor(51) is None
     recent.add(_record("two", 20, 21), (50,))
     assert recent.find_by_ancestor(50) == ("bob", "two")
-    now[0] = 40.0
+    now[0] = ANCESTOR_S + 1
+    assert recent.find_by_ancestor(50) is None
+
+
+def test_what_stood_above_a_command_is_known_no_longer_where_the_clock_was_set_back() -> None:
+    clock, now = [1000.0], [0.0]
+    recent = RecentProcesses(clock=lambda: clock[0], monotonic=lambda: now[0])
+    recent.add(_record("one", 990, 1000), (50,))
+    clock[0], now[0] = 10.0, ANCESTOR_S - 1
+    assert recent.find_by_ancestor(50) == ("bob", "one")
+    now[0] = ANCESTOR_S + 1
+    assert recent.find_by_ancestor(50) is None
+
+
+def test_what_stood_above_a_command_that_ended_long_before_it_was_adopted_is_not_known() -> None:
+    recent = RecentProcesses(clock=lambda: 1000.0)
+    recent.add(_record("one", 10, 20), (50,))
     assert recent.find_by_ancestor(50) is None
 
 
