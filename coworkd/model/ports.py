@@ -531,7 +531,7 @@ class CallerDirectory(Protocol):
     """What those who watch sessions need of processes: which command did it."""
 
     def find_by_ancestor(self, pid: int, /) -> tuple[str, str] | None:
-        """The session and process in whose sandbox everything has this ancestor: its bubblewrap, or its init."""
+        """The session and process whose command this is, or in whose sandbox everything has this ancestor: its bubblewrap, or its init."""
 
     def only_one_at(self, session: str, at: float, /) -> str | None:
         """The one process of `session` that ran at that time; None where there was none, or more than one, or it is not known any more."""

@@ -4,8 +4,8 @@ Rules
 - A process that is there is judged by its ancestors, of which a sandbox's init and its bubblewrap are two (`system.process_parents`).
   The init is known only once the command's start is told, bubblewrap before it can do anything. The outermost that is known counts: a
   session that forks for long enough chooses the numbers below it, that of a command which ended a moment ago, say.
-- One that is gone is looked up among those that were seen within `REMEMBERED_S`; else, where one command alone ran in the session then,
-  it was that, which is told as `inferred`.
+- One that is gone is looked up among those that were seen within `REMEMBERED_S`, and among the commands themselves; else, where one
+  command alone ran in the session then, it was that, which is told as `inferred`.
 - What belongs to no command of the session (coworkd's own worker, say) has no process.
 """
 
@@ -55,7 +55,7 @@ class Callers:
         if seen is None or self._monotonic() - seen[1] > REMEMBERED_S:
             ancestry = self._read_ancestry(pid) if pid else ()
             if not ancestry:
-                return self.guess(session, at)
+                return self.guess(session, pid, at)
             seen = self.owner(ancestry), self._monotonic()
             self._remember(pid, seen)
         owner = seen[0]
@@ -65,8 +65,11 @@ class Callers:
         """Session and process of whoever has these ancestors; None for what is no session's."""
         return next(filter(None, map(self._processes.find_by_ancestor, reversed(ancestry))), None)
 
-    def guess(self, session: str, at: float) -> Caller:
+    def guess(self, session: str, pid: int, at: float) -> Caller:
         """Of somebody who is gone."""
+        owner = self.owner((pid,))
+        if owner is not None and owner[0] == session:
+            return Caller(owner[1])
         process = self._processes.only_one_at(session, at)
         return Caller(process, process is not None)
 

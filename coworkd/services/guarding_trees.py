@@ -196,7 +196,7 @@ class Trees:
         if seen.ancestry:
             owner = self._callers.owner(seen.ancestry)
             return Caller(owner[1]) if owner is not None and owner[0] == session else None
-        caller = self._callers.guess(session, seen.change.at)
+        caller = self._callers.guess(session, seen.change.pid, seen.change.at)
         return caller if caller.process is not None else None
 
     def _known(self, numbers: tuple[int, ...]) -> Iterator[_Watched]:

@@ -113,8 +113,8 @@ class LiveProcess:
 
     @property
     def ancestors(self) -> tuple[int, ...]:
-        """Those of everything in its sandbox, as far as they are known."""
-        return tuple(pid for pid in (self.init_pid, self.monitor_pid) if pid)
+        """Those of everything in its sandbox and the command itself, as far as they are known."""
+        return tuple(pid for pid in (self.pid, self.init_pid, self.monitor_pid) if pid)
 
     @property
     def may_act(self) -> bool:

@@ -57,9 +57,14 @@ class ProcessTable:
         return [process for process in self._processes.values() if wanted(process)]
 
     def find_by_ancestor(self, pid: int) -> LiveProcess | None:
-        """The one in whose sandbox everything has this ancestor."""
+        """The one that this is, or in whose sandbox everything has this ancestor."""
         return next(
-            (each for each in self._unkept.values() if pid in (each.monitor_pid, each.init_pid) and each.running), None
+            (
+                each
+                for each in self._unkept.values()
+                if pid in (each.monitor_pid, each.init_pid, each.pid) and each.running
+            ),
+            None,
         )
 
     def reserve(self, id: str | None, *, one_shot: bool) -> str:

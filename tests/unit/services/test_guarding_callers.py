@@ -56,6 +56,15 @@ def test_one_that_has_gone_is_remembered_for_a_moment() -> None:
     assert machine.callers.find("bob", 70, 0) == Caller(None)
 
 
+def test_one_that_has_gone_and_was_a_command_itself_is_that() -> None:
+    machine = _Machine()
+    machine.processes.inits |= {71: ("bob", "p3"), 72: ("alice", "p4")}
+    assert machine.callers.find("bob", 71, 0) == Caller("p3")
+    assert machine.callers.find("bob", 72, 0) == Caller(None)
+    machine.processes.only = "p1"
+    assert machine.callers.find("bob", 72, 0) == Caller("p1", inferred=True)
+
+
 def test_one_that_waits_is_who_has_the_number_now() -> None:
     machine = _Machine()
     machine.processes.inits[51] = ("bob", "p3")

@@ -108,9 +108,9 @@ async def test_one_that_was_moved_stands_below_the_bubblewrap_that_its_start_nam
     rig.process.monitor_pid = 8
     rig.process.built()
     rig.process.learn(STARTED)
-    assert rig.process.ancestors == (1, 9)
+    assert rig.process.ancestors == (2, 1, 9)
     rig.process.learn(structs.replace(EXITED, started=STARTED))
-    assert rig.process.ancestors == (1, 9)
+    assert rig.process.ancestors == (2, 1, 9)
 
 
 @with_rig()

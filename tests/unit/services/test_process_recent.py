@@ -106,11 +106,12 @@ async def test_a_command_is_known_from_when_it_is_let_in_heard_of_or_not() -> No
 
 
 @in_trio
-async def test_a_command_is_found_by_the_init_of_its_sandbox_while_that_is_there() -> None:
+async def test_a_command_is_found_by_the_init_of_its_sandbox_and_by_itself_while_it_is_there() -> None:
     async with open_house() as house:
         await house.start()
         assert house.processes.find_by_ancestor(11) == ("work", "one")
-        assert house.processes.find_by_ancestor(12) is None
+        assert house.processes.find_by_ancestor(12) == ("work", "one")
+        assert house.processes.find_by_ancestor(13) is None
         house.command.exit(code=0)
         await settle()
         assert house.processes.find_by_ancestor(11) is None  # it has ended long ago, by the clock of these tests

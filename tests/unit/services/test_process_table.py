@@ -84,8 +84,8 @@ async def test_of_those_that_are_kept_none_is_looked_at_for_its_ancestors() -> N
     assert table.find_by_ancestor(10) is answered
     table.remove(answered)
     assert table.find_by_ancestor(10) is runs
-    runs.init_pid = 11
-    assert table.find_by_ancestor(11) is runs
+    runs.init_pid, runs.pid = 11, 12
+    assert table.find_by_ancestor(11) is table.find_by_ancestor(12) is runs
     runs.over.set()
     assert table.find_by_ancestor(10) is None
 
