@@ -5,6 +5,8 @@ Rules
   meanwhile is told as lost.
 - A change counts for a session where the process that made it is one of that session's. What the host does in its own directory is not
   told. Of a process that is gone already, or that the kernel does not name, the one command that ran there then is taken for it.
+- What is nobody's is asked for once more, `AGAIN_S` later: what coworkd hears of a one-shot's processes comes with its end, or a moment
+  after its beginning.
 - A folder waits at most `WATCH_S` to be watched; then it is mounted all the same, and watched as soon as the worker answers.
 - What cannot be seen is said to `on_state`, in one sentence.
 """
@@ -36,6 +38,8 @@ from coworkd.services.guarding_callers import Caller, Callers
 from coworkd.system.worker_link import WorkerLink
 
 WATCH_S = 1.0
+AGAIN_S = 0.05
+"""Several times as long as the launcher is quiet about a one-shot (`launcher.process.QUIET_S`)."""
 PAUSES_S = (0.1, 1.0, 5.0, 30.0)
 _decoder: msgspec.msgpack.Decoder[FromWatcher] = msgspec.msgpack.Decoder(FromWatcher)
 _log = logging.getLogger("coworkd.activity")
@@ -178,18 +182,27 @@ class Trees:
         for fd in fds:
             os.close(fd)
         if isinstance(message, Seen):
-            for seen in message.changes:
-                self._hear_change(seen)
+            nobodys = [seen for seen in message.changes if not self._hear_change(seen)]
+            if nobodys and self._nursery is not None:
+                self._nursery.start_soon(self._hear_again, nobodys)
         elif isinstance(message, Missed):
             for watched in self._known(message.watches):
                 self._activity.lost(watched.session, watched.folder, 0)
 
-    def _hear_change(self, seen: SeenChange) -> None:
-        for watched in self._known((seen.watch,)):
-            caller = self._judge(watched.session, seen)
-            if caller is not None:
-                author = Author(watched.folder, caller.process)
-                self._activity.changed(watched.session, author, seen.change, inferred=caller.inferred)
+    async def _hear_again(self, changes: list[SeenChange]) -> None:
+        await trio.sleep(AGAIN_S)
+        for seen in changes:
+            self._hear_change(seen)
+
+    def _hear_change(self, seen: SeenChange) -> bool:
+        """Whether a command of the session did it, as far as is known."""
+        watched = self._numbers.get(seen.watch)
+        caller = None if watched is None else self._judge(watched.session, seen)
+        if watched is None or caller is None:
+            return False
+        author = Author(watched.folder, caller.process)
+        self._activity.changed(watched.session, author, seen.change, inferred=caller.inferred)
+        return True
 
     def _judge(self, session: str, seen: SeenChange) -> Caller | None:
         """Who of the session did it; None where it was somebody else."""

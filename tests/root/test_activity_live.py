@@ -180,6 +180,21 @@ for directory in range(200):
         assert len(listener.of("activity", session=session)) < 1000
 
 
+@pytest.mark.parametrize("mode", ["rwd", "rw", "staged"])
+def test_what_commands_did_that_are_over_at_once_is_told_as_theirs(
+    client: Client, listener: Listener, tmp_path: Path, mode: FolderMode
+) -> None:
+    source = tree(tmp_path / "source")
+    with session_with(client, f"brief-{mode}", (source, mode), profile="default") as session:
+        for number in range(20):
+            assert client.run(session, ["touch", f"mnt/f/{number}"]).exit.code == 0
+        wanted = {("create", str(number), None) for number in range(20)}
+        listener.wait(partial(_is_told, listener, "f", session, wanted), "each is told")
+        of = {str(each["argv"][-1]): each["process"] for each in listener.of("process.start", session=session)}
+        told = listener.of("activity", session=session, change="create")
+        assert {f"mnt/f/{each['path']}": each["process"] for each in told} == of
+
+
 def test_names_of_any_bytes_are_told(client: Client, listener: Listener, tmp_path: Path) -> None:
     source = tree(tmp_path / "source")
     name = b"x\n\x1b[2J\xff"

@@ -16,6 +16,7 @@ from coworkd.model.watch import (
     Watching,
     WatchTree,
 )
+from coworkd.services.guarding_trees import AGAIN_S
 from tests.unit.services.guard_house import PLAIN, Far, GuardHouse, guard_house
 from tests.unit.services.process_house import in_trio, jump, settle
 
@@ -65,6 +66,8 @@ async def test_what_nobody_made_is_the_only_command_s_or_nobody_s() -> None:
         worker = await _watch(house)
         worker.say(Seen(changes=(_seen(1, b"a"),)))
         await settle()
+        jump(1)
+        await settle()
         house.processes.only = "p1"
         worker.say(Seen(changes=(_seen(1, b"b"),)))
         await settle()
@@ -73,6 +76,20 @@ async def test_what_nobody_made_is_the_only_command_s_or_nobody_s() -> None:
         assert [(each["path"], each["process"], each["inferred"]) for each in house.told("activity")] == [
             (b"b", "p1", True)
         ]
+
+
+@in_trio
+async def test_what_is_nobody_s_is_that_command_s_of_which_coworkd_hears_a_moment_later() -> None:
+    async with guard_house() as house:
+        worker = await _watch(house)
+        worker.say(Seen(changes=(_seen(1, b"a"), _seen(1, b"b", 90))))
+        await settle()
+        house.processes.only = "p1"
+        jump(AGAIN_S)
+        await settle()
+        jump(1)
+        await settle()
+        assert [(each["path"], each["process"]) for each in house.told("activity")] == [(b"a", "p1")]
 
 
 @in_trio
