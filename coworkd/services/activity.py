@@ -93,8 +93,9 @@ class Activity:
                     if self._held and not await self._write():
                         await trio.sleep(_RETRY_S)
         finally:
-            self._take(everything=True)
             with trio.move_on_after(1.0, shield=True):
+                await trio.lowlevel.checkpoint()  # those who end with it may have something to say at last
+                self._take(everything=True)
                 while self._held and await self._write():
                     continue
 

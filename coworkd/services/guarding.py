@@ -3,7 +3,7 @@
 Rules
 - A guarded folder tells what is changed in it, and asks about deletes (`guarding_channel`, `approvals`). Of any other that can be written
   the watch worker tells, from the side of its source (`guarding_trees`).
-- All that is told becomes activity, with the command that did it as far as that is known.
+- All that is told becomes activity, with the command that did it as far as that is known: at once, or `AGAIN_S` later.
 - A file system that ends is told as `folder.failed`, and to whoever mounts folders; what waited in it was refused by its end.
 - Watching never keeps a folder from being mounted: what cannot be seen is told in `degraded`.
 """
@@ -16,12 +16,12 @@ from collections.abc import Callable
 import trio
 
 from coworkd.model.errors import Unavailable
-from coworkd.model.folder import Asked, Changed, DeleteRule
+from coworkd.model.folder import Asked, Changed, DeleteRule, FolderChange
 from coworkd.model.ports import CallerDirectory, EventPort, MountedFolder
 from coworkd.services.activity import Activity
 from coworkd.services.activity_folding import Author
 from coworkd.services.approvals import Approvals
-from coworkd.services.guarding_callers import Callers
+from coworkd.services.guarding_callers import AGAIN_S, Callers
 from coworkd.services.guarding_channel import Channel
 from coworkd.services.guarding_trees import Trees
 
@@ -125,9 +125,25 @@ class Guarding:
         for change in changed.changes:
             if change.change in ("rename", "link"):
                 self._approvals.replaced(channel, change.to if change.change == "rename" else change.path)
-            caller = self._callers.find(channel.session, change.pid, change.at)
-            author = Author(channel.folder, caller.process)
-            self._activity.changed(channel.session, author, change, inferred=caller.inferred)
+        nobodys = [change for change in changed.changes if not self._tell(channel, change)]
+        if nobodys and self._nursery is not None:
+            self._nursery.start_soon(self._tell_again, channel, nobodys)
+
+    async def _tell_again(self, channel: Channel, changes: list[FolderChange]) -> None:
+        try:
+            await trio.sleep(AGAIN_S)
+        finally:
+            for change in changes:
+                self._tell(channel, change, at_last=True)
+
+    def _tell(self, channel: Channel, change: FolderChange, *, at_last: bool = False) -> bool:
+        """Who did it; False where nobody knows, and somebody may in a moment. `at_last` it is told all the same."""
+        caller = self._callers.find(channel.session, change.pid, change.at)
+        if caller.process is None and not at_last:
+            return False
+        author = Author(channel.folder, caller.process)
+        self._activity.changed(channel.session, author, change, inferred=caller.inferred)
+        return True
 
     def _asked(self, channel: Channel, asked: Asked) -> None:
         caller = self._callers.find(channel.session, asked.pid, asked.at, waits=True)

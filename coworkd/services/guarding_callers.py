@@ -20,6 +20,9 @@ from coworkd.model.ports import CallerDirectory
 from coworkd.system.process_parents import read_ancestry
 
 REMEMBERED_S = 2.0
+AGAIN_S = 0.05
+"""When to ask again for whom nobody knows: several times as long as the launcher is quiet about a one-shot (`launcher.process.QUIET_S`),
+whose processes coworkd hears of with its end, or a moment after its beginning."""
 _REMEMBERED = 1024
 
 

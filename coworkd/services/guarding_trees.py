@@ -5,8 +5,7 @@ Rules
   meanwhile is told as lost.
 - A change counts for a session where the process that made it is one of that session's. What the host does in its own directory is not
   told. Of a process that is gone already, or that the kernel does not name, the one command that ran there then is taken for it.
-- What is nobody's is asked for once more, `AGAIN_S` later: what coworkd hears of a one-shot's processes comes with its end, or a moment
-  after its beginning.
+- What is nobody's is asked for once more, `AGAIN_S` later.
 - A folder waits at most `WATCH_S` to be watched; then it is mounted all the same, and watched as soon as the worker answers.
 - What cannot be seen is said to `on_state`, in one sentence.
 """
@@ -34,12 +33,10 @@ from coworkd.model.watch import (
 )
 from coworkd.services.activity import Activity
 from coworkd.services.activity_folding import Author
-from coworkd.services.guarding_callers import Caller, Callers
+from coworkd.services.guarding_callers import AGAIN_S, Caller, Callers
 from coworkd.system.worker_link import WorkerLink
 
 WATCH_S = 1.0
-AGAIN_S = 0.05
-"""Several times as long as the launcher is quiet about a one-shot (`launcher.process.QUIET_S`)."""
 PAUSES_S = (0.1, 1.0, 5.0, 30.0)
 _decoder: msgspec.msgpack.Decoder[FromWatcher] = msgspec.msgpack.Decoder(FromWatcher)
 _log = logging.getLogger("coworkd.activity")

@@ -11,6 +11,7 @@ from coworkd.model.calls import ApprovalAnswer, ApprovalList
 from coworkd.model.errors import Unavailable
 from coworkd.model.folder import Asked, Changed, FolderChange
 from coworkd.model.watch import WatchTree
+from coworkd.services.guarding_callers import AGAIN_S
 from tests.unit.services.guard_house import PLAIN, FakeFileSystem, GuardHouse, guard_house, settled
 from tests.unit.services.process_house import in_trio, jump, settle_threads
 
@@ -102,6 +103,34 @@ async def test_changes_are_told_with_who_made_them() -> None:
             (b"90", None, None),
         ]
         assert house.told("activity")[0]["count"] == 3
+        file_system.close()
+
+
+@in_trio
+async def test_a_change_is_that_command_s_of_which_coworkd_hears_a_moment_later() -> None:
+    file_system = FakeFileSystem()
+    async with guard_house() as house:
+        await _watch(house, file_system)
+        file_system.say(Changed(number=1, changes=(FolderChange(change="create", path=b"a", pid=71, at=1.0),)))
+        await settle_threads()
+        house.processes.only = "p9"
+        jump(AGAIN_S)
+        await settle_threads()
+        jump(1)
+        await settle_threads()
+        assert [(each["path"], each["process"]) for each in house.told("activity")] == [(b"a", "p9")]
+        file_system.close()
+
+
+@in_trio
+async def test_what_was_changed_just_before_coworkd_ends_is_told_of_nobody() -> None:
+    for _ in range(5):  # whoever is ended first
+        file_system = FakeFileSystem()
+        async with guard_house() as house:
+            await _watch(house, file_system)
+            file_system.say(Changed(number=1, changes=(FolderChange(change="create", path=b"a", pid=71, at=1.0),)))
+            await settle_threads()
+        assert [(each["path"], each.get("process")) for each in house.told("activity")] == [(b"a", None)]
         file_system.close()
 
 

@@ -16,7 +16,7 @@ from coworkd.model.watch import (
     Watching,
     WatchTree,
 )
-from coworkd.services.guarding_trees import AGAIN_S
+from coworkd.services.guarding_callers import AGAIN_S
 from tests.unit.services.guard_house import PLAIN, Far, GuardHouse, guard_house
 from tests.unit.services.process_house import in_trio, jump, settle
 
