@@ -11,6 +11,7 @@ image, arm_image   the images themselves
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from tests.vm.guest_lab import Guest, booted
 from tests.vm.image_lab import Image, image_of
 from tests.vm.template_lab import Template, clone_of, template_of
 
+LIMIT_S = 1200.0
+"""How long a guest of one test may take: several times the longest, for an emulated one has been seen to stand still with both of its CPUs in
+the kernel's timer interrupt."""
 HERE = Path(__file__).resolve().parent
 _NEEDS = {"image": "qemu-x86_64", "arm_image": "qemu-aarch64"}
 
@@ -64,9 +68,17 @@ def clone(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with contextlib.ExitStack() as stack:
 
         def make() -> Guest:
-            return stack.enter_context(clone_of(template, tmp_path_factory.mktemp("clone") / "g"))
+            return _limited(stack, stack.enter_context(clone_of(template, tmp_path_factory.mktemp("clone") / "g")))
 
         yield make
+
+
+def _limited(stack: contextlib.ExitStack, guest: Guest) -> Guest:
+    timer = threading.Timer(LIMIT_S, guest.hang_up)
+    timer.daemon = True
+    timer.start()
+    stack.callback(timer.cancel)
+    return guest
 
 
 @pytest.fixture
@@ -86,7 +98,7 @@ def boot(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
 
         def start(*, directory: Path | None = None, image: Image = image, **fields: Any) -> Guest:
             place = tmp_path_factory.mktemp("boot") if directory is None else directory
-            return stack.enter_context(booted(image, place, **fields))
+            return _limited(stack, stack.enter_context(booted(image, place, **fields)))
 
         yield start
 

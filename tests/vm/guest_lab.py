@@ -81,6 +81,11 @@ class Guest:
             self._clients.append(client)
             return client
 
+    def hang_up(self) -> None:
+        """Close its clients, from any thread: whoever waits for a guest that stands still fails."""
+        for client in tuple(self._clients):
+            client.close()
+
     def wait_for_serial(self, text: str, timeout_s: float = BOOT_TIMEOUT_S) -> None:
         """Until the console has said it."""
         deadline = time.monotonic() + timeout_s
