@@ -25,8 +25,8 @@ from tests.vm.image_lab import Image, image_of
 from tests.vm.template_lab import Template, clone_of, template_of
 
 LIMIT_S = 1200.0
-"""How long a guest of one test may take: several times the longest, for an emulated one has been seen to stand still with both of its CPUs in
-the kernel's timer interrupt."""
+"""How long a guest of one test may take: several times the longest, for an emulated one has been seen to stand still with both of its
+CPUs in the kernel's timer interrupt."""
 HERE = Path(__file__).resolve().parent
 _NEEDS = {"image": "qemu-x86_64", "arm_image": "qemu-aarch64"}
 
