@@ -35,7 +35,7 @@ from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.client.transfer import Download, send_upload
 from coworkd.client.verbs import Verbs
 from coworkd.model.calls import FileDownloadOpened, HelloAnswer, ProcessStarted
-from coworkd.model.errors import AlreadyExists, CoworkError, OutOfRange
+from coworkd.model.errors import AlreadyExists, CoworkError, OutOfRange, Unavailable
 from coworkd.model.event import Event
 from coworkd.wire.convert import compose_answer
 from coworkd.wire.endpoint import parse_endpoint
@@ -316,7 +316,14 @@ def connect(
     def link(within_s: float, *, again: bool = True) -> Client:
         deadline = time.monotonic() + within_s
         dialled = dial(endpoint, timeout_s=within_s)
-        client = Client(dialled.stream, dialled.first)
+        try:
+            client = Client(dialled.stream, dialled.first)
+        except OSError as error:
+            dialled.stream.close()
+            raise Unavailable(
+                f"this program has no descriptor left for its link to {uri}: {error.strerror}; close some, or raise its limit",
+                errno=error.errno,
+            ) from error
         try:
             client.greet(client_name, token, timeout_s=max(0.001, deadline - time.monotonic()))
             if again:

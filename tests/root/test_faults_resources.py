@@ -128,7 +128,7 @@ def test_coworkd_lives_long_without_descriptors(daemon: Daemon, client: Client, 
             with pytest.raises(CoworkError):
                 client.start(session, ["true"])
         assert daemon.child.poll() is None
-        greeted = Client(late)
+        greeted = stack.enter_context(Client(late))
         greeted.greet("late")
         assert greeted.run(session, ["echo", "late"]).stdout == b"late\n"
 

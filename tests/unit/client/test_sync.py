@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -114,6 +118,24 @@ def test_a_parked_feed_subscribes_again_after_its_last_event(client: Client, gue
 def test_connect_refuses_what_is_no_endpoint() -> None:
     with pytest.raises(InvalidParams, match="unix:///PATH"):
         connect("tcp://1.2.3.4:5")
+
+
+def test_connect_that_finds_no_descriptor_says_so_and_holds_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left() -> tuple[socket.socket, socket.socket]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        monkeypatch.setattr(socket, "socketpair", none_left)
+        with pytest.raises(Unavailable, match="no descriptor left"):
+            connect(f"unix://{tmp_path}/socket")
+        taken, _ = listener.accept()
+        with taken:
+            taken.settimeout(20)
+            assert taken.recv(1) == b""
 
 
 def test_connect_tells_what_to_look_at_where_nothing_listens(tmp_path: Any) -> None:
