@@ -137,7 +137,7 @@ class Guarding:
                 self._tell(channel, change, at_last=True)
 
     def _tell(self, channel: Channel, change: FolderChange, *, at_last: bool = False) -> bool:
-        """Who did it; False where nobody knows, and somebody may in a moment. `at_last` it is told all the same."""
+        """Tell it with who did it; False where nobody knows yet, and it is not told. `at_last` it is, whoever did it."""
         caller = self._callers.find(channel.session, change.pid, change.at)
         if caller.process is None and not at_last:
             return False
