@@ -126,11 +126,13 @@ class FakeProcesses:
     """Implements `ports.CallerDirectory`: pid 50 is the init of bob's p1, 60 that of alice's p2."""
 
     only: str | None = None
+    asked = 0
 
     def find_by_ancestor(self, pid: int, /) -> tuple[str, str] | None:
         return {50: ("bob", "p1"), 60: ("alice", "p2")}.get(pid)
 
     def only_one_at(self, session: str, at: float, /) -> str | None:
+        self.asked += 1
         return self.only
 
 

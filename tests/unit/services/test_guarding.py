@@ -129,7 +129,8 @@ async def test_what_was_changed_just_before_coworkd_ends_is_told_of_nobody() -> 
         async with guard_house() as house:
             await _watch(house, file_system)
             file_system.say(Changed(number=1, changes=(FolderChange(change="create", path=b"a", pid=71, at=1.0),)))
-            await settle_threads()
+            while not house.processes.asked:
+                await settle_threads()
         assert [(each["path"], each.get("process")) for each in house.told("activity")] == [(b"a", None)]
         file_system.close()
 
