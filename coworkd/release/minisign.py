@@ -40,7 +40,7 @@ class PublicKey(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The key id as minisign writes it."""
+        """The key id in 16 hexadecimal digits, as minisign writes it; its older releases leave leading zeros out."""
         return self.key_id[::-1].hex().upper()
 
 
