@@ -32,7 +32,7 @@ from host_stub.qemu.running import QemuMachine
 from host_stub.qemu.starting import own_machine, start_qemu
 from host_stub.qemu.tools import find_qemu
 from host_stub.words import MachineSpec, Running, Trouble
-from tests.vm.guest_lab import Guest, running, spec_of
+from tests.vm.guest_lab import Guest, emulated, running, spec_of
 from tests.vm.image_lab import Image
 
 SPARE_PORTS = 4
@@ -65,7 +65,7 @@ def place_for_memory() -> Iterator[Path]:
 @contextlib.contextmanager
 def template_of(image: Image, directory: Path, **fields: Any) -> Iterator[Template]:
     """Boot, wait until coworkd is ready, save."""
-    fields = {"command_line": f"{image.command_line} {TEST_WORDS}", **fields}
+    fields = {"command_line": emulated(image, f"{image.command_line} {TEST_WORDS}"), **fields}
     with place_for_memory() as place:
         spec = spec_of(image, directory, **fields)
         ram = place / "ram"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from functools import partial
 
@@ -12,6 +14,7 @@ from coworkd.client.sync import Client
 from coworkd.model.errors import CoworkError
 from coworkd.wire.endpoint import HybridEndpoint
 from host_stub.guest_health import look
+from host_stub.qemu.running import QemuMachine
 from host_stub.words import HEALTH_PORT
 from tests.root.live import busyness
 from tests.vm.guest_lab import Guest
@@ -113,6 +116,24 @@ def test_the_clock_goes_forward_to_the_hosts_and_never_back(client: Client) -> N
     assert not refused.stepped
     assert "never set back" in refused.reason
     assert steps_of(client) == before + 1
+
+
+def test_the_clock_keeps_up_though_the_host_leaves_the_guest_waiting(guest: Guest, client: Client) -> None:
+    """For longer than half a round of the ACPI timer, see `guest_lab.EMULATED_X86_WORDS`."""
+    assert isinstance(guest.machine, QemuMachine)
+    pid = guest.machine.pid
+    before, since = uptime_s(guest), time.monotonic()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(3)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    waited = time.monotonic() - since
+    assert uptime_s(guest) - before > waited - 0.5
+
+
+def uptime_s(guest: Guest) -> float:
+    return float(guest.shell.check("cat /proc/uptime").split()[0])
 
 
 def test_a_shutdown_ends_the_machine_within_its_budget_and_the_disk_is_clean(guest: Guest, client: Client) -> None:
