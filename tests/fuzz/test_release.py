@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coworkd.release import slots
@@ -54,13 +54,18 @@ def test_any_bytes_are_keys_or_a_refusal(data: bytes) -> None:
 
 
 @given(flipped(SIGNED))
+@example(SIGNED[:-1] + b"\r")
 def test_no_other_signature_is_good(data: bytes) -> None:
     try:
         verify(b"data", parse_signature(data), KEYS)
     except ReleaseRefused:
         return
-    # The first line is anybody's to write.
-    assert data.split(b"\n", 1)[1] == SIGNED.split(b"\n", 1)[1]
+    # The first line is anybody's to write, and so is how a line ends.
+    assert lines_of(data)[1:] == lines_of(SIGNED)[1:]
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    return [line.removesuffix(b"\r") for line in data.removesuffix(b"\n").split(b"\n")]
 
 
 @given(st.binary(max_size=400) | flipped(GOOD) | JSON.map(lambda value: json.dumps(value).encode()))
