@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,6 +32,10 @@ else:
     import tomli as tomllib
 
 HERE = Path(__file__).resolve().parent
+# No example is too slow: on a machine that is busy any may be, and time is what each test bounds for itself.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
 TIERS = ("root", "vm")
 CI_TIERS = frozenset({"root"})
 PROBE_TIMEOUT_S = 60
