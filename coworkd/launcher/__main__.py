@@ -2,6 +2,8 @@
 
 Started by systemd or by `coworkd local`; speaks `model.launch` on a SEQPACKET socket. `--base` is an empty directory on which session
 trees are built. Without `--linger` it waits for ever for a supervisor. `--delegated`: its cgroups go below the one it was started in.
+
+Its guard and its forker are forked before it loads what only it needs itself: what is imported here, and by what is, they have too.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ import os
 import signal
 import sys
 
-from coworkd.launcher import child, guard, guest_room
-from coworkd.launcher.server import Launcher
+from coworkd.launcher import child, guard
+from coworkd.launcher.forker import Forker
+from coworkd.launcher.formats import Formats
 from coworkd.system import cgroup, prctl, signals
 from coworkd.system.descriptors import raise_descriptor_limit
-from coworkd.system.supervised import listen_early
 
 
 def main(argv: list[str]) -> int:
@@ -38,11 +40,6 @@ def main(argv: list[str]) -> int:
     ended = guard.stand_guard()
     if ended is not None:
         return ended
-    if cgroup_root is not None:
-        cgroup.create(cgroup_root)
-        _end_leftovers(cgroup_root)
-        cgroup.enable_controllers(cgroup_root)
-        guest_room.bound(cgroup_root, guest_room.total_memory())
     prctl.set_name("coworkd-launch")
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, child.OWN_PRIORITY)
@@ -50,11 +47,41 @@ def main(argv: list[str]) -> int:
     with contextlib.suppress(PermissionError):
         os.setsid()  # the terminal's signals are the supervisor's to handle
     wakeup = _open_wakeup()  # before anybody can know of us: a TERM must never leave anything
-    listener, early = listen_early(path)
-    os.rename(early, path)
-    launcher = Launcher(listener, bubblewrap=bubblewrap, base=base, cgroup_root=cgroup_root, linger_s=linger_s)
     # Each kept process holds a handful. A child sets its own before it becomes a sandbox.
     raise_descriptor_limit()
+    forker = Forker(Formats(os.fsencode(bubblewrap)))
+    with contextlib.suppress(OSError):  # the first command asks again, and is told
+        forker.begin()
+    _serve(
+        path, bubblewrap=bubblewrap, base=base, cgroup_root=cgroup_root, linger_s=linger_s, forker=forker, wakeup=wakeup
+    )
+    return 0
+
+
+def _serve(
+    path: str,
+    *,
+    bubblewrap: str,
+    base: str,
+    cgroup_root: str | None,
+    linger_s: float | None,
+    forker: Forker,
+    wakeup: int,
+) -> None:
+    from coworkd.launcher import guest_room
+    from coworkd.launcher.server import Launcher
+    from coworkd.system.supervised import listen_early
+
+    if cgroup_root is not None:
+        cgroup.create(cgroup_root)
+        _end_leftovers(cgroup_root)
+        cgroup.enable_controllers(cgroup_root)
+        guest_room.bound(cgroup_root, guest_room.total_memory())
+    listener, early = listen_early(path)
+    os.rename(early, path)
+    launcher = Launcher(
+        listener, bubblewrap=bubblewrap, base=base, cgroup_root=cgroup_root, linger_s=linger_s, forker=forker
+    )
     gc.collect()
     gc.freeze()
     try:
@@ -63,7 +90,6 @@ def main(argv: list[str]) -> int:
         listener.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-    return 0
 
 
 def _end_leftovers(cgroup_root: str) -> None:

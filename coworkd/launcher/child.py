@@ -15,6 +15,9 @@ the libraries' code is mapped, so the first time costs a page fault at every oth
 
 Descriptors of an order arrive as 3, 4, 5 … in the order sent, because nothing else below `_FD_ORDER` is open; the last three
 become 0, 1 and 2.
+
+Standard library and `system` alone, no msgspec: what is loaded here is unmapped by bubblewrap's exec while somebody waits for it, half a
+millisecond for the launcher's own memory.
 """
 
 from __future__ import annotations
@@ -27,20 +30,16 @@ import os
 import resource
 import signal
 import socket
-
-import msgspec
-from msgspec import Struct
+from typing import NamedTuple
 
 from coworkd.launcher.formats import Formats
-from coworkd.model.limits import Rlimits
-from coworkd.model.names import MIN_UID
+from coworkd.launcher.order import ORDER_LIMIT_BYTES, Order, decode_order, encode_order
+from coworkd.model.uids import MIN_UID
 from coworkd.system import descriptors, keyring, namespaces, prctl
 
 FD_ARGS, FD_BASE_FILTER, FD_ADMIN_FILTER, FD_STATUS, FD_GATE = range(3, 8)
 FD_LINK, FD_SHIM = 7, 8
 """Where a shim waits there is no gate, but its link and its source."""
-ORDER_LIMIT_BYTES = 32 * 1024
-"""A longer order travels in a memfd, which is then the last descriptor; the message is one zero byte."""
 CAUGHT_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 IGNORED_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 """What the launcher ignores (Python itself ignores the last two); an ignored signal would stay so across an exec."""
@@ -48,12 +47,11 @@ OWN_PRIORITY = -5
 """The launcher's nice value: whoever starts and ends commands is not outrun by them. A command has 0."""
 _FD_ORDER, _FD_ERROR = 60, 61
 _NAME = "coworkd-standby"
-_MEMLOCK_BYTES = 8 * 1024 * 1024
 _OOM_SCORE_ADJ = b"100"
 _ANCILLARY_BYTES = socket.CMSG_SPACE(16 * 4)
 
 
-class Station(Struct, frozen=True, kw_only=True):
+class Station(NamedTuple):
     """What a child is made for: one session. Descriptors are the launcher's."""
 
     launcher_pid: int
@@ -67,31 +65,14 @@ class Station(Struct, frozen=True, kw_only=True):
     """Whether its order is still to be asked for: there is time then."""
 
 
-class Order(Struct, frozen=True, kw_only=True):
-    """What to become."""
-
-    executable: bytes
-    argv: tuple[bytes, ...]
-    command: bytes
-    """What bubblewrap will execute, looked at first, see `formats`; empty where that is the shim, which looks itself."""
-    cwd: bytes
-    search_path: bytes
-    rlimits: Rlimits
-    limit_processes: bool
-    """Whether RLIMIT_NPROC is to hold: where no cgroup counts processes."""
-
-
-encode_order = msgspec.msgpack.Encoder().encode
-_orders = msgspec.msgpack.Decoder(Order)
-_REHEARSED = msgspec.msgpack.encode(
+_REHEARSED = encode_order(
     Order(
         executable=b"",
-        argv=(b"bwrap", b"--args", b"%d" % FD_ARGS, b"--", b"/bin/true"),
         command=b"/bin/true",
         cwd=b"/",
         search_path=b"/bin",
-        rlimits=Rlimits(nofile=2**31, nproc=0, core_bytes=2**62),
-        limit_processes=False,
+        rlimits=((resource.RLIMIT_NOFILE, 2**31), (resource.RLIMIT_CORE, 2**62)),
+        argv=(b"bwrap", b"--args", b"%d" % FD_ARGS, b"--", b"/bin/true"),
     )
 )
 """An order that can be carried out and changes nothing: its limits are above or the same as any other's, its executable has no name."""
@@ -111,7 +92,7 @@ def run(station: Station, formats: Formats) -> None:
         order = _wait_order()
         if order is not None:
             stage[0] = "rlimits"
-            _set_limits(order)
+            _set_limits(order.rlimits)
             stage[0] = "not_executable"
             if order.command and formats.refuses(order.command, search_path=order.search_path, cwd=order.cwd):
                 raise OSError(errno.ENOEXEC, "no format of this kernel")
@@ -168,28 +149,16 @@ def _set_oom_score() -> None:
     os.close(fd)
 
 
-def _set_limits(order: Order) -> None:
-    rlimits = order.rlimits
-    wanted = {
-        resource.RLIMIT_NOFILE: rlimits.nofile,
-        resource.RLIMIT_CORE: rlimits.core_bytes,
-        resource.RLIMIT_MEMLOCK: _MEMLOCK_BYTES,
-    }
-    if order.limit_processes:
-        wanted[resource.RLIMIT_NPROC] = rlimits.nproc
-    if rlimits.fsize_bytes is not None:
-        wanted[resource.RLIMIT_FSIZE] = rlimits.fsize_bytes
-    if rlimits.cpu_s is not None:
-        wanted[resource.RLIMIT_CPU] = rlimits.cpu_s
-    for name, value in wanted.items():
-        _, hard = resource.getrlimit(name)
+def _set_limits(rlimits: tuple[tuple[int, int], ...]) -> None:
+    for number, value in rlimits:
+        _, hard = resource.getrlimit(number)
         lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(name, (lowered, lowered))
+        resource.setrlimit(number, (lowered, lowered))
 
 
 def _rehearse(formats: Formats) -> None:
-    order = _orders.decode(_REHEARSED)
-    _set_limits(order)
+    order = decode_order(_REHEARSED)
+    _set_limits(order.rlimits)
     formats.refuses(order.command, search_path=order.search_path, cwd=order.cwd)
     with contextlib.suppress(FileNotFoundError):
         os.execve(order.executable, order.argv, {})
@@ -213,4 +182,4 @@ def _wait_order() -> Order | None:
     for number, fd in enumerate(fds[-3:]):
         os.dup2(fd, number)
     descriptors.close_range(fds[-3], fds[-1])
-    return _orders.decode(data)
+    return decode_order(data)

@@ -16,6 +16,8 @@ Rules
   cgroup, and ends with its socket.
 - One that is gone is made again with the next question. The question itself is not asked twice: it may have been heard, and two
   children must never wait at one socket.
+- `begin` makes the first one before the launcher has loaded what it needs itself: so it, and what it forks, have little to copy and to
+  unmap. One that is made later has the launcher's memory, and serves as well, if not as fast.
 - It keeps no descriptor of the launcher's but its end of the socket, and ends with that, or with the launcher.
 
 Sources: clone(2), pidfd_open(2), waitid(2), prctl(2) (PR_SET_PDEATHSIG), unix(7).
@@ -31,35 +33,22 @@ import select
 import signal
 import socket
 
-import msgspec
-from msgspec import Struct, structs
-
 from coworkd.launcher import child
 from coworkd.launcher.formats import Formats
 from coworkd.system import clone, descriptors, prctl
 
 _LOOK_S, _LOOKS = 0.05, 10
-_QUESTION_BYTES, _ANSWER_BYTES = 4096, 16
+_QUESTION_BYTES, _ANSWER_BYTES = 128, 16
 _DESCRIPTORS = ("mount_namespace", "network_namespace", "order_fd", "error_fd")
-"""Of a station, in the order in which they are sent; the cgroup's follows where there is one."""
+"""Of a station, in its order and in that in which they are sent; the cgroup's follows where there is one."""
 _NAME = "coworkd-forker"
-
-
-class _Question(Struct, frozen=True, kw_only=True):
-    station: child.Station
-    in_cgroup: bool
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_questions = msgspec.msgpack.Decoder(_Question)
-_answers = msgspec.msgpack.Decoder(int)
 
 
 class Forker:
     """The launcher's side. Owns its end of the socket; the process is reaped by whoever reaps the launcher's children."""
 
     def __init__(self, formats: Formats) -> None:
-        self._formats = formats
+        self.formats = formats
         self._link: socket.socket | None = None
         self._pidfd = -1
 
@@ -69,17 +58,17 @@ class Forker:
         Raises `OSError`; a `ConnectionError` where the forker has gone, a `TimeoutError` where it hung and is killed now: there may be a
         child, which ends with the sockets of `station`.
         """
-        link = self._link or self._begin()
+        link = self._link or self.begin()
         fds = [getattr(station, name) for name in _DESCRIPTORS]
         if cgroup_fd is not None:
             fds.append(cgroup_fd)
+        question = b"%d %d %d %d %d" % (*station[:3], station.ahead, cgroup_fd is not None)
         try:
-            socket.send_fds(link, [_encode(_Question(station=station, in_cgroup=cgroup_fd is not None))], fds)
-            said = self._hear(link)
+            socket.send_fds(link, [question], fds)
+            answer = int(self._hear(link))
         except OSError:
             self.close()
             raise
-        answer = _answers.decode(said)
         if answer < 0:
             raise OSError(-answer, os.strerror(-answer))
         return answer
@@ -116,13 +105,14 @@ class Forker:
             os.close(self._pidfd)
             self._link = None
 
-    def _begin(self) -> socket.socket:
+    def begin(self) -> socket.socket:
+        """Make it; the launcher's end. Raises `OSError`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         launcher_pid = os.getpid()
         try:
             pid = os.fork()
             if pid == 0:
-                _serve(theirs, launcher_pid, self._formats)
+                _serve(theirs, launcher_pid, self.formats)
             self._pidfd = os.pidfd_open(pid)
         except OSError:
             ours.close()  # which ends it, too
@@ -158,20 +148,22 @@ def _answer(link: socket.socket, formats: Formats) -> bool:
     if not data:
         return False
     try:
-        answer = _fork(_questions.decode(data), fds, formats)
+        answer = _fork(data, fds, formats)
     except OSError as error:
         answer = -(error.errno or errno.EIO)
     for fd in fds:
         os.close(fd)
-    link.send(_encode(answer))
+    link.send(b"%d" % answer)
     return True
 
 
-def _fork(question: _Question, fds: list[int], formats: Formats) -> int:
-    if len(fds) != len(_DESCRIPTORS) + question.in_cgroup:
+def _fork(question: bytes, fds: list[int], formats: Formats) -> int:
+    launcher_pid, uid, gid, ahead, in_cgroup = (int(word) for word in question.split())
+    if len(fds) != len(_DESCRIPTORS) + in_cgroup:
         raise OSError(errno.EMFILE, "there was no room here for what came along")
-    pid = clone.fork_for_parent(fds[-1] if question.in_cgroup else None)
+    pid = clone.fork_for_parent(fds[-1] if in_cgroup else None)
     if pid == 0:
-        own = dict(zip(_DESCRIPTORS, fds, strict=False))
-        child.run(structs.replace(question.station, **own), formats)
+        given = dict(zip(_DESCRIPTORS, fds, strict=False))
+        station = child.Station(launcher_pid=launcher_pid, uid=uid, gid=gid, ahead=bool(ahead), **given)
+        child.run(station, formats)
     return pid

@@ -28,7 +28,7 @@ from coworkd.launcher.session import Session
 from coworkd.launcher.supervisor import Supervisor
 from coworkd.model import launch
 from coworkd.model.limits import PRESSURE_KINDS, CgroupLimits, GroupUsage
-from coworkd.system import cgroup
+from coworkd.system import cgroup, cgroup_limits
 
 _WRITE_DEADLINE_S = 10.0
 CHANGES_LIMIT = 32
@@ -169,7 +169,9 @@ class Groups:
     def _tell_measured(self, request_id: int, path: str) -> None:
         with self._refusing(request_id):
             self._supervisor.send(
-                launch.Measured(id=request_id, usage=cgroup.measure(path), limits=cgroup.read_limits(path))
+                launch.Measured(
+                    id=request_id, usage=cgroup_limits.measure(path), limits=cgroup_limits.read_limits(path)
+                )
             )
 
     def _open_pressure(self, request: launch.OpenPressure, _: list[int]) -> None:
@@ -216,7 +218,7 @@ _NO_CGROUP = "this kernel has no cgroup v2 (it is mounted nowhere)"
 
 def _write(path: str, limits: CgroupLimits, teller: Teller) -> None:
     try:
-        cgroup.limit(path, limits)
+        cgroup_limits.limit(path, limits)
     except OSError as error:
         if error.errno != errno.ENODEV:  # it has ended meanwhile
             raise

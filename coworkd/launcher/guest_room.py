@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from coworkd.model.limits import CgroupLimits
-from coworkd.system import cgroup
+from coworkd.system import cgroup, cgroup_limits
 
 RESERVE_SHARE = 10
 RESERVE_BYTES = 256 * 1024 * 1024
@@ -30,10 +30,10 @@ def bound(cgroup_root: str, total_bytes: int) -> None:
     limits = CgroupLimits(
         memory_max_bytes=sessions_max(total_bytes), cpu_weight=SESSIONS_WEIGHT, io_weight=SESSIONS_WEIGHT
     )
-    cgroup.limit(cgroup_root, limits)
+    cgroup_limits.limit(cgroup_root, limits)
     beside = os.path.join(os.path.dirname(cgroup_root), cgroup.SUPERVISOR)
     if os.path.basename(cgroup_root) == cgroup.SESSIONS and os.path.isdir(beside):
-        cgroup.limit(beside, CgroupLimits(cpu_weight=OWN_WEIGHT, io_weight=OWN_WEIGHT))
+        cgroup_limits.limit(beside, CgroupLimits(cpu_weight=OWN_WEIGHT, io_weight=OWN_WEIGHT))
         cgroup.protect(beside, OWN_MIN_BYTES)
 
 

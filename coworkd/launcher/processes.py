@@ -223,6 +223,8 @@ class Processes:
             return "a seccomp filter is missing: no filter, no spawn"
         if not request.argv or not request.argv[0]:
             return "the command is empty"
+        if b"\0" in b"".join((request.cwd, *request.argv, *request.environment, *request.bwrap_args, *request.shim)):
+            return "a word has a NUL in it, which the kernel takes for its end"
         if len(request.note) > launch.NOTE_LIMIT_BYTES:
             return "the note is too long"
         if request.tty is not None and not request.shim:

@@ -17,6 +17,7 @@ from typing import Any
 from coworkd.launcher.filters import Filters
 from coworkd.launcher.folder_doubts import Doubts
 from coworkd.launcher.folders import Folders
+from coworkd.launcher.forker import Forker
 from coworkd.launcher.groups import Groups
 from coworkd.launcher.pool import Pool
 from coworkd.launcher.pressure import Pressure
@@ -40,14 +41,21 @@ class Launcher:
     """Everything the launcher holds. `run` serves until `Quit`, TERM, or the linger time has passed."""
 
     def __init__(
-        self, listener: socket.socket, *, bubblewrap: str, base: str, cgroup_root: str | None, linger_s: float | None
+        self,
+        listener: socket.socket,
+        *,
+        bubblewrap: str,
+        base: str,
+        cgroup_root: str | None,
+        linger_s: float | None,
+        forker: Forker,
     ) -> None:
         self._cgroup_root = cgroup_root
         self._linger_s = linger_s
         self._supervisors = 0
         missing = cgroup.missing_controllers(cgroup_root) if cgroup_root else ("memory", "pids", "cpu")
         filters = Filters()
-        spawner = Spawner(os.fsencode(bubblewrap), cgroup_root, missing, filters)
+        spawner = Spawner(os.fsencode(bubblewrap), cgroup_root, missing, filters, forker)
         self._held: dict[str, Session] = {}
         held = self._held
         self._readers = Readers()
@@ -82,8 +90,17 @@ class Launcher:
             on_killed=lambda session: self._doubts.killed(session),
         )
         self._doubts = Doubts(self._folders, readers=self._readers, lives=self._processes.outlives_kill)
-        self._sessions = Sessions(
-            held,
+        self._sessions = self._make_sessions(spawner, base)
+        self._groups = self._make_groups(spawner)
+        self._degraded = _compose_degraded(missing, self._reaper.degraded)
+        self._handlers = self._collect_handlers()
+        self._timed = (
+            self._reaper, self._pool, self._processes, self._sessions, self._folders, self._doubts, self._workers, self._groups
+        )  # fmt: skip
+
+    def _make_sessions(self, spawner: Spawner, base: str) -> Sessions:
+        return Sessions(
+            self._held,
             base=os.fsencode(base),
             readers=self._readers,
             supervisor=self._supervisor,
@@ -93,12 +110,6 @@ class Launcher:
             workers=self._workers,
             runs_in=self._processes.runs_in,
         )
-        self._groups = self._make_groups(spawner)
-        self._degraded = _compose_degraded(missing, self._reaper.degraded)
-        self._handlers = self._collect_handlers()
-        self._timed = (
-            self._reaper, self._pool, self._processes, self._sessions, self._folders, self._doubts, self._workers, self._groups
-        )  # fmt: skip
 
     def _make_groups(self, spawner: Spawner) -> Groups:
         return Groups(

@@ -27,8 +27,8 @@ from coworkd.launcher.spawn import COMMANDS, HELPERS, Spawner, is_name
 from coworkd.launcher.supervisor import Supervisor
 from coworkd.launcher.workers import Workers
 from coworkd.model import launch
-from coworkd.model.names import MIN_UID
-from coworkd.system import cgroup
+from coworkd.model.uids import MIN_UID
+from coworkd.system import cgroup, cgroup_limits
 from coworkd.system.namespaces import NetworkVisits
 
 
@@ -135,7 +135,7 @@ class Sessions:
         path = self._spawner.session_cgroup(request.session)
         if path is not None:
             cgroup.create(path)
-            cgroup.limit(path, request.limits)
+            cgroup_limits.limit(path, request.limits)
             cgroup.enable_controllers(path)
             commands = f"{path}/{COMMANDS}"
             cgroup.create(commands)

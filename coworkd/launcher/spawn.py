@@ -9,15 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
 
 from coworkd.launcher import child
 from coworkd.launcher.bwrap import Bwrap
 from coworkd.launcher.filters import Filters
 from coworkd.launcher.forker import Forker
-from coworkd.launcher.formats import Formats
 from coworkd.launcher.handover import Handover
 from coworkd.launcher.oom import OomLevels
+from coworkd.launcher.order import Order
 from coworkd.launcher.outfit import Outfit, Plumbing
 from coworkd.launcher.process import Process
 from coworkd.launcher.session import Session
@@ -26,13 +27,14 @@ from coworkd.launcher.standby import Standby
 from coworkd.launcher.status import StatusReader
 from coworkd.launcher.warm import WarmSandbox
 from coworkd.model.launch import Spawn
-from coworkd.model.limits import CgroupLimits
+from coworkd.model.limits import CgroupLimits, Rlimits
 from coworkd.sandbox.bwrap_plan import plan_command
-from coworkd.system import cgroup
+from coworkd.system import cgroup, cgroup_limits
 from coworkd.system.memfd import make_sealed
 
 HELPERS, COMMANDS = "helpers", "commands"
 """The cgroups, below a session's, of what serves its folders and works inside it, and of its commands."""
+_MEMLOCK_BYTES = 8 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _LAUNCHER_OPTIONS = (
     b"--add-seccomp-fd",
@@ -53,7 +55,12 @@ class Spawner:
     """Starts commands; holds what all of them share."""
 
     def __init__(
-        self, bubblewrap: bytes, cgroup_root: str | None, missing_controllers: tuple[str, ...], filters: Filters
+        self,
+        bubblewrap: bytes,
+        cgroup_root: str | None,
+        missing_controllers: tuple[str, ...],
+        filters: Filters,
+        forker: Forker,
     ) -> None:
         self._bubblewrap = bubblewrap
         self._cgroup_root = cgroup_root
@@ -61,8 +68,7 @@ class Spawner:
         self._filters = filters
         self._ooms = OomLevels(cgroup_root)
         self._pid = os.getpid()
-        self._formats = Formats(bubblewrap)
-        self._forker = Forker(self._formats)
+        self._forker = forker
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._shim = ShimProgram()
         self._ready_outfit: Outfit | None = None
@@ -137,7 +143,7 @@ class Spawner:
                 outfit.give_away()
                 return Process(request, bwrap, fds=outfit.kept, gate=outfit.gate, ooms=self._ooms)
             outfit.add_exec()
-            handover = Handover(request, outfit, native=self._formats.native)
+            handover = Handover(request, outfit, native=self._forker.formats.native)
         except OSError:
             outfit.close()
             if warm is not None:
@@ -196,14 +202,13 @@ class Spawner:
         more: Sequence[int],
     ) -> Bwrap:
         """Have a standby become bubblewrap; `plumbing` is the bwrap's, or closed."""
-        order = child.Order(
+        order = Order(
             executable=self._bubblewrap,
-            argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *argv),
             command=looked_at,
             cwd=request.cwd,
             search_path=_search_path(request.environment),
-            rlimits=request.rlimits,
-            limit_processes=self._limit_processes,
+            rlimits=tuple(_rlimits(request.rlimits, limit_processes=self._limit_processes)),
+            argv=(b"bwrap", b"--args", b"%d" % child.FD_ARGS, b"--", *argv),
         )
         given: list[int] = []
         try:
@@ -228,7 +233,7 @@ class Spawner:
             cgroup_path=standby.cgroup_path,
         )
 
-    def _send(self, order: child.Order, session: Session, limits: CgroupLimits, fds: Sequence[int]) -> Standby:
+    def _send(self, order: Order, session: Session, limits: CgroupLimits, fds: Sequence[int]) -> Standby:
         waiting = session.take_standby()
         if waiting is not None:
             try:
@@ -260,11 +265,24 @@ def _search_path(environment: Sequence[bytes]) -> bytes:
     return next((word[5:] for word in environment if word.startswith(b"PATH=")), b"")
 
 
-def _give(standby: Standby, order: child.Order, limits: CgroupLimits, fds: Sequence[int]) -> Standby:
+def _rlimits(wanted: Rlimits, *, limit_processes: bool) -> Iterator[tuple[int, int]]:
+    """For the order; `limit_processes` where no cgroup counts them."""
+    yield resource.RLIMIT_NOFILE, wanted.nofile
+    yield resource.RLIMIT_CORE, wanted.core_bytes
+    yield resource.RLIMIT_MEMLOCK, _MEMLOCK_BYTES
+    if limit_processes:
+        yield resource.RLIMIT_NPROC, wanted.nproc
+    if wanted.fsize_bytes is not None:
+        yield resource.RLIMIT_FSIZE, wanted.fsize_bytes
+    if wanted.cpu_s is not None:
+        yield resource.RLIMIT_CPU, wanted.cpu_s
+
+
+def _give(standby: Standby, order: Order, limits: CgroupLimits, fds: Sequence[int]) -> Standby:
     """Set its limits, then give the order. Raises `OSError`, and it is dismissed then."""
     try:
         if standby.cgroup_path is not None:
-            cgroup.limit(standby.cgroup_path, limits)
+            cgroup_limits.limit(standby.cgroup_path, limits)
         standby.send(order, fds)
     except OSError:
         standby.dismiss()

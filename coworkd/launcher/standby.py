@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from coworkd.launcher import child
 from coworkd.launcher.forker import Forker
+from coworkd.launcher.order import ORDER_LIMIT_BYTES, Order, encode_order
 from coworkd.system import cgroup
 from coworkd.system.memfd import make_sealed
 
@@ -67,11 +68,11 @@ class Standby:
             os.close(error_write)
         os.set_blocking(self.error_fd, False)
 
-    def send(self, order: child.Order, fds: Sequence[int]) -> None:
+    def send(self, order: Order, fds: Sequence[int]) -> None:
         """Give the order; `fds` stay the caller's. Raises `OSError` where the child is gone."""
-        message = child.encode_order(order)
+        message = encode_order(order)
         carried, memfd = list(fds), -1
-        if len(message) > child.ORDER_LIMIT_BYTES:
+        if len(message) > ORDER_LIMIT_BYTES:
             memfd = make_sealed("order", message)
             carried.append(memfd)
             message = b"\0"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from coworkd.launcher.bwrap import Bwrap
 from coworkd.model.launch import Spawn
 from coworkd.model.limits import CgroupLimits
-from coworkd.system import cgroup
+from coworkd.system import cgroup_limits
 
 _MEMORY_LEAST_BYTES = 32 * 1024 * 1024
 """A command that may have less is started without a shim, which needs some of it itself."""
@@ -49,7 +49,7 @@ class WarmSandbox:
         """It is a command's from now on, with the command's limits. Raises `OSError`, and it is dismissed then."""
         if self.bwrap.cgroup_path is not None:
             try:
-                cgroup.limit(self.bwrap.cgroup_path, limits)
+                cgroup_limits.limit(self.bwrap.cgroup_path, limits)
             except OSError:
                 self.dismiss()
                 raise

@@ -43,10 +43,6 @@ class OsBytes(bytes):
             return bytes(self)
 
 
-MIN_UID = 1001
-MAX_UID = 59_999
-"""Session uids stay below 60,000, where subordinate and dynamic ranges begin (shadow-utils' UID_MAX, systemd's UIDS-GIDS)."""
-
 RESERVED_NAMES = frozenset(
     [
         "root",

@@ -16,10 +16,10 @@ from msgspec import structs
 from coworkd.model.errors import InvalidParams, SandboxSetupFailed, StartFailed
 from coworkd.model.launch import Spawn
 from coworkd.model.layout import BwrapFeatures, GuestLayout
-from coworkd.model.names import MIN_UID
 from coworkd.model.policy import EffectivePolicy
 from coworkd.model.process import ProcessSpec, TtySize
 from coworkd.model.session import SessionView
+from coworkd.model.uids import MIN_UID
 from coworkd.sandbox.bwrap_plan import plan_walls
 from coworkd.sandbox.environment import compose_environment
 from coworkd.sandbox.limits import process_limits, rlimits

@@ -14,7 +14,7 @@ import os
 import stat
 
 from coworkd.model.errors import InvalidState, PolicyDenied
-from coworkd.model.names import MAX_UID, MIN_UID
+from coworkd.model.uids import MAX_UID, MIN_UID
 
 
 def check_path(path: str, *, own: tuple[str, ...]) -> None:

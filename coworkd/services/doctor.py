@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from coworkd.model.calls import Finding
-from coworkd.model.names import MAX_UID, MIN_UID
+from coworkd.model.uids import MAX_UID, MIN_UID
 from coworkd.sandbox.bwrap_plan import REQUIRED_OPTIONS
 from coworkd.services.doctor_limits import LIMIT_CHECKS
 from coworkd.services.doctor_network import NETWORK_CHECKS, NetworkProbes

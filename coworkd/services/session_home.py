@@ -18,8 +18,9 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from coworkd.model.errors import DiskFailed, InvalidParams, LimitExceeded, PolicyDenied
-from coworkd.model.names import MAX_UID, MIN_UID, parse_session_name
+from coworkd.model.names import parse_session_name
 from coworkd.model.ports import QuotaPort
+from coworkd.model.uids import MAX_UID, MIN_UID
 from coworkd.services.session_measuring import Place
 from coworkd.services.session_skeleton import copy_skeleton
 from coworkd.system import accounts

@@ -25,9 +25,10 @@ import msgspec
 from msgspec import Struct
 
 from coworkd.model.errors import UNDECODABLE, DiskFailed, InvalidParams, InvalidState
-from coworkd.model.names import MAX_UID, MIN_UID, parse_folder_name, parse_session_name
+from coworkd.model.names import parse_folder_name, parse_session_name
 from coworkd.model.ports import ReservePort
 from coworkd.model.session import RECORD_FORMAT, SessionRecord
+from coworkd.model.uids import MAX_UID, MIN_UID
 
 _SUFFIX = ".json"
 _SPARE = ".spare"

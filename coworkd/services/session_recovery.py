@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct, structs
 
-from coworkd.model.names import MAX_UID, MIN_UID
 from coworkd.model.session import RECORD_FORMAT, SessionRecord
+from coworkd.model.uids import MAX_UID, MIN_UID
 
 ADOPTED_PROFILE = "default"
 

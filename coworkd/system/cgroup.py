@@ -1,4 +1,4 @@
-"""cgroup v2: make, limit, freeze, kill, measure, remove.
+"""cgroup v2: find, make, freeze, kill, remove.
 
 Rules: only v2 is ever touched; a v1 hierarchy is left as it is. A controller that is missing is told by `missing_controllers`, never
 worked around. A cgroup is a directory; removing it needs it empty (EBUSY until its last process is reaped).
@@ -10,14 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
-
-from coworkd.model.limits import CgroupLimits, GroupUsage
 
 _WANTED = ("memory", "pids", "cpu")
 _ALSO = ("io",)
 """Used where it is there."""
-_PERIOD_US = 100_000
 SUPERVISOR, SESSIONS = "supervisor", "sessions"
 """Below a delegated cgroup: the leaf of who divides it, and where its children's are."""
 
@@ -52,7 +48,7 @@ def claim_delegated() -> str | None:
         own = os.path.dirname(own)
     leaf = f"{own}/{SUPERVISOR}"
     create(leaf)
-    _write(f"{leaf}/cgroup.procs", "0")
+    write(f"{leaf}/cgroup.procs", "0")
     enable_controllers(own)
     return f"{own}/{SESSIONS}"
 
@@ -73,7 +69,7 @@ def enable_controllers(directory: str) -> None:
     available = _read(f"{directory}/cgroup.controllers").split()
     wanted = " ".join(f"+{name}" for name in (*_WANTED, *_ALSO) if name in available)
     if wanted:
-        _write(f"{directory}/cgroup.subtree_control", wanted)
+        write(f"{directory}/cgroup.subtree_control", wanted)
 
 
 def create(directory: str) -> None:
@@ -82,74 +78,10 @@ def create(directory: str) -> None:
         os.mkdir(directory, 0o755)
 
 
-def limit(directory: str, limits: CgroupLimits) -> None:
-    """Set what `limits` says, and leave the rest. Absent controllers are passed over.
-
-    memory.max comes last: where it is below what is used, the kernel has taken it and takes memory back before the write returns.
-    Raises `OSError`.
-    """
-    for name, value in _compose(limits):
-        with contextlib.suppress(FileNotFoundError):
-            _write(f"{directory}/{name}", value)
-
-
-def _compose(limits: CgroupLimits) -> Iterator[tuple[str, str]]:
-    """File and value, in the order of writing."""
-    if limits.pids_max is not None:
-        yield "pids.max", str(limits.pids_max)
-    if limits.cpu_max is not None:
-        yield "cpu.max", f"{int(limits.cpu_max * _PERIOD_US)} {_PERIOD_US}"
-    if limits.cpu_weight is not None:
-        yield "cpu.weight", str(limits.cpu_weight)
-    if limits.io_weight is not None:
-        yield "io.weight", f"default {limits.io_weight}"
-    if limits.swap_max_bytes is not None:
-        yield "memory.swap.max", str(limits.swap_max_bytes)
-    if limits.memory_high_bytes is not None:
-        yield "memory.high", str(limits.memory_high_bytes)
-    if limits.memory_max_bytes is not None:
-        yield "memory.max", str(limits.memory_max_bytes)
-
-
-def read_limits(directory: str) -> CgroupLimits:
-    """What the kernel holds it to; None for `max`, and for a controller that is not there."""
-    quota, _, period = _text(directory, "cpu.max").partition(" ")
-    weight = _text(directory, "io.weight").splitlines()
-    return CgroupLimits(
-        memory_max_bytes=number(directory, "memory.max"),
-        memory_high_bytes=number(directory, "memory.high"),
-        swap_max_bytes=number(directory, "memory.swap.max"),
-        pids_max=number(directory, "pids.max"),
-        cpu_max=int(quota) / int(period) if quota.isdecimal() else None,
-        cpu_weight=number(directory, "cpu.weight"),
-        io_weight=int(weight[0].removeprefix("default ")) if weight and weight[0].startswith("default ") else None,
-    )
-
-
-def measure(directory: str) -> GroupUsage:
-    """What it takes. Raises `FileNotFoundError` where there is no such cgroup."""
-    os.stat(directory)
-    times = events(directory, "cpu.stat")
-    read, written = _sum_io(_text(directory, "io.stat"))
-    return GroupUsage(
-        memory_bytes=number(directory, "memory.current"),
-        memory_peak_bytes=number(directory, "memory.peak"),
-        swap_bytes=number(directory, "memory.swap.current"),
-        pids=number(directory, "pids.current"),
-        cpu_user_s=_seconds(times, "user_usec"),
-        cpu_system_s=_seconds(times, "system_usec"),
-        throttled_s=_seconds(times, "throttled_usec"),
-        read_bytes=read,
-        written_bytes=written,
-        oom_kills=events(directory, "memory.events").get("oom_kill"),
-        pids_refused=events(directory, "pids.events").get("max"),
-    )
-
-
 def events(directory: str, name: str) -> dict[str, int]:
     """A file of `word number` lines; empty where it is not there."""
     found: dict[str, int] = {}
-    for line in _text(directory, name).splitlines():
+    for line in read_text(directory, name).splitlines():
         word, _, value = line.partition(" ")
         if value.isdecimal():
             found[word] = int(value)
@@ -158,39 +90,26 @@ def events(directory: str, name: str) -> dict[str, int]:
 
 def number(directory: str, name: str) -> int | None:
     """A file of one number; None for `max`, and where it is not there."""
-    text = _text(directory, name).strip()
+    text = read_text(directory, name).strip()
     return int(text) if text.isdecimal() else None
-
-
-def _seconds(times: dict[str, int], name: str) -> float | None:
-    return times[name] / 1_000_000 if name in times else None
-
-
-def _sum_io(text: str) -> tuple[int | None, int | None]:
-    """Over all devices, from `8:0 rbytes=1 wbytes=2 …` lines; None for both where the io controller is not there."""
-    words = [word.partition("=") for line in text.splitlines() for word in line.split()[1:]]
-    if not words:
-        return None, None
-    read, written = (sum(int(value) for name, _, value in words if name == wanted) for wanted in ("rbytes", "wbytes"))
-    return read, written
 
 
 def protect(directory: str, min_bytes: int) -> None:
     """Let so much of its memory never be taken for others, as far as the groups above are granted it. Raises `OSError`."""
     with contextlib.suppress(FileNotFoundError):
-        _write(f"{directory}/memory.min", str(min_bytes))
+        write(f"{directory}/memory.min", str(min_bytes))
 
 
 def kill_as_one(directory: str) -> None:
     """Have the OOM killer take all that is in it when it takes one; passed over where there is no memory controller."""
     with contextlib.suppress(FileNotFoundError):
-        _write(f"{directory}/memory.oom.group", "1")
+        write(f"{directory}/memory.oom.group", "1")
 
 
 def kill(directory: str) -> bool:
     """SIGKILL everything in the cgroup and below, frozen or not; False where the kernel cannot (before 5.14) or it is gone."""
     try:
-        _write(f"{directory}/cgroup.kill", "1")
+        write(f"{directory}/cgroup.kill", "1")
     except FileNotFoundError:
         return False
     return True
@@ -198,7 +117,7 @@ def kill(directory: str) -> bool:
 
 def freeze(directory: str, frozen: bool) -> None:
     """Stop or continue everything in the cgroup and below."""
-    _write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
+    write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
 
 
 def is_frozen(directory: str) -> bool:
@@ -230,7 +149,8 @@ def _remove_tree(directory: str) -> None:
     os.rmdir(directory)
 
 
-def _text(directory: str, name: str) -> str:
+def read_text(directory: str, name: str) -> str:
+    """One of its files; empty where there is none."""
     try:
         return _read(f"{directory}/{name}")
     except OSError:  # it is not there, has gone meanwhile (ENODEV), or this kernel does not count it
@@ -242,7 +162,8 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str, text: str) -> None:
+    """Give the kernel a word. Raises `OSError`."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())

@@ -10,7 +10,7 @@ import pytest
 from coworkd.cli import egress_start
 from coworkd.cli.egress_start import UIDS, choose_ids, ensure_egress
 from coworkd.model.errors import Unavailable
-from coworkd.model.names import MAX_UID
+from coworkd.model.uids import MAX_UID
 from coworkd.system import accounts
 
 

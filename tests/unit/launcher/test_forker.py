@@ -6,12 +6,12 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import cast
 
 import pytest
-from msgspec import structs
 
 from coworkd.launcher import child, forker
 from coworkd.launcher.forker import Forker
@@ -122,10 +122,9 @@ def test_why_there_is_no_child_is_told(asked: Forker, place: Place, monkeypatch:
     reap_forker(asked)
 
 
-def test_a_child_is_never_born_without_the_cgroup_that_did_not_arrive(place: Place) -> None:
-    question = forker._Question(station=place.station, in_cgroup=True)
+def test_a_child_is_never_born_without_the_cgroup_that_did_not_arrive() -> None:
     with pytest.raises(OSError, match="no room") as caught:
-        forker._fork(question, [0, 1, 2, 3], FORMATS)
+        forker._fork(b"1 1234 1234 1 1", [0, 1, 2, 3], FORMATS)
     assert caught.value.errno == errno.EMFILE
 
 
@@ -143,7 +142,7 @@ def test_one_that_was_killed_is_told_and_made_again(asked: Forker, place: Place)
 def test_one_that_hangs_is_ended(asked: Forker, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forker, "_LOOK_S", 0.001)
     monkeypatch.setattr(clone, "fork_for_parent", lambda cgroup_fd: signal.pause())
-    asked._begin()
+    asked.begin()
     hanging = pid_of(asked)
     with pytest.raises(TimeoutError, match="the process that forks for it hangs") as caught:
         asked.fork(place.station, None)
@@ -173,7 +172,7 @@ def test_what_it_had_forked_before_it_hung_is_the_askers_and_ends_with_its_socke
     fork = clone.fork_for_parent
     monkeypatch.setattr(clone, "fork_for_parent", fork_and_hang)
     monkeypatch.setattr(child, "run", run)
-    asked._begin()
+    asked.begin()
     hanging = pid_of(asked)
     with pytest.raises(TimeoutError):
         asked.fork(place.station, None)
@@ -218,6 +217,14 @@ def test_one_that_was_killed_while_a_child_of_its_stands_still_is_told_at_once(
 
 def test_a_station_travels_without_its_descriptors_numbers(asked: Forker, place: Place) -> None:
     """What the asker calls 9 is another number there."""
-    os.waitpid(asked.fork(structs.replace(place.station, uid=77), None), 0)
+    os.waitpid(asked.fork(place.station._replace(uid=77), None), 0)
     assert b" 77 " in place.said()
     reap_forker(asked)
+
+
+def test_it_is_there_before_the_launcher_has_loaded_what_it_needs_itself() -> None:
+    """What is loaded when it is made, every sandbox's exec unmaps."""
+    loaded = "import coworkd.launcher.__main__, sys; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
+    assert {"msgspec", "coworkd.model.launch", "coworkd.launcher.server"}.isdisjoint(said)
+    assert {"coworkd.launcher.child", "coworkd.launcher.forker"} <= set(said)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coworkd.model.errors import InvalidState, PolicyDenied
-from coworkd.model.names import MAX_UID, MIN_UID
+from coworkd.model.uids import MAX_UID, MIN_UID
 from coworkd.services.bridges_paths import check_path
 
 SESSION_UID = MIN_UID + 7

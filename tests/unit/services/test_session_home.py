@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from coworkd.model.errors import DiskFailed, LimitExceeded, PolicyDenied
-from coworkd.model.names import MAX_UID, MIN_UID
+from coworkd.model.uids import MAX_UID, MIN_UID
 from coworkd.services import session_home
 from coworkd.services.session_home import Homes
 from coworkd.system import accounts

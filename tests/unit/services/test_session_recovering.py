@@ -8,7 +8,7 @@ import pytest
 
 from coworkd.model.calls import SessionName
 from coworkd.model.errors import DiskFailed, InvalidParams, InvalidState, Unavailable
-from coworkd.model.names import MAX_UID
+from coworkd.model.uids import MAX_UID
 from tests.unit.services.process_house import in_trio
 from tests.unit.services.session_house import SessionHouse, open_house, record
 

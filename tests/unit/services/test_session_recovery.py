@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coworkd.model.names import MAX_UID
+from coworkd.model.uids import MAX_UID
 from coworkd.services.session_recovery import Found, Recovery, plan_recovery
 from tests.unit.services.session_house import record
 
