@@ -3,12 +3,14 @@
 The port is one byte stream without connections: after either end restarts, halves of old messages are still in it. The
 byte 0xC1 begins no MessagePack value, so it marks the beginning:
 
-    host  → C1 nonce[16]         random, new for each link; sent again each second until it is answered
+    host  → C1 nonce[16]         random, none a C1, new for each link; sent again each second until it is answered
     guest → C1 nonce[16]         the same bytes; now both are at the beginning, and the host says hello
 
 Rules
 - Before the mark the guest discards all input; after it answered, the next byte must begin a message (0x94, 0xDC, 0xDD)
   or another mark, which is answered anew; anything else was an old half, and it discards again.
+- A guest with half of an old mark before it takes the first bytes of the next for the rest of that, and looks for a C1 again: with none in a
+  nonce, the one that it finds begins the mark that follows.
 - The host discards all input up to the mark *with its own nonce*; further copies of that answer, directly behind it,
   are answers to repeated marks and are skipped.
 - Any cutting of the same bytes gives the same bytes and answers. At most 17 bytes are kept.
@@ -58,10 +60,12 @@ class GuestResync:
 class HostResync:
     """The host's end. Send `mark`, and again each second while `synced` is false; feed everything that is read."""
 
-    def __init__(self, nonce: bytes) -> None:
-        if len(nonce) != NONCE_BYTES:
-            raise ValueError(f"a nonce has {NONCE_BYTES} bytes, got {len(nonce)}")
-        self.mark = bytes([MARK]) + nonce
+    def __init__(self, random: bytes) -> None:
+        """`random` becomes the nonce; a mark in it becomes a 0, so that nobody takes the middle of this mark for the beginning of one."""
+        if len(random) != NONCE_BYTES:
+            raise ValueError(f"a nonce has {NONCE_BYTES} bytes, got {len(random)}")
+        mark = bytes([MARK])
+        self.mark = mark + random.replace(mark, b"\0")
         self.synced = False
         self._begun = False
         self._kept = b""

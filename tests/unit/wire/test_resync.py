@@ -61,3 +61,13 @@ def test_any_cutting_gives_the_same() -> None:
 def test_a_nonce_has_16_bytes() -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         HostResync(b"short")
+
+
+@pytest.mark.parametrize("left", range(1, 18))
+def test_behind_any_part_of_an_old_mark_the_second_one_is_the_beginning(left: int) -> None:
+    guest, host = GuestResync(), HostResync(b"\xc1" * 16)
+    guest.feed((b"\xc1" + b"s" * 16)[:left])
+    for _ in range(2):
+        host.feed(guest.feed(host.mark)[0])
+    assert host.synced
+    assert guest.feed(HELLO) == (b"", HELLO)
