@@ -9,8 +9,8 @@ byte 0xC1 begins no MessagePack value, so it marks the beginning:
 Rules
 - Before the mark the guest discards all input; after it answered, the next byte must begin a message (0x94, 0xDC, 0xDD)
   or another mark, which is answered anew; anything else was an old half, and it discards again.
-- A guest with half of an old mark before it takes the first bytes of the next for the rest of that, and looks for a C1 again: with none in a
-  nonce, the one that it finds begins the mark that follows.
+- A guest with half of an old mark before it takes the first bytes of the next for the rest of that, and looks for a C1 again: with none
+  in a nonce, the one that it finds begins the mark that follows.
 - The host discards all input up to the mark *with its own nonce*; further copies of that answer, directly behind it,
   are answers to repeated marks and are skipped.
 - Any cutting of the same bytes gives the same bytes and answers. At most 17 bytes are kept.
