@@ -15,7 +15,7 @@ from coworkd.system import accounts
 
 ACCOUNT = "coworkd-egress"
 UIDS = range(61184, 65520)
-"""systemd.exec(5), DynamicUser=; uids below 65534, nobody's, that no session gets (`model.names.MAX_UID`)."""
+"""systemd.exec(5), DynamicUser=; uids below 65534, nobody's, that no session gets (`model.uids.MAX_UID`)."""
 
 
 def egress_command(arguments: list[str]) -> list[str]:

@@ -2,8 +2,6 @@
 
 Started by systemd or by `coworkd local`; speaks `model.launch` on a SEQPACKET socket. `--base` is an empty directory on which session
 trees are built. Without `--linger` it waits for ever for a supervisor. `--delegated`: its cgroups go below the one it was started in.
-
-Its guard and its forker are forked before it loads what only it needs itself: what is imported here, and by what is, they have too.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import os
 import signal
 import sys
 
+# Its guard and its forker are forked before it loads what only it needs itself: what is imported here, and by what is, they have too.
 from coworkd.launcher import child, guard
 from coworkd.launcher.forker import Forker
 from coworkd.launcher.formats import Formats
