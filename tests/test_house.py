@@ -87,7 +87,6 @@ TESTED_AS_ROOT = {
     "coworkd/workers/disk_bring_up.py": "mounts for real; tests/root/test_disk.py brings disks up of every kind",
     "coworkd/workers/disk_steps.py": "formats and repairs for real; tests/root/test_disk.py damages what it has made",
     "coworkd/workers/disk_target.py": "opens real devices; tests/root/test_disk.py has them in use, cut and missing",
-    "coworkd/launcher/child.py": "gives up root between fork and exec; tests/root/test_launcher.py looks from inside",
     "coworkd/launcher/folder_place.py": "mounts inside a session; tests/root/test_launcher_folders.py looks from there",
     "coworkd/launcher/folder_server.py": "gives up root for good; tests/root/test_launcher_folders.py looks what is left",
     "coworkd/launcher/folders.py": "forks into namespaces; tests/root/test_launcher_folders.py asks it over its socket",

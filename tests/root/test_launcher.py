@@ -97,6 +97,10 @@ def test_an_open_session_is_not_opened_for_another_uid(talk: Talk, tmp_path: Pat
         {"process": ""},
         {"argv": ()},
         {"argv": (b"",)},
+        {"argv": (b"true", b"a\0b")},
+        {"cwd": b"/\0tmp"},
+        {"environment": (b"PATH=/bin\0/sbin",)},
+        {"bwrap_args": (b"--chdir\0/",)},
         {"rlimits": Rlimits(nofile=3, nproc=10)},
     ],
 )
