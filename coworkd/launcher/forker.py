@@ -109,6 +109,8 @@ class Forker:
         """Make it; the launcher's end. Raises `OSError`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         launcher_pid = os.getpid()
+        # A TERM that is the new one's alone must not end us by way of the wakeup, which is both's at its birth.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
         try:
             pid = os.fork()
             if pid == 0:
@@ -118,6 +120,7 @@ class Forker:
             ours.close()  # which ends it, too
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
             theirs.close()
         self._link = ours
         return ours
@@ -133,6 +136,7 @@ def _serve(link: socket.socket, launcher_pid: int, formats: Formats) -> None:
         signal.set_wakeup_fd(-1)
         for number in child.CAUGHT_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
         descriptors.close_all_but((0, 1, 2, link.fileno()))
         prctl.set_pdeathsig(signal.SIGKILL)
         prctl.set_name(_NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -137,6 +138,28 @@ def test_one_that_was_killed_is_told_and_made_again(asked: Forker, place: Place)
         asked.fork(place.station, None)
     os.waitpid(asked.fork(place.station, None), 0)
     reap_forker(asked)
+
+
+def test_one_that_is_told_to_end_at_its_birth_does_not_end_the_asker(
+    asked: Forker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have the asker's wakeup then."""
+    monkeypatch.setattr(gc, "freeze", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    read, write = os.pipe2(os.O_NONBLOCK)
+    before = signal.signal(signal.SIGTERM, lambda *_: None), signal.set_wakeup_fd(write)
+    try:
+        asked.begin()
+        pid = pid_of(asked)
+        assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
+        with pytest.raises(BlockingIOError):
+            os.read(read, 1)
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.set_wakeup_fd(before[1])
+        asked.close()
+        os.close(read)
+        os.close(write)
 
 
 def test_one_that_hangs_is_ended(asked: Forker, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
