@@ -27,7 +27,7 @@ from tests.root.approval_lab import (
     wait_for_approval,
 )
 from tests.root.conftest import Daemon
-from tests.root.live import client_of, exited, took_at_most, wait_until
+from tests.root.live import client_of, exited, links_of, took_at_most, wait_until
 
 pytestmark = [pytest.mark.needs("bubblewrap"), pytest.mark.needs("fuse")]
 
@@ -347,10 +347,9 @@ def _file_systems_of(daemon: Daemon) -> list[int]:
 
 def _is_file_system_of(pid: int, coworkd: int) -> bool:
     """Whether it serves /dev/fuse below that coworkd's launcher."""
+    if "/dev/fuse" not in links_of(pid):
+        return False
     with contextlib.suppress(OSError):
-        fds = Path(f"/proc/{pid}/fd")
-        if not any(os.readlink(fd) == "/dev/fuse" for fd in fds.iterdir()):
-            return False
         while pid > 1:
             if pid == coworkd:
                 return True

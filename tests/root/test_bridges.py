@@ -19,7 +19,7 @@ from coworkd.client.sync import Client
 from coworkd.model.bridge import BridgeInfo
 from coworkd.model.errors import AlreadyExists, InvalidParams, InvalidState, NotFound, PolicyDenied
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import client_of, exited, session_of, took_at_most, wait_until
+from tests.root.live import client_of, exited, links_of, session_of, took_at_most, wait_until
 from tests.root.socket_servers import COUNT, DEAF, ECHO, PYTHON, serving
 
 MIB = 1024 * 1024
@@ -126,8 +126,7 @@ def no_descriptor_left(daemon: Daemon) -> Iterator[None]:
     """But the pipes that are kept for the next connection."""
 
     def held() -> int:
-        kinds = [os.readlink(f"/proc/{daemon.child.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{daemon.child.pid}/fd")]
-        return sum(not kind.startswith("pipe:") for kind in kinds)
+        return sum(not link.startswith("pipe:") for link in links_of(daemon.child.pid))
 
     before = held()
     yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
@@ -46,7 +45,7 @@ from tests.root.launcher_talk import (
     session_request,
     spawn_request,
 )
-from tests.root.live import children_of, took_at_most, wait_until
+from tests.root.live import children_of, links_of, took_at_most, wait_until
 
 pytestmark = pytest.mark.needs("root", "userns", "netns", "bubblewrap", "fuse", "overlay")
 __all__ = ("launcher", "source", "talk")  # fixtures
@@ -118,13 +117,8 @@ def test_a_launcher_that_is_killed_at_any_moment_leaves_nothing(tmp_path: Path, 
 
 def users_of(directory: Path) -> list[int]:
     """The processes, but this one, that have something below it open."""
-    found = []
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
-        with contextlib.suppress(OSError):
-            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-            if pid != os.getpid() and any(link.startswith(str(directory)) for link in links):
-                found.append(pid)
-    return found
+    others = (int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid())
+    return [pid for pid in others if any(link.startswith(str(directory)) for link in links_of(pid))]
 
 
 def test_a_launcher_that_quits_leaves_no_file_system(launcher: Started, talk: Talk, source: Path) -> None:
