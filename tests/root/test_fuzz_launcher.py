@@ -26,7 +26,7 @@ from coworkd.model import launch
 from coworkd.model.launch import INLINE_LIMIT_BYTES
 from coworkd.system import packet
 from tests.fuzz.budget import play
-from tests.fuzz.mutate import Maker, mutate
+from tests.fuzz.mutate import ODD_TEXTS, Maker, mutate
 from tests.root.accounting import Books, grown
 from tests.root.launcher_talk import (
     ALLOW,
@@ -43,6 +43,8 @@ from tests.root.live import children_of, wait_until
 pytestmark = pytest.mark.needs("userns", "netns", "mountns")
 SHARE = 0.12
 MOVES = 40
+NAMES = ("work", "stdin", "stdout", "../x")
+"""Of folders, and of descriptors."""
 _LATE = ("launcher: /memfd:coworkd-shim (deleted)", "cgroups: s-bob/helpers")
 """Made once, with the first terminal and with a session's first folder, and kept from then on."""
 _ALONE = 'mount --bind "$0" "$0" && mount -o remount,ro,bind / && exec "$@"'
@@ -75,6 +77,7 @@ class Mad:
             launch.Kill(id=0, process="mad"),
             launch.Signal(id=0, process="mad", signal=9),
             launch.Forget(id=0, process="mad"),
+            launch.MountFolder(id=0, session="bob", name="work", root=bytes(home), source=b".", mode="rw"),
         ]
         self._encoded = [msgspec.msgpack.encode(structs.replace(each, id=7)) for each in self._right]
         self._maker = Maker(
@@ -94,7 +97,7 @@ class Mad:
                 "journal": (b"", bytes(home / "journal")),
                 "deadline_s": (0.2, 0.05, -1.0),
                 "kind": ("files", "measure", "nothing"),
-                "name": ("work", "stdin", "stdout", "../x"),
+                "name": NAMES,
                 "id": (1, 2, 3, -1, 2**63 - 1),
             },
         )
@@ -191,6 +194,7 @@ def test_no_supervisor_ends_the_launcher_or_what_it_keeps(launcher: Started, tmp
 
     rounds = play(SHARE, one_round)
     served_again(launcher, tmp_path)
+    without_folders(launcher)
 
     def held() -> dict[str, tuple[int, int]]:
         more = grown(before, books.look())
@@ -233,6 +237,14 @@ def served_again(launcher: Started, tmp_path: Path) -> None:
     ], (ended, output)
     end(talk, "right")
     assert isinstance(talk.ask(launch.CloseSession(id=0, session="right")), launch.Done)
+    talk.close()
+
+
+def without_folders(launcher: Started) -> None:
+    """Take away what a mad supervisor has mounted in due form in the session that stays."""
+    talk = launcher.talk()
+    for name in (*NAMES, *ODD_TEXTS):
+        talk.ask(launch.UnmountFolder(id=0, session="bob", name=name))
     talk.close()
 
 
