@@ -299,7 +299,7 @@ def test_a_session_that_asks_in_a_loop_is_refused_and_that_is_said(
         ):
             assert _end(process) == (0, b"done\n")
             listener.wait(lambda: listener.of("approval.refused", session=session), "it is told")
-            assert "too often" in listener.of("approval.refused")[0]["reason"]
+            assert "too often" in listener.of("approval.refused", session=session)[0]["reason"]
             assert (source / "a").exists()
     finally:
         done.set()
@@ -313,7 +313,7 @@ def test_a_file_system_that_is_killed_refuses_and_is_told(client: Client, asking
         _sh(client, session, "rm a 2>&1") as process,
     ):
         wait_for_approval(client, session)
-        (served,) = _file_systems_of(asking)
+        served = _file_system_of(asking)
         os.kill(served, signal.SIGKILL)
         assert _end(process)[0] == 1
         assert (source / "a").exists()
@@ -328,7 +328,7 @@ def test_a_file_system_that_is_killed_refuses_and_is_told(client: Client, asking
 def test_a_file_system_that_stands_still_keeps_nobody(client: Client, asking: Daemon, source: Path) -> None:
     with session_with(client, "still", (source, "rw")) as session, _sh(client, session, "rm a") as process:
         asked = wait_for_approval(client, session)
-        (served,) = _file_systems_of(asking)
+        served = _file_system_of(asking)
         os.kill(served, signal.SIGSTOP)
         try:
             client.approval_answer(approval=asked.approval, answer="deny")
@@ -338,6 +338,13 @@ def test_a_file_system_that_stands_still_keeps_nobody(client: Client, asking: Da
         finally:
             os.kill(served, signal.SIGCONT)
         assert (source / "a").exists()
+
+
+def _file_system_of(daemon: Daemon) -> int:
+    """The only one, once those of the tests before have ended."""
+    wait_until(lambda: len(_file_systems_of(daemon)) == 1, "one file system serves")
+    (served,) = _file_systems_of(daemon)
+    return served
 
 
 def _file_systems_of(daemon: Daemon) -> list[int]:

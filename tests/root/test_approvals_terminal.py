@@ -43,18 +43,27 @@ class Terminal:
         while text not in self.shown:
             assert time.monotonic() < deadline, self.shown
             if select.select([self._master], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):  # EIO: the last user of the other end has gone
-                    self.shown += os.read(self._master, 65536)
+                self._read()
 
     def type(self, keys: bytes) -> None:
         os.write(self._master, keys)
 
     def end(self) -> int:
+        """Its status, once all that it has shown was read."""
         while self.child.poll() is None:
             if select.select([self._master], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):
-                    self.shown += os.read(self._master, 65536)
+                self._read()
+        while select.select([self._master], [], [], 0)[0] and self._read():
+            pass
         return self.child.returncode
+
+    def _read(self) -> bytes:
+        """What is there; nothing once the last user of the other end has gone (EIO)."""
+        data = b""
+        with contextlib.suppress(OSError):
+            data = os.read(self._master, 65536)
+        self.shown += data
+        return data
 
 
 @contextlib.contextmanager
