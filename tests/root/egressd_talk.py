@@ -327,6 +327,10 @@ def away() -> dict[str, Any]:
         }
 
 
+_LAST_WORDS = (b"220 ready\r\n", b"secret", b"secret", b"HTTP/1.1 502 ", b"HTTP/1.1 200 ")
+"""What comes to each client of `unrecorded` in the end."""
+
+
 def unrecorded() -> dict[str, Any]:
     """A supervisor that never says that anything is durable, and then does: what is on the wire and at the clients, before and after."""
     with running() as egressd, socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as wire:
@@ -361,11 +365,18 @@ def unrecorded() -> dict[str, Any]:
             return after.count(b"secret") >= 4
 
         wait_until(have_left, "bytes on the wire")
-        time.sleep(0.5)
+        after_got = [bytearray() for _ in clients]
+
+        def have_come() -> bool:
+            for client, got in zip(clients, after_got, strict=True):
+                got.extend(_got(client))
+            return all(last in got for got, last in zip(after_got, _LAST_WORDS, strict=True))
+
+        wait_until(have_come, "answers at the clients")
         return {
             "wire_before": [payload.decode("latin-1") for payload in before],
             "got_before": [got.decode("latin-1") for got in before_got],
-            "got_after": [_got(client).decode("latin-1") for client in clients],
+            "got_after": [got.decode("latin-1") for got in after_got],
         }
 
 
@@ -440,7 +451,12 @@ def behaviour() -> dict[str, Any]:
         except ConnectionResetError:
             end = "reset"
         wait_until(lambda: counts(egressd).connections == 0, "no connection")
-        closed = [event for event in egressd.events if event.kind == "close"]
+
+        def closes() -> list[words.EgressEvent]:
+            return [event for event in egressd.events if event.kind == "close"]
+
+        wait_until(lambda: len(closes()) == 2, "both ends told")
+        closed = closes()
         return {
             "counted": counted,
             "reset": end,

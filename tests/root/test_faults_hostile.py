@@ -5,7 +5,10 @@ A home that is filled is `test_quota`'s: here nothing bounds it but the disk of 
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -96,10 +99,17 @@ def test_frozen_command_is_killed(daemon: Daemon, client: Client, session: str, 
         assert living(mark) == []
 
 
+def processes_of(cgroup: Path) -> list[str]:
+    """None where it was removed meanwhile."""
+    with contextlib.suppress(OSError):
+        return (cgroup / "cgroup.procs").read_text().split()
+    return []
+
+
 def freeze_cgroup_of(daemon: Daemon, pid: int) -> None:
     """The cgroup below our launcher's that the process is in."""
     root = cgroup_root(daemon)
     assert root is not None
-    (found,) = (path.parent for path in root.rglob("cgroup.procs") if str(pid) in path.read_text().split())
+    found = next(Path(place) for place, _, _ in os.walk(root) if str(pid) in processes_of(Path(place)))
     (found / "cgroup.freeze").write_text("1")
     wait_until(lambda: "frozen 1" in (found / "cgroup.events").read_text(), "it is frozen")

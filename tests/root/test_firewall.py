@@ -64,7 +64,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with open_lab(directory / "lab", servers=False) as opened:
         serve = (sys.executable, "-c", SERVE)
         with opened.running(opened.outside, *serve), opened.running(opened.guest, *serve):
-            assert attempt(opened.guest, SESSION_UID, "tcp", SERVER) == "here", (
+            assert attempt(opened.guest, SESSION_UID, "tcp", SERVER, timeout_s=10) == "here", (
                 "nothing gets through without rules either"
             )
             opened.guest.run("nft", "--check", "--file", str(file))
@@ -103,7 +103,7 @@ def test_nothing_comes_in(lab: Lab, host: str, kind: str) -> None:
 
 @pytest.mark.parametrize("uid", [0, SESSION_UID])
 def test_the_guest_talks_to_itself(lab: Lab, uid: int) -> None:
-    assert attempt(lab.guest, uid, "tcp", "127.0.0.1") == "here"
+    assert attempt(lab.guest, uid, "tcp", "127.0.0.1", timeout_s=10) == "here"
 
 
 def test_what_was_refused_is_counted(lab: Lab) -> None:
