@@ -58,7 +58,7 @@ def test_a_paused_session_stands_still_and_goes_on(client: Client) -> None:
         others = end_of(client, other)
         time.sleep(0.3)
         assert end_of(client, process) == before
-        assert end_of(client, other) > others
+        wait_until(lambda: end_of(client, other) > others, "the other ticks on")
         assert client.session_get(session=session).session.paused
         with pytest.raises(CoworkError) as refused:
             client.run(session, ["true"])

@@ -45,7 +45,7 @@ def shell(client: Client, session: str, script: str, **fields: object) -> Proces
     return client.start(session, ["sh", "-c", script], **fields)  # type: ignore[arg-type]  # the fields of `start`
 
 
-def read_until(process: Process, wanted: bytes, timeout_s: float = 10) -> bytes:
+def read_until(process: Process, wanted: bytes, timeout_s: float = 60) -> bytes:
     """Output up to and with `wanted`."""
     said = b""
     deadline = time.monotonic() + timeout_s
@@ -171,7 +171,7 @@ def test_kill_takes_the_whole_tree(client: Client, session: str, grace_s: float)
     mark = fresh_mark()
     with shell(client, session, DAEMONS.format(mark) + f"echo ready; sleep {mark}") as process:
         read_until(process, b"ready\n")
-        assert len(living(mark)) >= 4
+        wait_until(lambda: len(living(mark)) >= 4, "all of the tree run")
         process.kill(grace_s)
         assert process.wait(60).exit.reason == "killed"
         assert living(mark) == []
