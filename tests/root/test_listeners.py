@@ -227,7 +227,7 @@ def test_no_command_and_no_sandbox_holds_one(launcher: Started, tmp_path: Path) 
         )
         # One that was forked this very moment is about to close them.
         wait_until(
-            lambda: not [pid for pid in children_of(launcher_pid(talk)) if ours & sockets_of(pid)], "a child holds one"
+            lambda: not [pid for pid in children_of(launcher_pid(talk)) if holds(pid, ours)], "a child holds one"
         )
 
 
