@@ -125,14 +125,16 @@ def test_start_signal_and_kill_happen_once_wherever_the_link_is_cut(
 
 def test_the_answer_of_run_is_asked_for_again(daemon: Daemon, session: str, tmp_path: Path) -> None:
     """The link is cut while the command runs; it is not run again, nor ended."""
-    counter = "read n < c || n=0; echo $((n + 1)) > c; sleep 0.3; cat c"
+    counter = "read n < c || n=0; echo $((n + 1)) > c; until [ -e cut ]; do sleep 0.02; done; cat c"
     with cutting_way(tmp_path, daemon.socket_path) as way, connect(way.uri, reconnect_s=30) as client:
-        client.run(session, ["rm", "-f", "c"])
+        client.run(session, ["rm", "-f", "c", "cut"])
         done: list[bytes] = []
         runner = threading.Thread(target=lambda: done.append(client.run(session, ["sh", "-c", counter]).stdout))
         runner.start()
         wait_until(lambda: client.process_list(session=session).processes, "it runs")
         way.cut()
+        with client_of(daemon) as other:
+            other.run(session, ["touch", "cut"])
         runner.join(60)
         assert done == [b"1\n"]
         assert client.renewals == 1
@@ -304,14 +306,14 @@ def test_a_host_that_vanished_without_a_word_is_let_go_and_its_command_lives(
 def test_a_guest_that_says_nothing_is_asked_and_dialled_again(
     daemon: Daemon, session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "SILENCE_S", 0.2)
-    monkeypatch.setattr(client_link, "SILENCE_S", 0.2)
+    monkeypatch.setattr(renewal, "SILENCE_S", 0.6)
+    monkeypatch.setattr(client_link, "SILENCE_S", 0.6)
     with cutting_way(tmp_path, daemon.socket_path) as way, connect(way.uri, reconnect_s=30) as client:
         process = client.start(session, ["sh", "-c", "echo one; read x; echo two"], stdin=True, on_full="block")
         assert next(iter(process)).data == b"one\n"
         assert client.renewals == 0
         way.silent.set()
-        threading.Timer(1.0, way.silent.clear).start()
+        threading.Timer(2.0, way.silent.clear).start()
         process.close_stdin()
         assert joined(process, 4) == b"two\n"
         assert client.renewals == 1
