@@ -59,8 +59,8 @@ def test_launcher_that_ends_leaves_no_cgroup(tmp_path: Path) -> None:
         root = cgroup_root(daemon)
         launcher = client.info().launcher_pid
     assert own == []
-    assert root is None or not root.exists()
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in (launcher, process.pid)), "both end")
+    wait_until(lambda: root is None or not root.exists(), "its cgroup is removed")
 
 
 # -- what is loaded ------------------------------------------------------------------------------------------------
