@@ -40,7 +40,7 @@ def test_a_disk_may_come_while_the_guest_runs(guest: Guest, tmp_path: Path) -> N
     late = tmp_path / "late.img"
     late.write_bytes(b"late disk" + bytes(MIB))
     guest.plug_disk(Disk(path=late, serial="late-disk", read_only=True))
-    wait = "for n in $(seq 100); do [ -e $b ] && break; sleep 0.1; done"
+    wait = "for n in $(seq 600); do [ -e $b ] && break; sleep 0.1; done"
     assert guest.shell.check(f"b=/dev/disk/by-id/virtio-late-disk; {wait}; head -c 9 $b") == "late disk"
 
 

@@ -48,7 +48,9 @@ def test_a_frozen_session_stands_still_and_can_be_killed(guest: Guest) -> None:
     process = client.start("ticks", ["sh", "-c", "while :; do date +%N; sleep 0.1; done"])
     assert process.read(timeout_s=240) is not None
     own = guest.shell.check(f"cut -d: -f3 /proc/{process.pid}/cgroup").strip()
-    guest.shell.check(f"echo 1 >/sys/fs/cgroup{own}/cgroup.freeze")
+    group = f"/sys/fs/cgroup{own}"
+    frozen = f"until grep -q 'frozen 1' {group}/cgroup.events; do sleep 0.1; done"
+    guest.shell.check(f"echo 1 >{group}/cgroup.freeze; {frozen}")
     time.sleep(0.5)
     before = client.process_get(process=process.id).streams["stdout"]
     time.sleep(1.0)
@@ -59,7 +61,7 @@ def test_a_frozen_session_stands_still_and_can_be_killed(guest: Guest) -> None:
 
 def test_no_unit_has_failed(guest: Guest) -> None:
     assert guest.shell.check("systemctl --failed --no-legend --plain") == ""
-    wait = "for n in $(seq 100); do systemctl is-system-running --quiet && break; sleep 0.2; done"
+    wait = "for n in $(seq 600); do systemctl is-system-running --quiet && break; sleep 0.2; done"
     assert guest.shell.check(f"{wait}; systemctl is-system-running") == "running\n"
 
 
