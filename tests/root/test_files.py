@@ -79,6 +79,22 @@ def workers_of(client: Client) -> list[int]:
     return found
 
 
+def status_of(pid: int) -> dict[str, str]:
+    """Nothing of one that has gone meanwhile."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+    return {}
+
+
+def worker_of(client: Client, session: str) -> int:
+    """The session's: those of sessions that are over end when they like."""
+    uid = str(client.session_get(session=session).session.uid)
+    (found,) = (pid for pid in workers_of(client) if status_of(pid).get("Uid", "none").split()[0] == uid)
+    return found
+
+
 def rss_mib(pid: int) -> float:
     with open(f"/proc/{pid}/status") as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
@@ -98,22 +114,15 @@ def test_what_is_written_is_the_sessions_own(client: Client) -> None:
 def test_the_worker_is_the_sessions_user_without_a_right(client: Client, daemon: Daemon) -> None:
     read(client, "/etc/hostname")
     uid = client.session_get(session=SESSION).session.uid
-    status = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(client)]
-    assert status
-    for text in status:
-        fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-        if fields["Uid"].split()[0] != str(uid):
-            continue
-        assert {*fields["Uid"].split(), *fields["Gid"].split()} == {str(uid)}
-        assert fields["Groups"].strip() == ""
-        assert (fields["CapEff"], fields["CapPrm"], fields["CapBnd"], fields["NoNewPrivs"]) == (
-            "0" * 16,
-            "0" * 16,
-            "0" * 16,
-            "1",
-        )
-        return
-    pytest.fail("no worker has the session's uid")
+    fields = status_of(worker_of(client, SESSION))
+    assert {*fields["Uid"].split(), *fields["Gid"].split()} == {str(uid)}
+    assert fields["Groups"].strip() == ""
+    assert (fields["CapEff"], fields["CapPrm"], fields["CapBnd"], fields["NoNewPrivs"]) == (
+        "0" * 16,
+        "0" * 16,
+        "0" * 16,
+        "1",
+    )
 
 
 @pytest.mark.parametrize(
@@ -332,7 +341,7 @@ def test_one_who_does_not_read_holds_up_nobody(daemon: Daemon, client: Client) -
 def test_a_gibibyte_each_way_leaves_memory_as_it_was(daemon: Daemon, client: Client) -> None:
     piece = bytes(range(256)) * 4096
     client.upload(SESSION, "warm", piece)
-    watched = [daemon.child.pid, *workers_of(client)]
+    watched = [daemon.child.pid, worker_of(client, SESSION)]
     before = {pid: rss_mib(pid) for pid in watched}
     highest = dict(before)
     over = threading.Event()

@@ -35,6 +35,8 @@ OWNER = 4321
 _numbers = itertools.count(1)
 TURNS = 10
 DENIED = b"Operation not permitted"
+COMES, MODES, MANY, LEAVES, WORK = (f"{word}-{os.getpid()}" for word in ("comes", "modes", "many", "leaves", "work"))
+"""Sessions whose mounts are looked for on the whole machine, where another suite may run as well."""
 
 
 @pytest.fixture(scope="module")
@@ -119,26 +121,26 @@ def test_folders_come_and_go_in_a_running_command_and_no_other_session_sees_them
     client: Client, tmp_path: Path
 ) -> None:
     a, b = made_directory(tmp_path / "a"), made_directory(tmp_path / "b")
-    with session_of(client, "comes"), session_of(client, "other"):
-        with shell_in(client, "comes") as inside, shell_in(client, "other") as other:
+    with session_of(client, COMES), session_of(client, "other"):
+        with shell_in(client, COMES) as inside, shell_in(client, "other") as other:
             assert inside.say("ls mnt") == b""
-            told = client.folder_mount(session="comes", name="a", source=str(a), mode="ro").folder
-            assert (told.state, told.path, told.mounted_as) == ("mounted", "/sessions/comes/mnt/a", "idmapped")
+            told = client.folder_mount(session=COMES, name="a", source=str(a), mode="ro").folder
+            assert (told.state, told.path, told.mounted_as) == ("mounted", f"/sessions/{COMES}/mnt/a", "idmapped")
             assert inside.say("cat mnt/a/file") == b"of a"
             assert b"Read-only file system" in inside.say("echo x > mnt/a/new")
-            client.folder_mount(session="comes", name="b", source=str(b), mode="rwd")
+            client.folder_mount(session=COMES, name="b", source=str(b), mode="rwd")
             assert inside.say("ls mnt; rm mnt/b/file; echo mine > mnt/b/new; ls mnt/b") == b"a\nb\nnew"
             assert len(set(inside.say("id -u; stat -c %u mnt/b/new").split())) == 1
             assert (os.listdir(b), (b / "new").stat().st_uid) == (["new"], OWNER)
             assert other.say("ls mnt; ls /sessions") == b"other"
-            assert client.run("comes", ["ls", "mnt"]).stdout == b"a\nb\n"
-            assert client.folder_unmount(session="comes", name="a").busy is False
+            assert client.run(COMES, ["ls", "mnt"]).stdout == b"a\nb\n"
+            assert client.folder_unmount(session=COMES, name="a").busy is False
             assert inside.say("ls mnt; ls mnt/a") == b"b\nls: cannot access 'mnt/a': No such file or directory"
-            assert states(client, "comes") == {"b": "mounted"}
+            assert states(client, COMES) == {"b": "mounted"}
             with pytest.raises(NotFound):
-                client.folder_unmount(session="comes", name="a")
-        assert client.run("comes", ["ls", "mnt"]).stdout == b"b\n"
-    assert mounts_of("comes") == []
+                client.folder_unmount(session=COMES, name="a")
+        assert client.run(COMES, ["ls", "mnt"]).stdout == b"b\n"
+    assert mounts_of(COMES) == []
 
 
 def test_a_folder_in_rw_keeps_what_is_the_users_and_takes_another_rule_while_a_command_runs(
@@ -157,18 +159,18 @@ def test_a_folder_in_rw_keeps_what_is_the_users_and_takes_another_rule_while_a_c
 
 
 def test_another_mode_by_another_mount_tells_who_keeps_the_old_one(client: Client, shared: Path) -> None:
-    with session_of(client, "modes", folders=[grant(shared)]), shell_in(client, "modes") as inside:
+    with session_of(client, MODES, folders=[grant(shared)]), shell_in(client, MODES) as inside:
         inside.say("cd mnt/f")
-        told = client.folder_set_mode(session="modes", name="f", mode="rwd").folder
+        told = client.folder_set_mode(session=MODES, name="f", mode="rwd").folder
         assert told.state == "mounted"
         assert told.degraded
         assert b"Read-only" in inside.say("touch here")
         assert inside.say("touch ~/mnt/f/there; cd ~/mnt/f; rm file; ls") == b"there"
-        gone = client.folder_unmount(session="modes", name="f")
+        gone = client.folder_unmount(session=MODES, name="f")
         assert gone.busy
         assert gone.leftovers
         assert inside.say("cd; ls mnt") == b""
-    assert mounts_of("modes") == []
+    assert mounts_of(MODES) == []
 
 
 def test_ensure_changes_the_folders_of_running_commands(client: Client, tmp_path: Path) -> None:
@@ -243,22 +245,22 @@ def test_sixty_four_folders_are_mounted_and_one_more_is_refused(client: Client, 
     sources = [made_directory(tmp_path / f"s{number}") for number in range(64)]
     modes: tuple[FolderMode, ...] = ("ro", "rwd", "ro", "rw")
     grants = [grant(source, modes[place % 4], source.name) for place, source in enumerate(sources)]
-    with session_of(client, "many", folders=grants):
-        assert len(client.run("many", ["sh", "-c", "cat mnt/*/file"]).stdout.splitlines()) == 64
+    with session_of(client, MANY, folders=grants):
+        assert len(client.run(MANY, ["sh", "-c", "cat mnt/*/file"]).stdout.splitlines()) == 64
         with pytest.raises(CoworkError, match="at most 64"):
-            client.folder_mount(session="many", name="more", source=str(tmp_path), mode="ro")
-    assert mounts_of("many") == []
+            client.folder_mount(session=MANY, name="more", source=str(tmp_path), mode="ro")
+    assert mounts_of(MANY) == []
 
 
 def test_a_session_that_is_deleted_leaves_its_folders_content_and_nothing_else(
     daemon: Daemon, client: Client, shared: Path
 ) -> None:
-    with session_of(client, "leaves", folders=[grant(shared, "rw")]), shell_in(client, "leaves") as inside:
+    with session_of(client, LEAVES, folders=[grant(shared, "rw")]), shell_in(client, LEAVES) as inside:
         inside.say("echo new > mnt/f/new")
-        client.session_delete(session="leaves", force=True)
+        client.session_delete(session=LEAVES, force=True)
     assert sorted(os.listdir(shared)) == ["file", "new"]
-    assert not (daemon.state / ".coworkd" / "folders" / "leaves").exists()
-    assert mounts_of("leaves") == []
+    assert not (daemon.state / ".coworkd" / "folders" / LEAVES).exists()
+    assert mounts_of(LEAVES) == []
 
 
 def test_an_ephemeral_sessions_folders_go_with_its_link(daemon: Daemon, shared: Path) -> None:
@@ -516,14 +518,14 @@ def change_for_ever(daemon: Daemon, sources: dict[str, Path], seed: int) -> None
             verb = choose.choice(("mount", "unmount", "mode", "ensure"))
             with contextlib.suppress(NotFound, AlreadyExists):
                 if verb == "mount":
-                    host.folder_mount(session="work", name=name, source=str(sources[name]), mode=mode)
+                    host.folder_mount(session=WORK, name=name, source=str(sources[name]), mode=mode)
                 elif verb == "unmount":
-                    host.folder_unmount(session="work", name=name)
+                    host.folder_unmount(session=WORK, name=name)
                 elif verb == "mode":
-                    host.folder_set_mode(session="work", name=name, mode=mode)
+                    host.folder_set_mode(session=WORK, name=name, mode=mode)
                 else:
                     chosen = choose.sample(tuple(sources), 2)
-                    host.session_ensure(name="work", folders=[grant(sources[each], mode, each) for each in chosen])
+                    host.session_ensure(name=WORK, folders=[grant(sources[each], mode, each) for each in chosen])
 
 
 def test_a_kill_of_coworkd_at_any_moment_leaves_what_its_record_says(tmp_path: Path) -> None:
@@ -533,8 +535,8 @@ def test_a_kill_of_coworkd_at_any_moment_leaves_what_its_record_says(tmp_path: P
     for turn in range(TURNS):
         with killed_daemon(tmp_path / "d") as daemon:
             with client_of(daemon) as client:
-                client.session_ensure(name="work")
-                shell = shell.again(client) if shell else Shell(client, client.start("work", ["sh"], stdin=True))
+                client.session_ensure(name=WORK)
+                shell = shell.again(client) if shell else Shell(client, client.start(WORK, ["sh"], stdin=True))
                 check_as_recorded(client, shell)
             changing = threading.Thread(target=change_for_ever, args=(daemon, sources, turn))
             changing.start()
@@ -545,14 +547,14 @@ def test_a_kill_of_coworkd_at_any_moment_leaves_what_its_record_says(tmp_path: P
     with running_daemon(tmp_path / "d") as daemon, client_of(daemon) as client:
         assert shell is not None
         check_as_recorded(client, shell.again(client))
-        client.session_delete(session="work", force=True)
-    assert mounts_of("work") == []
+        client.session_delete(session=WORK, force=True)
+    assert mounts_of(WORK) == []
     assert {name: os.listdir(source) for name, source in sources.items()} == {name: ["file"] for name in sources}
 
 
 def check_as_recorded(client: Client, inside: Shell) -> None:
     """What the running command sees is what the record says, each in its mode."""
-    listed: dict[str, Any] = {each.name: each for each in client.folder_list(session="work").folders}
+    listed: dict[str, Any] = {each.name: each for each in client.folder_list(session=WORK).folders}
     assert {each.state for each in listed.values()} <= {"mounted"}
     inside.say("cd")
     assert inside.say("ls mnt").decode().split() == sorted(listed)
