@@ -302,7 +302,7 @@ def test_eighty_commands_at_once(daemon: Daemon, session: str) -> None:
                 ran = await client.run(session, ["sh", "-c", f"sleep 1; echo {number}; exit {number}"])
                 codes[number] = (ran.exit.code, ran.stdout)
 
-            with trio.fail_after(30):
+            with trio.fail_after(60):  # one after the other they would sleep for longer
                 async with trio.open_nursery() as nursery:
                     for number in range(80):
                         nursery.start_soon(run, number)

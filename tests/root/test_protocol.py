@@ -14,6 +14,7 @@ from coworkd.model.errors import AlreadyExists, CoworkError, InvalidState, NotFo
 from coworkd.model.policy import LimitsRequest
 from coworkd.model.session import FolderGrant
 from tests.root.conftest import Daemon
+from tests.root.live import wait_until
 
 
 @pytest.fixture
@@ -64,13 +65,9 @@ def test_an_ephemeral_session_ends_with_its_link(daemon: Daemon, client: Client)
     with connect(daemon.uri) as other:
         other.session_ensure(name="protocol-ephemeral", ephemeral=True)
         other.start("protocol-ephemeral", ["sleep", "60"])
-    deadline_pings = 200
-    for _ in range(deadline_pings):
-        if all(each.name != "protocol-ephemeral" for each in client.session_list().sessions):
-            return
-        client.call("ping")
-        trio.run(trio.sleep, 0.02)
-    pytest.fail("the session is still there")
+    wait_until(
+        lambda: all(each.name != "protocol-ephemeral" for each in client.session_list().sessions), "the session goes"
+    )
 
 
 def test_delete_of_a_session_that_is_busy_needs_force(client: Client, session: str) -> None:
