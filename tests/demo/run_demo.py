@@ -41,7 +41,7 @@ UNREACHABLE = "198.51.100.1"
 """TEST-NET-2: an address for documentation, which belongs to nobody (RFC 5737)."""
 VSOCK = "40"
 """AF_VSOCK (linux/socket.h)."""
-LINGERER = "47113"
+LINGERER = f"47113.{os.getpid()}"
 """Seconds of a sleep that is told from every other by this number."""
 
 FORBIDDEN, ALLOWED = "files.example.org", "api.anthropic.com"
