@@ -58,7 +58,7 @@ class Server:
         self._said = b""
         assert self.line() == "listening"
 
-    def line(self, timeout_s: float = 10) -> str:
+    def line(self, timeout_s: float = 60) -> str:
         while b"\n" not in self._said:
             piece = self.process.read(timeout_s=timeout_s)
             assert piece is not None, f"said only {self._said!r}"

@@ -118,7 +118,7 @@ def test_a_guest_without_a_root_says_why_and_switches_itself_off(image: Image, t
         f"{image.command_line} cowork.root_wait=1",
     ]
     done = subprocess.run(
-        [*machine, "-serial", f"file:{log}", *boot], capture_output=True, text=True, timeout=60, check=False
+        [*machine, "-serial", f"file:{log}", *boot], capture_output=True, text=True, timeout=300, check=False
     )
     said = log.read_text(errors="replace")
     assert done.returncode == 0, done.stderr
