@@ -107,6 +107,11 @@ class Room(Struct, frozen=True, kw_only=True):
     def log(self, session: str, *, refused_only: bool = False) -> tuple[EgressRecord, ...]:
         return self.client.egress_log(session=session, limit=1000, refused_only=refused_only).records
 
+    def egress_pid(self) -> int:
+        """coworkd-egress, once there is one: neither coworkd nor a new session waits for it."""
+        wait_until(lambda: self.client.egress_status().pid, "a coworkd-egress")
+        return self.client.egress_status().pid
+
     def refusals(self, session: str) -> int:
         """How many refusals the log has, repeats counted."""
         return sum(record.count for record in self.log(session, refused_only=True))

@@ -137,8 +137,8 @@ def test_request_in_one_byte_pieces_is_served(room: Room) -> None:
     with room.session("pieces") as session:
         heads = [connect_head(INDEX, ECHO), socks_request(INDEX.encode(), ECHO)]
         conversations = [
-            saying(*(bytes([byte]) for byte in head + b"ping"), to=("127.0.0.1", port), pause_s=0.001, read_s=1)
-            for head, port in zip(heads, (HTTP_PORT, SOCKS_PORT), strict=True)
+            saying(*(bytes([byte]) for byte in head + b"ping"), to=("127.0.0.1", port), pause_s=0.001, enough=enough)
+            for head, port, enough in zip(heads, (HTTP_PORT, SOCKS_PORT), (43, 16), strict=True)
         ]
         for talked in room.talk(session, conversations):
             assert talked.got.endswith(b"ping"), talked

@@ -99,7 +99,7 @@ def test_half_close_is_kept_in_both_directions(room: Room, session: str) -> None
 
 
 def test_server_that_speaks_first_is_heard(room: Room, session: str) -> None:
-    (talked,) = room.talk(session, [saying(connect_head(INDEX, GREETING), read_s=1)])
+    (talked,) = room.talk(session, [saying(connect_head(INDEX, GREETING), enough=50)])
     assert talked.got.endswith(b"220 ready\r\n")
 
 
@@ -112,7 +112,7 @@ def test_killed_client_leaks_nothing(room: Room, session: str) -> None:
     """Killed in the middle of bytes both ways: coworkd-egress has no descriptor more, even where the server reads nothing."""
     room.client.session_set_policy(session=session, egress=narrowed(idle_s=3))
     room.talk(session, [saying(HEAD, b"x", enough=40)])
-    pid = room.client.egress_status().pid
+    pid = room.egress_pid()
     before = len(os.listdir(f"/proc/{pid}/fd"))
     for port in (ENDLESS, SILENT, ECHO):
         conversations = [saying(connect_head(INDEX, port), bytes(400_000), enough=40, hold_s=60)] * 10
@@ -174,7 +174,7 @@ def test_allowance_lasts_as_long_as_it_says(room: Room, session: str) -> None:
     host = f"temporary.{dns.DOMAIN}"
     say_it = [saying(connect_head(host, ECHO), b"x", enough=40)]
     assert room.talk(session, say_it)[0].status == 403
-    allowed = room.client.egress_allow(session=session, host=host, duration_s=3)
+    allowed = room.client.egress_allow(session=session, host=host, duration_s=6)
     assert room.talk(session, say_it)[0].status == 200
     wait_until(lambda: time.time() > allowed.until, "the end of the allowance")
     assert room.talk(session, say_it)[0].status == 403
@@ -259,7 +259,7 @@ def test_rate_past_the_burst_is_refused_and_recovers(room: Room, session: str) -
 def test_flood_of_silent_connections_is_bounded_and_let_go(room: Room, session: str) -> None:
     """Connections that say nothing, many more than the cap: they end by themselves, and then all is as before."""
     room.client.session_set_policy(session=session, egress=narrowed(connections=20, head_s=2))
-    pid = room.client.egress_status().pid
+    pid = room.egress_pid()
     before = len(os.listdir(f"/proc/{pid}/fd"))
     process = room.start_talk(session, [saying(read_s=15)] * 200)
     wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) > before + 10, "the flood")
@@ -296,7 +296,7 @@ def test_idle_tunnel_ends(room: Room, session: str) -> None:
 def test_killed_egress_comes_back_on_the_same_listeners(room: Room, session: str) -> None:
     """Commands live on, their tunnels end, and who connects meanwhile is served by the next one."""
     tunnel = Tunnel(room, session)
-    killed = room.client.egress_status().pid
+    killed = room.egress_pid()
     os.kill(killed, signal.SIGKILL)
     with took_at_most(COMES_BACK_S):
         (talked,) = room.talk(session, [saying(HEAD, b"x", enough=40, read_s=60)])
@@ -305,10 +305,16 @@ def test_killed_egress_comes_back_on_the_same_listeners(room: Room, session: str
     assert tunnel.line() == "closed"
     assert room.client.process_get(process=tunnel.process.id).state == "running"
     tunnel.close()
-    records = room.log(session)
-    opened, closed = ({record.connection for record in records if record.kind == kind} for kind in ("open", "close"))
-    assert opened == closed
-    assert any("died" in record.reason for record in records if record.kind == "close")
+
+    def are_closed() -> bool:
+        records = room.log(session)
+        opened, closed = (
+            {record.connection for record in records if record.kind == kind} for kind in ("open", "close")
+        )
+        return opened == closed
+
+    wait_until(are_closed, "each connection has its end in the log")
+    assert any("died" in record.reason for record in room.log(session) if record.kind == "close")
     assert room.daemon.ctl("audit", "verify").returncode == 0
 
 
@@ -407,8 +413,12 @@ def test_policy_narrowed_while_coworkd_was_away_closes_what_it_forbids(room: Roo
             assert piece is not None, said
             said += piece.data
         assert client.process_get(process=kept).state == "running"
-        ends = [record for record in client.egress_log(session=name).records if record.kind == "close"]
-        assert [record.host for record in ends] == [INDEX]
+
+        def ends() -> list[str]:
+            return [record.host for record in client.egress_log(session=name).records if record.kind == "close"]
+
+        wait_until(ends, "the end is in the log")
+        assert ends() == [INDEX]
         assert connections(Room(lab=room.lab, daemon=second, client=client), name) == 1
         client.session_delete(session=name, force=True)
 
@@ -439,11 +449,10 @@ def test_term_ends_every_tunnel_and_each_has_its_end_in_the_log(room: Room, tmp_
 
 def test_each_coworkd_egress_is_a_user_of_its_own(room: Room, tmp_path: Path) -> None:
     with room.lab.running_daemon(tmp_path / "coworkd") as other, client_of(other) as client:
+        own = Room(lab=room.lab, daemon=other, client=client)
         uids = [
             next(line.split()[1] for line in status.splitlines() if line.startswith("Uid:"))
-            for status in (
-                Path(f"/proc/{asked.egress_status().pid}/status").read_text() for asked in (room.client, client)
-            )
+            for status in (Path(f"/proc/{asked.egress_pid()}/status").read_text() for asked in (room, own))
         ]
     assert len({*uids, "0"}) == 3
 
@@ -460,7 +469,8 @@ def ticks(room: Room, after: int, path: str) -> list[str]:
 
 def test_egress_killed_again_and_again_always_comes_back(room: Room, session: str) -> None:
     for _ in range(4):
-        os.kill(room.client.egress_status().pid, signal.SIGKILL)
-        wait_until(lambda: room.client.egress_status().pid != 0, "the next coworkd-egress")
+        killed = room.egress_pid()
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda killed=killed: room.client.egress_status().pid not in (0, killed), "the next coworkd-egress")  # type: ignore[misc]
         (talked,) = room.talk(session, [saying(HEAD, b"x", enough=40, read_s=20)])
         assert talked.status == 200
