@@ -215,12 +215,13 @@ def chosen_alive(launcher: Started) -> bool:
 def served_again(launcher: Started, tmp_path: Path) -> None:
     """A supervisor in its right mind is served as ever, and takes away what the one before has left."""
     talk = launcher.talk()
-    talk.ask(launch.Adopt(id=0, version="test"))
+    taken = talk.ask(launch.Adopt(id=0, version="test"))
+    assert isinstance(taken, launch.TakenOver), taken
     for left in [each for each in talk.heard if isinstance(each, launch.Adopted)]:
         if left.process != "kept":
             end(talk, left.process)
     talk.ask(launch.PutFilter(id=0, sha256=sha256(ALLOW), bpf=ALLOW))
-    for name in ("bob", "eve", "right"):
+    for name in taken.sessions:
         if name != "bob":
             talk.ask(launch.CloseSession(id=0, session=name))
     opened = talk.ask(session_request(tmp_path / "right", name="right", uid=UID + 1, gid=UID + 1))
