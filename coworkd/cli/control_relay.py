@@ -6,6 +6,7 @@ Rules
   detach are seen also while a command reads nothing.
 - At the end of stdin the command's stdin is closed, or its terminal told by its end-of-file character.
 - What is typed while it is diverted is not the command's.
+- What was typed before the keys that detach is the command's: it has `LAST_WORDS_S` to take it before it is left.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import queue
 import select
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
@@ -27,6 +29,7 @@ from coworkd.model.errors import CoworkError, OutOfRange
 STDIN_BYTES = 64 * 1024
 QUEUED_PIECES = 8
 LOOK_S = 0.2
+LAST_WORDS_S = 0.5
 VEOF = b"\x04"
 """The end-of-file character of a terminal nobody has set otherwise: it ends a line that has begun, and at the start of one the input."""
 
@@ -144,10 +147,11 @@ class StdinPump:
             else:
                 self._typed(data)
                 passed, found = self._keys.feed(data)
-            self._put(passed)
             if found:
+                self._hand_over(passed)
                 self._detached()
                 return
+            self._put(passed)
 
     def offer_all(self) -> None:
         """Offer what was read, until its end, the end of the command, or `stop`."""
@@ -182,6 +186,16 @@ class StdinPump:
             with contextlib.suppress(queue.Full):
                 self._pieces.put(data, timeout=LOOK_S)
                 return
+
+    def _hand_over(self, last: bytes) -> None:
+        """Wait a little until the command has taken all that was typed before it is left: whoever leaves it closes the link."""
+        self._at_end = AtEnd.NOTHING
+        until = time.monotonic() + LAST_WORDS_S
+        with contextlib.suppress(queue.Full):
+            for piece in (last, b"") if last else (b"",):
+                self._pieces.put(piece, timeout=max(0.0, until - time.monotonic()))
+            if self._writer.is_alive():
+                self._writer.join(max(0.0, until - time.monotonic()))
 
     def _put_end(self) -> None:
         """An empty piece is the end."""

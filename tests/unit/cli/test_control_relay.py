@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from coworkd.cli.control_relay import AtEnd, Sink, StdinPump, relay_output, write_whole
+from coworkd.cli.control_relay import QUEUED_PIECES, AtEnd, Sink, StdinPump, relay_output, write_whole
 from coworkd.client import Output
 from coworkd.model.errors import CoworkError, InvalidState, OutOfRange
 
@@ -163,6 +165,59 @@ def test_the_keys_are_seen_while_a_command_reads_nothing() -> None:
     pump.stop()
     os.close(reading)
     os.close(writing)
+
+
+def test_a_command_is_left_when_it_has_taken_what_was_typed_before() -> None:
+    """Whoever leaves it closes the link: what was still on its way would be lost."""
+    reading, writing = os.pipe()
+    left, went_on = threading.Event(), threading.Event()
+    taken_by_then: list[bytes] = []
+
+    class _Sink(SlowSink):
+        def write_some(self, data: bytes, /) -> int:
+            went_on.wait(60)
+            return super().write_some(data)
+
+        def close_stdin(self) -> None:
+            raise AssertionError("its input goes on without us")
+
+    def leave() -> None:
+        taken_by_then.append(sink.taken)
+        left.set()
+
+    sink = _Sink(take=1)
+    pump = StdinPump(sink, reading, keys=b"\x10\x11", detached=leave)
+    pump.start()
+    os.write(writing, b"abc\x10\x11")
+    assert not left.wait(0.05)
+    went_on.set()
+    assert left.wait(60)
+    assert taken_by_then == [b"abc"]
+    pump.stop()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_command_that_reads_nothing_is_left_with_words_before_the_keys_too() -> None:
+    reading, writing = os.pipe()
+    detached = threading.Event()
+    pump = StdinPump(SlowSink(take=0), reading, keys=b"\x10\x11", detached=detached.set)
+    pump.start()
+    for _ in range(QUEUED_PIECES + 1):  # one is being offered
+        os.write(writing, b"unread")
+        wait_until_read(reading)
+    os.write(writing, b"and more\x10\x11")
+    assert detached.wait(60)
+    pump.stop()
+    os.close(reading)
+    os.close(writing)
+
+
+def wait_until_read(reading: int) -> None:
+    deadline = time.monotonic() + 60
+    while select.select([reading], [], [], 0)[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_a_stopped_pump_takes_no_more() -> None:
