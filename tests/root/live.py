@@ -16,6 +16,7 @@ from coworkd.model.errors import NotFound
 from coworkd.model.process import Exit
 from tests.root.conftest import Daemon
 
+STEADY_S = 0.5
 WAIT_S = 30.0
 """Long beside anything that is waited for: what does not come fails a little later, and a busy machine fails nothing."""
 _numbers = itertools.count(1)
@@ -101,6 +102,18 @@ def took_at_most(limit_s: float) -> Iterator[None]:
     took_s = time.monotonic() - start
     allowed_s = limit_s * max(before, busyness())
     assert took_s <= allowed_s, f"took {took_s:.2f} s, at most {allowed_s:.2f} s are allowed"
+
+
+def when_steady(count: Callable[[], int]) -> int:
+    """The count once it stands: a session that was just opened has some of its descriptors a moment later."""
+    last, since = count(), time.monotonic()
+    deadline = since + WAIT_S
+    while time.monotonic() - since < STEADY_S and time.monotonic() < deadline:
+        time.sleep(0.02)
+        now = count()
+        if now != last:
+            last, since = now, time.monotonic()
+    return last
 
 
 def links_of(pid: int) -> list[str]:

@@ -18,7 +18,7 @@ from coworkd.client.sync import Client
 from coworkd.model.bridge import BridgeInfo
 from coworkd.model.errors import AlreadyExists, InvalidParams, InvalidState, NotFound, PolicyDenied
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import client_of, exited, links_of, session_of, took_at_most, wait_until
+from tests.root.live import client_of, exited, links_of, session_of, took_at_most, wait_until, when_steady
 from tests.root.socket_servers import COUNT, DEAF, ECHO, PYTHON, serving
 
 MIB = 1024 * 1024
@@ -133,7 +133,7 @@ def no_descriptor_left(daemon: Daemon) -> Iterator[None]:
     def held() -> int:
         return sum(not link.startswith("pipe:") for link in links_of(daemon.child.pid))
 
-    before = held()
+    before = when_steady(held)
     yield
     wait_until(lambda: held() <= before, "coworkd holds no descriptor more than before")
 

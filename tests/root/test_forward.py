@@ -22,7 +22,7 @@ from coworkd.client.sync import Client
 from coworkd.model.errors import CoworkError, InvalidParams, InvalidState, LimitExceeded, NotFound, Unavailable
 from coworkd.wire.connection import Connection
 from tests.root.conftest import Daemon
-from tests.root.live import client_of, session_of, took_at_most, wait_until
+from tests.root.live import client_of, session_of, took_at_most, wait_until, when_steady
 from tests.root.socket_servers import COUNT, DEAF, ECHO, ENDLESS, serving
 
 REPO = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def descriptors(daemon: Daemon) -> int:
 
 @contextlib.contextmanager
 def no_descriptor_left(daemon: Daemon) -> Iterator[None]:
-    before = descriptors(daemon)
+    before = when_steady(lambda: descriptors(daemon))
     yield
     wait_until(lambda: descriptors(daemon) <= before, "coworkd holds no descriptor more than before")
 
