@@ -16,7 +16,7 @@ from coworkd.model.errors import NotFound
 from coworkd.model.process import Exit
 from tests.root.conftest import Daemon
 
-STEADY_S = 0.5
+STEADY_S = 1.0
 WAIT_S = 30.0
 """Long beside anything that is waited for: what does not come fails a little later, and a busy machine fails nothing."""
 _numbers = itertools.count(1)
@@ -105,7 +105,7 @@ def took_at_most(limit_s: float) -> Iterator[None]:
 
 
 def when_steady(count: Callable[[], int]) -> int:
-    """The count once it stands: a session that was just opened has some of its descriptors a moment later."""
+    """The count once it stands: coworkd listens to the pressure of a new session a moment after it was opened."""
     last, since = count(), time.monotonic()
     deadline = since + WAIT_S
     while time.monotonic() - since < STEADY_S and time.monotonic() < deadline:
