@@ -16,7 +16,7 @@ the libraries' code is mapped, so the first time costs a page fault at every oth
 Descriptors of an order arrive as 3, 4, 5 … in the order sent, because nothing else below `_FD_ORDER` is open; the last three
 become 0, 1 and 2.
 
-Standard library and `system` alone, no msgspec: what is loaded here is unmapped by bubblewrap's exec while somebody waits for it, half a
+No msgspec here, nor what needs it: what is loaded here is unmapped by bubblewrap's exec while somebody waits for it, half a
 millisecond for the launcher's own memory.
 """
 

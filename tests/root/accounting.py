@@ -26,7 +26,7 @@ from pathlib import Path
 from coworkd.client.sync import Client
 from coworkd.system import cgroup
 from tests.root.conftest import Daemon
-from tests.root.live import children_of, wait_until
+from tests.root.live import children_of, wait_until, when_steady
 
 SETTLE_S = 45.0
 """Worker threads of trio's live on for 10 s."""
@@ -87,14 +87,7 @@ class Books:
 
     def look_when_steady(self) -> dict[str, int]:
         """As `look`, once nothing changes any more: what is built ahead for the next command stands."""
-        deadline = time.monotonic() + SETTLE_S
-        last, since = self.look(), time.monotonic()
-        while time.monotonic() - since < _STEADY_S and time.monotonic() < deadline:
-            time.sleep(0.05)
-            now = self.look()
-            if now != last:
-                last, since = now, time.monotonic()
-        return last
+        return when_steady(self.look, still_s=_STEADY_S, within_s=SETTLE_S)
 
     def memory_kib(self) -> dict[str, int]:
         """What each program keeps in memory, files mapped included; the others below them together."""

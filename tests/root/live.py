@@ -9,13 +9,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from coworkd.client.sync import Client, connect
 from coworkd.model.errors import NotFound
 from coworkd.model.process import Exit
 from tests.root.conftest import Daemon
 
+T = TypeVar("T")
 STEADY_S = 1.0
 WAIT_S = 30.0
 """Long beside anything that is waited for: what does not come fails a little later, and a busy machine fails nothing."""
@@ -104,14 +105,15 @@ def took_at_most(limit_s: float) -> Iterator[None]:
     assert took_s <= allowed_s, f"took {took_s:.2f} s, at most {allowed_s:.2f} s are allowed"
 
 
-def when_steady(count: Callable[[], int]) -> int:
-    """The count once it stands: coworkd listens to the pressure of a new session a moment after it was opened."""
-    last, since = count(), time.monotonic()
-    deadline = since + WAIT_S
-    while time.monotonic() - since < STEADY_S and time.monotonic() < deadline:
+def when_steady(look: Callable[[], T], *, still_s: float = STEADY_S, within_s: float = WAIT_S) -> T:
+    """What is seen once it stays the same for `still_s`: coworkd listens to the pressure of a new session a moment after it was opened,
+    and its launcher makes what waits for the next command. What never stands is told as it is after `within_s`.
+    """
+    last, since = look(), time.monotonic()
+    deadline = since + within_s
+    while time.monotonic() - since < still_s and time.monotonic() < deadline:
         time.sleep(0.02)
-        now = count()
-        if now != last:
+        if (now := look()) != last:
             last, since = now, time.monotonic()
     return last
 

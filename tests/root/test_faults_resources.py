@@ -19,11 +19,10 @@ from coworkd.client.sync import Client
 from coworkd.model.errors import CoworkError, StartFailed
 from tests.root.accounting import all_well_again, cgroup_root
 from tests.root.conftest import Daemon, running_daemon
-from tests.root.live import client_of, exited, fresh_mark, living, session_of, wait_until
+from tests.root.live import client_of, exited, fresh_mark, living, session_of, when_steady
 
 pytestmark = pytest.mark.needs("bubblewrap")
 ROUNDS = 12
-STEADY_S = 0.3
 POOR_S = float(os.environ.get("COWORKD_POOR_S", "4"))
 """How long nothing can be opened: with 70 every watch of coworkd's has had its turn."""
 
@@ -56,18 +55,7 @@ def all_is_well_again(daemon: Daemon, client: Client, session: str) -> Iterator[
 
 def steady_descriptors(pid: int) -> list[int]:
     """Those that are open for good: what is open for a moment, to make what waits for the next command, would be room soon."""
-    found: list[set[str]] = [set()]
-    since = time.monotonic()
-
-    def steady() -> bool:
-        nonlocal since
-        now = set(os.listdir(f"/proc/{pid}/fd"))
-        if now != found[0]:
-            found[0], since = now, time.monotonic()
-        return time.monotonic() - since >= STEADY_S
-
-    wait_until(steady, "its descriptors stay the same")
-    return [int(name) for name in found[0]]
+    return [int(name) for name in when_steady(lambda: sorted(os.listdir(f"/proc/{pid}/fd")))]
 
 
 @contextlib.contextmanager

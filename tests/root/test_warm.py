@@ -35,7 +35,7 @@ from tests.root.launcher_talk import (
     sha256,
     spawn_request,
 )
-from tests.root.live import wait_until
+from tests.root.live import wait_until, when_steady
 from tests.root.warm_house import House, children, command_line, launcher_pid, read_all
 
 pytestmark = pytest.mark.needs("userns", "netns")
@@ -43,7 +43,6 @@ PROBE = (Path(__file__).parent / "probes" / "seen.py").read_text()
 TTY = TtySize(rows=33, cols=77)
 CHDIR, RECVMSG = {"x86_64": (80, 47), "aarch64": (49, 212)}[os.uname().machine]
 NOTHING_LEFT = "nothing of it is left"
-STEADY_S = 0.3
 PINGS_NOBODY_READS = 600
 """Whose answers fill the socket."""
 
@@ -476,12 +475,7 @@ def held_when_steady(house: House) -> tuple[int, int, int]:
 
     house.make_wait()
     house.beside("true")  # after whose end they are
-    last, since = held(), time.monotonic()
-    while time.monotonic() - since < STEADY_S:
-        time.sleep(0.01)
-        if (now := held()) != last:
-            last, since = now, time.monotonic()
-    return last
+    return when_steady(held)
 
 
 def test_many_starts_leave_nothing(house: House) -> None:
