@@ -6,6 +6,7 @@ Rules
 - A session is answered once it stands. A builder that does not answer in time (a hung share) is killed and the session refused.
 - One that closes loses its workers and folders first, its folders in a child: to unmount can take its time.
 - A builder whose supervisor goes is abandoned: whoever comes next asks anew, and counts its requests anew.
+- A session that was not opened after all leaves no cgroup.
 """
 
 from __future__ import annotations
@@ -83,13 +84,16 @@ class Sessions:
             if time.monotonic() > deadline:
                 del self._builders[name]
                 self._abandon(builder)
+                self._remove_cgroup(name)
                 self._supervisor.refuse(builder.request.id, "tree", errno.ETIMEDOUT, "a folder did not answer in time")
 
     def abandon_builders(self) -> None:
         """The supervisor has gone: nothing is opened any more of what was asked for."""
         self._era += 1
         while self._builders:
-            self._abandon(self._builders.popitem()[1][0])
+            name, (builder, _) = self._builders.popitem()
+            self._abandon(builder)
+            self._remove_cgroup(name)
 
     def end(self) -> None:
         """Let go of everything, once no command lives."""
@@ -126,8 +130,12 @@ class Sessions:
         if request.session in self._builders:
             self._supervisor.refuse(request.id, "tree", errno.EBUSY, "the session is being opened; ask again")
             return
-        self._make_cgroup(request)
-        builder = Builder(request, self._base, Listeners(self._visits, request))
+        try:
+            self._make_cgroup(request)
+            builder = Builder(request, self._base, Listeners(self._visits, request))
+        except OSError:
+            self._remove_cgroup(request.session)
+            raise
         self._builders[request.session] = (builder, time.monotonic() + BUILD_TIMEOUT_S)
         self._readers.register(builder.fileno(), lambda: self._built(request.session))
 
@@ -141,6 +149,13 @@ class Sessions:
             cgroup.create(commands)
             cgroup.enable_controllers(commands)
             self._pause(request)
+
+    def _remove_cgroup(self, name: str, *, wait_s: float = 0.0) -> None:
+        """Of a session that is neither open nor being opened; one in which something still lives stays."""
+        path = self._spawner.session_cgroup(name)
+        if path is not None and name not in self._builders and name not in self._held:
+            cgroup.remove(path, wait_s=wait_s)
+            self._spawner.forget(name)
 
     def _pause(self, request: launch.OpenSession) -> None:
         """Whatever an earlier supervisor has left: the commands do what the record says."""
@@ -165,6 +180,7 @@ class Sessions:
         self._readers.unregister(builder.fileno())
         session, report = builder.finish()
         if session is None:
+            self._remove_cgroup(name)
             self._supervisor.refuse(builder.request.id, report.error_stage or "", report.errno, report.message)
             return
         session.degraded += self._short_of_memory(builder.request)
@@ -209,9 +225,8 @@ class Sessions:
         if session is not None:
             session.close()
         path = self._spawner.session_cgroup(request.session)
-        if path is not None and request.session not in self._builders and request.session not in self._held:
+        if path is not None and request.session not in self._held:
             cgroup.kill(f"{path}/{HELPERS}")
-            cgroup.remove(path, wait_s=0.2)
-            self._spawner.forget(request.session)
+        self._remove_cgroup(request.session, wait_s=0.2)
         if era == self._era:  # else who asked has gone, and another counts its requests anew
             self._supervisor.send(launch.Done(id=request.id))

@@ -220,6 +220,45 @@ def test_a_home_whose_mnt_is_a_planted_link_leads_nowhere(launcher: Started, tmp
     assert list(victim.iterdir()) == []
 
 
+@pytest.mark.needs("cgroup2")
+def test_a_session_that_was_not_opened_leaves_no_cgroup(launcher: Started, tmp_path: Path) -> None:
+    grant = FolderGrant(name="src", source=str(tmp_path / "nothing"), mode="ro")
+    talk = launcher.ready()
+    refused(talk.ask(session_request(tmp_path / "home", grant)))
+    assert sessions_cgroups(launcher) == []
+
+
+@pytest.mark.needs("cgroup2")
+def test_a_cgroup_that_is_half_made_is_taken_away(launcher: Started, tmp_path: Path) -> None:
+    talk = launcher.ready()
+    request = session_request(tmp_path / "home")
+    limit = Path(f"{launcher.cgroup}/cgroup.max.descendants")
+    limit.write_text(str(len(list(Path(f"{launcher.cgroup}").glob("*/"))) + 1))
+    assert refused(talk.ask(request)).errno == errno.EAGAIN
+    assert sessions_cgroups(launcher) == []
+    limit.write_text("max")
+    assert isinstance(talk.ask(request), launch.Opened)
+
+
+@pytest.mark.needs("cgroup2")
+def test_a_session_whose_supervisor_goes_before_it_stands_leaves_no_cgroup(launcher: Started, tmp_path: Path) -> None:
+    for _ in range(10):
+        leaving = launcher.ready()
+        leaving.tell(session_request(tmp_path / "home"))
+        leaving.close()
+        talk = launcher.ready()
+        taken = talk.ask(launch.Adopt(id=0, version="test"))
+        assert isinstance(taken, launch.TakenOver)
+        for name in taken.sessions:  # it stood already
+            talk.ask(launch.CloseSession(id=0, session=name))
+        assert sessions_cgroups(launcher) == []
+        talk.close()
+
+
+def sessions_cgroups(launcher: Started) -> list[str]:
+    return sorted(str(path) for path in Path(f"{launcher.cgroup}").glob("s-*"))
+
+
 # -- what it builds -----------------------------------------------------------------------------------------------
 
 
