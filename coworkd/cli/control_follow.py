@@ -72,10 +72,13 @@ class KeySink:
 
 
 class Follower:
-    """One command that is followed, once. `left` says that it was left to itself, `lost` that the link to it was lost for good."""
+    """One command that is followed, once. `left` says that it was left to itself, `lost` that the link to it was lost for good,
+    `untaken` that it was left before it had taken all that was typed.
+    """
 
     def __init__(self, client: Client, process: Process, signals: Signals, manner: Manner) -> None:
         self.left = False
+        self.untaken = False
         self.lost = False
         self._client = client
         self._process = process
@@ -119,6 +122,10 @@ class Follower:
             self._client.call("process.detach", {"process": self._process.id}, timeout_s=LEAVE_S)
         self._client.close()
 
+    def _leave_by_keys(self, taken: bool) -> None:
+        self.untaken = not taken
+        self.leave()
+
     def _relay(self) -> ExitRecord | None:
         try:
             relay_output(self._process, self._write, lambda told: self._say(shown(told)))
@@ -145,7 +152,7 @@ class Follower:
                 STDIN,
                 at_end=at_end,
                 keys=self._manner.keys if self._raw else b"",
-                detached=self.leave,
+                detached=self._leave_by_keys,
                 typed=self._typed,
             )
         if self._manner.leaves:

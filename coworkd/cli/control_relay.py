@@ -6,7 +6,8 @@ Rules
   detach are seen also while a command reads nothing.
 - At the end of stdin the command's stdin is closed, or its terminal told by its end-of-file character.
 - What is typed while it is diverted is not the command's.
-- What was typed before the keys that detach is the command's: it has `LAST_WORDS_S` to take it before it is left.
+- What was typed before the keys that detach is the command's: it has `LAST_WORDS_S` to take it before it is left, and `detached` is told
+  whether it has.
 """
 
 from __future__ import annotations
@@ -92,11 +93,13 @@ class StdinPump:
         *,
         at_end: AtEnd = AtEnd.CLOSE,
         keys: bytes = b"",
-        detached: Callable[[], None] = lambda: None,
+        detached: Callable[[bool], None] = lambda taken: None,
         typed: Callable[[bytes], None] = lambda data: None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`detached` is called once, and the pump ends, when `keys` are among what was typed. `typed` sees all that is."""
+        """`detached` is called once, and the pump ends, when `keys` are among what was typed: with False where the command has not
+        taken all that was before them. `typed` sees all that is.
+        """
         self._sink = sink
         self._fd = fd
         self._at_end = at_end
@@ -148,8 +151,7 @@ class StdinPump:
                 self._typed(data)
                 passed, found = self._keys.feed(data)
             if found:
-                self._hand_over(passed)
-                self._detached()
+                self._detached(self._hand_over(passed))
                 return
             self._put(passed)
 
@@ -187,7 +189,7 @@ class StdinPump:
                 self._pieces.put(data, timeout=LOOK_S)
                 return
 
-    def _hand_over(self, last: bytes) -> None:
+    def _hand_over(self, last: bytes) -> bool:
         """Wait a little until the command has taken all that was typed before it is left: whoever leaves it closes the link."""
         self._at_end = AtEnd.NOTHING
         until = time.monotonic() + LAST_WORDS_S
@@ -196,6 +198,8 @@ class StdinPump:
                 self._pieces.put(piece, timeout=max(0.0, until - time.monotonic()))
             if self._writer.is_alive():
                 self._writer.join(max(0.0, until - time.monotonic()))
+            return not self._writer.is_alive()
+        return False
 
     def _put_end(self) -> None:
         """An empty piece is the end."""

@@ -165,6 +165,8 @@ def _follow(args: argparse.Namespace, follower: Follower, process: Process, sign
             _say_way_back(args, process, "it may run on")
         return FAILURE_STATUS if signals.received is None else 128 + signals.received
     if record is None:
+        if follower.untaken:
+            print(f"coworkctl: {process.id} has not taken what was typed last, and will not get it", file=sys.stderr)
         _say_way_back(args, process, "it runs on")
         return 0 if signals.received is None else 128 + signals.received
     if started:

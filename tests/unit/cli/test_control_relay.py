@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import select
 import threading
 import time
@@ -116,10 +117,10 @@ def test_the_keys_that_detach_are_not_passed_on_and_what_was_before_them_is() ->
     detached: list[bool] = []
     reading, writing = os.pipe()
     sink = SlowSink()
-    pump = StdinPump(sink, reading, keys=b"\x10\x11", detached=lambda: detached.append(True))
+    pump = StdinPump(sink, reading, keys=b"\x10\x11", detached=detached.append)
     os.write(writing, b"ab\x10\x11cd")
     pump.read_all()
-    assert detached == [True]
+    assert len(detached) == 1
     pump._put_end()
     pump.offer_all()
     assert sink.taken == b"ab"
@@ -157,12 +158,12 @@ def test_the_beginning_of_the_keys_at_the_end_is_passed_on() -> None:
 
 def test_the_keys_are_seen_while_a_command_reads_nothing() -> None:
     reading, writing = os.pipe()
-    detached = threading.Event()
-    pump = StdinPump(SlowSink(take=0), reading, keys=b"\x10\x11", detached=detached.set)
+    detached: queue.Queue[bool] = queue.Queue()
+    pump = StdinPump(SlowSink(take=0), reading, keys=b"\x10\x11", detached=detached.put)
     pump.start()
     os.write(writing, b"unread")
     os.write(writing, b"\x10\x11")
-    assert detached.wait(60)
+    assert detached.get(timeout=60) is False
     pump.stop()
     os.close(reading)
     os.close(writing)
@@ -183,7 +184,8 @@ def test_a_command_is_left_when_it_has_taken_what_was_typed_before(monkeypatch: 
         def close_stdin(self) -> None:
             raise AssertionError("its input goes on without us")
 
-    def leave() -> None:
+    def leave(taken: bool) -> None:
+        assert taken
         taken_by_then.append(sink.taken)
         left.set()
 
@@ -202,14 +204,14 @@ def test_a_command_is_left_when_it_has_taken_what_was_typed_before(monkeypatch: 
 
 def test_a_command_that_reads_nothing_is_left_with_words_before_the_keys_too() -> None:
     reading, writing = os.pipe()
-    detached = threading.Event()
-    pump = StdinPump(SlowSink(take=0), reading, keys=b"\x10\x11", detached=detached.set)
+    detached: queue.Queue[bool] = queue.Queue()
+    pump = StdinPump(SlowSink(take=0), reading, keys=b"\x10\x11", detached=detached.put)
     pump.start()
     for _ in range(QUEUED_PIECES + 1):  # one is being offered
         os.write(writing, b"unread")
         wait_until_read(reading)
     os.write(writing, b"and more\x10\x11")
-    assert detached.wait(60)
+    assert detached.get(timeout=60) is False
     pump.stop()
     os.close(reading)
     os.close(writing)

@@ -225,7 +225,22 @@ def test_keys_are_typed_and_those_that_detach_leave_the_command(
     assert ctl("shell", "work") == 0
     assert asked(guest, "process.write_stdin") == [{"process": "p1", "data": b"ls\x03"}]
     assert guest.called("process.kill") == guest.called("process.forget") == []
-    assert "left p1; it runs on: coworkctl --to unix:///fake attach p1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left p1; it runs on: coworkctl --to unix:///fake attach p1" in said
+    assert "typed" not in said
+
+
+def test_what_a_command_has_not_taken_when_it_is_left_is_told(
+    ctl: Ctl, guest: FakeGuest, keyboard: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take_nothing(params: dict[str, Any]) -> dict[str, Any]:
+        guest.after["process.write_stdin"] = lambda _: type_when_raw(keyboard, b"\x10\x11")
+        return {"offset": 0, "taken": 0}
+
+    guest.answers["process.write_stdin"] = take_nothing
+    plays(guest, lambda: type_when_raw(keyboard, b"ls"))
+    assert ctl("shell", "work") == 0
+    assert "p1 has not taken what was typed last, and will not get it" in capsys.readouterr().err
 
 
 def test_a_throw_away_session_cannot_be_left_by_keys(ctl: Ctl, guest: FakeGuest, keyboard: int) -> None:
