@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_no_supervisor_ends_the_launcher_or_what_it_keeps(launcher: Started, tmp
     keeper.ask(launch.OpenPressure(id=0, session="bob"))  # the launcher keeps these files, whoever asks for them first
     keeper.drop_fds()
     keeper.start(spawn_request(["sleep", "1000"], process="kept"))
-    kept = keeper.wait(launch.Started).payload_pid
+    kept = os.pidfd_open(keeper.wait(launch.Started).payload_pid)  # its number may become another's
     keeper.close()
     (pid,) = children_of(launcher.child.pid)
     books = Books(launcher.child.pid, pid, None if launcher.cgroup is None else Path(launcher.cgroup))
@@ -190,7 +191,7 @@ def test_no_supervisor_ends_the_launcher_or_what_it_keeps(launcher: Started, tmp
         mad.link.close()
         assert launcher.child.poll() is None, "the launcher has ended"
         served_again(launcher, tmp_path)
-        assert os.path.exists(f"/proc/{kept}") == chosen_alive(launcher), "a command ended that nobody killed"
+        wait_until(lambda: has_ended(kept) != chosen_alive(launcher), "the launcher knows of the end of who was there")
 
     rounds = play(SHARE, one_round)
     served_again(launcher, tmp_path)
@@ -201,6 +202,11 @@ def test_no_supervisor_ends_the_launcher_or_what_it_keeps(launcher: Started, tmp
         return {name: counts for name, counts in more.items() if name not in _LATE or counts[1] > 1}
 
     wait_until(lambda: not held(), f"nothing is held after {rounds} rounds: {held()}")
+    os.close(kept)
+
+
+def has_ended(pidfd: int) -> bool:
+    return bool(select.select([pidfd], [], [], 0)[0])
 
 
 def chosen_alive(launcher: Started) -> bool:
