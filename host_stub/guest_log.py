@@ -15,7 +15,7 @@ from collections.abc import Callable
 import trio
 
 from coworkd.client.aio import AsyncClient
-from coworkd.client.core import read_answer
+from coworkd.client.pending import read_answer
 from coworkd.model.calls import HelloAnswer, LogsAnswer
 from coworkd.model.errors import CoworkError, OutOfRange
 from host_stub.logs import BoundedLog, compose_note, compose_text

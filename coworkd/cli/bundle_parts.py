@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from coworkd.client.core import read_answer
+from coworkd.client.pending import read_answer
 from coworkd.client.sync import Client
 from coworkd.model.calls import Reported, ReportPart
 from coworkd.model.errors import DeadlineExceeded

@@ -25,9 +25,9 @@ from coworkd.client.aio_process import AsyncProcess, AsyncSubscription
 from coworkd.client.aio_stream import AsyncStream
 from coworkd.client.aio_transfer import AsyncDownload, Pieces, send_upload
 from coworkd.client.aio_verbs import AsyncVerbs
-from coworkd.client.core import read_answer
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
+from coworkd.client.pending import read_answer
 from coworkd.client.renewal import DIAL_S, refuse_starting
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import FileDownloadOpened, HelloAnswer, ProcessStarted

@@ -19,7 +19,8 @@ from typing import Any
 import trio
 
 from coworkd.client.aio_waiting import Waiting
-from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
+from coworkd.client.core import LOST_REMEDY, Core
+from coworkd.client.pending import Pending, read_answer
 from coworkd.client.renewal import SILENCE_S, Renewal, Silence
 from coworkd.model.calls import HelloAnswer
 from coworkd.model.errors import CoworkError, DeadlineExceeded, Unavailable
@@ -78,7 +79,7 @@ class AsyncLink:
             ) from None
         finally:
             if not pending.done:
-                self.core.abandon(pending)
+                pending.abandon()
         return pending.answer()
 
     async def finish_whole(self, pending: Pending, frame: bytes) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class AsyncLink:
             await self.read_until(pending, lambda: pending.done)
         finally:
             if not pending.done:
-                self.core.abandon(pending)
+                pending.abandon()
         return pending.answer()
 
     async def read_until(self, thing: object, ready: Callable[[], bool]) -> None:

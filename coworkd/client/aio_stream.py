@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from coworkd.client.core import read_answer
+from coworkd.client.pending import read_answer
 from coworkd.client.stdin import RETRY_FIRST_S, chunk_at, next_pause_s
 from coworkd.client.stream_inbox import StreamInbox
 from coworkd.model.calls import StreamOffset

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from coworkd.client import methods
 from coworkd.client.aio_process import AsyncProcess
-from coworkd.client.core import read_answer
 from coworkd.client.methods import Method, P
+from coworkd.client.pending import read_answer
 from coworkd.model.calls import ProcessStarted
 from coworkd.wire.convert import compose_answer
 

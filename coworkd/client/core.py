@@ -8,9 +8,8 @@ Rules
 - `outgoing` holds what the client must send on its own account (a detach, see `inbox`); the owner sends it soon.
 - Once broken, always broken: every pending call fails with the same error, and nothing is sent any more.
 - A core that is `lasting` is `lost` instead, until `renew` gives it another link: there every process that was attached goes on
-  from its next byte, events from the next one, and every call that was not answered is made again, with the `request_id` it had,
-  so that it happens once. What belongs to one link (streams, and calls nobody knows to be repeatable) fails with it.
-- Another coworkd does not know that id: there only what may happen twice is made again, all else fails (`repeating`).
+  from its next byte, events from the next one, and every call that was not answered is made again where it may be (`pending`).
+  Streams belong to one link, and fail with it.
 - What nobody attached or subscribed to is dropped, as is what this version does not know (docs/protocol.md N-1).
 - Not thread-safe.
 """
@@ -20,80 +19,21 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, read_output
-from coworkd.client.methods import all_methods
-from coworkd.client.repeating import are_of_one_coworkd, compose_refusal, repeats, says_done
+from coworkd.client.pending import MUTATING, Pending, read_answer
+from coworkd.client.repeating import are_of_one_coworkd
 from coworkd.client.stream_inbox import WINDOW_BYTES, StreamInbox
 from coworkd.model.calls import ProcessAttached, Subscribed
 from coworkd.model.errors import CoworkError, LimitExceeded, Unavailable
 from coworkd.model.process import ExitRecord
-from coworkd.wire import convert
 from coworkd.wire.connection import Connection, Notification, Response
 from coworkd.wire.fault import parse_fault
 from coworkd.wire.limits import PROTOCOL_VERSION, LocalLimitError, RemoteProtocolError
 
-S = TypeVar("S", bound=msgspec.Struct)
 LOST_REMEDY = "connect again; commands go on in the guest, and attach() continues from the offset you have"
-_METHODS = all_methods()
-_OF_ONE_LINK = ("hello", "shutdown", "stream.")
-"""Calls that mean this link, or its end: never made again on another."""
-_REPEATABLE = frozenset(name for name in _METHODS if not name.startswith(_OF_ONE_LINK))
-
-
-def read_answer(method: str, answer: Mapping[str, Any], kind: type[S]) -> S:
-    """An answer or event as its type, unknown fields ignored; raises `Unavailable` where the guest speaks otherwise."""
-    try:
-        return convert.read_answer(answer, kind)
-    except msgspec.ValidationError as error:
-        raise Unavailable(
-            f"the guest's answer to {method} cannot be read ({error}): are host and guest of versions that fit?",
-            method=method,
-        ) from error
-
-
-class Pending:
-    """One call that was sent. `done` is set once, then `result` or `error` is."""
-
-    __slots__ = (
-        "done", "elsewhere", "error", "hook", "link", "method", "params", "refused", "repeatable", "repeated", "request_id",
-        "result", "sent", "unwanted",
-    )  # fmt: skip
-
-    def __init__(
-        self, method: str, params: Mapping[str, Any], link: int, hook: Callable[[dict[str, Any]], None] | None
-    ) -> None:
-        self.method = method
-        self.params = params
-        self.link = link
-        """The link it was made for, by `Core.link`: its bytes go there or nowhere."""
-        self.request_id = -1
-        self.hook = hook
-        self.repeatable = method in _REPEATABLE
-        """It may be made again on the next link, when this one ends before the answer."""
-        self.repeated = False
-        """A guest may have heard it before."""
-        self.elsewhere = False
-        """That was another coworkd, so that what is answered may be of what the call itself has done there."""
-        self.unwanted: Callable[[dict[str, Any]], None] | None = None
-        """What is done with the answer instead, once nobody waits for it."""
-        self.refused: Callable[[CoworkError], object] | None = None
-        """What is done with an error."""
-        self.sent = False
-        """Whether a guest may have heard it, see `Core.unheard`."""
-        self.done = False
-        self.result: dict[str, Any] = {}
-        self.error: CoworkError | None = None
-
-    def answer(self) -> dict[str, Any]:
-        """The result, or raise the error it was answered with."""
-        if self.error is not None:
-            raise self.error
-        return self.result
 
 
 class Core:
@@ -135,7 +75,7 @@ class Core:
         """
         if self.broken is not None:
             raise self.broken
-        if self.lasting and (known := _METHODS.get(method)) is not None and known.mutating:
+        if self.lasting and method in MUTATING:
             params = {"request_id": secrets.token_hex(16), **params}
         pending = Pending(method, params, self.link, hook)
         if self.lost is not None:
@@ -192,11 +132,6 @@ class Core:
     def ask_alive(self) -> None:
         """Have the guest say something. See `outgoing`."""
         self._say_alone("ping", {})
-
-    def abandon(self, pending: Pending) -> None:
-        """Nobody waits any more: its answer is dropped when it comes. The id stays taken until then."""
-        if pending.method != "hello":
-            pending.hook = pending.unwanted
 
     # -- attached processes
 
@@ -335,7 +270,9 @@ class Core:
             self._connection.receive_data(data)
             while (event := self._connection.next_event()) is not None:
                 if isinstance(event, Response):
-                    self._settle(event)
+                    pending = self._pending.pop(event.id)
+                    pending.settle(event)
+                    self.news.add(pending)
                 elif isinstance(event, Notification):
                     self._sort(event.method, event.params)
             self._acknowledge_due()
@@ -359,7 +296,7 @@ class Core:
             if pending.repeatable:
                 self._again.append(pending)
             else:
-                _refuse(pending, error)
+                pending.fail(error)
         self._pending.clear()
         self._unacknowledged.clear()
         for stream in self._streams.values():
@@ -383,15 +320,11 @@ class Core:
             pending.repeatable = False
             self.outgoing.append(frame)
         for pending in again:
-            if pending.sent and not same and not repeats(_METHODS[pending.method], pending.params):
-                _refuse(pending, compose_refusal(pending.method))
-                continue
-            pending.repeated, pending.sent = pending.sent, True
-            pending.elsewhere = pending.elsewhere or (pending.repeated and not same)
-            try:
-                self.outgoing.append(self._say(pending))
-            except LimitExceeded as error:
-                _refuse(pending, error)
+            if pending.repeat(same):
+                try:
+                    self.outgoing.append(self._say(pending))
+                except LimitExceeded as error:
+                    pending.fail(error)
 
     def _go_on(self, inbox: Inbox) -> None:
         """Attach an inbox from where it stopped. Refused, it is parked: whoever reads it attaches again, and hears why not."""
@@ -409,27 +342,10 @@ class Core:
             return
         self.broken = error
         for pending in (*self._pending.values(), *self._again):
-            _refuse(pending, error)
+            pending.fail(error)
         self._pending.clear()
         self._again.clear()
         self.outgoing.clear()
-
-    def _settle(self, response: Response) -> None:
-        pending = self._pending.pop(response.id)
-        if response.error is not None:
-            error = parse_fault(response.error)
-            if not (pending.elsewhere and says_done(pending.method, error)):
-                pending.error = error
-            if pending.refused is not None:
-                pending.refused(error)
-        elif isinstance(response.result, dict):
-            pending.result = response.result
-            if pending.hook is not None:
-                pending.hook(response.result)
-        else:
-            pending.error = Unavailable(f"{pending.method} was answered with something that is no map")
-        pending.done = True
-        self.news.add(pending)
 
     def _sort(self, name: str, params: dict[str, Any]) -> None:
         if name == "process.output":
@@ -461,8 +377,3 @@ class Core:
             if inbox is not None:
                 inbox.feed_exit(read_answer(name, params, ExitRecord))
                 self.news.add(inbox)
-
-
-def _refuse(pending: Pending, error: CoworkError) -> None:
-    pending.error = error
-    pending.done = True

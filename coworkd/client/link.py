@@ -21,8 +21,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from coworkd.client.core import LOST_REMEDY, Core, Pending, read_answer
+from coworkd.client.core import LOST_REMEDY, Core
 from coworkd.client.dial import Stream
+from coworkd.client.pending import Pending, read_answer
 from coworkd.client.renewal import DIAL_S, SILENCE_S, Renewal, Silence
 from coworkd.model.calls import HelloAnswer
 from coworkd.model.errors import CoworkError, DeadlineExceeded, Unavailable
@@ -87,7 +88,7 @@ class Link:
         self._send(frame, pending.link, pending)
         with self.lock:
             if not self.read_until(lambda: pending.done, deadline_in(timeout_s)):
-                self.core.abandon(pending)
+                pending.abandon()
                 raise DeadlineExceeded(
                     f"{pending.method} was not answered within {timeout_s} s; it may still happen", timeout_s=timeout_s
                 )

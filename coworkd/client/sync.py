@@ -22,12 +22,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from coworkd.client.core import read_answer
 from coworkd.client.dial import Stream as LinkStream
 from coworkd.client.dial import dial
 from coworkd.client.feed import Feed
 from coworkd.client.inbox import Inbox, Output, without_refused
 from coworkd.client.link import Link, deadline_in
+from coworkd.client.pending import read_answer
 from coworkd.client.process import Process
 from coworkd.client.renewal import refuse_starting
 from coworkd.client.stream import Stream

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar, overload
 from msgspec import Struct
 
 from coworkd.client import methods
-from coworkd.client.core import read_answer
 from coworkd.client.methods import Method, P
+from coworkd.client.pending import read_answer
 from coworkd.client.process import Process
 from coworkd.model.calls import ProcessStarted
 from coworkd.wire.convert import compose_answer

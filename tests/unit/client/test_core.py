@@ -9,7 +9,7 @@ import pytest
 
 from coworkd.client.core import Core
 from coworkd.client.feed import Feed
-from coworkd.model.errors import InvalidState, LimitExceeded, NotFound, Unavailable
+from coworkd.model.errors import InvalidState, LimitExceeded, Unavailable
 
 OUTPUT = {"process": "p1", "stream": "stdout", "offset": 0, "data": b"hi"}
 
@@ -67,15 +67,6 @@ def test_what_came_is_news_for_whom_it_is_until_something_else_comes() -> None:
     assert core.news == {streams[0], feed}
     core.receive(packed(2, "process.output", [{**OUTPUT, "process": "of nobody"}]))
     assert core.news == set()
-
-
-def test_an_error_comes_back_as_its_class_with_its_details() -> None:
-    core = greeted()
-    pending, _ = core.request("session.get", {"session": "x"})
-    core.receive(packed(1, pending.request_id, {"code": "NOT_FOUND", "message": "m", "details": {"key": "k"}}, None))
-    with pytest.raises(NotFound, match="m") as caught:
-        pending.answer()
-    assert caught.value.details == {"key": "k"}
 
 
 def test_a_call_over_the_limit_is_refused_here_and_harms_nothing() -> None:
@@ -210,7 +201,7 @@ def test_an_exit_that_cannot_be_read_breaks_the_link() -> None:
 def test_an_abandoned_start_makes_no_inbox() -> None:
     core = greeted()
     pending, _, made = core.start({"session": "s", "argv": ["x"]})
-    core.abandon(pending)
+    pending.abandon()
     core.receive(packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0}))
     assert made == []
     assert core.broken is None
@@ -274,26 +265,3 @@ def test_a_start_that_no_guest_can_have_heard_is_not_taken_for_the_one_that_has_
     core.receive(b"")
     core.renew(greeted(**up_since(3.0)))
     assert pending.elsewhere is sent
-
-
-@pytest.mark.parametrize(
-    ("now", "answered"), [((up_since(3.0),), True), ((up_since(3.0), up_since(3.0)), True), ((up_since(1.0),), False)]
-)
-def test_a_repeated_forget_that_another_coworkd_does_not_find_was_done(
-    now: tuple[dict[str, Any], ...], answered: bool
-) -> None:
-    core = greeted(**up_since(1.0))
-    core.lasting = True
-    forget, _ = core.request("process.forget", {"process": "p"})
-    forget.sent = True
-    for told in now:
-        core.receive(b"")
-        core.renew(greeted(**told))
-    fault = {"code": "NOT_FOUND", "message": "there is no process 'p'", "details": {}}
-    core.receive(packed(1, forget.request_id, fault, None))
-    assert forget.done
-    if answered:
-        assert forget.answer() == {}
-    else:
-        with pytest.raises(NotFound):
-            forget.answer()
