@@ -192,8 +192,9 @@ class Core:
     def drop(self, inbox: Inbox) -> None:
         """Nobody reads it any more: what comes for it is dropped."""
         inbox.drop()
-        if self._inboxes.get(inbox.process) is inbox:
-            del self._inboxes[inbox.process]
+        for kept in (self._inboxes, self._unacknowledged):
+            if kept.get(inbox.process) is inbox:
+                del kept[inbox.process]
 
     # -- streams
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -91,6 +93,20 @@ def test_output_in_the_same_bytes_as_the_answer_to_start_is_not_lost() -> None:
     answer = packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0})
     core.receive(answer + packed(2, "process.output", [OUTPUT]))
     assert made[0].take() == ("stdout", 0, b"hi", False)
+
+
+def test_an_inbox_that_was_dropped_is_kept_by_nobody_though_its_output_was_never_acknowledged() -> None:
+    core = greeted()
+    core.lasting = True
+    pending, _, made = core.start({"session": "s", "argv": ["x"]})
+    core.receive(packed(1, pending.request_id, None, {"process": "p1", "pid": 1, "started_at": 1.0}))
+    core.receive(packed(2, "process.output", [OUTPUT]))
+    kept = weakref.ref(made[0])
+    core.drop(made.pop())
+    del pending
+    core.receive(packed(2, "something.else", [{}]))
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_start_that_does_not_attach_has_no_inbox() -> None:
