@@ -241,8 +241,8 @@ class Link:
         fresh: Link | None = None
         refused: CoworkError | None = None
         try:
-            time.sleep(min(self._renewal.pause_s(), left_s))
-            fresh = self._redial(left_s)
+            if self._pause(min(self._renewal.pause_s(), left_s)):
+                fresh = self._redial(left_s)
         except CoworkError as error:
             refused = error
         finally:
@@ -256,6 +256,16 @@ class Link:
                 self.core.fail(refused)
             self._done_reading()
         self.send_outgoing()
+
+    def _pause(self, pause_s: float) -> bool:
+        """Wait so long; False as soon as this client is closed."""
+        woken = select.poll()
+        woken.register(self._woken.fileno(), select.POLLIN)
+        until = time.monotonic() + pause_s
+        while not self._closed and (left_s := until - time.monotonic()) > 0:
+            if woken.poll(left_s * 1000):
+                self._woken.recv(RECEIVE_BYTES)
+        return not self._closed
 
     def _take_over(self, fresh: Link) -> None:
         """Go on over `fresh`. Called with both locks held: nothing composed for the old link is sent on the new one."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from coworkd.client import renewal
 from coworkd.client.dial import PortStream, Stream
 from coworkd.client.link import Link
 from coworkd.model.errors import CoworkError, DeadlineExceeded, Unauthenticated, Unavailable
@@ -153,3 +156,37 @@ def test_one_that_cannot_be_made_again_is_broken_with_what_was_said(link: Link, 
     for _ in range(2):
         with pytest.raises(Unauthenticated, match="token"):
             ask(link, "ping")
+
+
+def test_one_that_is_closed_while_it_waits_to_dial_again_ends_at_once(
+    link: Link, guest: FakeGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "PAUSE_FIRST_S", 3600.0)
+    monkeypatch.setattr(renewal, "PAUSE_LAST_S", 3600.0)
+    dialled: list[float] = []
+    heard: queue.Queue[BaseException] = queue.Queue()
+
+    def nobody_there(left_s: float) -> Link:
+        dialled.append(left_s)
+        raise Unavailable("nobody is there")
+
+    def wait_for_an_answer() -> None:
+        try:
+            ask(link, "ping")
+        except BaseException as error:
+            heard.put(error)
+
+    monkeypatch.setattr("coworkd.client.link.DIAL_S", 3600.0)
+    link.keep(nobody_there, 7200)
+    guest.hang_up()
+    waiting = threading.Thread(target=wait_for_an_answer, daemon=True)
+    waiting.start()
+    deadline = time.monotonic() + 60
+    while link._renewal._pause_s == 0 or not dialled:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    link.close()
+    error = heard.get(timeout=60)
+    assert isinstance(error, Unavailable)
+    assert "closed" in str(error)
+    assert len(dialled) == 1
