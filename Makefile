@@ -55,7 +55,7 @@ test-vm: setup-test root-or-sudo ## run the tests in booted guests, whose images
 soak: setup-test root-or-sudo ## half an hour of load with faults, 10,000 starts, 500 rounds of kills, 200 power cuts (docs/testing.md)
 	@$(AS_ROOT) env COWORKD_SOAK_MINUTES=$${COWORKD_SOAK_MINUTES:-30} $(PYTHON) -m tests.soak
 	@$(AS_ROOT) env COWORKD_STARTS=$${COWORKD_STARTS:-10000} $(PYTHON) -m tests.soak.starts
-	@$(AS_ROOT) env COWORKD_KILL_ROUNDS=$${COWORKD_KILL_ROUNDS:-500} $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/root/test_kills.py $(ARGS)
+	@$(AS_ROOT) env COWORKD_KILL_ROUNDS=$${COWORKD_KILL_ROUNDS:-500} $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/root/test_kills.py
 	@$(AS_ROOT) env COWORKD_POWER_CUTS=$${COWORKD_POWER_CUTS:-200} COWORKD_POWER_SEED=$${COWORKD_POWER_SEED:-0} \
 	    $(PYTEST) $(ROOT_PYTEST_OPTIONS) tests/root/test_power_cut.py $(ARGS)
 

@@ -73,7 +73,7 @@ class KeySink:
 
 class Follower:
     """One command that is followed, once. `left` says that it was left to itself, `lost` that the link to it was lost for good,
-    `untaken` that it was left before it had taken all that was typed.
+    `untaken` that it was left before it had said that it took all that was typed.
     """
 
     def __init__(self, client: Client, process: Process, signals: Signals, manner: Manner) -> None:

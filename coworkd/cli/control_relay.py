@@ -2,22 +2,21 @@
 
 Rules
 - Output is written whole, also to a non-blocking terminal. A reader that is gone (EPIPE) ends the command.
-- One thread reads stdin, another offers it until it was taken; between them are at most `QUEUED_PIECES` pieces. So the keys that
-  detach are seen also while a command reads nothing.
+- One thread reads stdin, another offers it until it was taken; between them are `QUEUED_BYTES`. So the keys that detach, and a
+  Ctrl-C that gives up, are seen also while a command reads nothing, or nobody answers.
 - At the end of stdin the command's stdin is closed, or its terminal told by its end-of-file character.
 - What is typed while it is diverted is not the command's.
 - What was typed before the keys that detach is the command's: it has `LAST_WORDS_S` to take it before it is left, and `detached` is told
-  whether it has.
+  whether it has. Where it has not, nothing more is offered.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
@@ -28,7 +27,7 @@ from coworkd.client.stdin import CHUNK_BYTES, RETRY_FIRST_S, next_pause_s
 from coworkd.model.errors import CoworkError, OutOfRange
 
 STDIN_BYTES = 64 * 1024
-QUEUED_PIECES = 8
+QUEUED_BYTES = 512 * 1024
 LOOK_S = 0.2
 LAST_WORDS_S = 0.5
 VEOF = b"\x04"
@@ -83,6 +82,34 @@ def relay_output(source: Source, write: Callable[[Output], None], lost: Callable
         write(piece)
 
 
+class Pieces:
+    """What was read and not offered yet: `QUEUED_BYTES`, and the piece that goes past them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+
+    def put(self, piece: bytes, timeout_s: float) -> bool:
+        """Add it as soon as there is room; False where there was none in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._bytes < QUEUED_BYTES, timeout_s):
+                return False
+            self._waiting.append(piece)
+            self._bytes += len(piece)
+            self._changed.notify_all()
+            return True
+
+    def get(self) -> bytes:
+        """The oldest one, once there is one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting)
+            piece = self._waiting.popleft()
+            self._bytes -= len(piece)
+            self._changed.notify_all()
+            return piece
+
+
 class StdinPump:
     """Offers what comes on `fd`. `stop` and it takes no more, not from `fd` either."""
 
@@ -108,15 +135,16 @@ class StdinPump:
         self._typed = typed
         self._patience_s = patience_s
         self._stopped = threading.Event()
-        self._pieces: queue.Queue[bytes] = queue.Queue(QUEUED_PIECES)
+        self._pieces = Pieces()
+        self._all_taken = False
         self._diverted: Callable[[bytes], None] | None = None
         self._wake, self._woken = os.pipe()
         self._reader = threading.Thread(target=self.read_all, daemon=True)
         self._writer = threading.Thread(target=self.offer_all, daemon=True)
 
     def start(self) -> None:
-        self._reader.start()
         self._writer.start()
+        self._reader.start()
 
     def stop(self) -> None:
         """Take no more, once; returns when nobody reads `fd` any more, so that its keys are whose they should be."""
@@ -124,8 +152,7 @@ class StdinPump:
         os.write(self._woken, b".")
         if self._reader.ident is not None:
             self._reader.join(5 * LOOK_S)
-        with contextlib.suppress(queue.Full):  # then there is something to wake up from
-            self._pieces.put_nowait(b"")
+        self._pieces.put(b"", 0.0)  # where there is no room, there is something to wake up from
         if not self._reader.is_alive():
             os.close(self._wake)
             os.close(self._woken)
@@ -164,6 +191,7 @@ class StdinPump:
                 last = data[-1:]
             if not self._stopped.is_set():
                 self._end(last)
+                self._all_taken = True
         except CoworkError:
             # The command takes no more, has ended, or the link is gone: whoever reads its output is told.
             return
@@ -184,29 +212,25 @@ class StdinPump:
 
     def _put(self, data: bytes) -> None:
         """Wait for room."""
-        while data and not self._stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                self._pieces.put(data, timeout=LOOK_S)
-                return
+        while data and not self._stopped.is_set() and not self._pieces.put(data, LOOK_S):
+            pass
 
     def _hand_over(self, last: bytes) -> bool:
         """Wait a little until the command has taken all that was typed before it is left: whoever leaves it closes the link."""
         self._at_end = AtEnd.NOTHING
         until = time.monotonic() + LAST_WORDS_S
-        with contextlib.suppress(queue.Full):
-            for piece in (last, b"") if last else (b"",):
-                self._pieces.put(piece, timeout=max(0.0, until - time.monotonic()))
-            if self._writer.is_alive():
-                self._writer.join(max(0.0, until - time.monotonic()))
-            return not self._writer.is_alive()
-        return False
+        pieces = (last, b"") if last else (b"",)
+        handed = all(self._pieces.put(piece, max(0.0, until - time.monotonic())) for piece in pieces)
+        if handed and self._writer.is_alive():
+            self._writer.join(max(0.0, until - time.monotonic()))
+        if not self._all_taken:
+            self._stopped.set()
+        return self._all_taken
 
     def _put_end(self) -> None:
         """An empty piece is the end."""
-        while not self._stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                self._pieces.put(b"", timeout=LOOK_S)
-                return
+        while not self._stopped.is_set() and not self._pieces.put(b"", LOOK_S):
+            pass
 
     def _offer(self, data: bytes) -> None:
         view, pause_s = data, RETRY_FIRST_S

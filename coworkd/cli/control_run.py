@@ -166,7 +166,10 @@ def _follow(args: argparse.Namespace, follower: Follower, process: Process, sign
         return FAILURE_STATUS if signals.received is None else 128 + signals.received
     if record is None:
         if follower.untaken:
-            print(f"coworkctl: {process.id} has not taken what was typed last, and will not get it", file=sys.stderr)
+            print(
+                f"coworkctl: {process.id} has not said that it took what was typed last: it may be lost",
+                file=sys.stderr,
+            )
         _say_way_back(args, process, "it runs on")
         return 0 if signals.received is None else 128 + signals.received
     if started:

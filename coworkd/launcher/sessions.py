@@ -32,6 +32,10 @@ from coworkd.model.uids import MIN_UID
 from coworkd.system import cgroup, cgroup_limits
 from coworkd.system.namespaces import NetworkVisits
 
+_END_S = 0.2
+"""So long whoever closes a session waits for what was killed in its cgroup."""
+_LOOK_AGAIN_S = 1.0
+
 
 class Sessions:
     """Every open session, in `held`, and those that are being opened."""
@@ -61,6 +65,8 @@ class Sessions:
         self._runs_in = runs_in
         self._visits = NetworkVisits()
         self._builders: dict[str, tuple[Builder, float]] = {}
+        self._left: dict[str, float] = {}
+        """Sessions that are gone but for their cgroup, in which something is still ending, and when (monotonic) that is looked at again."""
         self._era = 0
         """Grows with every supervisor that goes."""
 
@@ -74,12 +80,15 @@ class Sessions:
 
     def next_due(self) -> float | None:
         """When (monotonic) `end_late` has something to do."""
-        if not self._builders:
+        if not self._builders and not self._left:
             return None
-        return min(deadline for _, deadline in self._builders.values())
+        return min([*self._left.values(), *(deadline for _, deadline in self._builders.values())])
 
     def end_late(self) -> None:
-        """Kill the builders that did not answer in time."""
+        """Kill the builders that did not answer in time, and take cgroups away in which something had to end first."""
+        for name in [name for name, due in self._left.items() if time.monotonic() >= due]:
+            del self._left[name]
+            self._remove_cgroup(name, wait_s=0.0)
         for name, (builder, deadline) in list(self._builders.items()):
             if time.monotonic() > deadline:
                 del self._builders[name]
@@ -150,12 +159,15 @@ class Sessions:
             cgroup.enable_controllers(commands)
             self._pause(request)
 
-    def _remove_cgroup(self, name: str, *, wait_s: float = 0.0) -> None:
-        """Of a session that is neither open nor being opened; one in which something still lives stays."""
+    def _remove_cgroup(self, name: str, *, wait_s: float = _END_S) -> None:
+        """Of a session that is neither open nor being opened. Helpers of an earlier one of this name may still be ending in it."""
         path = self._spawner.session_cgroup(name)
-        if path is not None and name not in self._builders and name not in self._held:
-            cgroup.remove(path, wait_s=wait_s)
+        if path is None or name in self._builders or name in self._held:
+            return
+        if cgroup.remove(path, wait_s=wait_s):
             self._spawner.forget(name)
+        else:
+            self._left[name] = time.monotonic() + _LOOK_AGAIN_S
 
     def _pause(self, request: launch.OpenSession) -> None:
         """Whatever an earlier supervisor has left: the commands do what the record says."""
@@ -227,6 +239,6 @@ class Sessions:
         path = self._spawner.session_cgroup(request.session)
         if path is not None and request.session not in self._held:
             cgroup.kill(f"{path}/{HELPERS}")
-        self._remove_cgroup(request.session, wait_s=0.2)
+        self._remove_cgroup(request.session)
         if era == self._era:  # else who asked has gone, and another counts its requests anew
             self._supervisor.send(launch.Done(id=request.id))

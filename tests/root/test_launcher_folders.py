@@ -16,6 +16,7 @@ import pytest
 
 from coworkd.model import launch
 from coworkd.model.folder import Changed, FromFolder, Rule, Ruled
+from coworkd.model.session import FolderGrant
 from tests.root.folder_room import (
     OWNER,
     enter,
@@ -302,6 +303,22 @@ def test_no_other_session_sees_a_folder(launcher: Started, talk: Talk, source: P
     exited, output = talk.run(request)
     assert isinstance(exited, launch.Exited)
     assert output == b"/sessions:\neve\n\n/sessions/eve/mnt:\n"
+
+
+@pytest.mark.needs("cgroup2")
+def test_a_session_that_is_refused_while_it_closes_leaves_no_cgroup(
+    launcher: Started, talk: Talk, source: Path, tmp_path: Path
+) -> None:
+    """What serves its folders may still be ending then, in its cgroup."""
+    nothing = FolderGrant(name="src", source=str(tmp_path / "nothing"), mode="ro")
+    for _ in range(20):
+        assert isinstance(talk.ask(session_request(tmp_path / "home")), launch.Opened)
+        mounted(talk, folder_request(source, "rw"))
+        closing = talk.tell(launch.CloseSession(id=0, session="bob"))
+        opening = talk.tell(session_request(tmp_path / "home", nothing))
+        assert isinstance(talk.heard_of(closing), launch.Done)
+        assert isinstance(talk.heard_of(opening), launch.Refused)
+        wait_until(lambda: not list(Path(f"{launcher.cgroup}").glob("s-*")), "its cgroup goes")
 
 
 def test_a_file_system_that_dies_is_mounted_anew_when_it_is_asked_for(

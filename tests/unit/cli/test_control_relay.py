@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from coworkd.cli import control_relay
-from coworkd.cli.control_relay import QUEUED_PIECES, AtEnd, Sink, StdinPump, relay_output, write_whole
+from coworkd.cli.control_relay import QUEUED_BYTES, STDIN_BYTES, AtEnd, Sink, StdinPump, relay_output, write_whole
 from coworkd.client import Output
-from coworkd.model.errors import CoworkError, InvalidState, OutOfRange
+from coworkd.model.errors import CoworkError, InvalidState, OutOfRange, Unavailable
 
 
 class SlowSink:
@@ -113,22 +113,6 @@ def test_a_terminal_is_told_of_the_end_by_its_character(typed: bytes, told: byte
     assert (sink.taken, sink.closed) == (told, 0)
 
 
-def test_the_keys_that_detach_are_not_passed_on_and_what_was_before_them_is() -> None:
-    detached: list[bool] = []
-    reading, writing = os.pipe()
-    sink = SlowSink()
-    pump = StdinPump(sink, reading, keys=b"\x10\x11", detached=detached.append)
-    os.write(writing, b"ab\x10\x11cd")
-    pump.read_all()
-    assert len(detached) == 1
-    pump._put_end()
-    pump.offer_all()
-    assert sink.taken == b"ab"
-    pump.stop()
-    os.close(reading)
-    os.close(writing)
-
-
 def test_the_beginning_of_the_keys_is_passed_on_where_nothing_follows() -> None:
     reading, writing = os.pipe()
     passed = threading.Event()
@@ -202,13 +186,43 @@ def test_a_command_is_left_when_it_has_taken_what_was_typed_before(monkeypatch: 
     os.close(writing)
 
 
-def test_a_command_that_reads_nothing_is_left_with_words_before_the_keys_too() -> None:
+def test_the_keys_that_detach_are_not_passed_on_and_what_was_before_them_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it typed ahead: the reader must not be past the keys before there is a writer."""
+    monkeypatch.setattr(control_relay, "LAST_WORDS_S", 60)
+    reading, writing = os.pipe()
+    detached: queue.Queue[bool] = queue.Queue()
+    sink = SlowSink()
+    pump = StdinPump(sink, reading, keys=b"\x10\x11", detached=detached.put)
+    os.write(writing, b"ab\x10\x11cd")
+    pump.start()
+    assert detached.get(timeout=120) is True
+    pump.stop()
+    assert (sink.taken, detached.empty()) == (b"ab", True)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_words_that_were_refused_were_not_taken() -> None:
+    reading, writing = os.pipe()
+    detached: queue.Queue[bool] = queue.Queue()
+    pump = StdinPump(SlowSink(error=Unavailable("gone")), reading, keys=b"\x10\x11", detached=detached.put)
+    pump.start()
+    os.write(writing, b"ls\x10\x11")
+    assert detached.get(timeout=60) is False
+    pump.stop()
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("unread", [[b"x"] * 50, [bytes(STDIN_BYTES)] * (QUEUED_BYTES // STDIN_BYTES + 1)])
+def test_a_command_that_reads_nothing_is_left_with_words_before_the_keys_too(unread: list[bytes]) -> None:
+    """Typed one by one, and as much as there is room for; one piece is being offered."""
     reading, writing = os.pipe()
     detached: queue.Queue[bool] = queue.Queue()
     pump = StdinPump(SlowSink(take=0), reading, keys=b"\x10\x11", detached=detached.put)
     pump.start()
-    for _ in range(QUEUED_PIECES + 1):  # one is being offered
-        os.write(writing, b"unread")
+    for piece in unread:
+        os.write(writing, piece)
         wait_until_read(reading)
     os.write(writing, b"and more\x10\x11")
     assert detached.get(timeout=60) is False

@@ -240,7 +240,7 @@ def test_what_a_command_has_not_taken_when_it_is_left_is_told(
     guest.answers["process.write_stdin"] = take_nothing
     plays(guest, lambda: type_when_raw(keyboard, b"ls"))
     assert ctl("shell", "work") == 0
-    assert "p1 has not taken what was typed last, and will not get it" in capsys.readouterr().err
+    assert "p1 has not said that it took what was typed last" in capsys.readouterr().err
 
 
 def test_a_throw_away_session_cannot_be_left_by_keys(ctl: Ctl, guest: FakeGuest, keyboard: int) -> None:

@@ -326,3 +326,11 @@ async def test_start_before_serve_is_unavailable() -> None:
         house.processes = house.make()
         with pytest.raises(Unavailable):
             await house.start()
+
+
+@in_trio
+async def test_a_service_that_has_stopped_starts_nothing() -> None:
+    async with open_house() as house:
+        await house.close()
+        with pytest.raises(Unavailable, match="not running"):
+            await house.start(id="two")
