@@ -43,7 +43,7 @@ ATTACKS = {
     "rmdir": "rmdir empty",
     "symbolic link": "rm pointer",
     "find": "find . -type f -delete",
-    "out of the folder": "mv letter /tmp/folderfs-stolen-$$; status=$?; rm -f /tmp/folderfs-stolen-$$; exit $status",
+    "out of the folder": "mv letter /tmp/folderfs-stolen-$$ || { rm -f /tmp/folderfs-stolen-$$; exit 1; }",
     "renamed, then deleted": "mv letter other; rm other",
     "renamed over an own one": "echo > own; mv letter own; rm own",
     "moved into an own directory": "mkdir d; mv letter d; rm -r d",
