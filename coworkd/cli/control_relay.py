@@ -2,8 +2,8 @@
 
 Rules
 - Output is written whole, also to a non-blocking terminal. A reader that is gone (EPIPE) ends the command.
-- One thread reads stdin, another offers it until it was taken; between them are `QUEUED_BYTES`. So the keys that detach, and a
-  Ctrl-C that gives up, are seen also while a command reads nothing, or nobody answers.
+- One thread reads stdin, another offers it until it was taken; between them are at most `QUEUED_BYTES` and a piece. So the keys that
+  detach, and a Ctrl-C that gives up, are seen also while a command reads nothing, or nobody answers.
 - At the end of stdin the command's stdin is closed, or its terminal told by its end-of-file character.
 - What is typed while it is diverted is not the command's.
 - What was typed before the keys that detach is the command's: it has `LAST_WORDS_S` to take it before it is left, and `detached` is told

@@ -259,11 +259,11 @@ def test_a_session_whose_supervisor_goes_before_it_stands_leaves_no_cgroup(launc
 def test_a_sessions_cgroup_goes_when_what_lives_in_it_has_ended(talk: Talk, launcher: Started) -> None:
     strange = Path(f"{launcher.cgroup}/s-bob/strange")
     strange.mkdir()
-    with subprocess.Popen(["sleep", "1000"]) as living:
-        (strange / "cgroup.procs").write_text(str(living.pid))
+    with subprocess.Popen(["sleep", "1000"]) as lodger:
+        (strange / "cgroup.procs").write_text(str(lodger.pid))
         assert isinstance(talk.ask(launch.CloseSession(id=0, session="bob")), launch.Done)
         assert strange.exists()
-        living.kill()
+        lodger.kill()
     wait_until(lambda: sessions_cgroups(launcher) == [], "the cgroup goes, too")
 
 
